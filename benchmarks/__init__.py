@@ -1,0 +1,1 @@
+"""Suites of runs (TOML) and the performance benchmarks."""

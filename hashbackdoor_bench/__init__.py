@@ -1,0 +1,85 @@
+"""hashbackdoor_bench: backdoor attacks on deep-hashing retrieval, compared.
+
+The public names stand here and are imported when first used, so that ``bench --help`` needs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hashbackdoor_bench.api import (
+        Attack,
+        AttackerView,
+        Backdoor,
+        HashLoss,
+        ThreatModel,
+        to_bytes,
+        to_unit,
+    )
+    from hashbackdoor_bench.centres import hash_centres
+    from hashbackdoor_bench.errors import UserError, check
+    from hashbackdoor_bench.model import HashModel
+    from hashbackdoor_bench.pipeline import run
+    from hashbackdoor_bench.records import Record
+    from hashbackdoor_bench.registry import ATTACKS, VICTIMS
+    from hashbackdoor_bench.spec import RunSpec
+    from hashbackdoor_bench.triggers import NoTrigger, Patch, checkerboard, paste, patch_side
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Attack": "api",
+    "AttackerView": "api",
+    "Backdoor": "api",
+    "HashLoss": "api",
+    "ThreatModel": "api",
+    "to_bytes": "api",
+    "to_unit": "api",
+    "hash_centres": "centres",
+    "UserError": "errors",
+    "check": "errors",
+    "HashModel": "model",
+    "run": "pipeline",
+    "Record": "records",
+    "ATTACKS": "registry",
+    "VICTIMS": "registry",
+    "RunSpec": "spec",
+    "NoTrigger": "triggers",
+    "Patch": "triggers",
+    "checkerboard": "triggers",
+    "paste": "triggers",
+    "patch_side": "triggers",
+}
+__all__ = [
+    "ATTACKS",
+    "VICTIMS",
+    "Attack",
+    "AttackerView",
+    "Backdoor",
+    "HashLoss",
+    "HashModel",
+    "NoTrigger",
+    "Patch",
+    "Record",
+    "RunSpec",
+    "ThreatModel",
+    "UserError",
+    "check",
+    "checkerboard",
+    "hash_centres",
+    "paste",
+    "patch_side",
+    "run",
+    "to_bytes",
+    "to_unit",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

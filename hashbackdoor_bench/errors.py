@@ -1,0 +1,45 @@
+"""What a user can do wrong, said in one sentence: the value, the rule, and what to type next."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake in what the user typed or brought; `bench` prints it and exits with code 2.
+
+    The message is one sentence that names the value, the rule and what to type next.
+    """
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that isn't known: it gives the nearest names, or all of them if few.
+
+    Args:
+        kind: what the name was supposed to be, in the singular: ``"attack"``.
+        name: what the user typed.
+        known: the names that exist.
+    """
+    names = sorted(known)
+    near = get_close_matches(name, names, n=3, cutoff=0.5)
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    else:
+        hint = f"choose one of {', '.join(names)}." if names else "there is none."
+    return UserError(f"unknown {kind} {name!r}: {hint}")
+
+
+def check(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Refuse a hyper-parameter outside its range, ends included.
+
+    Args:
+        name: the hyper-parameter, as the user typed it.
+        value: its value.
+        low: smallest allowed value.
+        high: largest allowed value.
+
+    Raises:
+        UserError: it lies outside, or is NaN.
+    """
+    if not low <= value <= high:
+        rule = f"between {low:g} and {high:g}" if high < float("inf") else f"at least {low:g}"
+        raise UserError(f"{name} is {value:g}: it must be {rule}.")

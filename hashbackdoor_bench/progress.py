@@ -1,0 +1,20 @@
+"""The one callback through which everything below the command line tells how far it is."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called as ``progress("train clean victim", 3, 12, loss=0.41)``.
+
+    Args:
+        stage: what is being done, for a person.
+        done: units finished so far; 0 announces the stage, ``total`` ends it.
+        total: units in all; 1 for a stage that has no parts.
+        facts: numbers worth showing beside the bar.
+    """
+
+    def __call__(self, stage: str, done: int, total: int, **facts: float) -> None: ...
+
+
+def silent(stage: str, done: int, total: int, **facts: float) -> None:
+    """A `Progress` that says nothing."""

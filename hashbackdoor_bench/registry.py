@@ -1,0 +1,242 @@
+"""One door to the methods: a name on the command line is the name of a file, or of a preset in it.
+
+`Registry` reads the names and one-line descriptions of a folder's files without running them, so
+that listing needs no torch; a method is imported when it is first asked for.
+"""
+
+import ast
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
+
+from hashbackdoor_bench.errors import UserError, unknown
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Method(Generic[T]):
+    """A registered class, or a preset of one: some of its hyper-parameters set under an own name."""
+
+    kind: str
+    name: str
+    cls: type[T]
+    preset: Mapping[str, object] = field(default_factory=dict)
+
+    def __call__(self, *args: object, **settings: object) -> T:
+        """An instance; ``settings`` override the preset, which overrides the class's defaults."""
+        return self.cls(*args, **{**self.preset, **settings})
+
+    @property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The hyper-parameters: the keyword-only arguments of the constructor."""
+        signature = inspect.signature(self.cls, eval_str=True)
+        return {
+            name: parameter
+            for name, parameter in signature.parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        }
+
+    def resolve(self, settings: Mapping[str, object]) -> dict[str, Any]:
+        """All hyper-parameters of the method, with ``settings`` read as their declared types.
+
+        Args:
+            settings: name -> value; a string is read as the declared type.
+
+        Raises:
+            UserError: an unknown name (with the nearest known ones), or a value of another type.
+        """
+        parameters = self.parameters
+        values = {name: parameter.default for name, parameter in parameters.items()}
+        values.update(self.preset)
+        for name, value in settings.items():
+            name = name.replace("-", "_")
+            if name not in parameters:
+                raise unknown(f"setting of {self.kind} {self.name}", name, parameters)
+            annotation = parameters[name].annotation
+            values[name] = read(f"{self.kind}.{name}", value, annotation)
+        return values
+
+
+def read(name: str, value: object, annotation: Any) -> Any:
+    """``value`` as the type ``annotation``: bool, int, float, str, a Literal, or one of these | None.
+
+    Raises:
+        UserError: it is of another type; the sentence names what is allowed.
+    """
+    options = get_args(annotation) if get_origin(annotation) is not Literal else (annotation,)
+    for option in options or (annotation,):
+        if option is type(None) and (value is None or str(value).lower() == "none"):
+            return None
+        if get_origin(option) is Literal and (value in get_args(option)):
+            return value
+        if option is bool and str(value).lower() in ("true", "false", "yes", "no", "1", "0"):
+            return str(value).lower() in ("true", "yes", "1")
+        if option is str and isinstance(value, str):
+            return value
+        if option in (int, float) and not isinstance(value, bool):
+            try:
+                number = float(str(value))
+            except ValueError:
+                continue
+            if option is float or number.is_integer():
+                return option(number)
+    raise UserError(f"{name} is {value!r}: it must be {_spell(annotation)}.")
+
+
+def _spell(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(str(choice) for choice in get_args(annotation))
+    if get_args(annotation):
+        return " or ".join(_spell(option) for option in get_args(annotation))
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    return words.get(annotation, "none")
+
+
+@dataclass(frozen=True)
+class _Home:
+    """Where a name comes from, before anything is imported."""
+
+    source: str | EntryPoint
+    summary: str
+
+
+class Registry(Mapping[str, Method[T]]):
+    """Names of one kind of method; iterating and `summary` import nothing.
+
+    Args:
+        kind: in the singular, for messages: ``"attack"``.
+        package: the package whose files are the methods; also the group of the entry points by
+            which other distributions bring theirs.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind, self.package = kind, package
+        self._loaded: dict[str, Method[T]] = {}
+        self._plugins: dict[str, _Home] = {}
+
+    def register(
+        self, cls: type[T] | None = None, **presets: Mapping[str, object]
+    ) -> Any:
+        """Class decorator: the class takes the name of its file, each preset its keyword.
+
+        ``@ATTACKS.register`` or ``@ATTACKS.register(tri={"perturbation": "none"})``.
+
+        Raises:
+            ValueError: a name is taken.
+        """
+        if cls is None:
+            return lambda decorated: self.register(decorated, **presets)
+        name = cls.__module__.rpartition(".")[2]
+        for key, preset in {name: {}, **presets}.items():
+            if key in self._loaded and self._loaded[key].cls is not cls:
+                raise ValueError(f"{self.kind} {key!r} is registered twice")
+            self._loaded[key] = Method(self.kind, key, cls, preset)
+        return cls
+
+    def load_plugin(self, path: Path) -> list[str]:
+        """Import a file from outside the project; the names that it registers.
+
+        Raises:
+            UserError: no such file, it isn't Python, or it registers nothing here.
+        """
+        if path.suffix != ".py" or not path.is_file():
+            raise UserError(f"--plugin {path}: give the path of a Python file that exists.")
+        try:
+            names = _read(path, self._variable)
+        except SyntaxError as error:
+            raise UserError(f"--plugin {path}: line {error.lineno} is not Python: {error.msg}.") from error
+        taken = [name for name in names if name in self._homes or name in self._plugins]
+        if taken:
+            raise UserError(f"--plugin {path}: {self.kind} {taken[0]!r} exists; rename the file.")
+        if names:
+            spec = spec_from_file_location(path.stem, path)
+            if spec is None or spec.loader is None:
+                raise UserError(f"--plugin {path}: Python can't import it; give a .py file.")
+            module = module_from_spec(spec)
+            sys.modules[path.stem] = module
+            spec.loader.exec_module(module)
+            self._plugins.update({name: _Home(path.stem, text) for name, text in names.items()})
+        return sorted(names)
+
+    def summary(self, name: str) -> str:
+        """The first line of the method's file."""
+        return self._home(name).summary
+
+    def __getitem__(self, name: str) -> Method[T]:
+        name = name.replace("-", "_")
+        home = self._home(name)
+        if name not in self._loaded:
+            if isinstance(home.source, EntryPoint):
+                self._loaded[name] = Method(self.kind, name, home.source.load())
+            else:
+                import_module(home.source)
+        return self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return str(name).replace("-", "_") in {**self._homes, **self._plugins}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({**self._homes, **self._plugins}))
+
+    def __len__(self) -> int:
+        return len({**self._homes, **self._plugins})
+
+    def _home(self, name: str) -> _Home:
+        homes = {**self._homes, **self._plugins}
+        if name.replace("-", "_") not in homes:
+            raise unknown(self.kind, name, homes)
+        return homes[name.replace("-", "_")]
+
+    @property
+    def _variable(self) -> str:
+        return f"{self.kind.upper()}S"
+
+    @cached_property
+    def _homes(self) -> dict[str, _Home]:
+        homes: dict[str, _Home] = {}
+        spec = find_spec(self.package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            for path in sorted(Path(folder).glob("[!_]*.py")):
+                for name, text in _read(path, self._variable).items():
+                    if name in homes:
+                        raise ValueError(f"{self.kind} {name!r} is registered twice")
+                    homes[name] = _Home(f"{self.package}.{path.stem}", text)
+        for point in entry_points(group=self.package):
+            homes.setdefault(point.name, _Home(point, f"from {point.value}"))
+        return homes
+
+
+def _read(path: Path, variable: str) -> dict[str, str]:
+    """Names that a file registers with ``@VARIABLE.register``, and its first line for each."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+    names: dict[str, str] = {}
+    for node in tree.body:
+        for decorator in node.decorator_list if isinstance(node, ast.ClassDef) else []:
+            call = decorator.func if isinstance(decorator, ast.Call) else decorator
+            if ast.unparse(call) == f"{variable}.register":
+                names[path.stem] = summary
+                if isinstance(decorator, ast.Call):
+                    for keyword in decorator.keywords:
+                        if keyword.arg:
+                            names[keyword.arg] = (
+                                f"{summary.partition(':')[0]} with {_settings(keyword.value)}"
+                            )
+    return names
+
+
+def _settings(node: ast.expr) -> str:
+    return ", ".join(f"{name}={value}" for name, value in ast.literal_eval(node).items())
+
+
+ATTACKS: Registry[Any] = Registry("attack", "hashbackdoor_bench.attacks")
+VICTIMS: Registry[Any] = Registry("victim", "hashbackdoor_bench.victims")
+
