@@ -1,0 +1,450 @@
+"""The only place that ranks or scores codes: every figure follows from counts per Hamming distance.
+
+A ranking by Hamming distance has only K+1 distinct places, so most of it is ties. With N_0 items
+and H_0 relevant ones nearer than a bucket of t tied items, k of them relevant, position i = 1..t of
+the bucket adds to the sum of precisions, in expectation over the order of the tied items,
+
+    (k/t) (H_0 + 1 + (i-1)(k-1)/(t-1)) / (N_0 + i)
+
+Over i that needs only h = sum 1/(N_0+i), as sum (i-1)/(N_0+i) = t - (N_0+1) h. Of the bucket that
+the cut-off R falls into, m = R - N_0 places lie inside; the number x of hits among them is
+hypergeometric(t, k, m), and given x the formula holds with t -> m and k -> x. So the exact expected
+AP costs one count per item and O(K) arithmetic: no sort, and no array of queries times database.
+
+An item is relevant when it shares a tag with the query. All is computed on the CPU, by
+`torch.get_num_threads()` threads, from tensors of any device, and no input is written into.
+"""
+
+from dataclasses import dataclass
+from math import nan
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hashbackdoor_bench.counting import (
+    Floats,
+    Sides,
+    Words,
+    count_by_class,
+    count_by_tag,
+    distances,
+    in_threads,
+    sum_from_counts,
+    sum_in_order,
+)
+
+Ties = Literal["expected", "seeded", "optimistic", "pessimistic"]
+Empty = Literal["zero", "skip"]
+Normalizer = Literal["retrieved", "ideal"]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """What a printed MAP means; the defaults are the convention called ``field``.
+
+    Args:
+        ties: order of items at one distance. ``expected`` is the exact mean over all orders,
+            ``seeded`` one fixed random order, ``optimistic`` puts relevant items first and
+            ``pessimistic`` last (no bounds under ``retrieved``: AP can rise when a hit falls out
+            of the top R).
+        empty: a query with no relevant item in the top R counts ``zero``, or is left out: ``skip``.
+        normalizer: the sum of precisions is divided by the relevant items in the top R
+            (``retrieved``) or by min(R, relevant items in the database) (``ideal``).
+
+    Raises:
+        ValueError: for any other word.
+    """
+
+    ties: Ties = "expected"
+    empty: Empty = "zero"
+    normalizer: Normalizer = "retrieved"
+
+    def __post_init__(self) -> None:
+        for name, words in (("ties", Ties), ("empty", Empty), ("normalizer", Normalizer)):
+            if getattr(self, name) not in get_args(words):
+                choice = ", ".join(get_args(words))
+                raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {choice}")
+
+
+CONVENTIONS = {
+    "field": Convention(),
+    "ciba": Convention(ties="seeded", empty="skip"),
+    "badhash": Convention(ties="seeded"),
+    "strict": Convention(normalizer="ideal"),
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ranking:
+    """Queries ranked against a database, from which every figure follows; made by `rank`.
+
+    Args:
+        items: (Q, K+1) int32, database items at each Hamming distance 0..K from a query.
+        relevant: (Q, K+1) int32, those of them that share a tag with the query.
+        sides: codes of queries (Q, W) and database (W, D), labels of queries (Q, T) and database
+            (T, D), all packed in 64-bit words, the database in its seeded order.
+    """
+
+    items: Tensor
+    relevant: Tensor
+    sides: Sides
+
+
+def pack(codes: Tensor) -> Tensor:
+    """Packs codes (N, K) of ±1 into uint8 (N, ceil(K/8)), +1 as a one, as `numpy.packbits` does.
+
+    Padding bits are zero. Raises ValueError for an entry that is not ±1 (0 and NaN included).
+    """
+    _bits({"codes": codes}, None)
+    return torch.from_numpy(_packed("codes", codes))
+
+
+def unpack(packed: Tensor, bits: int) -> Tensor:
+    """Unpacks uint8 (N, ceil(bits/8)) into codes (N, bits), int8 ±1; the inverse of `pack`."""
+    if packed.dtype != torch.uint8:
+        raise ValueError(f"packed: expected uint8, not {packed.dtype}")
+    _bits({"packed": packed}, bits)
+    ones = np.unpackbits(packed.cpu().numpy(), axis=1, count=bits)
+    return torch.from_numpy(ones.astype(np.int8) * 2 - 1)
+
+
+def rank(
+    query_codes: Tensor,
+    query_labels: Tensor,
+    database_codes: Tensor,
+    database_labels: Tensor,
+    *,
+    bits: int | None = None,
+    ids: Tensor | None = None,
+    seed: int = 0,
+) -> Ranking:
+    """Counts, for every query and Hamming distance, the items and the relevant items.
+
+    Args:
+        query_codes: (Q, K), or (Q, ceil(K/8)) bit-packed. A uint8 tensor is packed, any other
+            dtype holds ±1; the two sides need not agree.
+        query_labels: (Q, C) of 0 and 1; a query without a tag has no relevant item.
+        database_codes: (D, K) or (D, ceil(K/8)).
+        database_labels: (D, C).
+        bits: K, for packed codes whose padding bits may differ; by default they are all compared.
+        ids: (D,) distinct integers that name the items. The seeded order belongs to them, not to
+            the order in which the database stands; by default they are its positions.
+        seed: chooses the order that ``ties="seeded"`` means.
+
+    Raises:
+        ValueError: for a code that is not ±1, a label that is not 0 or 1, shapes that do not fit
+            each other, or ids that are not distinct.
+    """
+    codes = {"query_codes": query_codes, "database_codes": database_codes}
+    bits = _bits(codes, bits)
+    query, database = (_code_words(name, code, bits) for name, code in codes.items())
+    hot = _multi_hot("query_labels", query_labels)
+    item_hot = _multi_hot("database_labels", database_labels)
+    if (len(hot), len(item_hot)) != (len(query), len(database)):
+        raise ValueError(
+            f"{len(query)} query_codes with {len(hot)} query_labels, "
+            f"{len(database)} database_codes with {len(item_hot)} database_labels"
+        )
+    _same_classes(hot, item_hot)
+    order = _seeded_order(len(database), ids, seed)
+    sides = (
+        query,
+        _by_word(database[order]),
+        _as_words(np.packbits(hot, axis=1)),
+        _by_word(_as_words(np.packbits(item_hot, axis=1))[order]),
+    )
+    items = np.zeros((len(query), bits + 1), np.int32)
+    relevant = np.zeros_like(items)
+    if max(hot.sum(1).max(initial=0), item_hot.sum(1).max(initial=0)) > 1:
+        in_threads(count_by_tag, sides, items, relevant)
+    else:
+        # One tag an item: with the database in the order of classes, relevant items are one range.
+        untagged = hot.shape[1]
+        query_class, item_class = (_class_index(rows) for rows in (hot, item_hot))
+        by_class = _by_word(database[np.argsort(item_class, kind="stable")])
+        size = np.bincount(item_class, minlength=untagged + 1)
+        stop = np.cumsum(size)
+        start = stop - size
+        start[untagged] = stop[untagged]
+        spans = start[query_class], stop[query_class]
+        in_threads(count_by_class, query, by_class, *spans, items, relevant)
+    return Ranking(torch.from_numpy(items), torch.from_numpy(relevant), sides)
+
+
+def average_precision(
+    query_codes: Tensor,
+    query_labels: Tensor,
+    database_codes: Tensor,
+    database_labels: Tensor,
+    top_k: int | None,
+    *,
+    ties: Ties = "expected",
+    empty: Empty = "zero",
+    normalizer: Normalizer = "retrieved",
+    bits: int | None = None,
+    ids: Tensor | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """AP of each query among its ``top_k`` nearest items: `rank` and `score` in one call.
+
+    All arguments but ``top_k`` are described at `rank` and `Convention`. A ``top_k`` (R) of None,
+    of -1 or above the number of items means the whole database.
+
+    >>> query, database = torch.tensor([[1, 1]]), torch.tensor([[1, 1], [1, -1], [-1, -1]])
+    >>> average_precision(query, torch.ones(1, 1), database, torch.tensor([[1], [0], [1]]), 3)
+    tensor([0.8333], dtype=torch.float64)
+
+    Returns:
+        (Q,) float64; NaN for a query that ``empty="skip"`` leaves out.
+
+    Raises:
+        ValueError: as `rank` and `Convention` do; and for a ``top_k`` of 0 or below -1.
+    """
+    convention = Convention(ties, empty, normalizer)
+    both = query_codes, query_labels, database_codes, database_labels
+    return score(rank(*both, bits=bits, ids=ids, seed=seed), top_k, convention)
+
+
+def score(ranking: Ranking, top_k: int | None, convention: Convention) -> Tensor:
+    """AP (Q,) float64 of each query; see `average_precision`."""
+    return _score(ranking, top_k, convention, _sums(ranking, top_k, convention.ties))
+
+
+def score_all(ranking: Ranking, top_k: int | None) -> dict[str, Tensor]:
+    """What a record holds: AP (Q,) under the `CONVENTIONS`, and ``field`` with ties at their ends.
+
+    The keys are field, ciba, badhash, strict, field_optimistic and field_pessimistic. Each order of
+    ties is worked out once. NaN marks the queries that ``ciba`` leaves out.
+    """
+    ends: tuple[Ties, ...] = ("optimistic", "pessimistic")
+    named = CONVENTIONS | {f"field_{ties}": Convention(ties=ties) for ties in ends}
+    sums = {ties: _sums(ranking, top_k, ties) for ties in {c.ties for c in named.values()}}
+    return {name: _score(ranking, top_k, c, sums[c.ties]) for name, c in named.items()}
+
+
+def hit_at(ranking: Ranking, n: int) -> Tensor:
+    """Probability (Q,) that a relevant item is among the first ``n``, over all orders of ties."""
+    return torch.from_numpy(_sums(ranking, n, "expected")[:, 2].copy())
+
+
+def no_hit_fraction(ranking: Ranking, top_k: int | None) -> float:
+    """Share of queries with no relevant item in the top R, expected over ties; NaN if Q = 0."""
+    hit = torch.from_numpy(_sums(ranking, top_k, "expected")[:, 2])
+    return float(1 - hit.mean())
+
+
+def precision_within(ranking: Ranking, radius: int) -> Tensor:
+    """Share (Q,) of the items within a Hamming radius, in bits, that are relevant; 0 if none is.
+
+    A radius above K means K. Raises ValueError for one below 0.
+    """
+    if radius < 0:
+        raise ValueError(f"radius={radius}: expected 0 or more bits")
+    items, relevant = (side[:, : radius + 1].sum(1) for side in (ranking.items, ranking.relevant))
+    return relevant.double() / items.clamp(min=1)
+
+
+def precision_recall(ranking: Ranking) -> tuple[Tensor, Tensor]:
+    """Precision and recall (K+1,) within each Hamming radius 0..K, as means over queries.
+
+    Every query weighs the same, as the field draws the curve. No item within a radius is precision
+    0, so ``precision[r]`` is the mean of `precision_within`; a query without relevant items in the
+    database has no recall and is left out of it. NaN where no query is left.
+    """
+    items, relevant = ranking.items.cumsum(1), ranking.relevant.cumsum(1).double()
+    total = relevant[:, -1:]
+    return (relevant / items.clamp(min=1)).mean(0), (relevant / total)[total[:, 0] > 0].mean(0)
+
+
+def nearest(
+    query_codes: Tensor,
+    database_codes: Tensor,
+    n: int,
+    *,
+    bits: int | None = None,
+    ids: Tensor | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """Positions (Q, min(n, D)) of the nearest items in the database, ties in the seeded order.
+
+    For looking at a few queries; figures follow from `rank`. Takes codes, ``bits``, ``ids`` and
+    ``seed`` as `rank` does.
+    """
+    codes = {"query_codes": query_codes, "database_codes": database_codes}
+    bits = _bits(codes, bits)
+    query, database = (_code_words(name, code, bits) for name, code in codes.items())
+    order = _seeded_order(len(database), ids, seed)
+    words, row = _by_word(database[order]), np.zeros(len(database), np.uint32)
+    found = np.zeros((len(query), min(n, len(database))), np.int64)
+    for q, code in enumerate(query):
+        distances(code, words, 0, len(row), row)
+        found[q] = order[np.argsort(row, kind="stable")[: found.shape[1]]]
+    return torch.from_numpy(found)
+
+
+def mean_distance(codes: Tensor, anchor: Tensor) -> float:
+    """Mean Hamming distance, in bits, from codes (N, K) to one anchor code (K,); NaN if N = 0.
+
+    Either may be bit-packed, as in `rank`; raises ValueError as `rank` does.
+    """
+    both = {"codes": codes, "anchor": anchor[None]}
+    bits = _bits(both, None)
+    words, anchor_words = (_code_words(name, code, bits) for name, code in both.items())
+    distance = np.bitwise_count(words ^ anchor_words).sum(1)
+    return float(torch.from_numpy(distance.astype(np.float64)).mean())
+
+
+def shares_no_tag(labels: Tensor, target: Tensor) -> Tensor:
+    """Mask (N,) of the label rows (N, C) that t-MAP is taken over: no tag of the target (C,)."""
+    hot, target_hot = _multi_hot("labels", labels), _multi_hot("target", target[None])
+    _same_classes(hot, target_hot)
+    return torch.from_numpy(~(hot & target_hot).any(1))
+
+
+def bootstrap(
+    values: Tensor, *, confidence: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of the mean of values (Q,), by drawing Q queries with replacement.
+
+    NaN (a skipped query) is left out first. For the difference of two scores of the same queries,
+    hand in the differences. The same seed gives the same interval.
+
+    Returns:
+        The lower and the upper end; NaN twice where no value is left.
+
+    Raises:
+        ValueError: for a confidence not between 0 and 1, fewer than one draw, or another shape.
+    """
+    if values.dim() != 1 or not 0 < confidence < 1 or draws < 1:
+        raise ValueError("expected values (Q,), a confidence between 0 and 1 and at least one draw")
+    kept = values.double().cpu().numpy()
+    kept = kept[~np.isnan(kept)]
+    if not len(kept):
+        return nan, nan
+    rng = np.random.default_rng(seed)
+    step = max(1, 2**21 // len(kept))  # draws at a time, so that their indices take 16 MB
+    means = [
+        kept[rng.integers(len(kept), size=(min(step, draws - done), len(kept)))].mean(1)
+        for done in range(0, draws, step)
+    ]
+    low, high = np.quantile(np.concatenate(means), (0.5 - confidence / 2, 0.5 + confidence / 2))
+    return float(low), float(high)
+
+
+def _bits(codes: dict[str, Tensor], bits: int | None) -> int:
+    """K, on which all sides agree; for packed codes alone, all the bits there are."""
+    for name, code in codes.items():
+        if code.dim() != 2:
+            raise ValueError(f"{name}: expected the shape (items, bits), not {tuple(code.shape)}")
+    known = {name: code.shape[1] for name, code in codes.items() if code.dtype != torch.uint8}
+    if bits is not None:
+        known["bits"] = bits
+    if len(set(known.values())) > 1:
+        raise ValueError(f"codes of different lengths: {known}")
+    first = next(iter(codes.values()))
+    bits = next(iter(known.values()), 8 * first.shape[1])
+    for name, code in codes.items():
+        if code.dtype == torch.uint8 and code.shape[1] != -(-bits // 8):
+            raise ValueError(
+                f"{name}: {code.shape[1]} packed bytes an item do not hold {bits} bits"
+            )
+    return bits
+
+
+def _packed(name: str, codes: Tensor) -> NDArray[np.uint8]:
+    if codes.dtype == torch.uint8:
+        raise ValueError(f"{name}: uint8 means packed already, expected ±1 of another dtype")
+    wrong = ~((codes == 1) | (codes == -1))
+    if wrong.any():
+        row, column = divmod(int(wrong.flatten().byte().argmax()), codes.shape[1])
+        raise ValueError(
+            f"{name}: {int(wrong.sum())} entries are neither -1 nor +1, the first is "
+            f"{codes[row, column].item()} in row {row}, column {column}; "
+            "torch.sign(0) is 0, use torch.where(z >= 0, 1, -1)"
+        )
+    return np.packbits((codes > 0).cpu().numpy(), axis=1)
+
+
+def _code_words(name: str, codes: Tensor, bits: int) -> Words:
+    """Codes of either form as (N, W) words, zero past ``bits``."""
+    packed = codes.cpu().numpy().copy() if codes.dtype == torch.uint8 else _packed(name, codes)
+    packed[:, bits // 8 :] &= 256 - (1 << (8 - bits % 8))
+    return _as_words(packed)
+
+
+def _as_words(rows: NDArray[np.uint8]) -> Words:
+    padded = np.zeros((len(rows), -(-rows.shape[1] // 8) * 8), np.uint8)
+    padded[:, : rows.shape[1]] = rows
+    return padded.view(np.uint64)
+
+
+def _by_word(rows: Words) -> Words:
+    """(D, W) as (W, D): one word of all items side by side, which a vector unit reads at once."""
+    return np.ascontiguousarray(rows.T)
+
+
+def _multi_hot(name: str, labels: Tensor) -> NDArray[np.bool_]:
+    if labels.dim() != 2:
+        raise ValueError(f"{name}: expected the shape (items, classes), not {tuple(labels.shape)}")
+    if not ((labels == 0) | (labels == 1)).all():
+        raise ValueError(f"{name}: expected 0 and 1 only, one column a class")
+    return (labels == 1).cpu().numpy()
+
+
+def _same_classes(hot: NDArray[np.bool_], other: NDArray[np.bool_]) -> None:
+    if hot.shape[1] != other.shape[1]:
+        raise ValueError(f"labels of {hot.shape[1]} classes against {other.shape[1]} classes")
+
+
+def _class_index(hot: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """The column of the one tag of each row (N, C), and C for a row without."""
+    index: NDArray[np.intp] = np.hstack((hot, ~hot.any(1, keepdims=True))).argmax(1)
+    return index
+
+
+def _seeded_order(database: int, ids: Tensor | None, seed: int) -> NDArray[np.intp]:
+    """Positions of the items in the order of a random number made from each id (splitmix64)."""
+    names = np.arange(database) if ids is None else ids.cpu().numpy()
+    if names.shape != (database,) or names.dtype.kind not in "iu":
+        raise ValueError(f"ids: expected {database} integers, not {names.dtype} {names.shape}")
+    if len(np.unique(names)) < database:
+        raise ValueError("ids: one id names two items, which would leave their order open")
+
+    def mix(x: Words) -> Words:
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))
+
+    salt = mix(np.array([seed]).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15))
+    return np.argsort(mix(names.astype(np.uint64) ^ salt))
+
+
+def _top_k(ranking: Ranking, top_k: int | None) -> int:
+    if top_k is not None and (top_k == 0 or top_k < -1):
+        raise ValueError(f"top_k={top_k}: expected a positive number, or -1 for the whole database")
+    database = int(ranking.sides[1].shape[1])
+    return database if top_k is None or top_k == -1 else min(top_k, database)
+
+
+def _sums(ranking: Ranking, top_k: int | None, ties: Ties) -> Floats:
+    """(Q, 3): AP under ``retrieved`` and ``zero``, sum of precisions, probability of any hit."""
+    cut = _top_k(ranking, top_k)
+    items, relevant = ranking.items.numpy(), ranking.relevant.numpy()
+    sums = np.zeros((len(items), 3))
+    if ties == "seeded":
+        in_threads(sum_in_order, ranking.sides, items, cut, sums)
+    else:
+        end = {"expected": 0, "optimistic": 1, "pessimistic": -1}[ties]
+        in_threads(sum_from_counts, items, relevant, cut, end, sums)
+    return sums
+
+
+def _score(ranking: Ranking, top_k: int | None, convention: Convention, sums: Floats) -> Tensor:
+    retrieved, precisions, hit = torch.from_numpy(sums).unbind(1)
+    ideal = ranking.relevant.sum(1).clamp(1, max(1, _top_k(ranking, top_k)))
+    value = retrieved if convention.normalizer == "retrieved" else precisions / ideal
+    # The mean over those orders in which the query hits; 0/0 = NaN where there is none.
+    return value / hit if convention.empty == "skip" else value.clone()
