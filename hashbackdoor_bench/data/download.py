@@ -1,0 +1,60 @@
+"""Fetching published files once, each whole and with its published MD5, or not at all."""
+
+import hashlib
+import os
+import urllib.request
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path
+
+from filelock import FileLock
+
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.progress import Progress
+
+SECONDS = 60.0  # without a byte, before a download is given up
+BLOCK = 1 << 20  # bytes read at once
+
+
+def fetch(files: Mapping[str, str], folder: Path, progress: Progress, *, otherwise: str) -> None:
+    """Bring files into a folder, unless they are there.
+
+    A file stands under its name only when it is whole, so a kill leaves nothing to clean up.
+
+    Args:
+        files: MD5 of each file by its address; the last part of the address is the file's name.
+        folder: where they go; made if need be.
+        progress: told the MB of each file.
+        otherwise: what a user without a network can do, as the end of a sentence.
+
+    Raises:
+        UserError: an address can't be reached, or what came is not the published file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        for address, md5 in files.items():
+            file = folder / address.rpartition("/")[2]
+            if file.exists():
+                continue
+            part = file.with_name(f"{file.name}.part")
+            try:
+                found = _copy(address, part, progress)
+            except (OSError, HTTPException) as error:
+                raise UserError(f"{address} cannot be fetched ({error}): {otherwise}.") from error
+            if found != md5:
+                raise UserError(
+                    f"{address} gave a file with MD5 {found} instead of {md5}: {otherwise}."
+                )
+            os.replace(part, file)
+
+
+def _copy(address: str, to: Path, progress: Progress) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with urllib.request.urlopen(address, timeout=SECONDS) as source, to.open("wb") as target:
+        total = max(int(source.headers.get("Content-Length") or 0) // BLOCK, 1)
+        progress(f"fetch {address}", 0, total)
+        for done, block in enumerate(iter(lambda: source.read(BLOCK), b""), 1):
+            digest.update(block)
+            target.write(block)
+            progress(f"fetch {address}", min(done, total), total)
+    return digest.hexdigest()

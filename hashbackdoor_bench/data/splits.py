@@ -1,0 +1,251 @@
+"""What a loaded protocol is: three splits of images, labels and ids, and the hashes of them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashbackdoor_bench.data.protocols import Protocol
+from hashbackdoor_bench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Bytes = NDArray[np.uint8]
+SPLITS = ("train", "query", "database")  # the order of every triple in this package
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The images of one split, in the order of its list.
+
+    Attributes:
+        images: (N,3,H,W) uint8, RGB; in memory, or a private memory map of a prepared file, which
+            is read as it is indexed and never written.
+        labels: (N,C) uint8, 0 or 1, as many ones in a row as the image has tags.
+        ids: N item ids, unique within the split. An id names the same item in every split.
+    """
+
+    images: "Tensor"
+    labels: "Tensor"
+    ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        assert self.images.ndim == 4, self.images.shape
+        assert self.images.shape[1] == 3, self.images.shape
+        assert len(self.images) == len(self.labels) == len(self.ids) == len(set(self.ids))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A protocol with its images: all that a run knows of its data.
+
+    Attributes:
+        name: the protocol's name.
+        train: what the victim is trained on.
+        query: the queries; every one has a tag.
+        database: what is ranked.
+        classes: C class names in the order of the label columns.
+        top_k: R of MAP@R, at most the size of the database.
+        size: side in px of the network's input; images are stored this large or larger.
+        sha256: hash of the item lists (ids, labels, order, of all splits) and of R.
+        pixels: hash of the pixels of all splits.
+        recipe: name of the default recipe.
+        backbone: name of the default backbone.
+        unlabelled: per split, how many items of its list have no tag (in ``query`` they were left
+            out).
+        notes: what the user should know of this data, a sentence each.
+    """
+
+    name: str
+    train: Split
+    query: Split
+    database: Split
+    classes: tuple[str, ...]
+    top_k: int
+    size: int
+    sha256: str
+    pixels: str
+    recipe: str
+    backbone: str
+    unlabelled: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether any image has two tags or more."""
+        return any(
+            bool((split.labels.sum(1) > 1).any())
+            for split in (self.train, self.query, self.database)
+        )
+
+    def class_index(self, which: str | int) -> int:
+        """The column of a class given by its name (upper or lower case) or by its number.
+
+        A text that is the name of a class is that class, even if it looks like a number.
+
+        Raises:
+            UserError: there is no such class; the message names the nearest, or the range.
+        """
+        names = [name.casefold() for name in self.classes]
+        if isinstance(which, str) and which.casefold() in names:
+            return names.index(which.casefold())
+        digits = str(which).removeprefix("-")
+        if not digits.isdecimal():
+            if all(name.isdecimal() for name in names):
+                raise UserError(
+                    f"{which!r} is not a class: those of {self.name} have no names here, so give a "
+                    f"number from 0 to {len(names) - 1}, or their names in classes.txt."
+                )
+            raise unknown(f"class of {self.name}", str(which), self.classes)
+        if not 0 <= int(which) < len(names):
+            raise UserError(
+                f"class {which} does not exist: {self.name} has the classes 0 to {len(names) - 1}."
+            )
+        return int(which)
+
+
+@dataclass(frozen=True)
+class Items:
+    """What lists or folders say before a pixel is read: train, query and database, in this order.
+
+    Attributes:
+        files: where the images lie.
+        ids: item ids, unique within a split.
+        labels: (N,C) uint8 0/1.
+        classes: C class names.
+        unlabelled: see `Splits`.
+        notes: see `Splits`.
+    """
+
+    files: tuple[tuple[str, ...], ...]
+    ids: tuple[tuple[str, ...], ...]
+    labels: tuple[Bytes, ...]
+    classes: tuple[str, ...]
+    unlabelled: Mapping[str, int]
+    notes: tuple[str, ...]
+
+
+def assemble(
+    protocol: Protocol,
+    images: Sequence[Bytes],
+    labels: Sequence[Bytes],
+    ids: Sequence[Sequence[str]],
+    classes: Sequence[str],
+    *,
+    pixels: str = "",
+    unlabelled: Mapping[str, int] | None = None,
+    notes: Sequence[str] = (),
+) -> Splits:
+    """Turn arrays into `Splits`: the one place where arrays become tensors and lists are hashed.
+
+    Args:
+        protocol: its name, R, sizes and defaults.
+        images: (N,3,H,W) uint8 of train, query and database.
+        labels: (N,C) uint8 0/1 of train, query and database.
+        ids: item ids of train, query and database.
+        classes: C class names.
+        pixels: hash of the pixels, where it is known already.
+        unlabelled: see `Splits`.
+        notes: see `Splits`.
+
+    Raises:
+        UserError: the protocol knows a hash and the files are others.
+    """
+    from torch import from_numpy  # late: the table is listed and files are checked without torch
+
+    top_k = min(protocol.top_k or len(ids[2]), len(ids[2]))
+    sha256 = hash_lists(ids, labels, top_k)
+    pixels = pixels or hash_pixels(images)
+    for what, promised, found in (
+        ("lists", protocol.sha256, sha256),
+        ("pixels", protocol.pixels, pixels),
+    ):
+        if promised and found != promised:
+            raise UserError(
+                f"the {what} of {protocol.name} have SHA-256 {found[:12]} instead of "
+                f"{promised[:12]}: bring its original files."
+            )
+    train, query, database = (
+        Split(from_numpy(x), from_numpy(np.ascontiguousarray(y)), tuple(names))
+        for x, y, names in zip(images, labels, ids, strict=True)
+    )
+    return Splits(
+        name=protocol.name,
+        train=train,
+        query=query,
+        database=database,
+        classes=tuple(classes),
+        top_k=top_k,
+        size=protocol.size,
+        sha256=sha256,
+        pixels=pixels,
+        recipe=protocol.recipe,
+        backbone=protocol.backbone,
+        unlabelled=dict(unlabelled or {"train": 0, "query": 0, "database": 0}),
+        notes=tuple(notes),
+    )
+
+
+def check_counts(ours: Protocol, found: Sequence[int], classes: int) -> None:
+    """Hold a protocol to its published numbers.
+
+    Args:
+        ours: the protocol; a count of None holds for any number.
+        found: items of the train, query and database list.
+        classes: label columns.
+
+    Raises:
+        UserError: a number differs; the message says both.
+    """
+    promised = (ours.train, ours.query, ours.database, ours.classes)
+    kinds = ("train images", "query images", "database images", "classes")
+    for kind, count, number in zip(kinds, promised, (*found, classes), strict=True):
+        if count is not None and count != number:
+            hint = " (or --dataset lists for lists of your own)" if ours.source == "lists" else ""
+            raise UserError(
+                f"{ours.name} has {count} {kind}, and here are {number}: bring this protocol's "
+                f"own files{hint}."
+            )
+
+
+def hash_lists(ids: Sequence[Sequence[str]], labels: Sequence[Bytes], top_k: int) -> str:
+    """SHA-256 over R and, split by split, its size, its ids a line each, and its labels' bytes.
+
+    Args:
+        ids: item ids of train, query and database.
+        labels: (N,C) uint8 of train, query and database.
+        top_k: R.
+    """
+    digest = hashlib.sha256(f"R {top_k}\n".encode())
+    for split, names, rows in zip(SPLITS, ids, labels, strict=True):
+        digest.update(f"{split} {rows.shape[0]} {rows.shape[1]}\n".encode())
+        digest.update("\n".join(names).encode())
+        digest.update(np.ascontiguousarray(rows).data)
+    return digest.hexdigest()
+
+
+def hash_pixels(images: Sequence[Bytes]) -> str:
+    """SHA-256 over the SHA-256 of each split's pixel bytes, for train, query and database.
+
+    Args:
+        images: (N,3,H,W) uint8, contiguous, of train, query and database.
+    """
+    return join_hashes([hashlib.sha256(x.data).hexdigest() for x in images])
+
+
+def join_hashes(each: Sequence[str]) -> str:
+    """One hash of the pixel hashes of train, query and database."""
+    return hashlib.sha256("\n".join(each).encode()).hexdigest()
+
+
+def one_hot(classes: NDArray[np.integer], count: int) -> Bytes:
+    """Class numbers (N,) to rows (N, count) with a single one."""
+    rows: Bytes = np.eye(count, dtype=np.uint8)[classes]
+    return rows
