@@ -1,0 +1,533 @@
+"""Hashing losses against their formulas in plain Python loops, and what every victim promises."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hashbackdoor_bench import VICTIMS, HashLoss, UserError
+from hashbackdoor_bench.model import sign
+
+Rows = list[list[float]]
+
+Z = torch.tensor(
+    [[1, -0.5, 2, 0.3], [0.25, 2, -1, 0.8], [-1.5, 0.75, 0.4, -0.2]], dtype=torch.float64
+)
+Y1 = torch.tensor([[1, 0], [1, 0], [0, 1]], dtype=torch.float64)
+Y2 = torch.tensor([[1, 1, 0], [0, 1, 1], [0, 0, 1]], dtype=torch.float64)
+LABELS = pytest.mark.parametrize("y", [Y1, Y2], ids=["one tag", "several tags"])
+SLOTS = torch.tensor([0, 1, 2])
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in VICTIMS),
+    ("hashnet", {"variant": "bank"}),
+    ("hashnet", {"variant": "paper"}),
+    ("hashnet", {"variant": "authors"}),
+    ("hashnet", {"exclude_self": True}),
+    ("hashnet", {"variant": "bank", "exclude_self": True}),
+    ("csq", {"centres": "released"}),
+    ("dhta_l2", {"scale": "bits", "clip": True, "quantisation": 1e-3}),
+]
+EVERY = pytest.mark.parametrize(
+    ("name", "settings"),
+    VARIANTS,
+    ids=["-".join([name, *map(str, settings.values())]) for name, settings in VARIANTS],
+)
+
+
+def make(name: str, y: Tensor, items: int = 3, **settings: Any) -> HashLoss:
+    """A loss in float64 for Z and the labels y, with the centres of the worked values."""
+    loss: HashLoss = VICTIMS[name](Z.shape[1], y.shape[1], items, **settings)
+    if name == "csq":
+        every = [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1]]
+        loss.centres = torch.tensor(every[-y.shape[1] :], dtype=torch.float32)
+        loss.tie = torch.tensor([1.0, -1, -1, 1])
+    return loss.double()
+
+
+def numeric_gradient(function: Callable[[Rows], float], z: Tensor) -> Tensor:
+    """Central differences of a function of plain numbers."""
+    out = torch.zeros_like(z)
+    for i in range(z.shape[0]):
+        for k in range(z.shape[1]):
+            ends = []
+            for step in (1e-5, -1e-5):
+                moved = z.clone()
+                moved[i, k] += step
+                ends.append(function(moved.tolist()))
+            out[i, k] = (ends[0] - ends[1]) / 2e-5
+    return out
+
+
+def assert_is(
+    loss: HashLoss, formula: Callable[[Rows], float], y: Tensor, index: Tensor, step: int = 0
+) -> None:
+    """The loss of Z and its gradient are the formula's, which must not run through a bank."""
+    z = Z.clone().requires_grad_()
+    value = loss(z, y, index, step)
+    value.backward()
+    assert value.dtype == torch.float64
+    assert value.item() == pytest.approx(formula(Z.tolist()), rel=1e-12)
+    torch.testing.assert_close(z.grad, numeric_gradient(formula, Z), rtol=1e-6, atol=1e-8)
+
+
+# --- the worked values of methods/victims-in-depth.md, section 4 ---------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "y", "expected"),
+    [
+        ("dpsh", Y1, 0.696788),
+        ("dpsh", Y2, 0.634010),
+        ("hashnet", Y1, 1.335373),
+        ("hashnet", Y2, 1.329578),
+        ("csq", Y1, 1.236106),
+        ("csq", Y2, 1.019440),
+    ],
+)
+def test_a_loss_has_the_worked_value(name: str, y: Tensor, expected: float) -> None:
+    assert make(name, y)(Z, y, SLOTS, 0).item() == pytest.approx(expected, abs=6e-7)
+    loss = VICTIMS[name](4, y.shape[1], 3)
+    loss.load_state_dict(make(name, y).state_dict())
+    assert loss(Z.float(), y.float(), SLOTS, 0).item() == pytest.approx(expected, abs=2e-6)
+
+
+def test_the_parts_of_dpsh_have_the_worked_values() -> None:
+    likelihood = make("dpsh", Y1, quantisation=0.0)(Z, Y1, SLOTS, 0).item()
+    assert likelihood == pytest.approx(0.657996, abs=6e-7)
+    whole = make("dpsh", Y1, quantisation=1.0)(Z, Y1, SLOTS, 0).item()
+    assert whole - likelihood == pytest.approx(0.387917, abs=6e-7)
+
+
+@pytest.mark.parametrize("variant", ["deephash", "bank"])
+def test_hashnet_at_beta_two_has_the_worked_value(variant: str) -> None:
+    loss = make("hashnet", Y1, variant=variant)
+    loss.on_epoch(60)
+    assert loss(Z, Y1, SLOTS, 0).item() == pytest.approx(1.283768, abs=6e-7)
+
+
+# --- every formula again, one pair at a time -----------------------------------------------------
+
+
+def dot(a: list[float], b: list[float]) -> float:
+    return sum(p * q for p, q in zip(a, b, strict=True))
+
+
+def pair_loss(theta: float, similar: bool) -> float:
+    return math.log(1 + math.exp(theta)) - similar * theta
+
+
+def dpsh(z: Rows, y: Rows, u: Rows, u_labels: Rows, eta: float) -> float:
+    pairs = [
+        pair_loss(dot(z[i], u[j]) / 2, dot(y[i], u_labels[j]) > 0)
+        for i in range(len(z))
+        for j in range(len(u))
+    ]
+    pulls = [(value - (1 if value >= 0 else -1)) ** 2 for row in z for value in row]
+    return sum(pairs) / len(pairs) + eta * sum(pulls) / len(pulls)
+
+
+@LABELS
+def test_dpsh_is_its_formula_over_all_items(y: Tensor) -> None:
+    loss = make("dpsh", y, items=5)
+    earlier = 0.7 * Z[:2].flip(1)
+    loss(earlier, y[1:], torch.tensor([3, 4]), 0)
+    u, u_labels = torch.zeros(5, 4), torch.zeros(5, y.shape[1])
+    u[[4, 0, 2]], u_labels[[4, 0, 2]] = Z.float(), y.float()  # item 1 was not seen yet
+    u[3], u_labels[3] = earlier[0].float(), y[1].float()
+    u = u.double()
+    u[[4, 0, 2]], u[3] = Z, earlier[0]
+
+    def formula(z: Rows) -> float:
+        return dpsh(z, y.tolist(), u.tolist(), u_labels.tolist(), 0.1)
+
+    assert_is(loss, formula, y, torch.tensor([4, 0, 2]))
+
+
+def hashnet(
+    z: Rows,
+    y: Rows,
+    beta: float,
+    alpha: float,
+    bank: tuple[Rows, Rows, list[int]] | None = None,
+    exclude_self: bool = False,
+    authors_weight: float | None = None,
+) -> float:
+    """Pair by pair; ``bank`` holds codes, labels and the slots of the batch."""
+    h = [[math.tanh(beta * value) for value in row] for row in z]
+    slots = list(range(len(z))) if bank is None else bank[2]
+    v, v_labels = (h, y) if bank is None else bank[:2]
+    rows, columns = range(len(h)), range(len(v))
+    if authors_weight is not None:
+        half = (len(h) + 1) // 2
+        rows, columns = range(half), range(half, len(h))
+    kinds: dict[bool, list[float]] = {True: [], False: []}
+    for i in rows:
+        for j in columns:
+            if not (exclude_self and slots[i] == j):
+                similar = dot(y[i], v_labels[j]) > 0
+                kinds[similar].append(pair_loss(alpha * dot(h[i], v[j]), similar))
+    if authors_weight is not None:
+        weights = authors_weight * len(kinds[True]) + len(kinds[False])
+        return (authors_weight * sum(kinds[True]) + sum(kinds[False])) / weights
+    pairs = len(kinds[True]) + len(kinds[False])
+    return sum(pairs / len(kind) * sum(kind) for kind in kinds.values() if kind) / pairs
+
+
+EXCLUDE = pytest.mark.parametrize("exclude_self", [False, True], ids=["all pairs", "no self-pairs"])
+
+
+@LABELS
+@EXCLUDE
+@pytest.mark.parametrize(
+    ("epoch", "beta"), [(0, 1), (19, 1), (20, math.sqrt(2)), (149, math.sqrt(8))]
+)
+def test_hashnet_of_deephash_is_its_formula(
+    y: Tensor, exclude_self: bool, epoch: int, beta: float
+) -> None:
+    loss = make("hashnet", y, exclude_self=exclude_self)
+    loss.on_epoch(epoch)
+
+    def formula(z: Rows) -> float:
+        return hashnet(z, y.tolist(), beta, 0.1, exclude_self=exclude_self)
+
+    assert_is(loss, formula, y, torch.tensor([2, 0, 1]), step=1000)
+    torch.testing.assert_close(loss.relax(Z), torch.tanh(beta * Z), rtol=1e-6, atol=0)
+
+
+@LABELS
+@EXCLUDE
+def test_hashnet_with_a_bank_is_its_formula_over_all_items(y: Tensor, exclude_self: bool) -> None:
+    loss = make("hashnet", y, items=5, variant="bank", exclude_self=exclude_self)
+    loss.on_epoch(0)
+    earlier = 0.7 * Z[:2].flip(1)
+    loss(earlier, y[1:], torch.tensor([3, 4]), 0)
+    loss.on_epoch(60)
+    v = torch.zeros(5, 4, dtype=torch.float64)
+    v[[4, 0, 2]], v[3] = torch.tanh(2 * Z), torch.tanh(earlier[0])  # stored with the old beta
+    v_labels = torch.zeros(5, y.shape[1])
+    v_labels[[4, 0, 2]], v_labels[3] = y.float(), y[1].float()
+    bank = (v.tolist(), v_labels.tolist(), [4, 0, 2])
+
+    def formula(z: Rows) -> float:
+        return hashnet(z, y.tolist(), 2, 0.1, bank, exclude_self)
+
+    assert_is(loss, formula, y, torch.tensor([4, 0, 2]), step=7)
+
+
+@LABELS
+@EXCLUDE
+@pytest.mark.parametrize(
+    ("step", "squared"), [(0, 1), (199, 1), (200, 2), (1000, 6), (1399, 7)], ids=str
+)
+def test_hashnet_of_the_paper_is_its_formula(
+    y: Tensor, exclude_self: bool, step: int, squared: float
+) -> None:
+    loss = make("hashnet", y, variant="paper", exclude_self=exclude_self)
+    loss.on_epoch(60)
+
+    def formula(z: Rows) -> float:
+        return hashnet(z, y.tolist(), math.sqrt(squared), 10 / 4, exclude_self=exclude_self)
+
+    assert_is(loss, formula, y, SLOTS, step)
+    torch.testing.assert_close(loss.relax(Z), torch.tanh(math.sqrt(squared) * Z))
+
+
+@LABELS
+@pytest.mark.parametrize("weight", [1.0, 5.0])
+@pytest.mark.parametrize(("step", "squared"), [(0, 1), (1000, 6)])
+def test_hashnet_of_the_authors_pairs_two_halves(
+    y: Tensor, weight: float, step: int, squared: float
+) -> None:
+    loss = make("hashnet", y, variant="authors", positive_weight=weight)
+
+    def formula(z: Rows) -> float:
+        beta = math.sqrt(squared)
+        return hashnet(z, y.tolist(), beta, 10 / 4, authors_weight=weight)
+
+    assert_is(loss, formula, y, SLOTS, step)
+
+
+def test_alpha_and_gamma_of_hashnet_are_used() -> None:
+    loss = make("hashnet", Y1, variant="paper", alpha=0.3, gamma=0.02)
+    expected = hashnet(Z.tolist(), Y1.tolist(), math.sqrt(1 + 0.02 * 400), 0.3)
+    assert loss(Z, Y1, SLOTS, 555).item() == pytest.approx(expected, rel=1e-12)
+
+
+def csq(z: Rows, y: Rows, centres: Rows, tie: list[float], weight: float) -> float:
+    terms, pulls = [], []
+    for row, labels in zip(z, y, strict=True):
+        for k, value in enumerate(row):
+            vote = sum(label * centre[k] for label, centre in zip(labels, centres, strict=True))
+            centre = (vote > 0) - (vote < 0) or tie[k]
+            p, t = (math.tanh(value) + 1) / 2, (centre + 1) / 2
+            if sum(labels):
+                terms.append(-t * math.log(p) - (1 - t) * math.log(1 - p))
+            pulls.append((abs(math.tanh(value)) - 1) ** 2)
+    return sum(terms) / len(terms) + weight * sum(pulls) / len(pulls)
+
+
+@pytest.mark.parametrize(
+    "y", [Y1, Y2, Y2 * torch.tensor([[1], [0], [1]])], ids=["one tag", "several", "one untagged"]
+)
+@pytest.mark.parametrize("weight", [1e-4, 0.5])
+def test_csq_is_its_formula(y: Tensor, weight: float) -> None:
+    loss: Any = make("csq", y, quantisation=weight)
+
+    def formula(z: Rows) -> float:
+        return csq(z, y.tolist(), loss.centres.tolist(), loss.tie.tolist(), weight)
+
+    assert_is(loss, formula, y, SLOTS)
+
+
+def dhta(z: Rows, y: Rows, scale: float, clip: bool, weight: float) -> float:
+    h = [[math.tanh(value) for value in row] for row in z]
+    errors = []
+    for i in range(len(z)):
+        for j in range(len(z)):
+            shared = dot(y[i], y[j])
+            wanted = 2 * (min(shared, 1) if clip else shared) - 1
+            errors.append((dot(h[i], h[j]) / scale - wanted) ** 2)
+    pull = sum(((1 if value >= 0 else -1) - value) ** 2 for row in h for value in row)
+    return sum(errors) / len(errors) + weight * pull
+
+
+@LABELS
+@pytest.mark.parametrize(("scale", "size"), [("batch", 3), ("bits", 4)])
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_dhta_l2_is_its_formula(
+    y: Tensor, scale: str, size: int, clip: bool, weight: float
+) -> None:
+    loss = make("dhta_l2", y, scale=scale, clip=clip, quantisation=weight)
+    assert_is(loss, lambda z: dhta(z, y.tolist(), size, clip, weight), y, SLOTS)
+
+
+def test_dhta_l2_asks_for_more_than_one_where_two_labels_are_shared() -> None:
+    y = torch.ones(3, 2, dtype=torch.float64)
+    released, clipped = make("dhta_l2", y), make("dhta_l2", y, clip=True)
+    assert released(Z, y, SLOTS, 0) > clipped(Z, y, SLOTS, 0)
+
+
+# --- the sign of zero, the vote, the banks -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [("dpsh", {"quantisation": 1.0}, math.log(2) + 1), ("dhta_l2", {"quantisation": 1.0}, 1 + 12)],
+)
+def test_zero_is_pulled_to_plus_one(name: str, settings: dict[str, Any], expected: float) -> None:
+    z = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True)
+    value = make(name, Y1, **settings)(z, Y1, SLOTS, 0)
+    value.backward()
+    assert value.item() == pytest.approx(expected)
+    assert (z.grad < 0).all()  # torch.sign would leave it where it is
+
+
+def test_two_labels_vote_and_the_stored_vector_breaks_ties() -> None:
+    loss: Any = VICTIMS["csq"](48, 6, 1, centre_seed=2)
+    y = torch.tensor([[1.0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 1, 0], [1, 1, 1, 0, 0, 0]])
+    first, second, third = loss.centre(y)
+    assert torch.equal(first, loss.centres[0])
+    agree = loss.centres[1] == loss.centres[4]
+    assert torch.equal(second, torch.where(agree, loss.centres[1], loss.tie))
+    assert 0 < agree.sum() < 48
+    assert torch.equal(third, loss.centres[:3].median(0).values)
+    assert set(loss.tie.tolist()) == {-1.0, 1.0}
+
+
+def test_the_centre_seed_fixes_centres_and_ties() -> None:
+    def state(seed: int) -> dict[str, Tensor]:
+        return VICTIMS["csq"](48, 10, 1, centre_seed=seed).state_dict()
+
+    assert all(torch.equal(state(1)[key], state(1)[key]) for key in ("centres", "tie"))
+    assert not any(torch.equal(state(1)[key], state(2)[key]) for key in ("centres", "tie"))
+
+
+@pytest.mark.parametrize(("bits", "classes"), [(7, 10), (48, 10), (48, 80), (16, 100), (64, 100)])
+def test_csq_takes_any_bits_and_classes(bits: int, classes: int) -> None:
+    loss: Any = VICTIMS["csq"](bits, classes, 1)
+    assert loss.centres.shape == (classes, bits)
+    assert len({tuple(row) for row in loss.centres.tolist()}) == classes
+
+
+def test_released_centres_are_the_first_sylvester_rows_or_one_clear_error() -> None:
+    loss: Any = VICTIMS["csq"](8, 10, 1, centres="released")
+    rows = [[(-1.0) ** bin(i & j).count("1") for j in range(8)] for i in range(8)]
+    assert loss.centres[:8].tolist() == rows
+    assert torch.equal(loss.centres[8:], -loss.centres[:2])
+    with pytest.raises(UserError, match=r"--bits 32 or 64, or --set victim\.centres=signed"):
+        VICTIMS["csq"](48, 10, 1, centres="released")
+
+
+BANKS = pytest.mark.parametrize(
+    ("name", "settings"), [("dpsh", {}), ("hashnet", {"variant": "bank"})], ids=["dpsh", "hashnet"]
+)
+
+
+@BANKS
+def test_a_bank_is_indexed_by_slot(name: str, settings: dict[str, Any]) -> None:
+    order = torch.tensor([2, 0, 1])
+    index = torch.tensor([5, 1, 3])
+    straight, mixed = make(name, Y2, 6, **settings), make(name, Y2, 6, **settings)
+    value = straight(Z, Y2, index, 0)
+    assert mixed(Z[order], Y2[order], index[order], 0).item() == pytest.approx(value.item())
+    for key, stored in straight.state_dict().items():
+        assert torch.equal(stored, mixed.state_dict()[key])
+    kept: Any = straight
+    assert torch.equal(kept.bank_labels[index], Y2)
+    assert not kept.bank[[0, 2, 4]].any()
+    assert torch.equal(kept.bank[index], Z if name == "dpsh" else torch.tanh(Z))
+
+
+@pytest.mark.parametrize("settings", [{"alpha": -1.0}, {"gamma": -0.1}, {"positive_weight": 0.0}])
+def test_hashnet_refuses_a_value_out_of_range(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=rf"victim\.{next(iter(settings))}"):
+        VICTIMS["hashnet"](4, 2, 3, **settings)
+
+
+@pytest.mark.parametrize("name", ["dpsh", "csq", "dhta_l2"])
+def test_a_negative_quantisation_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"victim\.quantisation"):
+        VICTIMS[name](4, 2, 3, quantisation=-1)
+
+
+# --- what every victim promises ------------------------------------------------------------------
+
+
+def batch(n: int = 6, bits: int = 8, classes: int = 3, seed: int = 0) -> tuple[Tensor, ...]:
+    """z (N,K) float32 with a gradient, y (N,C) with one or two tags, index (N,) of 12 slots."""
+    draw = torch.Generator().manual_seed(seed)
+    z = torch.randn(n, bits, generator=draw).requires_grad_()
+    y = torch.eye(classes)[torch.arange(n) % classes]
+    y[0, 1] = 1
+    return z, y, torch.randperm(12, generator=draw)[:n]
+
+
+@EVERY
+def test_a_loss_is_a_finite_scalar_with_a_gradient(name: str, settings: dict[str, Any]) -> None:
+    loss = VICTIMS[name](8, 3, 12, **settings)
+    z, y, index = batch()
+    loss.on_epoch(0)
+    value = loss(z, y, index, 0)
+    assert value.shape == ()
+    assert value.dtype == torch.float32
+    assert torch.isfinite(value)
+    value.backward()
+    assert torch.isfinite(z.grad).all()
+    assert (z.grad.abs().sum(1) > 0).all()
+
+
+@EVERY
+def test_relax_is_a_smooth_code(name: str, settings: dict[str, Any]) -> None:
+    loss = VICTIMS[name](8, 3, 12, **settings)
+    z = torch.cat([batch()[0], torch.full((1, 8), 1e4)])
+    relaxed = loss.relax(z)
+    assert relaxed.shape == z.shape
+    assert (relaxed.abs() <= 1).all()
+    assert torch.equal(sign(relaxed), sign(z))
+
+
+def steps(loss: HashLoss, first: int, last: int) -> list[float]:
+    """Losses of steps first..last, each an epoch of 15, as the training loop calls them."""
+    values = []
+    for step in range(first, last):
+        loss.on_epoch(15 * step)
+        z, y, index = batch(seed=step)
+        values.append(loss(z, y, index, 150 * step).item())
+    return values
+
+
+@EVERY
+def test_a_resumed_loss_goes_on_as_the_undisturbed_one(name: str, settings: dict[str, Any]) -> None:
+    undisturbed = VICTIMS[name](8, 3, 12, **settings)
+    expected = steps(undisturbed, 0, 6)
+    stopped = VICTIMS[name](8, 3, 12, **settings)
+    steps(stopped, 0, 3)
+    resumed = VICTIMS[name](8, 3, 12, **settings)
+    if "centre_seed" in VICTIMS[name].parameters:  # centres come from the state, not the seed
+        resumed = VICTIMS[name](8, 3, 12, **settings, centre_seed=9)
+    resumed.load_state_dict({k: v.clone() for k, v in stopped.state_dict().items()})
+    z = batch()[0]
+    assert torch.equal(resumed.relax(z), stopped.relax(z))
+    assert steps(resumed, 3, 6) == expected[3:]
+
+
+@EVERY
+def test_all_state_is_in_the_state_dict_and_holds_no_graph(
+    name: str, settings: dict[str, Any]
+) -> None:
+    loss = VICTIMS[name](8, 3, 12, **settings)
+    before = set(loss.state_dict())
+    steps(loss, 0, 3)
+    assert set(loss.state_dict()) == before
+    assert not any(isinstance(value, Tensor) for value in vars(loss).values())
+    for buffer in loss.buffers():
+        assert not buffer.requires_grad
+        assert buffer.grad_fn is None
+
+
+@EVERY
+def test_two_losses_may_share_one_backward_pass(name: str, settings: dict[str, Any]) -> None:
+    loss = VICTIMS[name](8, 3, 12, **settings)
+    z, y, index = batch()
+    value = 0.3 * loss(z, y, index, 0) + 0.7 * loss(z, y.flip(0), index, 0)
+    value.backward()
+    assert torch.isfinite(z.grad).all()
+
+
+@EVERY
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
+@pytest.mark.parametrize("case", ["usual", "one class", "all different", "one item", "untagged"])
+def test_odd_batches_give_a_finite_loss(
+    name: str, settings: dict[str, Any], scale: float, case: str
+) -> None:
+    loss = VICTIMS[name](8, 6, 12, **settings)
+    z, y, index = batch(classes=6)
+    z = (scale * z.detach()).requires_grad_()
+    rows = slice(1) if case == "one item" else slice(None)
+    if case == "one class":
+        y = torch.eye(6)[[2] * 6]
+    elif case == "all different":
+        y = torch.eye(6)
+    elif case == "untagged":
+        y = torch.zeros(6, 6)
+    value = loss(z[rows], y[rows], index[rows], 1000)
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(z.grad).all()
+
+
+@EVERY
+def test_training_tells_two_classes_apart(name: str, settings: dict[str, Any]) -> None:
+    bits, items = 16, 48
+    draw = torch.Generator().manual_seed(5)
+    kind = torch.arange(items) % 2
+    y = torch.eye(2)[kind]
+    x = 0.3 * torch.randn(items, 8, generator=draw)
+    x[:, 0] += 3  # what all have in common decides the bits before training
+    x[:, 1] += 0.6 * (2 * kind - 1)
+    weight = (torch.randn(8, bits, generator=draw) / 3).requires_grad_()
+    loss = VICTIMS[name](bits, 2, items, **settings)
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+
+    def gap() -> float:
+        """Bits by which two items differ more on average if they are of different classes."""
+        code = sign(x @ weight.detach())
+        distance = (bits - code @ code.T) / 2
+        alike = kind[:, None] == kind
+        return float(distance[~alike].mean() - distance[alike].mean())
+
+    assert gap() < bits / 8
+    for epoch in range(50):
+        loss.on_epoch(epoch)
+        order = torch.randperm(items, generator=draw)
+        for number, index in enumerate(order.split(16)):
+            value = loss(x[index] @ weight, y[index], index, 3 * epoch + number)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+    assert gap() > bits / 3

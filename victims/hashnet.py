@@ -1,0 +1,105 @@
+"""HashNet: balanced likelihood of pairs, with tanh sharpened step by step into sign.
+
+Cao, Long, Wang and Yu, "HashNet: Deep Learning to Hash by Continuation", ICCV 2017.
+https://arxiv.org/abs/1702.00758, code: https://github.com/thuml/HashNet (authors),
+https://github.com/swuxyj/DeepHash-pytorch (deephash), https://github.com/CGCL-codes/BadHash (bank)
+
+    L   = mean_ij w_ij [log(1 + exp(a_ij)) - s_ij a_ij]  w = |S| / |S_1| if s = 1, else |S| / |S_0|
+    h_i = tanh(beta z_i)  a_ij = alpha <h_i, v_j>  s_ij = 1 if i and j share a label, else 0
+
+    variant    v_j                              alpha   beta
+    deephash   h_j of the batch                 .1      sqrt(epoch // 20 + 1)
+    bank       latest h_j of all T items        .1      sqrt(epoch // 20 + 1)
+    paper      h_j of the batch                 10/K    sqrt(1 + gamma step), held for 200 steps
+    authors    first half against second half   10/K    sqrt(1 + gamma step), held for 200 steps
+
+In a batch self-pairs count: 61 % of the similar pairs of 64 images in 100 classes. In `bank` no
+gradient flows through v, and an item not yet seen is a dissimilar pair with a_ij = 0. In `authors`
+w is a constant for similar pairs and 1 for others, and L is divided by the mean of w.
+
+Differs from the authors: the paper's c_ij (Jaccard of label sets) is one, as in their code; they
+refresh beta one step earlier; they pair two batches of 36, so give `authors` batches of 72; their
+tenfold learning rate of the hash layer is left to the recipe.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hashbackdoor_bench import VICTIMS, HashLoss, check
+
+
+@VICTIMS.register
+class HashNet(HashLoss):
+    """Weighted maximum likelihood over pairs.
+
+    Args:
+        variant: whose HashNet, see above.
+        alpha: slope of the pairwise sigmoid; None is the variant's.
+        gamma: growth of beta squared per step, in `paper` and `authors`.
+        positive_weight: w of similar pairs, in `authors`.
+        exclude_self: leave out pairs of an item with itself.
+    """
+
+    beta: Tensor
+    bank: Tensor
+    bank_labels: Tensor
+
+    def __init__(
+        self,
+        bits: int,
+        classes: int,
+        train_size: int,
+        *,
+        variant: Literal["deephash", "bank", "paper", "authors"] = "deephash",
+        alpha: float | None = None,
+        gamma: float = 0.005,
+        positive_weight: float = 1.0,
+        exclude_self: bool = False,
+    ) -> None:
+        super().__init__(bits, classes, train_size)
+        self.variant, self.gamma = variant, gamma
+        self.by_step = variant in ("paper", "authors")
+        self.alpha = (10 / bits if self.by_step else 0.1) if alpha is None else alpha
+        self.positive_weight, self.exclude_self = positive_weight, exclude_self
+        check("victim.alpha", self.alpha, 0)
+        check("victim.gamma", gamma, 0)
+        check("victim.positive_weight", positive_weight, 1)
+        self.register_buffer("beta", torch.ones(()))
+        if variant == "bank":
+            self.register_buffer("bank", torch.zeros(train_size, bits))
+            self.register_buffer("bank_labels", torch.zeros(train_size, classes))
+
+    def forward(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
+        """See `HashLoss.forward`."""
+        if self.by_step:  # new tensors, here and below: an earlier call may await its backward
+            self.beta = torch.full_like(self.beta, (1 + self.gamma * (step - step % 200)) ** 0.5)
+        h = self.relax(z)
+        v, v_labels, slots = h, y, index
+        if self.variant == "bank":
+            self.bank = v = self.bank.index_copy(0, index, h.detach())
+            self.bank_labels[index] = y
+            v_labels, slots = self.bank_labels, torch.arange(len(v), device=index.device)
+        elif self.variant == "authors":
+            (h, v), (y, v_labels), (index, slots) = (t.tensor_split(2) for t in (h, y, index))
+        similar = y @ v_labels.T > 0  # (N,N), with a bank (N,T), in halves (N/2,N/2)
+        theta = self.alpha * h @ v.T
+        loss = F.binary_cross_entropy_with_logits(theta, similar.to(z.dtype), reduction="none")
+        counted = index[:, None] != slots if self.exclude_self else torch.ones_like(similar)
+        positive, negative = ((kind & counted).sum(dtype=z.dtype) for kind in (similar, ~similar))
+        high, low = 1 / positive, 1 / negative  # infinite, and not used, where there are none
+        if self.variant == "authors":
+            low = 1 / (self.positive_weight * positive + negative)
+            high = self.positive_weight * low
+        return (torch.where(counted, torch.where(similar, high, low), 0) * loss).sum()
+
+    def on_epoch(self, epoch: int) -> None:
+        """Sharpen tanh where that goes by epochs."""
+        if not self.by_step:
+            self.beta = torch.full_like(self.beta, (epoch // 20 + 1) ** 0.5)
+
+    def relax(self, z: Tensor) -> Tensor:
+        """tanh(beta z) with the beta of the latest step: (N,K) -> (N,K)."""
+        return torch.tanh(self.beta * z)
