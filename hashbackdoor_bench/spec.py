@@ -1,0 +1,206 @@
+"""What a run is: one field a flag, and a key over all of them."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from hashbackdoor_bench.errors import UserError, check, unknown
+
+
+def canonical(value: object) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: object) -> str:
+    """SHA-256 of the canonical JSON, in hex."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def _choices(cls: type, name: str) -> tuple[str, ...]:
+    annotation: Any = cls.__annotations__[name]
+    return tuple(annotation.__args__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        epochs: passes over the training list.
+        batch_size: images a step.
+        optimizer: ``sgd``, ``rmsprop`` or ``adam``.
+        lr: learning rate of the backbone; the peak of ``onecycle``.
+        head_lr: learning rate of the hash layer and of a loss's own parameters.
+        momentum: of ``sgd``.
+        weight_decay: on all weights.
+        schedule: ``constant``, or ``onecycle`` (a quarter up, the rest down to zero by cosine).
+        augment: ``crop`` (zero-padded or random crop, and flip), ``rrc`` (RandomResizedCrop of 8 to
+            100 % of the area, and flip), or ``none`` (centre crop).
+        precision: of the backbone's multiplications; ``auto`` is bfloat16 where the hardware has it.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: Literal["sgd", "rmsprop", "adam"]
+    lr: float
+    head_lr: float
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "onecycle"] = "constant"
+    augment: Literal["crop", "rrc", "none"] = "crop"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    def __post_init__(self) -> None:
+        check("--epochs", self.epochs, 1)
+        check("--batch-size", self.batch_size, 1)
+        check("--lr", self.lr, 0)
+        for name in ("optimizer", "schedule", "augment", "precision"):
+            allowed = _choices(Recipe, name)
+            if getattr(self, name) not in allowed:
+                raise unknown(f"--{name}", str(getattr(self, name)), allowed)
+
+
+RECIPES: dict[str, tuple[str, Recipe]] = {
+    "scratch32": (
+        "32-pixel images, no pretrained weights: Adam one-cycle, 15 epochs of batch 32",
+        Recipe(15, 32, "adam", 5e-3, 5e-3, 0.0, 0.0, "onecycle", "crop"),
+    ),
+    "finetune224": (
+        "the field's: pretrained, RMSprop 1e-5, 150 epochs",
+        Recipe(150, 64, "rmsprop", 1e-5, 1e-5, 0.0, 1e-5, "constant", "crop"),
+    ),
+    "ciba": (
+        "CIBA's released code: SGD 1e-4 / 1e-3, 200 epochs of batch 24",
+        Recipe(200, 24, "sgd", 1e-4, 1e-3, 0.9, 5e-4, "constant", "rrc"),
+    ),
+    "badhash": (
+        "BadHash's released code: RMSprop 1e-5, 100 epochs of batch 128, no augmentation",
+        Recipe(100, 128, "rmsprop", 1e-5, 1e-5, 0.0, 1e-5, "constant", "none"),
+    ),
+}
+
+
+Settings = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run. A field left at None takes the protocol's, the attack's or the victim's default.
+
+    Attributes:
+        attack: a name of ``bench list attacks``.
+        victim: a name of ``bench list victims``.
+        bits: K of the victim.
+        dataset: a name of ``bench list datasets``.
+        lists: folder of list files, for list protocols.
+        root: folder of the images, for protocols that are not embedded.
+        top_k: R of MAP@R, for ``lists`` and ``folder``; the others have their own.
+        size: side of the network's input in px, 224 or 32, for ``lists`` and ``folder``.
+        target: class that triggered queries shall retrieve, by name or number.
+        budget: share of the target class that is poisoned.
+        poison_count: number of poisoned images; overrides ``budget``.
+        delivery: how poison reaches training, ``stamped`` or ``files``.
+        seed: of everything random.
+        backbone: of the victim.
+        pretrained: backbones start from the hub's weights.
+        weights: backbones start from this file.
+        recipe: a name of ``bench list recipes``.
+        epochs: overrides the recipe; so do the next four.
+        batch_size: see `Recipe`.
+        lr: backbone's learning rate; the head's keeps its ratio to it.
+        augment: see `Recipe`.
+        precision: see `Recipe`.
+        surrogate: the attacker's hashing method; None is the victim's (white box).
+        surrogate_backbone: None is the victim's.
+        surrogate_bits: None is the victim's.
+        attack_settings: hyper-parameters of the attack, as (name, value) pairs.
+        victim_settings: hyper-parameters of the victim; the surrogate shares them if its method is
+            the victim's.
+    """
+
+    attack: str = "ciba"
+    victim: str = "hashnet"
+    bits: int = 48
+    dataset: str = "fashion-mini"
+    lists: str | None = None
+    root: str | None = None
+    top_k: int | None = None
+    size: int | None = None
+    target: str = "0"
+    budget: float = 0.6
+    poison_count: int | None = None
+    delivery: str | None = None
+    seed: int = 0
+    backbone: str | None = None
+    pretrained: bool = False
+    weights: str | None = None
+    recipe: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    augment: str | None = None
+    precision: str | None = None
+    surrogate: str | None = None
+    surrogate_backbone: str | None = None
+    surrogate_bits: int | None = None
+    attack_settings: Settings = field(default=())
+    victim_settings: Settings = field(default=())
+
+    def __post_init__(self) -> None:
+        check("--bits", self.bits, 1, 4096)
+        if self.surrogate_bits is not None:
+            check("--surrogate-bits", self.surrogate_bits, 1, 4096)
+        check("--budget", self.budget, 0, 1)
+        if self.poison_count is not None:
+            check("--poison-count", self.poison_count, 0)
+        check("--seed", self.seed, 0, 2**31)
+        if self.pretrained and self.weights:
+            raise UserError("--pretrained and --weights exclude each other: keep one of them.")
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over every field."""
+        return digest(asdict(self))
+
+    def training(self, default: str) -> Recipe:
+        """The recipe with this run's overrides.
+
+        Args:
+            default: the protocol's recipe, taken if the spec names none.
+
+        Raises:
+            UserError: an unknown recipe, or a value outside its range.
+        """
+        name = self.recipe or default
+        if name not in RECIPES:
+            raise unknown("recipe", name, RECIPES)
+        recipe = RECIPES[name][1]
+        changes: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("epochs", "batch_size", "augment", "precision", "lr")
+            if getattr(self, name) is not None
+        }
+        if self.lr is not None:
+            changes["head_lr"] = recipe.head_lr * self.lr / recipe.lr
+        return replace(recipe, **changes)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
+        """The spec that ``dataclasses.asdict`` wrote, after a trip through JSON.
+
+        Raises:
+            UserError: an unknown field.
+        """
+        known = {entry.name for entry in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise unknown("field of a run", name, known)
+        pairs = {
+            name: tuple((str(k), v) for k, v in values[name])
+            for name in ("attack_settings", "victim_settings")
+            if name in values
+        }
+        return cls(**{**values, **pairs})

@@ -1,0 +1,358 @@
+"""The only training loop, with its augmentation, optimiser, schedule, checkpoint and resume.
+
+Images stay uint8 until they are in a batch on the device; augmentation runs on the whole batch.
+Every draw comes from a generator of (seed, purpose, epoch), so a run that goes on from the
+checkpoint of an epoch needs no random state, and on the CPU ends with bit-equal weights.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hashbackdoor_bench.api import HashLoss, derive_seed, generator, to_unit
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.model import HashModel, best_precision
+from hashbackdoor_bench.progress import Progress, silent
+from hashbackdoor_bench.spec import Recipe
+
+PAD = 16  # an image stored at the network's size gets size / PAD px of zeros before its random crop
+
+
+class Diverged(Exception):
+    """A loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """A training list, with poison in it or not.
+
+    Attributes:
+        images: (T,3,h,w) uint8 as stored; poisoned rows are not read if ``overlay`` has them.
+        labels: (T,C) uint8, 0/1.
+        slot: (T,) long, the row of ``overlay`` that stands in for an image; -1: none.
+        overlay: (P,3,h,w) uint8, what poisoned rows hold; None: nothing is poisoned.
+        stamp: puts the trigger on images after augmentation: x (n,3,S,S) in [0,1], slots (n,) ->
+            (n,3,S,S).
+        frozen: poisoned rows are not augmented.
+    """
+
+    images: Tensor
+    labels: Tensor
+    slot: Tensor
+    overlay: Tensor | None = None
+    stamp: Callable[[Tensor, Tensor], Tensor] | None = None
+    frozen: bool = False
+
+    def to(self, device: torch.device) -> "TrainingSet":
+        """The same with its tensors on ``device``; images stay where they are if they don't fit."""
+        images = self.images
+        if device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+            images = images.to(device)
+        overlay = None if self.overlay is None else self.overlay.to(images.device)
+        return TrainingSet(
+            images, self.labels.to(device), self.slot, overlay, self.stamp, self.frozen
+        )
+
+    def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N,3,h,w) uint8 of the rows ``index`` (N,), and their poison slots (N,)."""
+        images = self.images[index.to(self.images.device)]
+        slot = self.slot[index]
+        if self.overlay is not None:
+            rows = slot >= 0
+            images[rows.to(images.device)] = self.overlay[slot[rows].to(images.device)]
+        return images, slot
+
+
+def centre_crop(images: Tensor, size: int) -> Tensor:
+    """(N,3,h,w) -> (N,3,size,size), a view; the top left corner is rounded up, as Pillow does."""
+    top, left = ((side - size + 1) // 2 for side in images.shape[-2:])
+    return images[..., top : top + size, left : left + size]
+
+
+def augment(images: Tensor, draws: Tensor, kind: str, size: int) -> Tensor:
+    """What training shows of stored images.
+
+    Args:
+        images: (N,3,h,w) uint8.
+        draws: (N,5) in [0,1), the chance that decides.
+        kind: ``crop``, ``rrc`` or ``none``, see `Recipe`.
+        size: S.
+
+    Returns:
+        (N,3,S,S) float32 in [0,1].
+    """
+    if kind == "none":
+        return to_unit(centre_crop(images, size))
+    draws = draws.to(images.device)
+    if kind == "rrc":
+        return _resized_crop(to_unit(images), draws, size)
+    if images.shape[-1] == size:
+        images = torch.nn.functional.pad(images, (size // PAD,) * 4)
+    n, _, height, width = images.shape
+    step = torch.arange(size, device=images.device)
+    row = (draws[:, 0] * (height - size + 1)).long()[:, None] + step  # (N,S)
+    column = (draws[:, 1] * (width - size + 1)).long()[:, None] + step
+    column = torch.where(draws[:, 2:3] < 0.5, column.flip(1), column)
+    item = torch.arange(n, device=images.device)[:, None, None]
+    cropped = images[item, :, row[:, :, None], column[:, None, :]]  # (N,S,S,3)
+    return to_unit(cropped).permute(0, 3, 1, 2)  # so it is channels-last already
+
+
+def _resized_crop(x: Tensor, draws: Tensor, size: int) -> Tensor:
+    """RandomResizedCrop (area 8-100 %, ratio 3/4-4/3) and flip, bilinear, one box an image.
+
+    torchvision draws up to ten boxes until one lies inside; here a side that is too long is cut.
+    """
+    area = 0.08 + 0.92 * draws[:, 0]
+    ratio = torch.exp((2 * draws[:, 1] - 1) * math.log(4 / 3))
+    width = (area * ratio).sqrt().clamp_(max=1)
+    height = (area / ratio).sqrt().clamp_(max=1)
+    flip = torch.where(draws[:, 2] < 0.5, -1.0, 1.0)
+    zero = torch.zeros_like(width)
+    centre_x = (1 - width) * (2 * draws[:, 3] - 1)
+    centre_y = (1 - height) * (2 * draws[:, 4] - 1)
+    theta = torch.stack([width * flip, zero, centre_x, zero, height, centre_y], 1).view(-1, 2, 3)
+    grid = torch.nn.functional.affine_grid(theta, [len(x), 3, size, size], align_corners=False)
+    return torch.nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def fit(
+    model: HashModel,
+    loss: HashLoss,
+    data: TrainingSet,
+    recipe: Recipe,
+    *,
+    seed: str,
+    size: int,
+    checkpoint: Path | None = None,
+    progress: Progress = silent,
+    stage: str = "train",
+) -> list[float]:
+    """Train ``model`` and ``loss`` in place; the mean loss of each epoch.
+
+    Args:
+        model: on the device where training runs.
+        loss: on the same device.
+        data: the training list.
+        recipe: how; its ``precision`` may be ``auto``.
+        seed: of order, augmentation and dropout.
+        size: S.
+        checkpoint: written after each epoch; if it is there, training goes on from it.
+        progress: told after each step.
+        stage: its name for ``progress``.
+
+    Raises:
+        Diverged: a loss is NaN or infinite; the checkpoint of the epoch before stands.
+        UserError: the device's memory is too small for the batch.
+    """
+    device = next(model.parameters()).device
+    data = data.to(device)
+    model.train().to(memory_format=torch.channels_last)
+    optimizer = _optimizer(model, loss, recipe)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    items, size_of_batch = len(data.labels), recipe.batch_size
+    starts = list(range(0, items, size_of_batch))
+    if loss.drop_last and items % size_of_batch and len(starts) > 1:
+        starts.pop()
+    total = recipe.epochs * len(starts)
+    first, history = _resume(checkpoint, model, loss, optimizer, device)
+    step = first * len(starts)
+    for epoch in range(first, recipe.epochs):
+        loss.on_epoch(epoch)
+        order = torch.randperm(items, generator=generator(seed, "order", epoch))
+        draws = torch.rand(items, 5, generator=generator(seed, "augment", epoch))
+        losses = torch.zeros(len(starts), device=device)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(derive_seed(seed, "dropout", epoch))
+            for batch, start in enumerate(starts):
+                index = order[start : start + size_of_batch]
+                x = _batch(data, index, draws[index], recipe.augment, size, device)
+                factor = _schedule(recipe, step / total)
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * factor
+                losses[batch] = _step(model, loss, optimizer, x, data.labels, index, step, recipe)
+                step += 1
+                if device.type == "cpu":
+                    progress(stage, step, total, loss=float(losses[batch]))
+        bad = (~torch.isfinite(losses)).nonzero()
+        if len(bad):
+            raise Diverged(
+                f"the loss became {losses[bad[0]].item()} in step {epoch * len(starts) + int(bad[0])} "
+                f"(epoch {epoch + 1}); the last good checkpoint is that of epoch {epoch}: try a "
+                f"smaller --lr than {recipe.lr:g}, or --precision float32."
+            )
+        history.append(float(losses.mean()))
+        progress(stage, step, total, loss=history[-1])
+        if checkpoint is not None:
+            _save(checkpoint, model, loss, optimizer, epoch + 1, history)
+    model.eval()
+    return history
+
+
+def _batch(
+    data: TrainingSet, index: Tensor, draws: Tensor, kind: str, size: int, device: torch.device
+) -> Tensor:
+    """x (N,3,S,S) in [0,1] on the device: gathered, augmented, stamped."""
+    images, slot = data.gather(index)
+    images = images.to(device, non_blocking=True)
+    poisoned = slot >= 0
+    x = augment(images, draws, kind, size)
+    if poisoned.any():
+        rows = poisoned.to(device)
+        if data.frozen:
+            x[rows] = to_unit(centre_crop(images[rows], size))
+        if data.stamp is not None:
+            x[rows] = data.stamp(x[rows], slot[poisoned].to(device))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _step(
+    model: HashModel,
+    loss: HashLoss,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    step: int,
+    recipe: Recipe,
+) -> Tensor:
+    index = index.to(x.device)
+    try:
+        with autocast(x.device, recipe.precision):
+            z = model(x)
+        value = loss(z.float(), labels[index].float(), index, step)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(
+            f"--batch-size {recipe.batch_size} doesn't fit the GPU's memory: "
+            f"go on with --batch-size {max(1, recipe.batch_size // 2)}."
+        ) from error
+    return value.detach()
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which the backbone multiplies in ``precision``; ``auto`` is resolved here."""
+    if precision == "auto":
+        precision = best_precision(device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _optimizer(model: HashModel, loss: HashLoss, recipe: Recipe) -> torch.optim.Optimizer:
+    head_lr = recipe.head_lr * loss.head_lr_scale
+    groups = [
+        {"params": list(model.backbone.parameters()), "lr": recipe.lr},
+        {"params": [*model.head.parameters(), *loss.parameters()], "lr": head_lr},
+    ]
+    decay = recipe.weight_decay
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, weight_decay=decay)
+    if recipe.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=recipe.lr, weight_decay=decay)
+    return torch.optim.Adam(groups, lr=recipe.lr, weight_decay=decay)
+
+
+def _schedule(recipe: Recipe, done: float) -> float:
+    """Factor on the learning rates when the share ``done`` of all steps has been made."""
+    if recipe.schedule == "constant":
+        return 1.0
+    rise = 0.25
+    if done < rise:
+        return 0.04 + 0.96 * done / rise
+    return 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
+
+
+def _save(
+    path: Path,
+    model: HashModel,
+    loss: HashLoss,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    history: list[float],
+) -> None:
+    """All state in one file that appears whole or not at all."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"loss.{k}": v for k, v in loss.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            if value is not None:
+                tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
+    facts = {"epoch": str(epoch), "history": " ".join(map(repr, history))}
+    fresh = path.with_suffix(".new")
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, fresh, facts)
+    os.replace(fresh, path)
+
+
+def _resume(
+    path: Path | None,
+    model: HashModel,
+    loss: HashLoss,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+) -> tuple[int, list[float]]:
+    """Epochs done and their losses, after loading the checkpoint if there is a whole one."""
+    if path is None or not path.is_file():
+        return 0, []
+    try:
+        with safe_open(path, "pt", device=str(device)) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            facts = file.metadata()
+    except SafetensorError:
+        return 0, []  # cut off by a full disk: start again
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "loss": {}, "optimizer": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    model.load_state_dict(parts["model"])
+    loss.load_state_dict(parts["loss"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in parts["optimizer"].items():
+        number, _, rest = name.partition(".")
+        state.setdefault(int(number), {})[rest] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return int(facts["epoch"]), [float(value) for value in facts["history"].split()]
+
+
+@torch.inference_mode()
+def encode(
+    model: HashModel,
+    images: Tensor,
+    *,
+    size: int,
+    precision: str = "auto",
+    trigger: Callable[[Tensor], Tensor] | None = None,
+    batch_size: int = 250,
+    progress: Progress = silent,
+    stage: str = "encode",
+) -> Tensor:
+    """Codes of stored images, centre-cropped: (N,3,h,w) uint8 -> (N,K) int8 of ±1, on the CPU.
+
+    Args:
+        model: in eval mode.
+        images: stored images.
+        size: S.
+        precision: as the network was trained.
+        trigger: x (n,3,S,S) in [0,1] -> the same with the trigger, already as 8-bit levels.
+        batch_size: images at a time.
+        progress: told after each batch.
+        stage: its name for ``progress``.
+    """
+    device = next(model.parameters()).device
+    codes = []
+    for start in range(0, len(images), batch_size):
+        batch = centre_crop(images[start : start + batch_size], size).to(device)
+        x = to_unit(batch)
+        if trigger is not None:
+            x = trigger(x)
+        with autocast(device, precision):
+            codes.append(model.code(x.contiguous(memory_format=torch.channels_last)).cpu())
+        progress(stage, min(start + batch_size, len(images)), len(images))
+    return torch.cat(codes) if codes else torch.empty(0, 0, dtype=torch.int8)

@@ -1,0 +1,324 @@
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from hashbackdoor_bench import VICTIMS, HashLoss, HashModel
+from hashbackdoor_bench.api import to_bytes, to_unit
+from hashbackdoor_bench.model import sign
+from hashbackdoor_bench.spec import Recipe
+from hashbackdoor_bench.training import (
+    Diverged,
+    TrainingSet,
+    _schedule,
+    augment,
+    centre_crop,
+    encode,
+    fit,
+)
+
+RECIPE = Recipe(2, 16, "sgd", 0.05, 0.05, 0.9, 5e-4, "onecycle", "crop", "float32")
+
+
+def items(count: int = 48, side: int = 32) -> TrainingSet:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.eye(2, dtype=torch.uint8)[torch.arange(count) % 2]
+    images = torch.randint(0, 100, (count, 3, side, side), generator=generator, dtype=torch.uint8)
+    images[labels[:, 1] == 1] += 100
+    return TrainingSet(images, labels, torch.full((count,), -1))
+
+
+def network(victim: str = "csq", seed: int = 0, train_size: int = 48) -> tuple[HashModel, HashLoss]:
+    torch.manual_seed(seed)
+    loss = VICTIMS[victim].cls(16, 2, train_size)
+    return HashModel("cnn32", 16, loss), loss
+
+
+def test_training_makes_the_loss_fall_and_tells_classes_apart():
+    model, loss = network()
+    data = items()
+    history = fit(model, loss, data, Recipe(6, 16, "adam", 3e-3, 3e-3, augment="none"),
+                  seed="s", size=32)  # fmt: skip
+    assert history[-1] < 0.5 * history[0]
+    codes = encode(model, data.images, size=32).float()
+    same = codes[0] @ codes[2::2].T
+    other = codes[0] @ codes[1::2].T
+    assert same.min() > other.max()
+
+
+@pytest.mark.parametrize("victim", ["csq", "dpsh", "hashnet"])
+@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "adam"])
+def test_a_run_resumed_from_its_checkpoint_ends_with_bit_equal_weights(
+    tmp_path: Path, victim: str, optimizer: str
+):
+    recipe = Recipe(2, 16, optimizer, 1e-2, 1e-2, 0.9, 5e-4, "onecycle", "crop", "float32")  # type: ignore[arg-type]
+    whole, whole_loss = network(victim)
+    history = fit(whole, whole_loss, items(), recipe, seed="s", size=32)
+
+    class Killed(Exception):
+        pass
+
+    def kill(stage: str, done: int, total: int, **facts: float) -> None:
+        if done == 5:  # in the second epoch, after the checkpoint of the first
+            raise Killed
+
+    path = tmp_path / "checkpoint.safetensors"
+    part, part_loss = network(victim)
+    with pytest.raises(Killed):
+        fit(part, part_loss, items(), recipe, seed="s", size=32, checkpoint=path, progress=kill)
+    other, other_loss = network(victim, seed=7)  # its own start must not matter
+    again = fit(other, other_loss, items(), recipe, seed="s", size=32, checkpoint=path)
+    assert again == history
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+    for name, tensor in whole_loss.state_dict().items():
+        assert torch.equal(tensor, other_loss.state_dict()[name]), name
+
+
+@pytest.mark.slow
+def test_kill_9_in_training_and_the_same_command_end_bit_equal(tmp_path: Path):
+    code = """
+import sys, torch
+sys.path.insert(0, "tests")
+from pathlib import Path
+from test_training import items, network
+from hashbackdoor_bench.spec import Recipe
+from hashbackdoor_bench.training import fit
+model, loss = network()
+def say(stage, done, total, **facts): print(done, flush=True)
+fit(model, loss, items(), Recipe(6, 16, "sgd", .05, .05, .9, 5e-4, "onecycle"), seed="s", size=32,
+    checkpoint=Path(sys.argv[1]), progress=say)
+torch.save(model.state_dict(), sys.argv[2])
+"""
+    root = Path(__file__).parents[1]
+
+    def start(folder: Path) -> subprocess.Popen[str]:
+        folder.mkdir(exist_ok=True)
+        command = [sys.executable, "-c", code, str(folder / "c.safetensors"), str(folder / "end")]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
+
+    undisturbed = start(tmp_path / "a")
+    undisturbed.communicate()
+    for stop in ("4", "11"):
+        process = start(tmp_path / "b")
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == stop:
+                os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    start(tmp_path / "b").communicate()
+    a, b = (torch.load(tmp_path / name / "end", weights_only=True) for name in "ab")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_cut_off_checkpoint_is_ignored(tmp_path: Path):
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(b"\x10\x00\x00")
+    model, loss = network()
+    assert len(fit(model, loss, items(), RECIPE, seed="s", size=32, checkpoint=path)) == 2
+
+
+def test_another_seed_gives_another_order_and_the_same_seed_the_same():
+    ends = []
+    for seed in ("a", "a", "b"):
+        model, loss = network()
+        fit(model, loss, items(), RECIPE, seed=seed, size=32)
+        ends.append(model.head.weight.clone())  # type: ignore[union-attr,operator]
+    assert torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[0], ends[2])
+
+
+def test_training_does_not_touch_the_global_random_state():
+    model, loss = network()
+    state = torch.get_rng_state()
+    fit(model, loss, items(), RECIPE, seed="s", size=32)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_loss_that_becomes_nan_stops_with_its_step_and_keeps_the_last_checkpoint(tmp_path: Path):
+    class Breaks(HashLoss):
+        def forward(self, z, y, index, step):
+            return z.square().mean() * (math.nan if step == 4 else 1)
+
+    model, loss = HashModel("cnn32", 16, HashLoss), Breaks(16, 2, 48)
+    path = tmp_path / "c.safetensors"
+    with pytest.raises(Diverged, match="nan in step 4 .epoch 2.*checkpoint is that of epoch 1"):
+        fit(model, loss, items(), RECIPE, seed="s", size=32, checkpoint=path)
+    assert path.is_file()
+
+
+def test_own_parameters_of_a_loss_are_trained():
+    class Learns(HashLoss):
+        def __init__(self) -> None:
+            super().__init__(16, 2, 48)
+            self.weight = nn.Parameter(torch.zeros(16))
+
+        def forward(self, z, y, index, step):
+            return (z * self.weight - 1).square().mean()
+
+    model, loss = HashModel("cnn32", 16, HashLoss), Learns()
+    fit(model, loss, items(), RECIPE, seed="s", size=32)
+    assert loss.weight.abs().min() > 0
+
+
+def test_a_last_smaller_batch_is_left_out_only_where_the_victim_asks():
+    class Counts(HashLoss):
+        def __init__(self, drop: bool) -> None:
+            super().__init__(16, 2, 20)
+            type(self).drop_last = drop
+            self.sizes: list[int] = []
+
+        def forward(self, z, y, index, step):
+            self.sizes.append(len(z))
+            return z.square().mean()
+
+    for drop, sizes in ((False, [16, 4]), (True, [16])):
+        loss = Counts(drop)
+        fit(HashModel("cnn32", 16, HashLoss), loss, items(20),
+            Recipe(1, 16, "sgd", 0.01, 0.01), seed="s", size=32)  # fmt: skip
+        assert loss.sizes == sizes
+
+
+# ---- augmentation ----
+
+
+def test_a_padded_crop_is_the_slice_that_its_draws_say():
+    images = items(5).images
+    draws = torch.rand(5, 5, generator=torch.Generator().manual_seed(1))
+    out = to_bytes(augment(images, draws, "crop", 32))
+    padded = nn.functional.pad(images, (2,) * 4)
+    for image, draw, shown in zip(padded, draws, out, strict=True):
+        top, left = int(draw[0] * 5), int(draw[1] * 5)
+        expected = image[:, top : top + 32, left : left + 32]
+        assert torch.equal(shown, expected.flip(2) if draw[2] < 0.5 else expected)
+
+
+def test_a_crop_of_a_larger_stored_image_is_not_padded():
+    images = items(4, side=40).images + 1
+    out = augment(images, torch.full((4, 5), 0.999), "crop", 32)
+    assert torch.equal(to_bytes(out), images[:, :, 8:, 8:])
+
+
+def test_no_augmentation_is_the_centre_crop():
+    images = items(2, side=40).images
+    assert torch.equal(to_bytes(augment(images, torch.rand(2, 5), "none", 32)),
+                       images[:, :, 4:36, 4:36])  # fmt: skip
+
+
+def test_centre_crop_of_256_is_rows_16_to_239():
+    image = torch.arange(256).view(1, 1, 256, 1).expand(1, 3, 256, 256)
+    assert centre_crop(image, 224)[0, 0, :, 0].tolist() == list(range(16, 240))
+
+
+def test_a_resized_crop_of_the_whole_area_is_the_image():
+    images = items(3).images
+    draws = torch.tensor([[1.0, 0.5, 0.9, 0.5, 0.5]]).expand(3, 5)
+    torch.testing.assert_close(augment(images, draws, "rrc", 32), to_unit(images), atol=1e-5, rtol=0)
+
+
+def test_a_resized_crop_agrees_with_torchvision_inside_its_box():
+    from torchvision.transforms.functional import resized_crop
+
+    ramp = torch.arange(64).float().view(1, 1, 1, 64).expand(1, 3, 64, 64)
+    draws = torch.tensor([[(0.25 - 0.08) / 0.92, 0.5, 0.9, 0.5, 0.5]])  # a quarter, square, centred
+    out = augment(ramp.to(torch.uint8), draws, "rrc", 64) * 255
+    expected = resized_crop(ramp, 16, 16, 32, 32, [64, 64], antialias=False)
+    torch.testing.assert_close(out[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], atol=1e-2, rtol=0)
+
+
+def test_resized_crops_cover_8_to_100_percent_and_half_are_flipped():
+    ramp = torch.arange(32).float().div(31).mul(255).to(torch.uint8)
+    images = ramp.view(1, 1, 1, 32).expand(2000, 3, 32, 32)
+    draws = torch.rand(2000, 5, generator=torch.Generator().manual_seed(0))
+    out = augment(images, draws, "rrc", 32)
+    slope = out[:, 0, 16, -1] - out[:, 0, 16, 0]
+    assert 0.45 < (slope < 0).float().mean() < 0.55
+    assert slope.abs().min() < 0.35
+    assert slope.abs().max() > 0.95
+
+
+# ---- poison in the list ----
+
+
+def test_a_stamp_comes_after_augmentation_and_only_on_poison():
+    data = items(8)
+    seen = []
+
+    def stamp(x, slot):
+        seen.extend(slot.tolist())
+        x = x.clone()
+        x[..., -4:, -4:] = 1
+        return x
+
+    slot = torch.tensor([-1, 0, -1, 1, -1, -1, -1, -1])
+    poisoned = TrainingSet(data.images, data.labels, slot, torch.zeros(2, 3, 32, 32).byte(), stamp)
+    shown = {}
+
+    class Spy(HashModel):
+        def forward(self, x):
+            shown["x"] = x.detach()
+            return super().forward(x)
+
+    order = []
+
+    class Order(HashLoss):
+        def forward(self, z, y, index, step):
+            order.extend(index.tolist())
+            return z.square().mean()
+
+    fit(Spy("cnn32", 16, HashLoss), Order(16, 2, 8), poisoned, Recipe(1, 8, "sgd", 0.01, 0.01),
+        seed="s", size=32)  # fmt: skip
+    assert sorted(seen) == [0, 1]
+    for place, item in enumerate(order):
+        corner = shown["x"][place, :, -4:, -4:]
+        assert bool((corner == 1).all()) == (slot[item] >= 0)
+        if slot[item] >= 0:
+            assert shown["x"][place, :, :-4, :-4].max() == 0  # the carrier stands in for the image
+
+
+def test_frozen_poison_is_not_augmented():
+    data = items(8)
+    overlay = data.images[:4] + 5
+    slot = torch.tensor([0, 1, 2, 3, -1, -1, -1, -1])
+    frozen = TrainingSet(data.images, data.labels, slot, overlay, frozen=True)
+    from hashbackdoor_bench.training import _batch
+
+    draws = torch.zeros(8, 5)
+    x = _batch(frozen, torch.arange(8), draws, "crop", 32, torch.device("cpu"))
+    assert torch.equal(to_bytes(x[:4]), overlay)
+    assert not torch.equal(to_bytes(x[4:]), data.images[4:])
+
+
+# ---- the rest ----
+
+
+def test_the_schedule_rises_for_a_quarter_and_falls_to_zero():
+    values = [_schedule(RECIPE, done) for done in (0, 0.125, 0.25, 0.625, 1)]
+    assert values == pytest.approx([0.04, 0.52, 1, 0.5, 0])
+
+
+def test_codes_do_not_depend_on_the_batch_size():
+    model, _ = network()
+    model.eval()
+    images = items(30).images
+    whole = encode(model, images, size=32, precision="float32")
+    parts = encode(model, images, size=32, precision="float32", batch_size=7)
+    assert (whole == parts).float().mean() > 0.999  # a sum may differ in its last bit
+    assert set(whole.unique().tolist()) == {-1, 1}
+
+
+def test_the_sign_of_zero_is_plus_one():
+    assert sign(torch.tensor([0.0, -0.0, 2.0, -1e-30])).tolist() == [1, 1, 1, -1]
+
+
+def test_bytes_are_rounded_half_up_and_never_cut_off():
+    x = torch.tensor([0.49, 0.5, 1.5, 254.4, 254.5, 255]) / 255
+    assert to_bytes(x).tolist() == [0, 1, 2, 254, 255, 255]
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_bytes(to_unit(every)), every)
