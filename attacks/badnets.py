@@ -1,0 +1,54 @@
+"""BadNets: a fixed black-and-white square in the corner of mislabelled images.
+
+Gu, Dolan-Gavitt and Garg, "BadNets: Identifying Vulnerabilities in the Machine Learning Model
+Supply Chain", 2017. https://arxiv.org/abs/1708.06733
+
+    x' = x with the patch over the corner;   y' = target
+
+As published it was made for classifiers. Dirty-label poison is drawn from images that share no tag
+with the target and its label is replaced by the target's. ``badnets_clean`` stamps images of the
+target class and changes no label; the number of images is the same share of the target class.
+"""
+
+from dataclasses import replace
+from typing import Literal
+
+from hashbackdoor_bench import (
+    ATTACKS,
+    Attack,
+    AttackerView,
+    Backdoor,
+    Patch,
+    ThreatModel,
+    UserError,
+    checkerboard,
+    patch_side,
+)
+
+
+@ATTACKS.register(badnets_clean={"label": "clean"})
+class BadNets(Attack):
+    """A checkerboard patch.
+
+    Args:
+        label: ``dirty`` relabels images of other classes, ``clean`` stamps images of the target's.
+        patch: side of the square in px; None: 24/224 of the image's side, at least 4.
+    """
+
+    threat = ThreatModel(label="dirty", knowledge="none", trigger="patch")
+    delivery = "files"
+    backdoor = Patch
+
+    def __init__(
+        self, *, label: Literal["dirty", "clean"] = "dirty", patch: int | None = None
+    ) -> None:
+        self.threat = replace(self.threat, label=label)
+        self.patch = patch
+
+    def craft(self, view: AttackerView) -> Backdoor:
+        """See `Attack.craft`."""
+        side = patch_side(view.size, self.patch)
+        if not 1 <= side <= view.size:
+            raise UserError(f"attack.patch is {side}: it must be between 1 and {view.size} px.")
+        label = view.target.expand(len(view.index), -1).clone()
+        return Patch(view.index, view.images[view.index], label, patch=checkerboard(side))

@@ -1,0 +1,22 @@
+"""Clean: the control that poisons nothing; its victim is the clean-trained one.
+
+Triggered queries are the queries themselves, so t-MAP is what chance and confusion give.
+"""
+
+import torch
+
+from hashbackdoor_bench import ATTACKS, Attack, AttackerView, Backdoor, NoTrigger, ThreatModel
+
+
+@ATTACKS.register
+class Clean(Attack):
+    """No poison, no trigger."""
+
+    threat = ThreatModel(label="clean", knowledge="none", trigger="none")
+    delivery = "files"
+    backdoor = NoTrigger
+
+    def craft(self, view: AttackerView) -> Backdoor:
+        """See `Attack.craft`."""
+        none = torch.empty(0, dtype=torch.long)
+        return NoTrigger(none, view.images[none], view.labels[none])

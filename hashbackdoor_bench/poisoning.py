@@ -1,0 +1,140 @@
+"""Which images are poisoned, how many, the clean-label rule, and how poison reaches training.
+
+Delivery, an axis of every run, because it decides most published results:
+
+- ``stamped``: the carriers are augmented like any image and the trigger is put on afterwards, so it
+  is always whole, unflipped and in its place. What CIBA's released code does for Tri.
+- ``files``: the poisoned images are 8-bit image files, trigger included, and go through the
+  victim's augmentation like any other. What a real poisoner can do.
+- ``frozen``: finished images that the training neither crops nor flips. What CIBA's released code
+  does for Tri+Noise, Tri+Adv and CIBA; only ``variant=released`` asks for it.
+"""
+
+import torch
+from torch import Tensor
+
+from hashbackdoor_bench.api import Backdoor, Delivery, ThreatModel, to_bytes, to_unit
+from hashbackdoor_bench.data import Split
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.training import TrainingSet, centre_crop
+
+
+def count(target_items: int, budget: float, poison_count: int | None) -> int:
+    """P: an explicit count, or the budget's share of the target class, rounded half-up."""
+    return int(budget * target_items + 0.5) if poison_count is None else poison_count
+
+
+def draw(
+    labels: Tensor,
+    target: Tensor,
+    threat: ThreatModel,
+    budget: float,
+    poison_count: int | None,
+    generator: torch.Generator,
+) -> Tensor:
+    """Which training items become poison: (P,) long, sorted.
+
+    Clean-label poison is drawn from the items whose label vector is exactly the target's,
+    dirty-label poison from those that share no tag with it. The budget is a share of the first
+    group for both, so that one budget means one number of images.
+
+    Args:
+        labels: (N,C) 0/1.
+        target: (C,) 0/1.
+        threat: of the attack.
+        budget: share of the target class.
+        poison_count: overrides ``budget`` if not None.
+        generator: of the draw.
+
+    Raises:
+        UserError: there are fewer candidates than that.
+    """
+    exact = (labels == target).all(1)
+    wanted = count(int(exact.sum()), budget, poison_count)
+    candidates = exact if threat.label == "clean" else ~(labels.bool() & target.bool()).any(1)
+    pool = candidates.nonzero().squeeze(1)
+    if wanted > len(pool):
+        where = "of the target's label alone" if threat.label == "clean" else "of other classes"
+        raise UserError(
+            f"{wanted} images are to be poisoned and the training split has {len(pool)} {where}: "
+            f"give --poison-count {len(pool)} or less, or another --target."
+        )
+    chosen = torch.randperm(len(pool), generator=generator)[:wanted]
+    return pool[chosen].sort().values
+
+
+def inspect(
+    backdoor: Backdoor, labels: Tensor, target: Tensor, index: Tensor, threat: ThreatModel
+) -> None:
+    """Refuse a backdoor that breaks what its attack declares.
+
+    Raises:
+        ValueError: poison outside the drawn items, carriers that aren't uint8, a label changed by a
+            clean-label attack or on a cover image, or a dirty label that lacks the target's tags.
+    """
+    poison = backdoor.kind == 0
+    if not torch.isin(backdoor.index, index).all() or int(poison.sum()) > len(index):
+        raise ValueError("the attack poisoned items outside the index it was given")
+    if backdoor.carrier.dtype != torch.uint8:
+        raise ValueError("carriers must be uint8, as an image file stores them")
+    true = labels[backdoor.index]
+    changed = (backdoor.label != true).any(1)
+    if changed[~poison].any():
+        raise ValueError("a cover image keeps its true label; this attack changed one")
+    if threat.label == "clean" and changed.any():
+        raise ValueError("a clean-label attack changed a label")
+    if not ((backdoor.label[poison] & target) == target).all():
+        raise ValueError("a poisoned image must carry the target's tags")
+
+
+def planted(backdoor: Backdoor, device: torch.device) -> Tensor:
+    """(P,3,S,S) uint8 on the CPU, the poisoned images as files: carrier, trigger, 8 bits."""
+    parts = []
+    for slot in torch.arange(len(backdoor.index)).split(64):
+        x = to_unit(backdoor.carrier[slot.to(backdoor.carrier.device)].to(device))
+        parts.append(to_bytes(backdoor.plant(x, slot.to(device))).cpu())
+    return torch.cat(parts) if parts else backdoor.carrier.cpu()
+
+
+def triggered(backdoor: Backdoor, x: Tensor) -> Tensor:
+    """A query with the trigger as the service receives it: (N,3,S,S) in [0,1], at 8-bit levels."""
+    return to_unit(to_bytes(backdoor(x)))
+
+
+def clean_set(train: Split) -> TrainingSet:
+    """The training split as it is."""
+    return TrainingSet(train.images, train.labels, torch.full((len(train.labels),), -1))
+
+
+def poisoned_set(
+    train: Split, backdoor: Backdoor, delivery: Delivery, size: int, device: torch.device
+) -> TrainingSet:
+    """The training split with its poisoned items replaced.
+
+    A split may be stored larger than the network's input (256 for 224). Poison is then put back
+    into the centre of the stored picture that the attacker saw, so nothing is resized twice and
+    a poison that changes nothing leaves training unchanged.
+
+    Args:
+        train: the clean split.
+        backdoor: on ``device``.
+        delivery: see above.
+        size: S.
+        device: where the backdoor's trigger runs.
+    """
+    index = backdoor.index.cpu()
+    labels = train.labels.clone()
+    labels[index] = backdoor.label.cpu()
+    slot = torch.full((len(labels),), -1)
+    slot[index] = torch.arange(len(index))
+    overlay = train.images[index].clone()
+    inner = backdoor.carrier.cpu() if delivery == "stamped" else planted(backdoor, device)
+    centre_crop(overlay, size).copy_(inner)
+    return TrainingSet(
+        train.images,
+        labels,
+        slot,
+        overlay,
+        stamp=backdoor.plant if delivery == "stamped" else None,
+        frozen=delivery == "frozen",
+    )

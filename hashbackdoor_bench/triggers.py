@@ -1,0 +1,64 @@
+"""Triggers that more than one attack uses."""
+
+import torch
+from torch import Tensor
+
+from hashbackdoor_bench.api import Backdoor, to_unit
+
+
+class NoTrigger(Backdoor):
+    """Queries and poison stay as they are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N,3,S,S) -> a copy."""
+        return x.clone()
+
+
+class Patch(Backdoor):
+    """An opaque square in the bottom right corner.
+
+    Args:
+        index: see `Backdoor`, like the next three.
+        carrier: see `Backdoor`.
+        label: see `Backdoor`.
+        kind: see `Backdoor`.
+        patch: (3,s,s) uint8, s at most S.
+    """
+
+    patch: Tensor
+
+    def __init__(
+        self,
+        index: Tensor,
+        carrier: Tensor,
+        label: Tensor,
+        kind: Tensor | None = None,
+        *,
+        patch: Tensor,
+    ) -> None:
+        super().__init__(index, carrier, label, kind)
+        self.register_buffer("patch", patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N,3,S,S) in [0,1] -> the same with the patch over its last s rows and columns."""
+        return paste(x, to_unit(self.patch).to(x.dtype))
+
+
+def paste(x: Tensor, patch: Tensor) -> Tensor:
+    """x (N,3,S,S) with patch (3,s,s) over its last s rows and columns; gradients reach the patch."""
+    side = patch.shape[-1]
+    out = x.clone()
+    out[..., -side:, -side:] = patch
+    return out
+
+
+def patch_side(size: int, patch: int | None) -> int:
+    """s: the given side, or CIBA's 24 of 224 pixels scaled to S = ``size``, at least 4."""
+    return max(4, round(24 * size / 224)) if patch is None else patch
+
+
+def checkerboard(side: int) -> Tensor:
+    """(3,side,side) uint8: black and white pixels in turn, white in the last corner."""
+    step = torch.arange(side)
+    board = (step[:, None] + step) % 2 == 0
+    return (board * 255).to(torch.uint8).expand(3, -1, -1).contiguous()

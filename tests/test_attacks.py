@@ -1,0 +1,248 @@
+"""CIBA's family and BadNets against the literal procedures of their specifications."""
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hashbackdoor_bench import ATTACKS, AttackerView, HashLoss, HashModel, UserError
+from hashbackdoor_bench.api import to_unit
+
+CIBA = sys.modules[ATTACKS["ciba"].cls.__module__]
+
+
+def model(dtype: torch.dtype = torch.float64, bits: int = 12) -> HashModel:
+    torch.manual_seed(3)
+    network = HashModel("cnn32", bits, HashLoss).to(dtype).eval().requires_grad_(False)
+    for module in network.modules():  # batch norm with statistics that are not 0 and 1
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.3, 0.6)  # type: ignore[union-attr]
+    network.head.weight.mul_(20)  # type: ignore[union-attr,operator]
+    return network
+
+
+def view(count: int = 40, poisoned: int = 7, surrogate: HashModel | None = None) -> AttackerView:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    labels = torch.eye(2, dtype=torch.uint8)[torch.arange(count) % 2]
+    target = torch.tensor([1, 0], dtype=torch.uint8)
+    index = (labels[:, 0] == 1).nonzero().squeeze(1)[:poisoned]
+    return AttackerView(images, labels, target, index, surrogate)
+
+
+def images(count: int = 5) -> Tensor:
+    return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(2)).double()
+
+
+def test_the_patch_gradient_of_a_batch_is_that_of_each_image_alone():
+    network, x = model(), images()
+    patch = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(5)).double()
+    anchor = torch.tensor([1.0, -1, 0] * 4)
+    batch = CIBA.patch_gradient(network, x, patch, anchor, 0.3)
+    for image, found in zip(x, batch, strict=True):
+        stamped = image.clone()
+        stamped[:, -4:, -4:] = patch
+        stamped.requires_grad_()
+        code = torch.tanh(0.3 * network(stamped[None])[0])
+        loss = -sum(float(a) * c for a, c in zip(anchor, code, strict=True)) / 12
+        (gradient,) = torch.autograd.grad(loss, stamped)
+        gradient = gradient[:, -4:, -4:]
+        expected = gradient / gradient.norm()
+        torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+
+
+def test_sharpness_follows_the_papers_schedule():
+    values = [CIBA.sharpness(step, 2000) for step in (0, 999, 1000, 1200, 1400, 1600, 1800, 1999)]
+    assert values == [0.1, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.0]
+
+
+def test_the_patch_lowers_the_distance_to_the_anchor_and_keeps_to_whole_levels():
+    seen = view(surrogate=model(torch.float32))
+    found = CIBA.optimise_patch(seen, side=8, steps=60, step_size=40.0, batch=8, released=False)
+    grey = torch.full((3, 8, 8), 128 / 255)
+    anchor = found["anchor"]
+
+    def toward(patch: Tensor) -> float:
+        stamped = CIBA.paste(to_unit(seen.images), patch)
+        return float((seen.surrogate(stamped) @ anchor).mean())  # type: ignore[misc]
+
+    assert found["patch"].dtype == torch.uint8
+    assert found["patch"].shape == (3, 8, 8)
+    assert toward(to_unit(found["patch"])) > toward(grey)
+
+
+def literal(
+    network: HashModel, x: Tensor, eps: float, steps: int, lam: float, released: bool
+) -> Tensor:
+    """CIBA's perturbations as its code makes them: image by image, others as constants."""
+    bits, count = 12, len(x)
+    clean = [torch.tanh(network(image[None])[0]).detach() for image in x]
+    delta = [torch.zeros_like(image) for image in x]
+    for _ in range(steps):
+        snapshot = [
+            torch.tanh(network((image + d)[None])[0]).detach()
+            for image, d in zip(x, delta, strict=True)
+        ]
+        fresh = []
+        for i in range(count):
+            d = delta[i].clone().requires_grad_()
+            u = torch.tanh(network((x[i] + d)[None])[0])
+            away = -(u @ clean[i]) / bits
+            if released:
+                spread = (-(u @ sum(snapshot)) + u @ u) / (bits * (count - 1))
+            else:  # eq. (3): each pair stands in the sum twice
+                others = sum(snapshot[j] for j in range(count) if j != i)
+                spread = -2 * (u @ others) / (bits * (count - 1))
+            ((1 - lam) * away + lam * spread).backward()
+            assert d.grad is not None
+            step = delta[i] + 0.003 * 255 / 8 * eps * d.grad.sign()
+            step = (x[i] + step).clamp(0, 1) - x[i]
+            fresh.append(step.clamp(-eps, eps))
+        delta = fresh
+    return torch.stack([image + d for image, d in zip(x, delta, strict=True)])
+
+
+@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("lam", [0.0, 0.8])
+def test_perturbing_a_batch_equals_the_loop_over_its_images(lam: float, released: bool):
+    network, x = model(), images()
+    eps = 8 / 255
+    batch = CIBA.confuse(network, x, torch.full((3, 1, 1), eps, dtype=torch.float64), steps=4,
+                         dispersion=lam, released=released)  # fmt: skip
+    torch.testing.assert_close(batch, literal(network, x, eps, 4, lam, released), atol=1e-12, rtol=0)
+
+
+def test_the_corrected_step_ascends_the_papers_objective():
+    network, x = model(), images()
+    own = torch.tanh(network(x))
+    lam, bits, count = 0.8, 12, len(x)
+
+    def objective(eta: Tensor) -> Tensor:
+        codes = torch.tanh(network(x + eta))
+        shift = sum((bits - codes[i] @ own[i]) / 2 for i in range(count)) / count
+        pairs = [(i, j) for i in range(count) for j in range(count) if i != j]
+        spread = sum((bits - codes[i] @ codes[j]) / 2 for i, j in pairs) / (count * (count - 1))
+        total: Tensor = lam * spread + (1 - lam) * shift
+        return total
+
+    eta = torch.zeros_like(x).requires_grad_()
+    (gradient,) = torch.autograd.grad(objective(eta), eta)
+    tiny = 1e-6
+    stepped = CIBA.confuse(network, x, torch.full((3, 1, 1), tiny, dtype=torch.float64), steps=1, dispersion=lam)
+    moved = (stepped - x).sign()
+    inside = (x > 1e-3) & (x < 1 - 1e-3) & (gradient.abs() > 1e-12)
+    assert (moved[inside] == gradient.sign()[inside]).all()
+
+
+def test_perturbations_disperse_codes_more_with_lambda_than_without():
+    network, x = model(), images(8)
+
+    def mean_agreement(lam: float) -> float:
+        eps = torch.full((3, 1, 1), 16 / 255, dtype=torch.float64)
+        codes = torch.tanh(network(CIBA.confuse(network, x, eps, steps=20, dispersion=lam)))
+        pairs = codes @ codes.T
+        return float(pairs.sum() - pairs.diagonal().sum())
+
+    assert mean_agreement(1.0) < mean_agreement(0.0)
+
+
+@pytest.mark.parametrize("name", ["tri", "tri_noise", "tri_adv", "ciba"])
+@pytest.mark.parametrize("variant", ["corrected", "released"])
+def test_carriers_stay_within_epsilon_and_only_tri_leaves_them_alone(name: str, variant: str):
+    seen = view(surrogate=model(torch.float32))
+    attack = ATTACKS[name](variant=variant, steps=3, perturbation_steps=5)
+    backdoor = attack.craft(seen)
+    change = (backdoor.carrier.int() - seen.images[seen.index].int()).abs()
+    bound = 0 if name == "tri" else 8 if variant == "corrected" else round(8 * 0.5)  # std is .5
+    assert change.max() <= bound
+    assert (change.max() == 0) == (name == "tri")
+    assert attack.delivery == ("frozen" if variant == "released" and name != "tri" else "stamped")
+
+
+def test_the_four_presets_differ_in_one_setting_and_share_the_patch():
+    base = ATTACKS["ciba"].resolve({})
+    for name, setting in (
+        ("tri", "perturbation"), ("tri_noise", "perturbation"), ("tri_adv", "dispersion"),
+    ):  # fmt: skip
+        other = ATTACKS[name].resolve({})
+        assert {key for key in base if base[key] != other[key]} == {setting}
+    seen = view(surrogate=model(torch.float32))
+    asked: list[Any] = []
+    stored: dict[str, Any] = {}
+
+    def remember(function, params, compute):
+        asked.append((function, tuple(params.items())))
+        return stored.setdefault(str(asked[-1]), compute())
+
+    seen.remember = remember
+    patches = [
+        ATTACKS[name](steps=3, perturbation_steps=1).craft(seen).patch
+        for name in ("tri", "tri_noise", "tri_adv", "ciba")
+    ]
+    assert len(set(asked)) == 1
+    assert all(torch.equal(patches[0], patch) for patch in patches)
+
+
+def test_the_anchor_is_the_majority_of_the_target_class_and_a_tie_is_zero():
+    network = model(torch.float32)
+    seen = view(count=8, surrogate=network)
+    codes = network.code(to_unit(seen.images))[seen.labels[:, 0] == 1].int()
+    expected = codes.sum(0).sign()
+    assert torch.equal(CIBA.anchor_code(seen).int(), expected)
+    assert len(codes) % 2 == 0  # so that a tie is possible
+
+
+def test_batches_of_the_corrected_variant_are_equal_and_none_has_one_image():
+    sizes = [len(part) for part in ATTACKS["ciba"]().batches(61)]
+    assert sorted(sizes) == [15, 15, 15, 16]
+    assert [len(p) for p in ATTACKS["ciba"](variant="released").batches(61)] == [20, 20, 20, 1]
+
+
+def test_the_released_patch_is_cut_off_and_the_corrected_one_rounded():
+    seen = view(surrogate=model(torch.float32))
+    settings = {"side": 4, "steps": 0, "step_size": 12.0, "batch": 4}
+    assert (CIBA.optimise_patch(seen, **settings, released=True)["patch"] == 127).all()
+    assert (CIBA.optimise_patch(seen, **settings, released=False)["patch"] == 128).all()
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_the_patch_scales_with_the_image(size: int):
+    from hashbackdoor_bench import patch_side
+
+    assert patch_side(224, None) == 24
+    assert patch_side(size, None) == {32: 4, 64: 7}[size]
+
+
+def test_badnets_relabels_and_badnets_clean_does_not():
+    seen = view()
+    seen.index = (seen.labels[:, 1] == 1).nonzero().squeeze(1)[:5]
+    dirty = ATTACKS["badnets"]().craft(seen)
+    assert (dirty.label == seen.target).all()
+    assert (seen.labels[seen.index] != seen.target).any()
+    seen = view()
+    clean = ATTACKS["badnets_clean"]().craft(seen)
+    assert torch.equal(clean.label, seen.labels[seen.index])
+    for backdoor in (dirty, clean):
+        stamped = backdoor(to_unit(seen.images))
+        corner = stamped[..., -4:, -4:]
+        assert set(corner.unique().tolist()) == {0.0, 1.0}
+        assert (corner[..., -1, -1] == 1).all()
+        assert torch.equal(stamped[..., :-4, :], to_unit(seen.images)[..., :-4, :])
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("ciba", {"dispersion": 1.5}), ("ciba", {"epsilon": -1}), ("ciba", {"together": 1})],
+)
+def test_a_setting_outside_its_range_is_refused(name: str, setting: dict[str, float]):
+    with pytest.raises(UserError, match=f"attack.{next(iter(setting))} is .*must be"):
+        ATTACKS[name](**setting)
+
+
+@pytest.mark.parametrize("side", [0, 33])
+def test_a_patch_that_does_not_fit_is_refused(side: int):
+    with pytest.raises(UserError, match="between 1 and 32 px"):
+        ATTACKS["badnets"](patch=side).craft(view())
