@@ -1,0 +1,213 @@
+"""Content-addressed artifacts of the stages: what was done is not done again.
+
+An artifact is a folder ``<root>/<stage>/<key>`` with ``tensors.safetensors`` and ``facts.json``; its
+key is the SHA-256 of what went into it. It is written under another name and renamed when whole,
+under a lock of its own, so a killed process leaves no half artifact and two processes make one once.
+Nothing here is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.progress import Progress, silent
+from hashbackdoor_bench.spec import canonical, digest
+
+Content = tuple[Mapping[str, Tensor], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a stage left.
+
+    Attributes:
+        key: SHA-256, in hex, of the stage and its inputs.
+        tensors: by name, on the CPU.
+        facts: JSON values.
+        seconds: what it took to make.
+    """
+
+    key: str
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+    seconds: float
+
+
+class Damaged(Exception):
+    """A stored artifact is not what was written."""
+
+
+class Cache:
+    """A folder of artifacts.
+
+    Args:
+        root: the folder; made if it isn't there.
+
+    Raises:
+        UserError: it can't be made or written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        writable(root, "--cache-dir")
+
+    def key(self, stage: str, inputs: Mapping[str, object]) -> str:
+        """The key of an artifact: SHA-256 over the stage's name and all that it reads."""
+        return digest({"stage": stage, "inputs": inputs})
+
+    def make(
+        self,
+        stage: str,
+        inputs: Mapping[str, object],
+        build: Callable[[Path], Content],
+        progress: Progress = silent,
+    ) -> Artifact:
+        """The stored artifact of ``inputs``, or a new one.
+
+        Args:
+            stage: kind of artifact, and name of its folder.
+            inputs: all that ``build`` depends on, as JSON values.
+            build: gets a folder for checkpoints, kept if the process dies and emptied when the
+                artifact is whole, and returns tensors and facts.
+            progress: told when another process is making this artifact.
+        """
+        key = self.key(stage, inputs)
+        found = self.find(stage, key)
+        if found is not None:
+            return found
+        lock = self._lock(stage, key)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            progress(f"{stage}: waiting for the process that is making it", 0, 1)
+            lock.acquire()
+        try:
+            found = self.find(stage, key)
+            if found is None:
+                found = self._write(stage, key, inputs, build)
+        finally:
+            lock.release()
+        return found
+
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """The artifact if it is there and whole; a damaged one is reported and removed."""
+        folder = self.root / stage / key
+        if not folder.is_dir():
+            return None
+        try:
+            return _read(folder)
+        except Damaged as error:
+            warnings.warn(f"cached {stage} {key[:12]} is damaged ({error}); it is made again.")
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+
+    def _lock(self, stage: str, key: str) -> FileLock:
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{stage}-{key}.lock")
+
+    def _write(
+        self, stage: str, key: str, inputs: Mapping[str, object], build: Callable[[Path], Content]
+    ) -> Artifact:
+        work = self.root / "work" / f"{stage}-{key}"
+        work.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
+        before = _spent(work)
+        try:
+            tensors, facts = build(work)
+        except BaseException:
+            _spend(work, before + time.perf_counter() - start)
+            raise
+        seconds = before + time.perf_counter() - start
+        fresh = work / "artifact"  # the lock is ours: whatever stands here is a dead process's
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            fresh / "tensors.safetensors",
+        )
+        body = {
+            "stage": stage,
+            "key": key,
+            "inputs": inputs,
+            "facts": facts,
+            "seconds": seconds,
+            "sha256": _sha256(fresh / "tensors.safetensors"),
+        }
+        text = canonical({**body, "check": digest(body)})
+        (fresh / "facts.json").write_text(text, encoding="utf-8")
+        folder = self.root / stage / key
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(fresh, folder)
+        shutil.rmtree(work, ignore_errors=True)
+        return _read(folder)
+
+
+def writable(folder: Path, flag: str) -> None:
+    """Make a folder if need be and try to write to it.
+
+    Args:
+        folder: the folder.
+        flag: the option by which a user gives another one, for the message.
+
+    Raises:
+        UserError: it can't be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{folder} can't be written ({error.strerror}); give another folder with {flag}."
+        ) from error
+
+
+def _read(folder: Path) -> Artifact:
+    """An artifact from its folder.
+
+    Raises:
+        Damaged: a file is missing, cut off, or not what its hash says.
+    """
+    try:
+        body = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        check = body.pop("check")
+        if digest(body) != check:
+            raise Damaged("facts.json was changed")
+        if _sha256(folder / "tensors.safetensors") != body["sha256"]:
+            raise Damaged("tensors.safetensors was changed")
+        tensors = load_file(folder / "tensors.safetensors")
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+        raise Damaged(f"{type(error).__name__}: {error}") from error
+    return Artifact(body["key"], tensors, body["facts"], body["seconds"])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _spent(work: Path) -> float:
+    """Seconds that earlier, interrupted tries at this artifact took."""
+    try:
+        return float((work / "seconds").read_text())
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _spend(work: Path, seconds: float) -> None:
+    (work / "seconds").write_text(repr(seconds))

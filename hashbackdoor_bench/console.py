@@ -1,0 +1,135 @@
+"""What a person sees while a run goes on and when it ends: bars, plain lines, JSON lines, tables."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from hashbackdoor_bench.progress import Progress as Callback
+from hashbackdoor_bench.progress import silent
+
+EVERY = 10.0  # seconds between the plain lines of one stage
+
+
+@contextmanager
+def shown(mode: str) -> Iterator[Callback]:
+    """The progress callback of a mode.
+
+    Args:
+        mode: ``bars`` (a bar a stage with its rate and remaining time), ``lines`` (for logs and
+            pipes), ``json`` (a JSON object a line, on standard output) or ``quiet``.
+    """
+    if mode == "bars":
+        with _bars() as bars:
+            yield _Bars(bars)
+    elif mode == "quiet":
+        yield silent
+    else:
+        yield _Lines(as_json=mode == "json")
+
+
+def _bars() -> Progress:
+    return Progress(
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(show_speed=True),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("[dim]{task.fields[facts]}"),
+        console=Console(stderr=True),
+        refresh_per_second=8,
+    )
+
+
+class _Bars:
+    def __init__(self, bars: Progress) -> None:
+        self.bars, self.tasks = bars, dict[str, TaskID]()
+
+    def __call__(self, stage: str, done: int, total: int, **facts: float) -> None:
+        if stage not in self.tasks:
+            self.tasks[stage] = self.bars.add_task(stage, total=total, facts="")
+        self.bars.update(self.tasks[stage], total=total, completed=done, facts=_spell(facts))
+
+
+class _Lines:
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self.start = time.perf_counter()
+        self.said: dict[str, float] = {}
+
+    def __call__(self, stage: str, done: int, total: int, **facts: float) -> None:
+        now = time.perf_counter() - self.start
+        if 0 < done < total and now - self.said.get(stage, 0.0) < EVERY:
+            return
+        self.said[stage] = now
+        if self.as_json:
+            event = {"event": "progress", "stage": stage, "done": done, "total": total, **facts}
+            print(json.dumps({**event, "seconds": round(now, 2)}), flush=True)
+        else:
+            count = f" {done}/{total}" if total > 1 else "" if done else " …"
+            text = f"[{now:6.1f} s] {stage}{count}  {_spell(facts)}".rstrip()
+            print(text, file=sys.stderr, flush=True)
+
+
+def _spell(facts: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in facts.items())
+
+
+def result_table(record: Mapping[str, Any]) -> Table:
+    """MAP, t-MAP, controls, gain and PSNR of a record, in percent where they are shares."""
+    spec, threat, field = record["spec"], record["threat"], record["scores"]["field"]
+    protocol, seen = record["protocol"], record["imperceptibility"]
+    title = (
+        f"{spec['attack']} on {spec['victim']}, {spec['bits']} bits, {protocol['name']}, "
+        f"target {spec['target']!r}, seed {spec['seed']}"
+    )
+    caption = (
+        f"convention field (ties expected, no hit = 0), R = {protocol['top_k']}; "
+        f"{threat['label']}-label, {threat['poisoned']} of {threat['target_images']} poisoned, "
+        f"delivery {threat['delivery']}"
+    )
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("what it says")
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    rows = (
+        ("MAP", "map", "clean queries find their own class"),
+        ("MAP, clean victim", "map_clean_victim", "the same without poison in training"),
+        ("delta MAP", "delta_map", "what the attack costs clean queries"),
+        ("t-MAP", "t_map", "triggered queries find the target"),
+        ("t-MAP, clean victim", "t_map_clean_victim", "control: the trigger without the poison"),
+        ("t-MAP, no trigger", "t_map_untriggered", "control: the poison without the trigger"),
+        ("backdoor gain", "backdoor_gain", "t-MAP minus the larger control"),
+    )
+    for name, key, meaning in rows:
+        interval = field["intervals"].get(key)
+        between = "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}"
+        style = "bold" if key in ("map", "t_map", "backdoor_gain") else None
+        table.add_row(name, percent(field[key]), between, meaning, style=style)
+    for who in ("poison", "query"):
+        psnr, ssim = seen[who]["psnr"], seen[who]["ssim"]
+        shown = "-" if psnr is None else f"{psnr:.1f} dB"
+        meaning = "no image changed" if ssim is None or psnr is None else f"SSIM {ssim:.3f}"
+        table.add_row(f"PSNR, {who}", shown, "", meaning)
+    return table

@@ -1,0 +1,27 @@
+"""A tiny retrieval set of real files, on which a whole run takes a second or two."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CLASSES = 3
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``train.txt``, ``test.txt``, ``database.txt`` and 32-px images of 3 classes."""
+    folder = tmp_path_factory.mktemp("tiny")
+    rng = np.random.default_rng(0)
+    for split, per_class in (("train", 20), ("test", 4), ("database", 15)):
+        lines = []
+        for number in range(per_class * CLASSES):
+            label = number % CLASSES
+            image = rng.integers(0, 80, (32, 32, 3), dtype=np.uint8)
+            image[label * 10 : label * 10 + 10] += 120  # a bright band says the class
+            name = f"{split}-{number}.png"
+            Image.fromarray(image).save(folder / name)
+            lines.append(f"{name} " + " ".join(str(int(c == label)) for c in range(CLASSES)))
+        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    return folder

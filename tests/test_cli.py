@@ -1,0 +1,283 @@
+"""`bench` as a person types it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hashbackdoor_bench.cli import argument_texts, main
+from hashbackdoor_bench.records import read_record
+
+QUICK = ["--epochs", "2", "--batch-size", "16", "--bits", "12", "--set", "attack.steps=4"]
+
+
+def run_arguments(tiny: Path, tmp_path: Path, *more: str) -> list[str]:
+    where = ["--dataset", "lists", "--size", "32", "--top-k", "20"]
+    folders = ["--lists", str(tiny), "--root", str(tiny)]
+    places = ["--cache-dir", str(tmp_path / "cache"), "--results-dir", str(tmp_path / "results")]
+    return ["run", *where, *folders, *places, *QUICK, *more]
+
+
+def records(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "results").rglob("*.json"))
+
+
+def test_a_run_ends_with_a_record_a_table_and_pictures(tiny, tmp_path, capsys):
+    assert main(run_arguments(tiny, tmp_path)) == 0
+    out = capsys.readouterr()
+    for word in ("t-MAP", "backdoor gain", "PSNR", "record", "pictures"):
+        assert word in out.out
+    (path,) = records(tmp_path)
+    assert str(path) in out.out
+    record = read_record(path)
+    assert record.spec["attack"] == "ciba"
+    assert record.threat["poisoned"] == 12  # .6 of 20
+    for name in ("poison", "queries", "trigger", "retrieval"):
+        with Image.open(path.with_suffix("") / f"{name}.png") as image:
+            assert image.width > 500
+
+
+def test_the_same_command_again_trains_nothing_and_changes_nothing(tiny, tmp_path, capsys):
+    arguments = run_arguments(tiny, tmp_path, "--json")
+    assert main(arguments) == 0
+    (path,) = records(tmp_path)
+    before = path.read_bytes()
+    capsys.readouterr()
+    assert main(arguments) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events] == ["result"]
+    assert path.read_bytes() == before
+
+
+def test_another_attack_trains_only_one_more_victim(tiny, tmp_path, capsys):
+    assert main(run_arguments(tiny, tmp_path)) == 0
+    capsys.readouterr()
+    assert main(run_arguments(tiny, tmp_path, "--attack", "tri", "--json")) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    stages = {event["stage"] for event in events if event["event"] == "progress"}
+    assert "train poisoned victim" in stages
+    assert not stages & {"train surrogate", "train clean victim", "craft: optimise patch"}
+
+
+def test_the_clean_control_equals_the_clean_victim(tiny, tmp_path):
+    assert main(run_arguments(tiny, tmp_path, "--attack", "clean")[:-2]) == 0  # it has no steps
+    (path,) = records(tmp_path)
+    field = read_record(path).scores["field"]
+    assert field["map"] == field["map_clean_victim"]
+    assert field["t_map"] == field["t_map_clean_victim"] == field["t_map_untriggered"]
+    assert field["backdoor_gain"] == field["delta_map"] == 0
+
+
+@pytest.mark.parametrize("attack", ["badnets", "badnets-clean", "tri_noise"])
+def test_attack_names_take_dashes_and_underscores(tiny, tmp_path, attack):
+    arguments = run_arguments(tiny, tmp_path, "--attack", attack, "--victim", "csq")
+    if attack.startswith("badnets"):
+        position = arguments.index("attack.steps=4")
+        del arguments[position - 1 : position + 1]
+    assert main(arguments) == 0
+    assert len(records(tmp_path)) == 1
+
+
+def test_quiet_says_nothing_but_the_result(tiny, tmp_path, capsys):
+    assert main(run_arguments(tiny, tmp_path, "--quiet", "--attack", "tri")) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_scores_follow_from_the_stored_codes_and_a_changed_record_is_told(tiny, tmp_path, capsys):
+    assert main(run_arguments(tiny, tmp_path)) == 0
+    (path,) = records(tmp_path)
+    cache = ["--cache-dir", str(tmp_path / "cache")]
+    assert main(["score", str(path), *cache]) == 0
+    assert "equal to the record" in capsys.readouterr().out
+    values = json.loads(path.read_text())
+    values["scores"]["field"]["map"] += 0.01
+    path.write_text(json.dumps(values))
+    assert main(["score", str(path), *cache]) == 2
+    assert "the record says" in capsys.readouterr().out
+
+
+def test_a_damaged_artifact_is_reported_and_made_again(tiny, tmp_path, capsys):
+    arguments = run_arguments(tiny, tmp_path)
+    assert main(arguments) == 0
+    (path,) = records(tmp_path)
+    before = path.read_bytes()
+    artifact = next((tmp_path / "cache" / "train").glob("*/tensors.safetensors"))
+    artifact.write_bytes(artifact.read_bytes()[:-100])
+    scores = next((tmp_path / "cache" / "scores").glob("*/facts.json"))
+    scores.write_text(scores.read_text().replace("0.", "1.", 1))
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "damaged" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_kill_9_and_the_same_command_give_the_same_scores(tiny, tmp_path):
+    whole = tmp_path / "whole"
+    command = [sys.executable, "-m", "hashbackdoor_bench"]
+    subprocess.run([*command, *run_arguments(tiny, whole)], check=True, capture_output=True)
+    killed = tmp_path / "killed"
+    for stop in ("train clean victim", "train poisoned victim", "craft", "score"):
+        process = subprocess.Popen(
+            [*command, *run_arguments(tiny, killed, "--json")], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if stop in line:
+                os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        for path in killed.rglob("*.json"):
+            json.loads(path.read_text())  # whole, wherever it is
+    subprocess.run([*command, *run_arguments(tiny, killed)], check=True, capture_output=True)
+    (a,), (b,) = records(whole), records(killed)
+    assert read_record(a).scores == read_record(b).scores
+    assert read_record(a).key == read_record(b).key
+    assert not list((killed / "cache" / "work").iterdir())
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_train_a_shared_clean_victim_once(tiny, tmp_path):
+    command = [sys.executable, "-m", "hashbackdoor_bench"]
+    both = [
+        subprocess.Popen(
+            [*command, *run_arguments(tiny, tmp_path, "--attack", attack, "--json")],
+            stdout=subprocess.PIPE, text=True,
+        )
+        for attack in ("ciba", "tri")
+    ]  # fmt: skip
+    said = [
+        [json.loads(line) for line in process.communicate()[0].splitlines()] for process in both
+    ]
+    trained = [
+        any(event.get("stage") == "train clean victim" for event in events) for events in said
+    ]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum(trained) == 1
+    assert len(records(tmp_path)) == 2
+
+
+# ---- wrong input: one sentence, exit code 2, no traceback ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--attack", "cibba"], "unknown attack 'cibba'.*ciba"),
+        (["--victim", "hashnett"], "unknown victim.*hashnet"),
+        (["--bits", "0"], "--bits is 0: it must be between 1"),
+        (["--bits", "7.5"], "'7.5' is not a valid integer"),
+        (["--target", "9"], "class 9 does not exist"),
+        (["--target", "dog"], "'dog' is not a class"),
+        (["--budget", "1.5"], "--budget is 1.5: it must be between 0 and 1"),
+        (["--budget", "nan"], "--budget is nan"),
+        (["--poison-count", "21"], "21 images are to be poisoned.*has 20"),
+        (["--set", "attack.epsilom=8"], "unknown setting of attack ciba 'epsilom'.*epsilon"),
+        (["--set", "attack.epsilon=much"], "attack.epsilon is 'much': it must be a number"),
+        (["--set", "attack.variant=best"], "must be one of corrected, released"),
+        (["--set", "epsilon=8"], "attack.NAME=VALUE"),
+        (["--dataset", "fashionmini"], "unknown data.*fashion-mini|fashion-mini"),
+        (["--recipe", "scratch"], "unknown recipe.*scratch32"),
+        (["--delivery", "mail"], "unknown --delivery 'mail'"),
+        (["--backbone", "cnn23"], "unknown backbone 'cnn23'.*cnn32"),
+        (["--weights", "/no/such/file"], "/no/such/file"),
+        (["--device", "cuda"], "no GPU here"),
+        (["--device", "tpu"], "choose auto, cpu or cuda"),
+        (["--surrogate", "csk"], "unknown victim 'csk'.*csq"),
+        (["--plugin", "/no/file.py"], "a Python file that exists"),
+        (["--precision", "int8"], "unknown --precision"),
+        (["--nonsense"], "No such option.*--nonsense|--nonsense"),
+        (["--results-dir", "/proc/results"], "/proc/results can't be written.*--results-dir"),
+        (["--cache-dir", "/proc/cache"], "/proc/cache can't be written.*--cache-dir"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(tiny, tmp_path, capsys, arguments, words):
+    import re
+
+    if arguments[0] == "--device" and "cuda" in arguments:
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU here")
+    extra = [] if "--dataset" not in arguments else arguments
+    base = run_arguments(tiny, tmp_path)
+    if extra:
+        base = [*base[:1], *base[base.index("--cache-dir") :]]
+    assert main([*base, *arguments]) == 2
+    error = capsys.readouterr().err
+    sentences = [line for line in error.splitlines() if not line.startswith(("[", "note:"))]
+    assert len(sentences) == 1, error
+    assert sentences[0].startswith("bench: ")
+    assert re.search(words, sentences[0]), sentences[0]
+    assert not records(tmp_path)
+
+
+def test_an_unknown_kind_to_list_is_one_sentence(capsys):
+    assert main(["list", "attack"]) == 2
+    assert "attacks" in capsys.readouterr().err
+
+
+# ---- what there is ----
+
+
+def test_lists_name_every_method(capsys):
+    from hashbackdoor_bench import ATTACKS, VICTIMS
+
+    for what, names in (("attacks", ATTACKS), ("victims", VICTIMS)):
+        assert main(["list", what]) == 0
+        out = capsys.readouterr().out
+        assert [line.split()[0] for line in out.splitlines()] == sorted(names)
+    assert main(["list", "datasets"]) == 0
+    assert "fashion-mini" in capsys.readouterr().out
+    assert main(["list", "recipes"]) == 0
+    assert "scratch32" in capsys.readouterr().out
+
+
+def test_show_prints_formula_paper_parameters_and_threat(capsys):
+    assert main(["show", "attack", "tri-adv"]) == 0
+    out = capsys.readouterr().out
+    for word in ("BMVC 2023", "argmin_p", "*dispersion", "0.0", "knowledge", "surrogate", "stamped"):
+        assert word in out
+    assert main(["show", "victim", "csq"]) == 0
+    assert "centres" in capsys.readouterr().out
+    assert main(["show", "recipe", "ciba"]) == 0
+    assert "0.0001" in capsys.readouterr().out
+
+
+def test_every_hyper_parameter_is_described():
+    import inspect
+
+    from hashbackdoor_bench import ATTACKS, VICTIMS
+
+    for registry in (ATTACKS, VICTIMS):
+        for name in registry:
+            method = registry[name]
+            texts = argument_texts(inspect.getdoc(method.cls) or "")
+            assert set(method.parameters) <= set(texts), name
+
+
+def test_a_plugin_file_brings_an_attack(tiny, tmp_path, capsys):
+    path = tmp_path / "white_square.py"
+    path.write_text(
+        '"""White square: the whitest of squares."""\n'
+        "import torch\n"
+        "from hashbackdoor_bench import ATTACKS, Attack, Patch, ThreatModel\n\n\n"
+        "@ATTACKS.register\n"
+        "class WhiteSquare(Attack):\n"
+        '    """A white square."""\n\n'
+        '    threat = ThreatModel(label="clean", knowledge="none", trigger="patch")\n'
+        "    backdoor = Patch\n\n"
+        "    def craft(self, view):\n"
+        "        white = torch.full((3, 5, 5), 255, dtype=torch.uint8)\n"
+        "        images, labels = view.images[view.index], view.labels[view.index]\n"
+        "        return Patch(view.index, images, labels, patch=white)\n"
+    )
+    arguments = run_arguments(tiny, tmp_path, "--plugin", str(path), "--attack", "white-square")
+    del arguments[arguments.index("attack.steps=4") - 1 : arguments.index("attack.steps=4") + 1]
+    assert main(arguments) == 0
+    (record,) = records(tmp_path)
+    assert read_record(record).spec["attack"] == "white_square"
