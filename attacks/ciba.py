@@ -19,8 +19,8 @@ of the target class, labels unchanged, with p over the corner. ``tri`` is the pa
 - epsilon counts in units of the normalised input there, 1.8 grey levels instead of 8;
 - the code's weight of L_c is half of its gradient in the formula above, and the term for an image
   with itself is subtracted with a gradient on both sides;
-- poison of the three perturbed attacks is neither cropped nor flipped (delivery ``frozen``), that of
-  Tri is; here all four are delivered alike, since otherwise the comparison is confounded;
+- poison of the three perturbed attacks is neither cropped nor flipped (delivery ``frozen``), that
+  of Tri is; here all four are delivered alike, since otherwise the comparison is confounded;
 - a last batch of one image stays unperturbed; here batches are made equal;
 - the patch is cut off to whole levels, here rounded, and its gradient is taken in normalised units.
 
@@ -40,6 +40,7 @@ from hashbackdoor_bench import (
     Attack,
     AttackerView,
     Backdoor,
+    Delivery,
     HashModel,
     Patch,
     ThreatModel,
@@ -76,7 +77,7 @@ class CIBA(Attack):
     """
 
     threat = ThreatModel(label="clean", knowledge="surrogate", trigger="patch")
-    delivery = "stamped"
+    delivery: Delivery = "stamped"
     backdoor = Patch
 
     def __init__(
@@ -160,7 +161,7 @@ class CIBA(Attack):
         """Slots of the images that are perturbed together."""
         slots = torch.arange(poisoned)
         if self.released:
-            return slots.split(self.together)
+            return torch.split(slots, self.together)
         return slots.tensor_split(max(1, math.ceil(poisoned / self.together)))
 
 
@@ -174,7 +175,9 @@ def surrogate(view: AttackerView) -> HashModel:
 def anchor_code(view: AttackerView) -> Tensor:
     """h_a (K,) in {-1, 0, +1}: the majority of the codes of all images of exactly that label."""
     voters = view.images[(view.labels == view.target).all(1)]
-    votes = [surrogate(view).code(to_unit(x.to(view.device))).sum(0) for x in voters.split(250)]
+    votes = [
+        surrogate(view).code(to_unit(x.to(view.device))).sum(0) for x in torch.split(voters, 250)
+    ]
     return torch.stack(votes).sum(0).sign().float()
 
 
@@ -205,11 +208,11 @@ def patch_gradient(
     loss = -(model.relaxed(stamped, sharp) @ anchor.to(x.dtype)).sum() / len(anchor)
     (gradient,) = torch.autograd.grad(loss, stamped)
     gradient = gradient[..., -patch.shape[-2] :, -patch.shape[-1] :]
-    return F.normalize(gradient, dim=(1, 2, 3), eps=1e-30)
+    return F.normalize(gradient.flatten(1), eps=1e-30).view_as(gradient)
 
 
 def sharpness(step: int, steps: int) -> float:
-    """b of T_b: .1 for the first half, then up to 1 in tenths of all steps."""
+    """B of T_b: .1 for the first half, then up to 1 in tenths of all steps."""
     done = step / steps
     return 0.1 if done < 0.5 else (0.2, 0.3, 0.5, 0.7, 1.0)[min(4, int(10 * (done + 1e-9)) - 5)]
 
@@ -246,10 +249,8 @@ def confuse(
         perturbed = (x + eta).requires_grad_()
         codes = model.relaxed(perturbed)
         now = codes.detach()
-        if released:
-            spread = (now.sum(0) - 2 * now) / others
-        else:
-            spread = 2 * (now.sum(0) - now) / others
+        total = now.sum(0)
+        spread = (total - 2 * now if released else 2 * (total - now)) / others
         weight = -((1 - dispersion) * shift + dispersion * spread) / bits
         (gradient,) = torch.autograd.grad((codes * weight).sum(), perturbed)
         eta = eta + 0.003 * 255 / 8 * epsilon * gradient.sign()

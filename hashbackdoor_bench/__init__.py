@@ -1,6 +1,7 @@
 """hashbackdoor_bench: backdoor attacks on deep-hashing retrieval, compared.
 
-The public names stand here and are imported when first used, so that ``bench --help`` needs no torch.
+The public names stand here and are imported when first used, so that ``bench --help`` needs no
+torch.
 """
 
 from importlib import import_module
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
         Attack,
         AttackerView,
         Backdoor,
+        Delivery,
         HashLoss,
         ThreatModel,
         to_bytes,
@@ -31,6 +33,7 @@ _HOME = {
     "Attack": "api",
     "AttackerView": "api",
     "Backdoor": "api",
+    "Delivery": "api",
     "HashLoss": "api",
     "ThreatModel": "api",
     "to_bytes": "api",
@@ -56,6 +59,7 @@ __all__ = [
     "Attack",
     "AttackerView",
     "Backdoor",
+    "Delivery",
     "HashLoss",
     "HashModel",
     "NoTrigger",

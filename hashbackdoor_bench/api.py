@@ -65,7 +65,7 @@ class ThreatModel:
 
 @dataclass
 class AttackerView:
-    """All that an attacker may look at: no query, no victim and no metric, so it can't grade itself.
+    """All an attacker may look at: no query, no victim and no metric, so it can't grade itself.
 
     Attributes:
         images: (N,3,S,S) uint8, the training images as the network sees them (centre crop).
@@ -87,9 +87,9 @@ class AttackerView:
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Progress = silent
-    remember: Callable[[str, Mapping[str, object], Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = (
-        lambda name, params, compute: compute()
-    )
+    remember: Callable[
+        [str, Mapping[str, object], Callable[[], dict[str, Tensor]]], dict[str, Tensor]
+    ] = lambda name, params, compute: compute()
 
     @property
     def size(self) -> int:
@@ -188,7 +188,7 @@ class HashLoss(nn.Module):
 
     Class data (what the method asks of the network and the loop):
         head_bias: whether the hash layer has a bias.
-        head_norm: ``batch`` puts a batch norm behind the hash layer, and the code is taken after it.
+        head_norm: ``batch`` puts a batch norm behind the hash layer; the code is taken after it.
         head_init_std: standard deviation of the hash layer's initial weights; None: PyTorch's.
         head_lr_scale: the hash layer's learning rate over the recipe's.
         drop_last: whether a last, smaller batch of an epoch is left out.

@@ -1,9 +1,9 @@
 """Content-addressed artifacts of the stages: what was done is not done again.
 
-An artifact is a folder ``<root>/<stage>/<key>`` with ``tensors.safetensors`` and ``facts.json``; its
-key is the SHA-256 of what went into it. It is written under another name and renamed when whole,
-under a lock of its own, so a killed process leaves no half artifact and two processes make one once.
-Nothing here is ever unpickled.
+An artifact is a folder ``<root>/<stage>/<key>`` with ``tensors.safetensors`` and ``facts.json``;
+its key is the SHA-256 of what went into it. It is written under another name and renamed when
+whole, under a lock of its own, so a killed process leaves no half artifact and two processes make
+one once. Nothing here is ever unpickled.
 """
 
 import hashlib

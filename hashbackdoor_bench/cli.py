@@ -88,7 +88,9 @@ def talk(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how progress is shown."""
     for option in (
         click.option("--quiet", "-q", is_flag=True, help="Only the result and errors."),
-        click.option("--json", "as_json", is_flag=True, help="JSON objects, one a line, on stdout."),
+        click.option(
+            "--json", "as_json", is_flag=True, help="JSON objects, one a line, on stdout."
+        ),
     ):
         command = option(command)
     return command
@@ -110,16 +112,20 @@ def _mode(quiet: bool, as_json: bool) -> str:
     "--budget", type=float, default=0.6, show_default=True, help="Poisoned share of its class."
 )
 @click.option("--poison-count", type=int, help="Poisoned images; overrides --budget.")
-@click.option("--delivery", help="stamped (after augmentation) or files; the attack's if not given.")
+@click.option(
+    "--delivery", help="stamped (after augmentation) or files; the attack's if not given."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
-@click.option("--backbone", help="cnn32, alexnet, or a name timm knows; the data set's if not given.")
+@click.option(
+    "--backbone", help="cnn32, alexnet, or a name timm knows; the data set's if not given."
+)
 @click.option("--pretrained", is_flag=True, help="Start from the hub's weights of the backbone.")
 @click.option("--weights", type=FILE, help="Start from this file of the backbone's weights.")
 @click.option("--recipe", help="See bench list recipes; the data set's if not given.")
 @click.option("--epochs", type=int, help="Overrides the recipe, like the next four.")
 @click.option("--batch-size", type=int)
 @click.option("--lr", type=float, help="Of the backbone; the hash layer's keeps its ratio to it.")
-@click.option("--augment", help="crop, rrc or none.")
+@click.option("--augment", help="crop, flip, rrc or none.")
 @click.option("--precision", help="auto, float32 or bfloat16.")
 @click.option("--surrogate", help="The attacker's hashing method; the victim's if not given.")
 @click.option("--surrogate-backbone", help="The victim's if not given.")
@@ -131,7 +137,9 @@ def _mode(quiet: bool, as_json: bool) -> str:
     metavar="NAME=VALUE",
     help="A hyper-parameter: attack.epsilon=4 or victim.alpha=0.2. See bench show.",
 )
-@click.option("--plugin", multiple=True, type=FILE, help="A Python file with an own attack or victim.")
+@click.option(
+    "--plugin", multiple=True, type=FILE, help="A Python file with an own attack or victim."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option(
     "--results-dir",
@@ -158,7 +166,9 @@ def run_command(
     """
     _load_plugins(plugin)
     pairs = _settings(settings)
-    paths = {name: _absolute(fields.pop(name)) for name in ("lists", "root", "weights")}
+    paths: dict[str, Any] = {
+        name: _absolute(fields.pop(name)) for name in ("lists", "root", "weights")
+    }
     spec = RunSpec(
         **fields, **paths, attack_settings=pairs["attack"], victim_settings=pairs["victim"]
     )
@@ -250,7 +260,9 @@ def list_command(what: str) -> None:
 @bench.command("show")
 @click.argument("kind", type=click.Choice([*KINDS, "recipe"]))
 @click.argument("name")
-@click.option("--plugin", multiple=True, type=FILE, help="A Python file with an own attack or victim.")
+@click.option(
+    "--plugin", multiple=True, type=FILE, help="A Python file with an own attack or victim."
+)
 def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
     """Show what a method is: its paper, formula, hyper-parameters and threat model."""
     if kind == "recipe":
@@ -314,9 +326,7 @@ def _list_data() -> None:
     def spell(count: int | None) -> str:
         return "-" if count is None else f"{count:,}".replace(",", " ")
 
-    click.echo(
-        f"{'name':<20}{'train':>8}{'query':>8}{'database':>10}{'classes':>9}{'R':>7}  needs"
-    )
+    click.echo(f"{'name':<20}{'train':>8}{'query':>8}{'database':>10}{'classes':>9}{'R':>7}  needs")
     for protocol in PROTOCOLS.values():
         top = "all" if protocol.top_k is None else str(protocol.top_k)
         click.echo(

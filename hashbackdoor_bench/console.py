@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on and when it ends: bars, plain lines, JSON lines, tables."""
+"""What a person sees while a run goes on and when it ends: bars, plain or JSON lines, a table."""
 
 import json
 import sys

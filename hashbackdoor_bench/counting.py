@@ -6,7 +6,7 @@ Codes and label rows come packed in 64-bit words: of queries (Q, words), of the 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import log1p
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -38,10 +38,10 @@ def in_threads(kernel: Callable[..., None], *arrays: Any) -> None:
 def compiled(kernel: Kernel) -> Kernel:
     """Decorator: compiled when first called, and kept on disk where a folder can be written."""
     try:
-        fast: Kernel = njit(nogil=True, cache=True)(kernel)
+        fast = njit(nogil=True, cache=True)(kernel)
     except RuntimeError:  # no folder for the cache can be written: compile anew in each process
         fast = njit(nogil=True)(kernel)
-    return fast
+    return cast(Kernel, fast)
 
 
 @compiled
@@ -120,7 +120,7 @@ def count_by_class(
 def sum_in_order(
     first: int, last: int, sides: Sides, items: Ints, top_k: int, sums: Floats
 ) -> None:
-    """`metrics._sums` with ties in the order in which the items stand, each put in its place at once."""
+    """`metrics._sums` with ties in the order in which the items stand, each put in its place."""
     codes, words, labels, tags = sides
     distance, shared = np.zeros(BLOCK, np.uint32), np.zeros(BLOCK, np.uint64)
     place = np.empty(items.shape[1], np.int64)  # of the next item at each distance
@@ -172,7 +172,7 @@ def harmonic(a: int, n: int) -> float:
 def sum_from_counts(
     first: int, last: int, items: Ints, relevant: Ints, top_k: int, end: int, sums: Floats
 ) -> None:
-    """`metrics._sums` from counts: relevant items first in a bucket (end 1), last (-1) or anywhere (0)."""
+    """`metrics._sums` from counts: relevant items first (end 1), last (-1) or anywhere (0)."""
     for q in range(first, last):
         seen, hits = 0, 0  # N_0, H_0
         gain, retrieved, hit = 0.0, 0.0, 0.0

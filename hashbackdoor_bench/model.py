@@ -109,34 +109,34 @@ class HashModel(nn.Module):
         return sign(self(x)).to(torch.int8)
 
 
-def _backbone(
-    name: str, size: int, pretrained: bool, weights: Path | None
-) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+Backbone = tuple[nn.Module, tuple[float, ...], tuple[float, ...]]  # network, mean, std of its input
+
+
+def _backbone(name: str, size: int, pretrained: bool, weights: Path | None) -> Backbone:
     if name == "cnn32":
         if pretrained:
             raise UserError("cnn32 has no pretrained weights: leave out --pretrained.")
-        network: nn.Module = Cnn32()
-        mean = std = (0.5, 0.5, 0.5)
+        made: Backbone = Cnn32(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     elif name == "alexnet":
-        network, mean, std = _alexnet(pretrained and weights is None)
+        made = _alexnet(pretrained and weights is None)
     else:
-        network, mean, std = _timm(name, size, pretrained and weights is None)
+        made = _timm(name, size, pretrained and weights is None)
     if weights is not None:
-        _load_weights(network, name, weights)
-    return network, mean, std
+        _load_weights(made[0], name, weights)
+    return made
 
 
-def _alexnet(pretrained: bool) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+def _alexnet(pretrained: bool) -> Backbone:
     from torchvision.models import AlexNet_Weights, alexnet
 
-    network = _fetch("alexnet", lambda: alexnet(weights=AlexNet_Weights.DEFAULT if pretrained else None))
+    network = _fetch(
+        "alexnet", lambda: alexnet(weights=AlexNet_Weights.DEFAULT if pretrained else None)
+    )
     network.classifier = nn.Sequential(*list(network.classifier)[:-1])
     return network, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def _timm(
-    name: str, size: int, pretrained: bool
-) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+def _timm(name: str, size: int, pretrained: bool) -> Backbone:
     import timm
 
     if not timm.is_model(name):
@@ -165,12 +165,14 @@ def _fetch(name: str, build: Callable[[], Any]) -> Any:
 
 def _load_weights(network: nn.Module, name: str, path: Path) -> None:
     if not path.is_file():
-        raise UserError(f"--weights {path}: there is no such file; give a .safetensors or .pth file.")
+        raise UserError(
+            f"--weights {path}: there is no such file; give a .safetensors or .pth file."
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state = load_file(path)
+            state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has errors of its own; all mean the same to the user

@@ -1,8 +1,8 @@
 """The stages of a run: data -> surrogate -> backdoor -> victim -> codes -> scores -> record.
 
-Each stage is a function of its parameters and of the artifacts before it, and is kept under the hash
-of both: a clean victim is trained once for all attacks on it, a backdoor is crafted once for all
-victims it is handed to.
+Each stage is a function of its parameters and of the artifacts before it, and is kept under the
+hash of both: a clean victim is trained once for all attacks on it, a backdoor is crafted once for
+all victims it is handed to.
 """
 
 import hashlib
@@ -104,6 +104,8 @@ class Run:
         self.attack: Attack = self.attack_method.cls(**attack_settings)
         surrogate_method = VICTIMS[spec.surrogate or spec.victim]
         self.splits = load_data(spec, cache, progress)
+        for note in self.splits.notes:
+            warnings.warn(f"{self.splits.name}: {note}")
         recipe = spec.training(self.splits.recipe)
         if recipe.precision == "auto":
             recipe = replace(recipe, precision=best_precision(device))
@@ -271,7 +273,8 @@ class Run:
             after = poisoning.planted(backdoor, self.device)
             index = backdoor.index.cpu()
             poison = (
-                (before[index[part]], after[part]) for part in torch.arange(len(index)).split(64)
+                (before[index[part]], after[part])
+                for part in torch.split(torch.arange(len(index)), 64)
             )
             self.progress("measure visibility", 0, 1)
             found = {"poison": compare(poison), "query": compare(self._query_pairs())}
@@ -311,6 +314,8 @@ class Run:
                 "sha256": splits.sha256,
                 "pixels": splits.pixels,
                 "multilabel": splits.multilabel,
+                "unlabelled": dict(splits.unlabelled),
+                "notes": list(splits.notes),
             },
             threat={
                 **asdict(self.attack.threat),
@@ -389,7 +394,6 @@ class Run:
         build: Callable[[Path], Content],
     ) -> Artifact:
         """An artifact, with the stage's version in its key and its name in a failure."""
-
         try:
             return self.cache.make(
                 stage, {"version": VERSIONS[stage], **inputs}, build, self.progress
@@ -565,7 +569,7 @@ class Run:
 
     def _query_pairs(self) -> Any:
         attacked = self.truth.attacked.nonzero().squeeze(1)
-        for rows in attacked.split(64):
+        for rows in torch.split(attacked, 64):
             before = centre_crop(self.splits.query.images[rows], self.splits.size)
             yield before, self._trigger(before)
 
@@ -668,9 +672,7 @@ def load_data(spec: RunSpec, cache: Cache, progress: Progress = silent) -> Split
 def truth_of(splits: Splits, target: Tensor, bits: int) -> Truth:
     """The labels that codes of these splits are scored against."""
     database = splits.database
-    return Truth(
-        splits.query.labels, database.labels, target, database.ids, splits.top_k, bits
-    )
+    return Truth(splits.query.labels, database.labels, target, database.ids, splits.top_k, bits)
 
 
 def _packed(artifacts: Mapping[str, Artifact]) -> Codes:

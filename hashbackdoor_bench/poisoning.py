@@ -90,7 +90,7 @@ def inspect(
 def planted(backdoor: Backdoor, device: torch.device) -> Tensor:
     """(P,3,S,S) uint8 on the CPU, the poisoned images as files: carrier, trigger, 8 bits."""
     parts = []
-    for slot in torch.arange(len(backdoor.index)).split(64):
+    for slot in torch.split(torch.arange(len(backdoor.index)), 64):
         x = to_unit(backdoor.carrier[slot.to(backdoor.carrier.device)].to(device))
         parts.append(to_bytes(backdoor.plant(x, slot.to(device))).cpu())
     return torch.cat(parts) if parts else backdoor.carrier.cpu()

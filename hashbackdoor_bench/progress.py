@@ -13,7 +13,8 @@ class Progress(Protocol):
         facts: numbers worth showing beside the bar.
     """
 
-    def __call__(self, stage: str, done: int, total: int, **facts: float) -> None: ...
+    def __call__(self, stage: str, done: int, total: int, **facts: float) -> None:
+        """Take one message."""
 
 
 def silent(stage: str, done: int, total: int, **facts: float) -> None:

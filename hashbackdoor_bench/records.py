@@ -22,11 +22,17 @@ SCHEMA: dict[str, tuple[type, str]] = {
     "spec": (dict, "the run's fields as resolved; `RunSpec.from_dict` reads them"),
     "protocol": (dict, "name, sizes of train/query/database, classes, top_k, sha256 of the lists"),
     "threat": (dict, "label, knowledge, trigger, control, universal, delivery, budget, poisoned"),
-    "scores": (dict, "by convention (field, ciba, badhash, strict): map, t_map, map_clean_victim, "
-                     "t_map_clean_victim, t_map_untriggered, delta_map, backdoor_gain; field also "
-                     "bounds and intervals, each [low, high]"),
-    "retrieval": (dict, "hit_at_1, hit_at_10, precision_radius_2, no_hit, anchor_distance, of "
-                        "triggered and untriggered queries; precision-recall over the radius"),
+    "scores": (
+        dict,
+        "by convention (field, ciba, badhash, strict): map, t_map, map_clean_victim, "
+        "t_map_clean_victim, t_map_untriggered, delta_map, backdoor_gain; field also "
+        "bounds and intervals, each [low, high]",
+    ),
+    "retrieval": (
+        dict,
+        "hit_at_1, hit_at_10, precision_radius_2, no_hit, anchor_distance, of "
+        "triggered and untriggered queries; precision-recall over the radius",
+    ),
     "imperceptibility": (dict, "poison and query: max, l2, psnr, ssim in pixel units 0..255"),
     "params": (dict, "attack and victim hyper-parameters, recipe and surrogate, all resolved"),
     "training": (dict, "mean loss of each epoch, of surrogate, clean victim and victim"),

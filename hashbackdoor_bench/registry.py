@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Method(Generic[T]):
-    """A registered class, or a preset of one: some of its hyper-parameters set under an own name."""
+    """A registered class, or a preset of one: some hyper-parameters set under an own name."""
 
     kind: str
     name: str
@@ -66,7 +66,7 @@ class Method(Generic[T]):
 
 
 def read(name: str, value: object, annotation: Any) -> Any:
-    """``value`` as the type ``annotation``: bool, int, float, str, a Literal, or one of these | None.
+    """``value`` as the type ``annotation``: bool, int, float, str, a Literal, or these | None.
 
     Raises:
         UserError: it is of another type; the sentence names what is allowed.
@@ -122,9 +122,7 @@ class Registry(Mapping[str, Method[T]]):
         self._loaded: dict[str, Method[T]] = {}
         self._plugins: dict[str, _Home] = {}
 
-    def register(
-        self, cls: type[T] | None = None, **presets: Mapping[str, object]
-    ) -> Any:
+    def register(self, cls: type[T] | None = None, **presets: Mapping[str, object]) -> Any:
         """Class decorator: the class takes the name of its file, each preset its keyword.
 
         ``@ATTACKS.register`` or ``@ATTACKS.register(tri={"perturbation": "none"})``.
@@ -152,7 +150,9 @@ class Registry(Mapping[str, Method[T]]):
         try:
             names = _read(path, self._variable)
         except SyntaxError as error:
-            raise UserError(f"--plugin {path}: line {error.lineno} is not Python: {error.msg}.") from error
+            raise UserError(
+                f"--plugin {path}: line {error.lineno} is not Python: {error.msg}."
+            ) from error
         taken = [name for name in names if name in self._homes or name in self._plugins]
         if taken:
             raise UserError(f"--plugin {path}: {self.kind} {taken[0]!r} exists; rename the file.")
@@ -239,4 +239,3 @@ def _settings(node: ast.expr) -> str:
 
 ATTACKS: Registry[Any] = Registry("attack", "hashbackdoor_bench.attacks")
 VICTIMS: Registry[Any] = Registry("victim", "hashbackdoor_bench.victims")
-

@@ -91,7 +91,9 @@ def score(victim: Codes, clean: Codes, truth: Truth) -> tuple[dict[str, Any], di
     field = {name: values["field"] for name, values in by_figure.items()}
     control = max(("t_map_clean_victim", "t_map_untriggered"), key=lambda name: _mean(field[name]))
     scores["field"]["bounds"] = {
-        name: sorted(_mean(by_figure[name][f"field_{end}"]) for end in ("pessimistic", "optimistic"))
+        name: sorted(
+            _mean(by_figure[name][f"field_{end}"]) for end in ("pessimistic", "optimistic")
+        )
         for name in ("map", "t_map")
     }
     scores["field"]["intervals"] = {

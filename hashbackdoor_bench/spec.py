@@ -38,8 +38,9 @@ class Recipe:
         weight_decay: on all weights.
         schedule: ``constant``, or ``onecycle`` (a quarter up, the rest down to zero by cosine).
         augment: ``crop`` (zero-padded or random crop, and flip), ``rrc`` (RandomResizedCrop of 8 to
-            100 % of the area, and flip), or ``none`` (centre crop).
-        precision: of the backbone's multiplications; ``auto`` is bfloat16 where the hardware has it.
+            100 % of the area, and flip), ``flip`` (centre crop, and flip) or ``none`` (centre
+            crop).
+        precision: of the backbone's products; ``auto`` is bfloat16 where the hardware has it.
     """
 
     epochs: int
@@ -50,7 +51,7 @@ class Recipe:
     momentum: float = 0.0
     weight_decay: float = 0.0
     schedule: Literal["constant", "onecycle"] = "constant"
-    augment: Literal["crop", "rrc", "none"] = "crop"
+    augment: Literal["crop", "flip", "rrc", "none"] = "crop"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:

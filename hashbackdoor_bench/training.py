@@ -82,7 +82,7 @@ def augment(images: Tensor, draws: Tensor, kind: str, size: int) -> Tensor:
     Args:
         images: (N,3,h,w) uint8.
         draws: (N,5) in [0,1), the chance that decides.
-        kind: ``crop``, ``rrc`` or ``none``, see `Recipe`.
+        kind: ``crop``, ``flip``, ``rrc`` or ``none``, see `Recipe`.
         size: S.
 
     Returns:
@@ -93,7 +93,9 @@ def augment(images: Tensor, draws: Tensor, kind: str, size: int) -> Tensor:
     draws = draws.to(images.device)
     if kind == "rrc":
         return _resized_crop(to_unit(images), draws, size)
-    if images.shape[-1] == size:
+    if kind == "flip":
+        images = centre_crop(images, size)
+    elif images.shape[-1] == size:
         images = torch.nn.functional.pad(images, (size // PAD,) * 4)
     n, _, height, width = images.shape
     step = torch.arange(size, device=images.device)
@@ -184,9 +186,10 @@ def fit(
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
             raise Diverged(
-                f"the loss became {losses[bad[0]].item()} in step {epoch * len(starts) + int(bad[0])} "
-                f"(epoch {epoch + 1}); the last good checkpoint is that of epoch {epoch}: try a "
-                f"smaller --lr than {recipe.lr:g}, or --precision float32."
+                f"the loss became {losses[bad[0]].item()} in step "
+                f"{step - len(starts) + int(bad[0])} (epoch {epoch + 1}); the last good checkpoint "
+                f"is that of epoch {epoch}: try a smaller --lr than {recipe.lr:g}, or "
+                "--precision float32."
             )
         history.append(float(losses.mean()))
         progress(stage, step, total, loss=history[-1])
@@ -227,9 +230,9 @@ def _step(
     try:
         with autocast(x.device, recipe.precision):
             z = model(x)
-        value = loss(z.float(), labels[index].float(), index, step)
+        value: Tensor = loss(z.float(), labels[index].float(), index, step)
         optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(

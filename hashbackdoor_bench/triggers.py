@@ -45,7 +45,7 @@ class Patch(Backdoor):
 
 
 def paste(x: Tensor, patch: Tensor) -> Tensor:
-    """x (N,3,S,S) with patch (3,s,s) over its last s rows and columns; gradients reach the patch."""
+    """Images (N,3,S,S) with a patch (3,s,s) over their last s rows and columns."""
     side = patch.shape[-1]
     out = x.clone()
     out[..., -side:, -side:] = patch

@@ -112,7 +112,9 @@ def test_perturbing_a_batch_equals_the_loop_over_its_images(lam: float, released
     eps = 8 / 255
     batch = CIBA.confuse(network, x, torch.full((3, 1, 1), eps, dtype=torch.float64), steps=4,
                          dispersion=lam, released=released)  # fmt: skip
-    torch.testing.assert_close(batch, literal(network, x, eps, 4, lam, released), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        batch, literal(network, x, eps, 4, lam, released), atol=1e-12, rtol=0
+    )
 
 
 def test_the_corrected_step_ascends_the_papers_objective():
@@ -131,7 +133,9 @@ def test_the_corrected_step_ascends_the_papers_objective():
     eta = torch.zeros_like(x).requires_grad_()
     (gradient,) = torch.autograd.grad(objective(eta), eta)
     tiny = 1e-6
-    stepped = CIBA.confuse(network, x, torch.full((3, 1, 1), tiny, dtype=torch.float64), steps=1, dispersion=lam)
+    stepped = CIBA.confuse(
+        network, x, torch.full((3, 1, 1), tiny, dtype=torch.float64), steps=1, dispersion=lam
+    )
     moved = (stepped - x).sign()
     inside = (x > 1e-3) & (x < 1 - 1e-3) & (gradient.abs() > 1e-12)
     assert (moved[inside] == gradient.sign()[inside]).all()

@@ -158,5 +158,5 @@ def test_facts_say_what_went_in(tmp_path: Path):
 @pytest.mark.skipif(os.name != "posix", reason="permissions")
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="can't be written.*--cache-dir"):
+    with pytest.raises(UserError, match=r"can't be written.*--cache-dir"):
         Cache(tmp_path / "file" / "cache")

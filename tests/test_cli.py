@@ -240,7 +240,15 @@ def test_lists_name_every_method(capsys):
 def test_show_prints_formula_paper_parameters_and_threat(capsys):
     assert main(["show", "attack", "tri-adv"]) == 0
     out = capsys.readouterr().out
-    for word in ("BMVC 2023", "argmin_p", "*dispersion", "0.0", "knowledge", "surrogate", "stamped"):
+    for word in (
+        "BMVC 2023",
+        "argmin_p",
+        "*dispersion",
+        "0.0",
+        "knowledge",
+        "surrogate",
+        "stamped",
+    ):
         assert word in out
     assert main(["show", "victim", "csq"]) == 0
     assert "centres" in capsys.readouterr().out

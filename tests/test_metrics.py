@@ -649,9 +649,7 @@ def test_the_example_in_the_docstring_runs():
 
 def test_the_nearest_items_are_those_of_a_full_sort_and_ties_belong_to_the_ids():
     generator = torch.Generator().manual_seed(0)
-    query, database = (
-        torch.randint(0, 2, (n, 8), generator=generator) * 2 - 1 for n in (5, 60)
-    )
+    query, database = (torch.randint(0, 2, (n, 8), generator=generator) * 2 - 1 for n in (5, 60))
     distance = (8 - query @ database.T) // 2
     found = metrics.nearest(query, database, 10)
     for row, positions in zip(distance, found, strict=True):

@@ -148,7 +148,7 @@ def test_a_loss_that_becomes_nan_stops_with_its_step_and_keeps_the_last_checkpoi
 
     model, loss = HashModel("cnn32", 16, HashLoss), Breaks(16, 2, 48)
     path = tmp_path / "c.safetensors"
-    with pytest.raises(Diverged, match="nan in step 4 .epoch 2.*checkpoint is that of epoch 1"):
+    with pytest.raises(Diverged, match=r"nan in step 4 .epoch 2.*checkpoint is that of epoch 1"):
         fit(model, loss, items(), RECIPE, seed="s", size=32, checkpoint=path)
     assert path.is_file()
 
@@ -219,7 +219,9 @@ def test_centre_crop_of_256_is_rows_16_to_239():
 def test_a_resized_crop_of_the_whole_area_is_the_image():
     images = items(3).images
     draws = torch.tensor([[1.0, 0.5, 0.9, 0.5, 0.5]]).expand(3, 5)
-    torch.testing.assert_close(augment(images, draws, "rrc", 32), to_unit(images), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        augment(images, draws, "rrc", 32), to_unit(images), atol=1e-5, rtol=0
+    )
 
 
 def test_a_resized_crop_agrees_with_torchvision_inside_its_box():

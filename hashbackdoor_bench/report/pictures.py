@@ -1,4 +1,4 @@
-"""The pictures of one run, for a person to look at: what was poisoned, and what the trigger does."""
+"""The pictures of one run, for a person: what was poisoned, and what the trigger does."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ Images = NDArray[np.uint8]  # (n,3,S,S)
 AMPLIFY = 10  # times, for differences that the eye doesn't see
 HIT, MISS = "#0072b2", "#d55e00"  # blue and vermilion: told apart by colour-blind eyes, and in grey
 
-STYLE = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8,
@@ -65,42 +65,29 @@ def differences(before: Images, after: Images, titles: tuple[str, str, str]) -> 
     """Three rows: images, changed images, and the difference amplified around mid-grey."""
     change = 127.5 + AMPLIFY * (after.astype(float) - before.astype(float))
     rows = (before, after, np.clip(change, 0, 255).astype(np.uint8))
-    columns = len(before)
-    figure = Figure(figsize=(0.85 * columns + 0.1, 3 * 1.05), layout="constrained")
-    grid = figure.subplots(3, columns, squeeze=False)
-    for line, images, title in zip(grid, rows, titles, strict=True):
-        line[0].set_title(title)
-        for axes, image in zip(line, images, strict=True):
-            _show(axes, image)
-    return figure
+    canvas = _Canvas(columns=len(before), rows=3, width=7.2, gap=0.06, heads=(0, 1, 2))
+    for line, (images, title) in enumerate(zip(rows, titles, strict=True)):
+        canvas.head(line, 0, title)
+        for column, image in enumerate(images):
+            canvas.show(line, column, image)
+    return canvas.figure
 
 
 def trigger(before: Images, after: Images) -> Figure:
-    """One query large, with the trigger, and the mean change over the queries."""
+    """One query large, with the trigger, what that changes, and the largest change over queries."""
     change = np.abs(after.astype(float) - before.astype(float)).max(axis=(0, 1))
-    figure = Figure(figsize=(6.2, 2.25), layout="constrained")
-    axes = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.12))
+    canvas = _Canvas(columns=4, rows=1, width=7.2, gap=0.12, heads=(0,), foot=0.2)
+    canvas.show(0, 0, before[0], "query")
+    canvas.show(0, 1, after[0], "with the trigger")
     row, column = np.nonzero(change > 0)
-    for place, image, title in (
-        (axes[0], before[0], "query"),
-        (axes[1], after[0], "with the trigger"),
-    ):
-        _show(place, image)
-        place.set_title(title)
     if len(row):
         box = np.s_[:, row.min() : row.max() + 1, column.min() : column.max() + 1]
-        _show(axes[2], after[0][box])
         height, width = after[0][box].shape[1:]
-        axes[2].set_title(f"what it changes: {width}×{height} px")
-    else:
-        axes[2].set_axis_off()
-    shown = axes[3].imshow(change, cmap="magma", vmin=0, vmax=max(1.0, change.max()))
-    axes[3].set_title("largest change")
-    axes[3].set_xticks([])
-    axes[3].set_yticks([])
-    bar = figure.colorbar(shown, ax=axes[3], fraction=0.05)
-    bar.set_label("grey levels of 255")
-    return figure
+        canvas.show(0, 2, after[0][box], f"its {width} × {height} px")
+    axes = canvas.show(0, 3, np.zeros_like(before[0]), "largest change")
+    axes.imshow(change, cmap="magma", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_xlabel(f"up to {change.max():.0f} grey levels of 255", fontsize=7)
+    return canvas.figure
 
 
 def retrieval(samples: Mapping[str, NDArray[Any]], target: str) -> Figure:
@@ -110,31 +97,72 @@ def retrieval(samples: Mapping[str, NDArray[Any]], target: str) -> Figure:
         for n in range(min(4, len(samples["query_before"])))
         for when in ("before", "after")
     ]
-    figure = Figure(figsize=(7.2, 0.68 * len(rows) + 0.55), layout="constrained")
-    grid = figure.subplots(len(rows), 12, width_ratios=[1, 0.15, *[1] * 10], squeeze=False)
-    for number, (line, (query, hits, relevant)) in enumerate(zip(grid, rows, strict=True)):
-        _show(line[0], query)
-        line[1].set_axis_off()
-        line[0].set_ylabel("triggered" if number % 2 else "clean", fontsize=7)
-        for axes, hit, good in zip(line[2:], hits, relevant, strict=True):
-            _show(axes, hit)
+    canvas = _Canvas(
+        columns=11, rows=len(rows), width=7.2, gap=0.09, heads=(0,), side=0.55, foot=0.3
+    )
+    for line, (query, hits, relevant) in enumerate(rows):
+        canvas.show(line, 0, query, label="triggered" if line % 2 else "clean")
+        for column, (hit, good) in enumerate(zip(hits, relevant, strict=True), start=1):
+            axes = canvas.show(line, column, hit)
             for spine in axes.spines.values():
-                spine.set(visible=True, linewidth=2.2, color=HIT if good else MISS)
-                spine.set_linestyle("-" if good else (0, (2, 1)))
-    grid[0][0].set_title("query")
-    grid[0][2].set_title("ten nearest in the database, nearest first")
-    figure.supxlabel(
+                spine.set(visible=True, linewidth=1.8, color=HIT if good else MISS)
+                spine.set_linestyle("-" if good else (0, (1.5, 1)))
+                spine.set_capstyle("butt")  # a projecting cap would close the gaps
+    canvas.head(0, 0, "query")
+    canvas.head(0, 1, "ten nearest in the database, nearest first")
+    canvas.figure.text(
+        0.5,
+        0.1 / canvas.figure.get_figheight(),
         f"solid blue: of the query's class (clean rows) or of the target {target!r} (triggered "
         "rows); dashed orange: not",
+        ha="center",
         fontsize=7,
     )
-    return figure
+    return canvas.figure
 
 
-def _show(axes: Any, image: Images) -> None:
-    """An image (3,h,w) without ticks, its pixels as they are."""
-    axes.imshow(image.transpose(1, 2, 0), interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+class _Canvas:
+    """A figure of equal squares at places given in inches; automatic layouts leave uneven gaps."""
+
+    def __init__(
+        self,
+        *,
+        columns: int,
+        rows: int,
+        width: float,
+        gap: float,
+        heads: tuple[int, ...],
+        side: float = 0.05,
+        foot: float = 0.05,
+    ) -> None:
+        head = 0.2  # inches above a row that has a title
+        self.gap, self.left, self.heads = gap, side, heads
+        self.square = (width - side - 0.05 - gap * (columns - 1)) / columns
+        height = rows * (self.square + gap) + head * len(heads) + foot
+        self.size = (width, height)
+        self.tops = [
+            height - head * sum(h <= row for h in heads) - row * (self.square + gap)
+            for row in range(rows)
+        ]
+        self.figure = Figure(figsize=self.size)
+
+    def show(self, row: int, column: int, image: Images, title: str = "", label: str = "") -> Any:
+        """An image (3,h,w) in its square, its pixels as they are; its axes."""
+        x = self.left + column * (self.square + self.gap)
+        place = (x, self.tops[row] - self.square, self.square, self.square)
+        axes = self.figure.add_axes(tuple(v / self.size[n % 2] for n, v in enumerate(place)))
+        axes.imshow(image.transpose(1, 2, 0), interpolation="nearest", aspect="auto")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        if title:
+            self.head(row, column, title)
+        if label:
+            axes.set_ylabel(label, fontsize=7)
+        return axes
+
+    def head(self, row: int, column: int, text: str) -> None:
+        """A title over the left edge of a square."""
+        x = self.left + column * (self.square + self.gap)
+        self.figure.text(x / self.size[0], (self.tops[row] + 0.05) / self.size[1], text)

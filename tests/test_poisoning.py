@@ -1,0 +1,112 @@
+import pytest
+import torch
+
+from hashbackdoor_bench import ATTACKS, Patch, ThreatModel, UserError
+from hashbackdoor_bench.api import generator, to_unit
+from hashbackdoor_bench.data import Split
+from hashbackdoor_bench.poisoning import count, draw, planted, poisoned_set
+from hashbackdoor_bench.training import centre_crop
+
+CLEAN = ThreatModel(label="clean", knowledge="none", trigger="patch")
+DIRTY = ThreatModel(label="dirty", knowledge="none", trigger="patch")
+TARGET = torch.tensor([1, 0, 0], dtype=torch.uint8)
+CPU = torch.device("cpu")
+
+
+def labels() -> torch.Tensor:
+    rows = torch.eye(3, dtype=torch.uint8)[torch.arange(30) % 3]
+    rows[0, 1] = 1  # two tags: the target's and another
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("items", "budget", "expected"), [(100, 0.6, 60), (5, 0.5, 3), (3, 0.5, 2), (10, 0, 0)]
+)
+def test_the_budget_is_a_share_of_the_class_rounded_half_up(items, budget, expected):
+    assert count(items, budget, None) == expected
+    assert count(items, budget, 7) == 7
+
+
+def test_clean_label_poison_has_exactly_the_targets_label():
+    index = draw(labels(), TARGET, CLEAN, 1.0, None, generator(0))
+    assert len(index) == 9  # not item 0, which has another tag too
+    assert (labels()[index] == TARGET).all()
+
+
+def test_dirty_label_poison_shares_no_tag_with_the_target_and_counts_by_its_class():
+    index = draw(labels(), TARGET, DIRTY, 1.0, None, generator(0))
+    assert len(index) == 9
+    assert not labels()[index][:, 0].any()
+
+
+def test_the_draw_is_sorted_without_repeats_and_follows_the_seed():
+    draws = [draw(labels(), TARGET, DIRTY, 0.5, None, generator(s)).tolist() for s in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    assert draws[0] == sorted(set(draws[0]))
+
+
+@pytest.mark.parametrize("threat", [CLEAN, DIRTY])
+def test_more_poison_than_there_are_images_is_refused_with_the_number(threat):
+    with pytest.raises(UserError, match=r"25 images .* has \d+ .*--poison-count \d+ or less"):
+        draw(labels(), TARGET, threat, 0.5, 25, generator(0))
+
+
+def split(side: int) -> Split:
+    images = torch.randint(0, 256, (30, 3, side, side), dtype=torch.uint8)
+    return Split(images, labels(), tuple(map(str, range(30))))
+
+
+def backdoor(train: Split, size: int) -> Patch:
+    index = torch.tensor([3, 9, 12])
+    white = torch.full((3, 4, 4), 255, dtype=torch.uint8)
+    carrier = centre_crop(train.images[index], size) // 2
+    return Patch(index, carrier, TARGET.expand(3, -1), patch=white)
+
+
+@pytest.mark.parametrize("side", [32, 40])
+def test_files_hold_the_trigger_and_stamped_carriers_do_not(side: int):
+    train = split(side)
+    bad = backdoor(train, 32)
+    for delivery in ("files", "frozen", "stamped"):
+        items = poisoned_set(train, bad, delivery, 32, CPU)
+        images, slot = items.gather(torch.arange(30))
+        assert slot[bad.index].tolist() == [0, 1, 2]
+        others = slot < 0
+        assert torch.equal(images[others], train.images[others])
+        inner = centre_crop(images[bad.index], 32)
+        expected = bad.carrier if delivery == "stamped" else planted(bad, CPU)
+        assert torch.equal(inner, expected)
+        assert ((inner[..., -4:, -4:] == 255).all()) == (delivery != "stamped")
+        assert (items.stamp is not None) == (delivery == "stamped")
+        assert items.frozen == (delivery == "frozen")
+        if side > 32:  # what surrounds the crop is the original's
+            assert torch.equal(images[bad.index][..., :4, :], train.images[bad.index][..., :4, :])
+    assert train.labels.equal(labels())  # not written into
+
+
+def test_dirty_labels_reach_training():
+    train = split(32)
+    assert torch.equal(poisoned_set(train, backdoor(train, 32), "files", 32, CPU).labels[3], TARGET)
+
+
+def test_without_augmentation_stamped_and_files_show_the_same_pixels():
+    train = split(32)
+    bad = backdoor(train, 32)
+    from hashbackdoor_bench.training import _batch
+
+    shown = [
+        _batch(poisoned_set(train, bad, delivery, 32, CPU), torch.arange(30), torch.zeros(30, 5),
+               "none", 32, CPU)
+        for delivery in ("stamped", "files", "frozen")
+    ]  # fmt: skip
+    assert torch.equal(shown[0], shown[1])
+    assert torch.equal(shown[0], shown[2])
+
+
+def test_planted_images_of_an_attack_are_carrier_plus_trigger():
+    train = split(32)
+    bad = backdoor(train, 32)
+    by_hand = to_unit(bad.carrier)
+    by_hand[..., -4:, -4:] = 1
+    assert torch.equal(to_unit(planted(bad, CPU)), by_hand)
+    assert "badnets" in ATTACKS
