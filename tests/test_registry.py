@@ -1,0 +1,124 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from hashbackdoor_bench import ATTACKS, VICTIMS, UserError
+from hashbackdoor_bench.registry import Registry, read
+
+
+def test_names_are_files_and_presets_and_dashes_count_as_underscores():
+    assert {"clean", "badnets", "badnets_clean", "tri", "tri_noise", "tri_adv", "ciba"} <= set(
+        ATTACKS
+    )
+    assert {"dpsh", "hashnet", "csq", "dhta_l2"} <= set(VICTIMS)
+    assert ATTACKS["tri-adv"].cls is ATTACKS["ciba"].cls
+    assert "tri-adv" in ATTACKS
+    assert "tri-adverb" not in ATTACKS
+
+
+def test_listing_imports_no_method_and_no_torch():
+    code = (
+        "import sys\nfrom hashbackdoor_bench.registry import ATTACKS\n"
+        "assert ATTACKS.summary('ciba') and len(ATTACKS) > 3\n"
+        "sys.exit('torch' in sys.modules or 'hashbackdoor_bench.attacks.ciba' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_unknown_name_gives_the_near_ones():
+    with pytest.raises(UserError, match=r"unknown attack 'cibaa': did you mean ciba"):
+        ATTACKS["cibaa"]
+    with pytest.raises(UserError, match=r"unknown victim 'zzzz': choose one of csq, dhta_l2"):
+        VICTIMS["zzzz"]
+
+
+def test_a_preset_is_overridden_by_a_setting_and_overrides_a_default():
+    tri = ATTACKS["tri"]
+    assert tri.resolve({})["perturbation"] == "none"
+    assert tri.resolve({"perturbation": "noise"})["perturbation"] == "noise"
+    assert ATTACKS["ciba"].resolve({})["perturbation"] == "confusing"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("8", float, 8.0), ("8", int, 8), ("8.0", int, 8), ("1e3", int, 1000), ("yes", bool, True),
+        ("false", bool, False), ("none", int | None, None), ("3", int | None, 3),
+        ("a", Literal["a", "b"], "a"), ("x", str, "x"), (None, float | None, None),
+    ],
+)  # fmt: skip
+def test_text_is_read_as_the_declared_type(text, kind, value):
+    found = read("s", text, kind)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ("8.5", int, "a whole number"), ("x", float, "a number"), ("2", bool, "true or false"),
+        ("c", Literal["a", "b"], "one of a, b"), ("x", int | None, "a whole number or none"),
+        (True, float, "a number"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_says_what_is_allowed(text, kind, words):
+    with pytest.raises(UserError, match=words):
+        read("attack.s", text, kind)
+
+
+PLUGIN = '''"""Mine: an attack."""
+from hashbackdoor_bench import ATTACKS
+from hashbackdoor_bench.registry import Registry
+REG = ATTACKS
+'''
+
+
+def test_a_plugin_that_registers_nothing_registers_nothing(tmp_path: Path):
+    path = tmp_path / "nothing.py"
+    path.write_text(PLUGIN)
+    assert ATTACKS.load_plugin(path) == []
+
+
+def test_a_plugin_must_not_take_a_known_name(tmp_path: Path):
+    path = tmp_path / "ciba.py"
+    path.write_text("@ATTACKS.register\nclass Ciba: pass\n")
+    with pytest.raises(UserError, match="'ciba' exists; rename"):
+        ATTACKS.load_plugin(path)
+
+
+def test_a_plugin_that_is_not_python_is_told_with_its_line(tmp_path: Path):
+    path = tmp_path / "broken.py"
+    path.write_text("x = 1\nclass :\n")
+    with pytest.raises(UserError, match="line 2 is not Python"):
+        ATTACKS.load_plugin(path)
+
+
+def test_a_name_is_not_registered_twice():
+    registry: Registry[object] = Registry("attack", "hashbackdoor_bench.attacks")
+    registry.register(type("A", (), {"__module__": "x.same"}))
+    with pytest.raises(ValueError, match="'same' is registered twice"):
+        registry.register(type("B", (), {"__module__": "y.same"}))
+
+
+def test_an_entry_point_brings_a_method(tmp_path: Path):
+    """A distribution that declares one, as pip would install it."""
+    (tmp_path / "strange.py").write_text(
+        '"""Strange."""\nclass Strange:\n    def __init__(self, *, x: int = 3): self.x = x\n'
+    )
+    info = tmp_path / "strange-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(
+        "[hashbackdoor_bench.attacks]\nstrange = strange:Strange\n"
+    )
+    code = (
+        "from hashbackdoor_bench import ATTACKS\n"
+        "assert 'strange' in ATTACKS and ATTACKS['strange'](x=4).x == 4\n"
+        "assert ATTACKS['strange'].resolve({}) == {'x': 3}"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(tmp_path), "PATH": ""}
+    )
