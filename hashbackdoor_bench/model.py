@@ -23,7 +23,9 @@ class Cnn32(nn.Sequential):
     """A small VGG-like network for 32-pixel images: (N,3,32,32) -> (N,128), 0.3 M parameters.
 
     Three stages of two 3×3 convolutions with batch norm and ReLU, 32, 64 and 128 wide, a 2×2
-    max-pool between them and a global average at the end; 38.6 M multiply-adds an image.
+    max-pool between them and a global maximum at the end; 38.6 M multiply-adds an image. With a
+    global average instead, HashNet loses 7 points of MAP on fashion-mini, and a trigger of 16
+    pixels, one cell of 64 in the average, hardly reaches the code.
     """
 
     def __init__(self) -> None:
@@ -39,7 +41,7 @@ class Cnn32(nn.Sequential):
                     nn.ReLU(inplace=True),
                 ]
                 width = wider
-        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        super().__init__(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten())
 
 
 class HashModel(nn.Module):

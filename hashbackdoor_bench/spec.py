@@ -66,8 +66,8 @@ class Recipe:
 
 RECIPES: dict[str, tuple[str, Recipe]] = {
     "scratch32": (
-        "32-pixel images, no pretrained weights: Adam one-cycle, 15 epochs of batch 32",
-        Recipe(15, 32, "adam", 5e-3, 5e-3, 0.0, 0.0, "onecycle", "crop"),
+        "32-pixel images, no pretrained weights: Adam one-cycle, 12 epochs of batch 32",
+        Recipe(12, 32, "adam", 5e-3, 5e-3, 0.0, 0.0, "onecycle", "flip"),
     ),
     "finetune224": (
         "the field's: pretrained, RMSprop 1e-5, 150 epochs",
