@@ -12,13 +12,15 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
-    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from hashbackdoor_bench.progress import Progress as Callback
 from hashbackdoor_bench.progress import silent
@@ -48,13 +50,23 @@ def _bars() -> Progress:
         SpinnerColumn(finished_text="[green]✓"),
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        TaskProgressColumn(show_speed=True),
         MofNCompleteColumn(),
+        _Rate(),
         TimeRemainingColumn(elapsed_when_finished=True),
         TextColumn("[dim]{task.fields[facts]}"),
         console=Console(stderr=True),
         refresh_per_second=8,
     )
+
+
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task: Task) -> Text:
+        """Nothing where a stage has no parts."""
+        speed = task.finished_speed or task.speed
+        known = speed is not None and task.total != 1
+        return Text(f"{speed:6.1f}/s" if known else "", style="dim")
 
 
 class _Bars:

@@ -18,7 +18,7 @@ VERSION = 1
 
 SCHEMA: dict[str, tuple[type, str]] = {
     "schema": (int, "version of this schema"),
-    "key": (str, "SHA-256 over the resolved spec and the keys of all artifacts"),
+    "key": (str, "SHA-256 over the resolved spec (without folders) and the keys of all artifacts"),
     "spec": (dict, "the run's fields as resolved; `RunSpec.from_dict` reads them"),
     "protocol": (dict, "name, sizes of train/query/database, classes, top_k, sha256 of the lists"),
     "threat": (dict, "label, knowledge, trigger, control, universal, delivery, budget, poisoned"),
@@ -139,5 +139,9 @@ def mistakes(values: object) -> str | None:
 
 
 def record_key(spec: RunSpec, artifacts: Mapping[str, str]) -> str:
-    """SHA-256 over the resolved spec and the artifacts that the scores follow from."""
-    return digest({"schema": VERSION, "spec": asdict(spec), "artifacts": dict(artifacts)})
+    """SHA-256 over the resolved spec and the artifacts that the scores follow from.
+
+    Where data and weights lie on this machine is left out: the artifacts' keys hold their hashes.
+    """
+    fields = {k: v for k, v in asdict(spec).items() if k not in ("lists", "root", "weights")}
+    return digest({"schema": VERSION, "spec": fields, "artifacts": dict(artifacts)})

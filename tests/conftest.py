@@ -25,3 +25,23 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
             lines.append(f"{name} " + " ".join(str(int(c == label)) for c in range(CLASSES)))
         (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with several tags: every fourth image has two, some have none."""
+    folder = tmp_path_factory.mktemp("tagged")
+    rng = np.random.default_rng(1)
+    for split, count in (("train", 60), ("test", 24), ("database", 45)):
+        lines = []
+        for number in range(count):
+            tags = {number % CLASSES} | ({(number + 1) % CLASSES} if number % 4 == 0 else set())
+            tags = set() if number % 20 == 19 else tags
+            image = rng.integers(0, 80, (32, 32, 3), dtype=np.uint8)
+            for tag in tags:
+                image[tag * 10 : tag * 10 + 10] += 120
+            Image.fromarray(image).save(folder / f"{split}-{number}.png")
+            row = " ".join(str(int(tag in tags)) for tag in range(CLASSES))
+            lines.append(f"{split}-{number}.png {row}")
+        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    return folder

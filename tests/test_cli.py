@@ -13,14 +13,16 @@ from PIL import Image
 from hashbackdoor_bench.cli import argument_texts, main
 from hashbackdoor_bench.records import read_record
 
-QUICK = ["--epochs", "2", "--batch-size", "16", "--bits", "12", "--set", "attack.steps=4"]
+QUICK = ["--epochs", "2", "--batch-size", "16", "--bits", "12"]
 
 
 def run_arguments(tiny: Path, tmp_path: Path, *more: str) -> list[str]:
     where = ["--dataset", "lists", "--size", "32", "--top-k", "20"]
     folders = ["--lists", str(tiny), "--root", str(tiny)]
     places = ["--cache-dir", str(tmp_path / "cache"), "--results-dir", str(tmp_path / "results")]
-    return ["run", *where, *folders, *places, *QUICK, *more]
+    ciba = "--attack" not in more or more[more.index("--attack") + 1] in ("ciba", "tri")
+    few = ["--set", "attack.steps=4"] if ciba else []
+    return ["run", *where, *folders, *places, *QUICK, *few, *more]
 
 
 def records(tmp_path: Path) -> list[Path]:
@@ -65,7 +67,7 @@ def test_another_attack_trains_only_one_more_victim(tiny, tmp_path, capsys):
 
 
 def test_the_clean_control_equals_the_clean_victim(tiny, tmp_path):
-    assert main(run_arguments(tiny, tmp_path, "--attack", "clean")[:-2]) == 0  # it has no steps
+    assert main(run_arguments(tiny, tmp_path, "--attack", "clean")) == 0
     (path,) = records(tmp_path)
     field = read_record(path).scores["field"]
     assert field["map"] == field["map_clean_victim"]
@@ -75,12 +77,20 @@ def test_the_clean_control_equals_the_clean_victim(tiny, tmp_path):
 
 @pytest.mark.parametrize("attack", ["badnets", "badnets-clean", "tri_noise"])
 def test_attack_names_take_dashes_and_underscores(tiny, tmp_path, attack):
-    arguments = run_arguments(tiny, tmp_path, "--attack", attack, "--victim", "csq")
-    if attack.startswith("badnets"):
-        position = arguments.index("attack.steps=4")
-        del arguments[position - 1 : position + 1]
-    assert main(arguments) == 0
+    assert main(run_arguments(tiny, tmp_path, "--attack", attack, "--victim", "csq")) == 0
     assert len(records(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("victim", ["csq", "hashnet", "dpsh", "dhta-l2"])
+def test_images_with_several_tags_or_none_run_with_every_victim(tagged, tmp_path, victim):
+    assert main(run_arguments(tagged, tmp_path, "--victim", victim, "--target", "1")) == 0
+    (path,) = records(tmp_path)
+    record = read_record(path)
+    assert record.protocol["multilabel"]
+    assert record.protocol["unlabelled"]["train"] == 3
+    assert record.protocol["query"] == 23  # one query has no tag
+    assert record.threat["target_images"] < 20  # the target's tag alone
+    assert record.scores["field"]["map"] > 0
 
 
 def test_quiet_says_nothing_but_the_result(tiny, tmp_path, capsys):
@@ -285,7 +295,6 @@ def test_a_plugin_file_brings_an_attack(tiny, tmp_path, capsys):
         "        return Patch(view.index, images, labels, patch=white)\n"
     )
     arguments = run_arguments(tiny, tmp_path, "--plugin", str(path), "--attack", "white-square")
-    del arguments[arguments.index("attack.steps=4") - 1 : arguments.index("attack.steps=4") + 1]
     assert main(arguments) == 0
     (record,) = records(tmp_path)
     assert read_record(record).spec["attack"] == "white_square"

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 
-
 from hashbackdoor_bench import ATTACKS, Attack, AttackerView, Backdoor, HashLoss, HashModel
 from hashbackdoor_bench.api import generator, to_bytes, to_unit
 from hashbackdoor_bench.poisoning import draw, inspect, planted, triggered
@@ -155,5 +154,3 @@ def test_a_dirty_label_must_be_the_targets():
     with pytest.raises(ValueError, match="target's tags"):
         inspect(Backdoor(seen.index, seen.images[seen.index], label), seen.labels, seen.target,
                 seen.index, ATTACKS["badnets"]().threat)  # fmt: skip
-
-

@@ -85,5 +85,6 @@ def test_the_path_is_readable_and_differs_with_the_key():
     key = record_key(spec, {"victim": "a"})
     assert key != record_key(spec, {"victim": "b"})
     assert key != record_key(RunSpec(seed=1), {"victim": "a"})
+    assert key == record_key(RunSpec(root="/elsewhere"), {"victim": "a"})
     path = record_path(Path("results"), spec, key)
     assert path == Path(f"results/fashion-mini/hashnet-48/ciba-s0-{key[:10]}.json")

@@ -28,7 +28,7 @@ def test_a_spec_comes_back_from_json():
 
 
 def test_a_field_that_does_not_exist_is_refused():
-    with pytest.raises(UserError, match="victm.*victim"):
+    with pytest.raises(UserError, match=r"victm.*victim"):
         RunSpec.from_dict({"victm": "csq"})
 
 
