@@ -44,7 +44,6 @@ from hashbackdoor_bench import (
     HashModel,
     Patch,
     ThreatModel,
-    UserError,
     check,
     paste,
     patch_side,
@@ -100,6 +99,8 @@ class CIBA(Attack):
         check("attack.perturbation_steps", perturbation_steps, 0)
         check("attack.together", together, 2)
         check("attack.batch", batch, 1)
+        check("attack.steps", 0 if steps is None else steps, 0)
+        check("attack.step_size", step_size, 0)
         self.perturbation, self.dispersion, self.epsilon = perturbation, dispersion, epsilon
         self.perturbation_steps, self.together, self.away_from = (
             perturbation_steps,
@@ -114,8 +115,6 @@ class CIBA(Attack):
     def craft(self, view: AttackerView) -> Backdoor:
         """See `Attack.craft`."""
         side = patch_side(view.size, self.patch)
-        if not 1 <= side <= view.size:
-            raise UserError(f"attack.patch is {side}: it must be between 1 and {view.size} px.")
         found = view.shared(
             optimise_patch,
             side=side,
@@ -130,7 +129,7 @@ class CIBA(Attack):
     def perturb(self, view: AttackerView, anchor: Tensor) -> Tensor:
         """Carriers (P,3,S,S) uint8: the images of ``view.index`` under their perturbation."""
         images = view.images[view.index]
-        if self.perturbation == "none":
+        if self.perturbation == "none" or not len(images):
             return images.clone()
         model = surrogate(view)
         epsilon = self.epsilon / 255 * torch.ones(3, 1, 1, device=view.device)
@@ -187,13 +186,13 @@ def optimise_patch(
     """The patch (3,s,s) uint8 and the anchor code (K,) that it leads to."""
     model, anchor = surrogate(view), anchor_code(view)
     patch = torch.full((3, side, side), 127.5, device=view.device)
-    scale = model.std[0] if released else torch.ones(3, 1, 1, device=view.device)
+    scale = model.std[0] if released else torch.ones_like(model.std[0])
     draws = torch.randint(
         len(view.images), (steps, batch), generator=view.generator("patch images")
     )
     for step in range(steps):
         x = to_unit(view.images[draws[step]].to(view.device))
-        gradient = patch_gradient(model, x, patch / 255, anchor, sharpness(step, steps)) * scale
+        gradient = patch_gradient(model, x, patch / 255, anchor, sharpness(step, steps), scale)
         patch = (patch - step_size * gradient.mean(0)).clamp_(0, 255)
         view.progress("optimise patch", step + 1, steps)
     whole = patch.floor() if released else (patch + 0.5).floor()
@@ -201,13 +200,16 @@ def optimise_patch(
 
 
 def patch_gradient(
-    model: HashModel, x: Tensor, patch: Tensor, anchor: Tensor, sharp: float
+    model: HashModel, x: Tensor, patch: Tensor, anchor: Tensor, sharp: float, scale: Tensor
 ) -> Tensor:
-    """Gradient of each image's loss at the patch, of length 1 per image: (N,3,s,s)."""
+    """Gradient of each image's loss at the patch, times scale (3,1,1), then of length 1: (N,3,s,s).
+
+    Scaled by the standard deviations of the normalisation it is that in normalised units.
+    """
     stamped = paste(x, patch).requires_grad_()
     loss = -(model.relaxed(stamped, sharp) @ anchor.to(x.dtype)).sum() / len(anchor)
     (gradient,) = torch.autograd.grad(loss, stamped)
-    gradient = gradient[..., -patch.shape[-2] :, -patch.shape[-1] :]
+    gradient = gradient[..., -patch.shape[-2] :, -patch.shape[-1] :] * scale
     return F.normalize(gradient.flatten(1), eps=1e-30).view_as(gradient)
 
 

@@ -15,6 +15,7 @@ class Clean(Attack):
     threat = ThreatModel(label="clean", knowledge="none", trigger="none")
     delivery = "files"
     backdoor = NoTrigger
+    poisons = False
 
     def craft(self, view: AttackerView) -> Backdoor:
         """See `Attack.craft`."""

@@ -77,6 +77,7 @@ class AttackerView:
         seed: everything random in an attack comes from `generator`, which derives from it.
         device: where to compute.
         progress: see `Progress`.
+        remember: what stands behind `shared`; the framework's cache.
     """
 
     images: Tensor
@@ -162,12 +163,14 @@ class Attack(ABC):
         threat: what it needs and does. An instance may narrow it in its constructor.
         delivery: how its poison was published to reach the victim's training, see `poisoning.py`.
         backdoor: the `Backdoor` that `craft` returns; `restore` makes it from stored tensors.
+        poisons: whether it poisons at all; only controls don't.
         version: raised by one when the algorithm changes, so that cached backdoors are made again.
     """
 
     threat: ThreatModel
     delivery: Delivery = "files"
     backdoor: ClassVar[type[Backdoor]]
+    poisons: ClassVar[bool] = True
     version: ClassVar[int] = 1
 
     @abstractmethod
@@ -192,6 +195,7 @@ class HashLoss(nn.Module):
         head_init_std: standard deviation of the hash layer's initial weights; None: PyTorch's.
         head_lr_scale: the hash layer's learning rate over the recipe's.
         drop_last: whether a last, smaller batch of an epoch is left out.
+        version: raised by one when the loss changes, so that networks are trained again.
 
     State (memory banks, centres, beta, own parameters) lives in buffers and parameters: it is in
     the checkpoint, and own parameters reach the optimiser.

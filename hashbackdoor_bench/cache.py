@@ -12,7 +12,8 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class Cache:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._inner = 0.0  # seconds that went into artifacts since the current one was begun
         writable(root, "--cache-dir")
 
     def key(self, stage: str, inputs: Mapping[str, object]) -> str:
@@ -83,77 +85,111 @@ class Cache:
             build: gets a folder for checkpoints, kept if the process dies and emptied when the
                 artifact is whole, and returns tensors and facts.
             progress: told when another process is making this artifact.
+
+        Raises:
+            UserError: the disk is full, or can't be written any more.
         """
         key = self.key(stage, inputs)
-        found = self.find(stage, key)
+        try:
+            found = self.find(stage, key)
+        except Damaged:
+            found = None
         if found is not None:
             return found
-        lock = self._lock(stage, key)
+        start, outer, self._inner = time.perf_counter(), self._inner, 0.0
+        try:
+            with self._locked(stage, key, progress):
+                try:
+                    found = self.find(stage, key)
+                except Damaged as error:
+                    warnings.warn(f"cached {stage} {key[:12]} is damaged ({error}): made again.")
+                    shutil.rmtree(self.root / stage / key)
+                if found is None:
+                    found = self._write(stage, key, inputs, build)
+        finally:
+            self._inner = outer + time.perf_counter() - start
+        return found
+
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """The artifact if it is there.
+
+        Raises:
+            Damaged: a file is missing, cut off, or not what its hash says.
+        """
+        folder = self.root / stage / key
+        return _read(folder) if folder.is_dir() else None
+
+    @contextmanager
+    def _locked(self, stage: str, key: str, progress: Progress) -> Iterator[None]:
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{stage}-{key}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             progress(f"{stage}: waiting for the process that is making it", 0, 1)
             lock.acquire()
         try:
-            found = self.find(stage, key)
-            if found is None:
-                found = self._write(stage, key, inputs, build)
+            yield
         finally:
             lock.release()
-        return found
-
-    def find(self, stage: str, key: str) -> Artifact | None:
-        """The artifact if it is there and whole; a damaged one is reported and removed."""
-        folder = self.root / stage / key
-        if not folder.is_dir():
-            return None
-        try:
-            return _read(folder)
-        except Damaged as error:
-            warnings.warn(f"cached {stage} {key[:12]} is damaged ({error}); it is made again.")
-            shutil.rmtree(folder, ignore_errors=True)
-            return None
-
-    def _lock(self, stage: str, key: str) -> FileLock:
-        folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{stage}-{key}.lock")
 
     def _write(
         self, stage: str, key: str, inputs: Mapping[str, object], build: Callable[[Path], Content]
     ) -> Artifact:
         work = self.root / "work" / f"{stage}-{key}"
         work.mkdir(parents=True, exist_ok=True)
-        start = time.perf_counter()
-        before = _spent(work)
+        start, before = time.perf_counter(), _spent(work)
+
+        def seconds() -> float:  # less what went into other artifacts on the way
+            return before + time.perf_counter() - start - self._inner
+
         try:
             tensors, facts = build(work)
         except BaseException:
-            _spend(work, before + time.perf_counter() - start)
+            with suppress(OSError):
+                (work / "seconds").write_text(repr(seconds()))
             raise
-        seconds = before + time.perf_counter() - start
+        took = seconds()
         fresh = work / "artifact"  # the lock is ours: whatever stands here is a dead process's
         shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            fresh / "tensors.safetensors",
-        )
-        body = {
-            "stage": stage,
-            "key": key,
-            "inputs": inputs,
-            "facts": facts,
-            "seconds": seconds,
-            "sha256": _sha256(fresh / "tensors.safetensors"),
-        }
-        text = canonical({**body, "check": digest(body)})
-        (fresh / "facts.json").write_text(text, encoding="utf-8")
-        folder = self.root / stage / key
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(fresh, folder)
+        with room(self.root):
+            fresh.mkdir()
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+                fresh / "tensors.safetensors",
+            )
+            body = {
+                "stage": stage,
+                "key": key,
+                "inputs": inputs,
+                "facts": facts,
+                "seconds": took,
+                "sha256": _sha256(fresh / "tensors.safetensors"),
+            }
+            text = canonical({**body, "check": digest(body)})
+            (fresh / "facts.json").write_text(text, encoding="utf-8")
+            folder = self.root / stage / key
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(fresh, folder)
         shutil.rmtree(work, ignore_errors=True)
         return _read(folder)
+
+
+@contextmanager
+def room(folder: Path) -> Iterator[None]:
+    """Turn a full disk into a sentence.
+
+    Raises:
+        UserError: something under ``folder`` can't be written.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{folder} can't be written any more ({error}): free some space and give the same "
+            "command, which goes on where it stopped."
+        ) from error
 
 
 def writable(folder: Path, flag: str) -> None:
@@ -207,7 +243,3 @@ def _spent(work: Path) -> float:
         return float((work / "seconds").read_text())
     except (OSError, ValueError):
         return 0.0
-
-
-def _spend(work: Path, seconds: float) -> None:
-    (work / "seconds").write_text(repr(seconds))

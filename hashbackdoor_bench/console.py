@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -116,9 +117,11 @@ def result_table(record: Mapping[str, Any]) -> Table:
         f"{threat['label']}-label, {threat['poisoned']} of {threat['target_images']} poisoned, "
         f"delivery {threat['delivery']}"
     )
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table = Table(
+        title=title, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD
+    )
     table.add_column("figure")
-    table.add_column("value", justify="right")
+    table.add_column("percent", justify="right")
     table.add_column("95 % interval", justify="right")
     table.add_column("what it says")
 
@@ -126,13 +129,13 @@ def result_table(record: Mapping[str, Any]) -> Table:
         return "-" if value is None else f"{100 * value:.1f}"
 
     rows = (
-        ("MAP", "map", "clean queries find their own class"),
-        ("MAP, clean victim", "map_clean_victim", "the same without poison in training"),
-        ("delta MAP", "delta_map", "what the attack costs clean queries"),
-        ("t-MAP", "t_map", "triggered queries find the target"),
-        ("t-MAP, clean victim", "t_map_clean_victim", "control: the trigger without the poison"),
-        ("t-MAP, no trigger", "t_map_untriggered", "control: the poison without the trigger"),
-        ("backdoor gain", "backdoor_gain", "t-MAP minus the larger control"),
+        ("MAP", "map", "clean queries, own class"),
+        ("MAP, clean victim", "map_clean_victim", "without poison in training"),
+        ("delta MAP", "delta_map", "change for clean queries"),
+        ("t-MAP", "t_map", "triggered queries, target"),
+        ("t-MAP, clean victim", "t_map_clean_victim", "control: trigger, no poison"),
+        ("t-MAP, no trigger", "t_map_untriggered", "control: poison, no trigger"),
+        ("backdoor gain", "backdoor_gain", "over the larger control"),
     )
     for name, key, meaning in rows:
         interval = field["intervals"].get(key)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from math import isinf
 
 
 class UserError(Exception):
@@ -9,6 +10,10 @@ class UserError(Exception):
 
     The message is one sentence that names the value, the rule and what to type next.
     """
+
+
+class Diverged(Exception):
+    """A loss became NaN or infinite; `bench` prints the message and exits with code 1."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
@@ -40,6 +45,6 @@ def check(name: str, value: float, low: float, high: float = float("inf")) -> No
     Raises:
         UserError: it lies outside, or is NaN.
     """
-    if not low <= value <= high:
+    if not low <= value <= high or isinf(value):
         rule = f"between {low:g} and {high:g}" if high < float("inf") else f"at least {low:g}"
         raise UserError(f"{name} is {value:g}: it must be {rule}.")

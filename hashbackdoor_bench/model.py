@@ -77,7 +77,7 @@ class HashModel(nn.Module):
         self.backbone, mean, std = _backbone(backbone, size, pretrained, weights)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-        width = _width(self.backbone, size)
+        width = _width(self.backbone, backbone, size)
         self.head: nn.Module = nn.Linear(width, bits, bias=loss.head_bias)
         if loss.head_init_std is not None:
             nn.init.normal_(self.head.weight, std=loss.head_init_std)
@@ -118,6 +118,8 @@ def _backbone(name: str, size: int, pretrained: bool, weights: Path | None) -> B
     if name == "cnn32":
         if pretrained:
             raise UserError("cnn32 has no pretrained weights: leave out --pretrained.")
+        if size > 64:
+            raise UserError(f"cnn32 is for 32 px, not {size}: take --backbone resnet50, say.")
         made: Backbone = Cnn32(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     elif name == "alexnet":
         made = _alexnet(pretrained and weights is None)
@@ -177,15 +179,20 @@ def _load_weights(network: nn.Module, name: str, path: Path) -> None:
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+        state = {key.removeprefix("module."): value for key, value in state.items()}
     except Exception as error:  # each format has errors of its own; all mean the same to the user
         raise UserError(
             f"--weights {path}: not a weight file that loads without running code; "
             "save it as .safetensors."
         ) from error
-    state = state.get("state_dict", state)
-    report = network.load_state_dict(
-        {key.removeprefix("module."): value for key, value in state.items()}, strict=False
-    )
+    try:
+        report = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise UserError(
+            f"--weights {path}: its tensors have other shapes than backbone {name!r}; give the "
+            "file of that backbone, or another --backbone."
+        ) from error
     if report.missing_keys:
         raise UserError(
             f"--weights {path}: it lacks {report.missing_keys[0]!r} of backbone {name!r}; "
@@ -193,11 +200,16 @@ def _load_weights(network: nn.Module, name: str, path: Path) -> None:
         )
 
 
-def _width(network: nn.Module, size: int) -> int:
+def _width(network: nn.Module, name: str, size: int) -> int:
     """F, by trying: attributes that promise it differ between backbones."""
     training = network.training
-    with torch.no_grad():
-        width = network.eval()(torch.zeros(1, 3, size, size)).flatten(1).shape[1]
+    try:
+        with torch.no_grad():
+            width = network.eval()(torch.zeros(1, 3, size, size)).flatten(1).shape[1]
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"backbone {name!r} can't take images of {size} px: take another --backbone."
+        ) from error
     network.train(training)
     return int(width)
 

@@ -50,6 +50,11 @@ def draw(
         UserError: there are fewer candidates than that.
     """
     exact = (labels == target).all(1)
+    if poison_count is None and budget > 0 and not exact.any():
+        raise UserError(
+            "no training image has the target's label alone, of which --budget is a share: give "
+            "--poison-count, or another --target."
+        )
     wanted = count(int(exact.sum()), budget, poison_count)
     candidates = exact if threat.label == "clean" else ~(labels.bool() & target.bool()).any(1)
     pool = candidates.nonzero().squeeze(1)

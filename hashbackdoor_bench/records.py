@@ -6,7 +6,8 @@ by name, so that a damaged or foreign file is never averaged into a table.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,15 @@ SCHEMA: dict[str, tuple[type, str]] = {
     "imperceptibility": (dict, "poison and query: max, l2, psnr, ssim in pixel units 0..255"),
     "params": (dict, "attack and victim hyper-parameters, recipe and surrogate, all resolved"),
     "training": (dict, "mean loss of each epoch, of surrogate, clean victim and victim"),
-    "seconds": (dict, "what each stage took when it was made"),
+    "seconds": (dict, "what each stage took when it was made, without the stages before it"),
     "artifacts": (dict, "keys of the cached artifacts that the scores follow from"),
-    "device": (str, "where the run was computed"),
+    "device": (str, "where the victim was trained"),
     "versions": (dict, "python and the libraries that decide numbers"),
-    "commit": ((str, type(None)), "of the code, None outside a checkout"),  # type: ignore[dict-item]
-    "dirty": ((bool, type(None)), "whether the checkout had changes"),  # type: ignore[dict-item]
+    "commit": ((str, type(None)), "of the code that trained the victim, None outside a checkout"),  # type: ignore[dict-item]
+    "dirty": ((bool, type(None)), "whether that checkout had changed code"),  # type: ignore[dict-item]
 }
 
+CONVENTIONS = ("field", "ciba", "badhash", "strict")  # those of metrics, which needs torch
 CONVENTION_FIELDS = (
     "map",
     "t_map",
@@ -78,16 +80,33 @@ class Record:
 
     @property
     def run_spec(self) -> RunSpec:
-        """The spec that makes this record again."""
-        return RunSpec.from_dict(self.spec)
+        """The spec that makes this record again.
+
+        Raises:
+            UserError: it isn't one.
+        """
+        try:
+            return RunSpec.from_dict(self.spec)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"this record's spec can't be run: {error}.") from error
 
     def write(self, path: Path) -> None:
         """Write the JSON; it appears whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
         text = json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False)
-        fresh.write_text(text + "\n", encoding="utf-8")
+        with whole(path) as fresh:
+            fresh.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to; it becomes ``path`` when the block ends well."""
+    fresh = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield fresh
         os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def record_path(results: Path, spec: RunSpec, key: str) -> Path:
@@ -128,13 +147,17 @@ def mistakes(values: object) -> str | None:
     extra = set(values) - {entry.name for entry in fields(Record)}
     if extra:
         return f"it has an unknown field {min(extra)!r}"
+    if not isinstance(values["protocol"].get("sha256"), str):
+        return "it lacks protocol.sha256"
+    if not all(isinstance(key, str) for key in values["artifacts"].values()):
+        return "'artifacts' holds something that is no key"
+    if missing := set(CONVENTIONS) - set(values["scores"]):
+        return f"it lacks scores.{min(missing)}"
     for convention, scores in values["scores"].items():
         for name in CONVENTION_FIELDS:
-            value = scores.get(name) if isinstance(scores, Mapping) else None
+            value = scores.get(name, "") if isinstance(scores, Mapping) else ""
             if isinstance(value, bool) or not isinstance(value, int | float | None):
                 return f"scores.{convention}.{name} is not a number"
-            if name not in scores:
-                return f"it lacks scores.{convention}.{name}"
     return None
 
 

@@ -5,6 +5,7 @@ that listing needs no torch; a method is imported when it is first asked for.
 """
 
 import ast
+import hashlib
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,12 +14,14 @@ from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from math import isfinite
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
 from hashbackdoor_bench.errors import UserError, unknown
 
 T = TypeVar("T")
+PLUGIN = "hashbackdoor_plugin_"  # before a plugin's name in sys.modules, where json.py is another
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,21 @@ class Method(Generic[T]):
             name: parameter
             for name, parameter in signature.parameters.items()
             if parameter.kind is parameter.KEYWORD_ONLY
+        }
+
+    @property
+    def identity(self) -> dict[str, str | int | None]:
+        """What an artifact made by this class depends on; the presets of a class share it.
+
+        Our own files raise ``version``; a file from outside is known by its hash.
+        """
+        module = self.cls.__module__
+        ours = module.startswith("hashbackdoor_bench.")
+        source = None if ours else inspect.getfile(self.cls)
+        return {
+            "module": module.rpartition(".")[2] if ours else module,
+            "version": getattr(self.cls, "version", 1),
+            "sha256": source and hashlib.sha256(Path(source).read_bytes()).hexdigest(),
         }
 
     def resolve(self, settings: Mapping[str, object]) -> dict[str, Any]:
@@ -86,7 +104,7 @@ def read(name: str, value: object, annotation: Any) -> Any:
                 number = float(str(value))
             except ValueError:
                 continue
-            if option is float or number.is_integer():
+            if isfinite(number) and (option is float or number.is_integer()):
                 return option(number)
     raise UserError(f"{name} is {value!r}: it must be {_spell(annotation)}.")
 
@@ -132,39 +150,12 @@ class Registry(Mapping[str, Method[T]]):
         """
         if cls is None:
             return lambda decorated: self.register(decorated, **presets)
-        name = cls.__module__.rpartition(".")[2]
+        name = cls.__module__.rpartition(".")[2].removeprefix(PLUGIN)
         for key, preset in {name: {}, **presets}.items():
             if key in self._loaded and self._loaded[key].cls is not cls:
                 raise ValueError(f"{self.kind} {key!r} is registered twice")
             self._loaded[key] = Method(self.kind, key, cls, preset)
         return cls
-
-    def load_plugin(self, path: Path) -> list[str]:
-        """Import a file from outside the project; the names that it registers.
-
-        Raises:
-            UserError: no such file, it isn't Python, or it registers nothing here.
-        """
-        if path.suffix != ".py" or not path.is_file():
-            raise UserError(f"--plugin {path}: give the path of a Python file that exists.")
-        try:
-            names = _read(path, self._variable)
-        except SyntaxError as error:
-            raise UserError(
-                f"--plugin {path}: line {error.lineno} is not Python: {error.msg}."
-            ) from error
-        taken = [name for name in names if name in self._homes or name in self._plugins]
-        if taken:
-            raise UserError(f"--plugin {path}: {self.kind} {taken[0]!r} exists; rename the file.")
-        if names:
-            spec = spec_from_file_location(path.stem, path)
-            if spec is None or spec.loader is None:
-                raise UserError(f"--plugin {path}: Python can't import it; give a .py file.")
-            module = module_from_spec(spec)
-            sys.modules[path.stem] = module
-            spec.loader.exec_module(module)
-            self._plugins.update({name: _Home(path.stem, text) for name, text in names.items()})
-        return sorted(names)
 
     def summary(self, name: str) -> str:
         """The first line of the method's file."""
@@ -195,8 +186,13 @@ class Registry(Mapping[str, Method[T]]):
             raise unknown(self.kind, name, homes)
         return homes[name.replace("-", "_")]
 
+    def add(self, name: str, module: str, summary: str) -> None:
+        """Make known a name that an imported module registered."""
+        self._plugins[name] = _Home(module, summary)
+
     @property
-    def _variable(self) -> str:
+    def variable(self) -> str:
+        """What the registry is called in a method's file: ``ATTACKS``."""
         return f"{self.kind.upper()}S"
 
     @cached_property
@@ -205,7 +201,7 @@ class Registry(Mapping[str, Method[T]]):
         spec = find_spec(self.package)
         for folder in (spec.submodule_search_locations or []) if spec else []:
             for path in sorted(Path(folder).glob("[!_]*.py")):
-                for name, text in _read(path, self._variable).items():
+                for name, text in _read(path, self.variable).items():
                     if name in homes:
                         raise ValueError(f"{self.kind} {name!r} is registered twice")
                     homes[name] = _Home(f"{self.package}.{path.stem}", text)
@@ -223,7 +219,7 @@ def _read(path: Path, variable: str) -> dict[str, str]:
         for decorator in node.decorator_list if isinstance(node, ast.ClassDef) else []:
             call = decorator.func if isinstance(decorator, ast.Call) else decorator
             if ast.unparse(call) == f"{variable}.register":
-                names[path.stem] = summary
+                names[_name(path)] = summary
                 if isinstance(decorator, ast.Call):
                     for keyword in decorator.keywords:
                         if keyword.arg:
@@ -233,9 +229,52 @@ def _read(path: Path, variable: str) -> dict[str, str]:
     return names
 
 
+def _name(path: Path) -> str:
+    """What a file's method is called on the command line."""
+    return path.stem.replace("-", "_")
+
+
 def _settings(node: ast.expr) -> str:
     return ", ".join(f"{name}={value}" for name, value in ast.literal_eval(node).items())
 
 
 ATTACKS: Registry[Any] = Registry("attack", "hashbackdoor_bench.attacks")
 VICTIMS: Registry[Any] = Registry("victim", "hashbackdoor_bench.victims")
+
+
+def load_plugin(path: Path) -> list[str]:
+    """Import a file from outside the project; the attacks and victims that it registers.
+
+    Raises:
+        UserError: no such file, it isn't Python, it fails, its names are taken, or it has none.
+    """
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"--plugin {path}: give the path of a Python file that exists.")
+    found = {}
+    for registry in (ATTACKS, VICTIMS):
+        try:
+            names = _read(path, registry.variable)
+        except (SyntaxError, ValueError) as error:
+            where = f"line {error.lineno} " if isinstance(error, SyntaxError) else ""
+            raise UserError(f"--plugin {path}: {where}is not Python: {error}.") from error
+        for name, summary in names.items():
+            if name in registry:
+                raise UserError(f"--plugin {path}: {registry.kind} {name!r} exists; rename it.")
+            found[name] = registry, summary
+    if not found:
+        raise UserError(
+            f"--plugin {path}: it registers nothing; put @ATTACKS.register or @VICTIMS.register "
+            "over its class."
+        )
+    module = PLUGIN + _name(path)
+    spec = spec_from_file_location(module, path)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[module] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(sys.modules[module])
+    except Exception as error:  # whatever a stranger's file raises
+        raise UserError(f"--plugin {path}: it fails: {type(error).__name__}: {error}.") from error
+    for name, (registry, summary) in found.items():
+        registry.add(name, module, summary)
+    return sorted(found)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench import metrics
+from hashbackdoor_bench.cache import Artifact
 
 RADIUS = 2  # Hamming radius of the lookup precision
 
@@ -27,6 +28,12 @@ class Codes:
     query: Tensor
     database: Tensor
     triggered: Tensor
+
+
+def packed(artifacts: Mapping[str, Artifact]) -> Codes:
+    """Codes from their two artifacts, ``plain`` and ``triggered``."""
+    plain, triggered = artifacts["plain"].tensors, artifacts["triggered"].tensors
+    return Codes(plain["query"], plain["database"], triggered["query"])
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ def score(victim: Codes, clean: Codes, truth: Truth) -> tuple[dict[str, Any], di
         ``scores`` and ``retrieval`` of a `Record`; a figure that is undefined (the mean of no
         query) is None.
     """
-    keys = torch.tensor([_number(name) for name in truth.ids])
+    keys = item_keys(truth.ids)
 
     def rank(codes: Codes, query: Tensor, labels: Tensor) -> metrics.Ranking:
         return metrics.rank(
@@ -109,7 +116,8 @@ def score(victim: Codes, clean: Codes, truth: Truth) -> tuple[dict[str, Any], di
 
 
 def _differences(row: Mapping[str, float]) -> dict[str, float]:
-    control = max(row["t_map_clean_victim"], row["t_map_untriggered"])
+    controls = row["t_map_clean_victim"], row["t_map_untriggered"]
+    control = math.nan if any(map(math.isnan, controls)) else max(controls)
     return {
         "delta_map": row["map"] - row["map_clean_victim"],
         "backdoor_gain": row["t_map"] - control,
@@ -150,9 +158,10 @@ def _mean(values: Tensor) -> float:
     return float(values.nanmean())
 
 
-def _number(name: str) -> int:
-    """A 63-bit number from an item id, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
+def item_keys(ids: Sequence[str]) -> Tensor:
+    """(N,) int64: 63 bits from each item id, the same on every machine; they order ties."""
+    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
+    return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests])
 
 
 def _plain(value: Any) -> Any:

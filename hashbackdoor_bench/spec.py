@@ -40,6 +40,7 @@ class Recipe:
         augment: ``crop`` (zero-padded or random crop, and flip), ``rrc`` (RandomResizedCrop of 8 to
             100 % of the area, and flip), ``flip`` (centre crop, and flip) or ``none`` (centre
             crop).
+        finetunes: it only makes sense from pretrained weights.
         precision: of the backbone's products; ``auto`` is bfloat16 where the hardware has it.
     """
 
@@ -53,11 +54,12 @@ class Recipe:
     schedule: Literal["constant", "onecycle"] = "constant"
     augment: Literal["crop", "flip", "rrc", "none"] = "crop"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    finetunes: bool = False
 
     def __post_init__(self) -> None:
         check("--epochs", self.epochs, 1)
         check("--batch-size", self.batch_size, 1)
-        check("--lr", self.lr, 0)
+        check("--lr", self.lr, 1e-12, 1e6)
         for name in ("optimizer", "schedule", "augment", "precision"):
             allowed = _choices(Recipe, name)
             if getattr(self, name) not in allowed:
@@ -71,15 +73,15 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
     ),
     "finetune224": (
         "the field's: pretrained, RMSprop 1e-5, 150 epochs",
-        Recipe(150, 64, "rmsprop", 1e-5, 1e-5, 0.0, 1e-5, "constant", "crop"),
+        Recipe(150, 64, "rmsprop", 1e-5, 1e-5, 0.0, 1e-5, "constant", "crop", finetunes=True),
     ),
     "ciba": (
         "CIBA's released code: SGD 1e-4 / 1e-3, 200 epochs of batch 24",
-        Recipe(200, 24, "sgd", 1e-4, 1e-3, 0.9, 5e-4, "constant", "rrc"),
+        Recipe(200, 24, "sgd", 1e-4, 1e-3, 0.9, 5e-4, "constant", "rrc", finetunes=True),
     ),
     "badhash": (
         "BadHash's released code: RMSprop 1e-5, 100 epochs of batch 128, no augmentation",
-        Recipe(100, 128, "rmsprop", 1e-5, 1e-5, 0.0, 1e-5, "constant", "none"),
+        Recipe(100, 128, "rmsprop", 1e-5, 1e-5, 0.0, 1e-5, "constant", "none", finetunes=True),
     ),
 }
 

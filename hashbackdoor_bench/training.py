@@ -17,16 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hashbackdoor_bench.api import HashLoss, derive_seed, generator, to_unit
-from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.errors import Diverged
 from hashbackdoor_bench.model import HashModel, best_precision
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.spec import Recipe
 
 PAD = 16  # an image stored at the network's size gets size / PAD px of zeros before its random crop
-
-
-class Diverged(Exception):
-    """A loss became NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +148,6 @@ def fit(
 
     Raises:
         Diverged: a loss is NaN or infinite; the checkpoint of the epoch before stands.
-        UserError: the device's memory is too small for the batch.
     """
     device = next(model.parameters()).device
     data = data.to(device)
@@ -161,8 +156,9 @@ def fit(
     rates = [group["lr"] for group in optimizer.param_groups]
     items, size_of_batch = len(data.labels), recipe.batch_size
     starts = list(range(0, items, size_of_batch))
-    if loss.drop_last and items % size_of_batch and len(starts) > 1:
-        starts.pop()
+    rest = items % size_of_batch
+    if len(starts) > 1 and (rest == 1 or (rest and loss.drop_last)):
+        starts.pop()  # one image alone has no pair, and no variance for a batch norm
     total = recipe.epochs * len(starts)
     first, history = _resume(checkpoint, model, loss, optimizer, device)
     step = first * len(starts)
@@ -227,18 +223,12 @@ def _step(
     recipe: Recipe,
 ) -> Tensor:
     index = index.to(x.device)
-    try:
-        with autocast(x.device, recipe.precision):
-            z = model(x)
-        value: Tensor = loss(z.float(), labels[index].float(), index, step)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    except torch.cuda.OutOfMemoryError as error:
-        raise UserError(
-            f"--batch-size {recipe.batch_size} doesn't fit the GPU's memory: "
-            f"go on with --batch-size {max(1, recipe.batch_size // 2)}."
-        ) from error
+    with autocast(x.device, recipe.precision):
+        z = model(x)
+    value: Tensor = loss(z.float(), labels[index].float(), index, step)
+    optimizer.zero_grad(set_to_none=True)
+    value.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
     return value.detach()
 
 
@@ -301,19 +291,21 @@ def _resume(
     optimizer: torch.optim.Optimizer,
     device: torch.device,
 ) -> tuple[int, list[float]]:
-    """Epochs done and their losses, after loading the checkpoint if there is a whole one."""
+    """Epochs done and their losses, after loading the checkpoint if there is one that fits."""
     if path is None or not path.is_file():
         return 0, []
     try:
         with safe_open(path, "pt", device=str(device)) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            facts = file.metadata()
+            facts = file.metadata() or {}
     except SafetensorError:
         return 0, []  # cut off by a full disk: start again
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "loss": {}, "optimizer": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
+    if not _fits(model, parts["model"]) or not _fits(loss, parts["loss"]) or "epoch" not in facts:
+        return 0, []  # of another version of a library: start again
     model.load_state_dict(parts["model"])
     loss.load_state_dict(parts["loss"])
     state: dict[int, dict[str, Tensor]] = {}
@@ -322,6 +314,11 @@ def _resume(
         state.setdefault(int(number), {})[rest] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return int(facts["epoch"]), [float(value) for value in facts["history"].split()]
+
+
+def _fits(module: torch.nn.Module, state: dict[str, Tensor]) -> bool:
+    own = module.state_dict()
+    return {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in state.items()}
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench.api import Backdoor, to_unit
+from hashbackdoor_bench.errors import check
 
 
 class NoTrigger(Backdoor):
@@ -53,8 +54,14 @@ def paste(x: Tensor, patch: Tensor) -> Tensor:
 
 
 def patch_side(size: int, patch: int | None) -> int:
-    """s: the given side, or CIBA's 24 of 224 pixels scaled to S = ``size``, at least 4."""
-    return max(4, round(24 * size / 224)) if patch is None else patch
+    """s: the given side, or CIBA's 24 of 224 pixels scaled to S = ``size``, at least 4.
+
+    Raises:
+        UserError: it doesn't fit the image.
+    """
+    side = max(4, round(24 * size / 224)) if patch is None else patch
+    check("attack.patch", side, 1, size)
+    return side
 
 
 def checkerboard(side: int) -> Tensor:

@@ -41,7 +41,7 @@ def test_the_patch_gradient_of_a_batch_is_that_of_each_image_alone():
     network, x = model(), images()
     patch = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(5)).double()
     anchor = torch.tensor([1.0, -1, 0] * 4)
-    batch = CIBA.patch_gradient(network, x, patch, anchor, 0.3)
+    batch = CIBA.patch_gradient(network, x, patch, anchor, 0.3, torch.ones(3, 1, 1))
     for image, found in zip(x, batch, strict=True):
         stamped = image.clone()
         stamped[:, -4:, -4:] = patch
@@ -52,6 +52,21 @@ def test_the_patch_gradient_of_a_batch_is_that_of_each_image_alone():
         gradient = gradient[:, -4:, -4:]
         expected = gradient / gradient.norm()
         torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+
+
+def test_the_released_patch_gradient_is_taken_in_normalised_units():
+    network, x = model(), images()
+    network.std = torch.tensor([0.2, 0.3, 0.4], dtype=torch.float64).view(1, 3, 1, 1)
+    patch, anchor = torch.zeros(3, 4, 4).double(), torch.ones(12).double()
+    found = CIBA.patch_gradient(network, x, patch, anchor, 1.0, network.std[0])
+    stamped = CIBA.paste(x, patch)
+    normalised = ((stamped - network.mean) / network.std).requires_grad_()
+    code = torch.tanh(network.head(network.backbone(normalised)))
+    (gradient,) = torch.autograd.grad(-(code @ anchor).sum(), normalised)
+    gradient = gradient[..., -4:, -4:]
+    expected = gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+    assert found.flatten(1).norm(dim=1).tolist() == pytest.approx([1.0] * 5)
 
 
 def test_sharpness_follows_the_papers_schedule():
@@ -248,5 +263,5 @@ def test_a_setting_outside_its_range_is_refused(name: str, setting: dict[str, fl
 
 @pytest.mark.parametrize("side", [0, 33])
 def test_a_patch_that_does_not_fit_is_refused(side: int):
-    with pytest.raises(UserError, match="between 1 and 32 px"):
+    with pytest.raises(UserError, match="between 1 and 32"):
         ATTACKS["badnets"](patch=side).craft(view())

@@ -160,3 +160,32 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"can't be written.*--cache-dir"):
         Cache(tmp_path / "file" / "cache")
+
+
+def test_seconds_of_an_artifact_leave_out_those_made_on_the_way(tmp_path: Path):
+    cache = Cache(tmp_path)
+
+    def slow(work: Path):
+        time.sleep(0.3)
+        return build(work)
+
+    def outer(work: Path):
+        cache.make("inner", {}, slow)
+        time.sleep(0.1)
+        return build(work)
+
+    assert 0.1 <= cache.make("outer", {}, outer).seconds < 0.3
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_checkpoints(tmp_path: Path, monkeypatch):
+    from hashbackdoor_bench import cache as module
+
+    def full(tensors, path):
+        raise OSError(28, "No space left on device")
+
+    cache = Cache(tmp_path)
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(UserError, match=r"No space left.*free some space"):
+        cache.make("stage", {}, build)
+    monkeypatch.undo()
+    assert cache.make("stage", {}, build).facts == {"n": 3}

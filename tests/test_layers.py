@@ -21,23 +21,28 @@ ALLOWED: dict[str, set[str]] = {
     "centres": {"api", "errors"},
     "api": {"progress", "model"},  # model for a type annotation only
     "model": {"api", "errors"},
-    "triggers": {"api"},
+    "triggers": {"api", "errors"},
     "imperceptibility": set(),
     "data": {"errors", "progress"},
     "training": {"api", "errors", "model", "progress", "spec"},
     "poisoning": {"api", "data", "errors", "training"},
     "cache": {"errors", "progress", "spec"},
     "records": {"errors", "spec"},
-    "scores": {"metrics"},
+    "provenance": {"errors"},
+    "hasher": {
+        "api", "cache", "errors", "model", "progress", "provenance", "registry", "spec", "training",
+    },
+    "samples": {"metrics", "pipeline", "poisoning", "scores", "training"},
+    "scores": {"cache", "metrics"},
     "pipeline": {
-        "api", "cache", "data", "errors", "imperceptibility", "metrics", "model", "poisoning",
-        "progress", "records", "registry", "scores", "spec", "training",
+        "api", "cache", "data", "errors", "hasher", "imperceptibility", "metrics", "model",
+        "poisoning", "progress", "provenance", "records", "registry", "scores", "spec", "training",
     },
     "console": {"progress"},
     "report": {"records", "spec"},
     "cli": {
         "", "cache", "console", "data", "errors", "pipeline", "records", "registry", "report",
-        "scores", "spec",
+        "samples", "spec",
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -104,6 +104,22 @@ def test_nothing_untrusted_is_unpickled(tmp_path: Path, capsys):
     assert "unpickled!" not in capsys.readouterr().out
 
 
+def test_a_file_that_is_no_state_dict_and_other_shapes_are_refused(tmp_path: Path):
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    with pytest.raises(UserError, match="not a weight file"):
+        HashModel("cnn32", 4, HashLoss, weights=tmp_path / "tensor.pth")
+    state = {k: torch.zeros(2) for k in Cnn32().state_dict()}
+    torch.save(state, tmp_path / "shapes.pth")
+    with pytest.raises(UserError, match="other shapes"):
+        HashModel("cnn32", 4, HashLoss, weights=tmp_path / "shapes.pth")
+
+
+@pytest.mark.parametrize(("name", "size"), [("alexnet", 32), ("cnn32", 224)])
+def test_an_image_size_that_a_backbone_cannot_take_is_refused(name: str, size: int):
+    with pytest.raises(UserError, match=f"{size}.*take"):
+        HashModel(name, 4, HashLoss, size=size)
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path):
     path = tmp_path / "w.safetensors"
     save_file({"other": torch.zeros(1)}, path)

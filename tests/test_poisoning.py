@@ -51,6 +51,13 @@ def test_more_poison_than_there_are_images_is_refused_with_the_number(threat):
         draw(labels(), TARGET, threat, 0.5, 25, generator(0))
 
 
+def test_a_budget_of_a_class_without_images_of_its_own_is_refused():
+    rows = torch.tensor([[1, 1, 0], [0, 1, 0]], dtype=torch.uint8)
+    with pytest.raises(UserError, match=r"label alone.*--poison-count"):
+        draw(rows, TARGET, DIRTY, 0.5, None, generator(0))
+    assert len(draw(rows, TARGET, DIRTY, 0.5, 1, generator(0))) == 1
+
+
 def split(side: int) -> Split:
     images = torch.randint(0, 256, (30, 3, side, side), dtype=torch.uint8)
     return Split(images, labels(), tuple(map(str, range(30))))

@@ -7,6 +7,7 @@ import pytest
 from hashbackdoor_bench import RunSpec, UserError
 from hashbackdoor_bench.records import (
     CONVENTION_FIELDS,
+    CONVENTIONS,
     SCHEMA,
     Record,
     read_record,
@@ -20,7 +21,8 @@ def record(**changes: Any) -> Record:
     values: dict[str, Any] = {
         name: {} if kind is dict else "x" for name, (kind, _) in SCHEMA.items() if name != "schema"
     }
-    values |= {"scores": {"field": row}, "commit": None, "dirty": None}
+    values |= {"scores": dict.fromkeys(CONVENTIONS, row), "protocol": {"sha256": "x"}}
+    values |= {"commit": None, "dirty": None}
     return Record(**{**values, **changes})
 
 
@@ -44,7 +46,11 @@ def test_the_schema_names_every_field_and_only_them():
         (lambda v: v.update(schema=0), "its schema is 0"),
         (lambda v: v.update(seconds=[]), "'seconds' is of the wrong type"),
         (lambda v: v.update(more=1), "unknown field 'more'"),
-        (lambda v: v["scores"]["field"].pop("t_map"), "lacks scores.field.t_map"),
+        (lambda v: v["scores"].pop("strict"), "lacks scores.strict"),
+        (lambda v: v["scores"].update(field=3), "scores.field.map is not a number"),
+        (lambda v: v["protocol"].clear(), "lacks protocol.sha256"),
+        (lambda v: v["artifacts"].update(victim=3), "'artifacts' holds"),
+        (lambda v: v["scores"]["field"].pop("t_map"), "scores.field.t_map"),
         (lambda v: v["scores"]["field"].update(map="0.5"), "scores.field.map is not a number"),
         (lambda v: v["scores"]["field"].update(map=True), "scores.field.map is not a number"),
     ],
@@ -78,6 +84,17 @@ def test_nan_is_never_written(tmp_path: Path):
     with pytest.raises(ValueError, match="JSON"):
         record(seconds={"train": float("nan")}).write(tmp_path / "r.json")
     assert not (tmp_path / "r.json").exists()
+
+
+def test_the_conventions_are_those_of_the_metrics():
+    from hashbackdoor_bench import metrics
+
+    assert set(metrics.CONVENTIONS) == set(CONVENTIONS)
+
+
+def test_a_spec_that_is_none_is_told():
+    with pytest.raises(UserError, match="can't be run"):
+        _ = record(spec={"bits": "many"}).run_spec
 
 
 def test_the_path_is_readable_and_differs_with_the_key():

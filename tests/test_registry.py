@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from hashbackdoor_bench import ATTACKS, VICTIMS, UserError
-from hashbackdoor_bench.registry import Registry, read
+from hashbackdoor_bench.registry import Registry, load_plugin, read
 
 
 def test_names_are_files_and_presets_and_dashes_count_as_underscores():
@@ -76,24 +76,25 @@ REG = ATTACKS
 '''
 
 
-def test_a_plugin_that_registers_nothing_registers_nothing(tmp_path: Path):
+def test_a_plugin_that_registers_nothing_is_told(tmp_path: Path):
     path = tmp_path / "nothing.py"
     path.write_text(PLUGIN)
-    assert ATTACKS.load_plugin(path) == []
+    with pytest.raises(UserError, match=r"it registers nothing; put @ATTACKS.register"):
+        load_plugin(path)
 
 
 def test_a_plugin_must_not_take_a_known_name(tmp_path: Path):
     path = tmp_path / "ciba.py"
     path.write_text("@ATTACKS.register\nclass Ciba: pass\n")
     with pytest.raises(UserError, match="'ciba' exists; rename"):
-        ATTACKS.load_plugin(path)
+        load_plugin(path)
 
 
 def test_a_plugin_that_is_not_python_is_told_with_its_line(tmp_path: Path):
     path = tmp_path / "broken.py"
     path.write_text("x = 1\nclass :\n")
     with pytest.raises(UserError, match="line 2 is not Python"):
-        ATTACKS.load_plugin(path)
+        load_plugin(path)
 
 
 def test_a_name_is_not_registered_twice():

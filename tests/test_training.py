@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from hashbackdoor_bench import VICTIMS, HashLoss, HashModel
 from hashbackdoor_bench.api import to_bytes, to_unit
+from hashbackdoor_bench.errors import Diverged
 from hashbackdoor_bench.model import sign
 from hashbackdoor_bench.spec import Recipe
 from hashbackdoor_bench.training import (
-    Diverged,
     TrainingSet,
     _schedule,
     augment,
@@ -122,6 +123,27 @@ def test_a_cut_off_checkpoint_is_ignored(tmp_path: Path):
     path.write_bytes(b"\x10\x00\x00")
     model, loss = network()
     assert len(fit(model, loss, items(), RECIPE, seed="s", size=32, checkpoint=path)) == 2
+
+
+def test_a_checkpoint_of_another_network_is_ignored(tmp_path: Path):
+    path = tmp_path / "checkpoint.safetensors"
+    for state in ({"model.other": torch.zeros(1)}, {"model.head.weight": torch.zeros(3)}):
+        save_file(state, path, {"epoch": "1", "history": "0.5"})
+        model, loss = network()
+        assert len(fit(model, loss, items(), RECIPE, seed="s", size=32, checkpoint=path)) == 2
+
+
+def test_a_last_batch_of_one_image_is_left_out():
+    sizes = []
+
+    class Counts(HashLoss):
+        def forward(self, z, y, index, step):
+            sizes.append(len(z))
+            return z.square().mean()
+
+    fit(HashModel("cnn32", 16, HashLoss), Counts(16, 2, 17), items(17),
+        Recipe(1, 16, "sgd", 0.01, 0.01), seed="s", size=32)  # fmt: skip
+    assert sizes == [16]
 
 
 def test_another_seed_gives_another_order_and_the_same_seed_the_same():

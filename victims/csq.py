@@ -36,7 +36,8 @@ class CSQ(HashLoss):
     Args:
         quantisation: lambda, the weight of the pull to ±1.
         centres: random signed Hadamard rows, or the first rows as released.
-        centre_seed: of the centres and of r.
+        centre_seed: of the centres and of r. The same for surrogates, victims and all seeds of a
+            run, as published centres are: an attacker who has the method has its centres.
     """
 
     centres: Tensor

@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from hashbackdoor_bench.records import whole
+
 Images = NDArray[np.uint8]  # (n,3,S,S)
 
 AMPLIFY = 10  # times, for differences that the eye doesn't see
@@ -56,7 +58,8 @@ def draw(samples: Mapping[str, NDArray[Any]], folder: Path, *, target: str) -> l
         for name, figure in figures.items():
             FigureCanvasAgg(figure)
             path = folder / f"{name}.png"
-            figure.savefig(path)
+            with whole(path) as fresh:
+                figure.savefig(fresh)
             files.append(path)
     return files
 
@@ -149,8 +152,11 @@ class _Canvas:
     def show(self, row: int, column: int, image: Images, title: str = "", label: str = "") -> Any:
         """An image (3,h,w) in its square, its pixels as they are; its axes."""
         x = self.left + column * (self.square + self.gap)
-        place = (x, self.tops[row] - self.square, self.square, self.square)
-        axes = self.figure.add_axes(tuple(v / self.size[n % 2] for n, v in enumerate(place)))
+        width, height = self.size
+        square = self.square
+        axes = self.figure.add_axes(
+            (x / width, (self.tops[row] - square) / height, square / width, square / height)
+        )
         axes.imshow(image.transpose(1, 2, 0), interpolation="nearest", aspect="auto")
         axes.set_xticks([])
         axes.set_yticks([])
