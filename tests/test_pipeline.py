@@ -1,0 +1,174 @@
+"""Which stages a change makes again, and what a record says of them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hashbackdoor_bench import RunSpec, UserError
+from hashbackdoor_bench.cache import Cache
+from hashbackdoor_bench.pipeline import Run, rescore, run
+from hashbackdoor_bench.records import read_record
+
+CPU = torch.device("cpu")
+ALL = {
+    "surrogate", "backdoor", "clean victim", "victim", "clean victim's plain",
+    "clean victim's triggered", "victim's plain", "victim's triggered", "scores", "visibility",
+}  # fmt: skip
+ATTACKED = {"backdoor", "victim", "clean victim's triggered", "victim's plain",
+            "victim's triggered", "scores", "visibility"}  # fmt: skip
+VICTIM = {"clean victim", "victim", "clean victim's plain", "clean victim's triggered",
+          "victim's plain", "victim's triggered", "scores"}  # fmt: skip
+
+
+def spec(tiny: Path, **changes: Any) -> RunSpec:
+    base: dict[str, Any] = {
+        "dataset": "lists", "lists": str(tiny), "root": str(tiny), "size": 32, "top_k": 20,
+        "bits": 12, "epochs": 1, "batch_size": 16, "surrogate": "hashnet", "surrogate_bits": 12,
+        "surrogate_backbone": "cnn32",
+    }  # fmt: skip
+    changes = {**base, **changes}
+    if changes.get("attack", "ciba") in ("ciba", "tri"):
+        changes["attack_settings"] = (("steps", 2), *changes.get("attack_settings", ()))
+    return RunSpec(**changes)
+
+
+def keys(tiny: Path, tmp_path: Path, **changes: Any) -> dict[str, str]:
+    stages = Run(spec(tiny, **changes), cache=Cache(tmp_path), device=CPU).stages
+    return {name: stage.key for name, stage in stages.items()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "made_again"),
+    [
+        ({}, set()),
+        ({"top_k": 10}, {"scores"}),
+        ({"seed": 1}, ALL),
+        ({"epochs": 2}, ALL),
+        ({"lr": 0.1}, ALL),
+        ({"precision": "float32"}, ALL),
+        ({"target": "1"}, ALL - {"surrogate", "clean victim", "clean victim's plain"}),
+        ({"budget": 0.5}, ATTACKED),
+        ({"poison_count": 3}, ATTACKED),
+        ({"attack_settings": (("epsilon", 4.0),)}, ATTACKED),
+        ({"attack": "tri"}, ATTACKED),
+        ({"delivery": "files"}, {"victim", "victim's plain", "victim's triggered", "scores"}),
+        ({"victim": "csq"}, VICTIM),
+        ({"bits": 16}, VICTIM),
+        ({"backbone": "resnet10t"}, VICTIM),
+        ({"surrogate": "csq"}, ATTACKED | {"surrogate"}),
+        ({"surrogate_bits": 16}, ATTACKED | {"surrogate"}),
+        ({"surrogate_backbone": "resnet10t"}, ATTACKED | {"surrogate"}),
+        ({"victim_settings": (("alpha", 0.3),)}, VICTIM | ATTACKED | {"surrogate"}),
+    ],
+    ids=str,
+)
+def test_a_change_makes_exactly_the_stages_again_that_read_it(tiny, tmp_path, changes, made_again):
+    before, after = keys(tiny, tmp_path), keys(tiny, tmp_path, **changes)
+    assert set(before) == ALL
+    assert {name for name in before if before[name] != after[name]} == made_again
+
+
+def test_an_attack_without_a_surrogate_does_not_depend_on_one(tiny, tmp_path):
+    before = keys(tiny, tmp_path, attack="badnets")
+    assert "surrogate" not in before
+    assert before == keys(tiny, tmp_path, attack="badnets", surrogate_bits=16)
+
+
+def test_without_poison_the_victim_is_the_clean_one(tiny, tmp_path):
+    for changes in ({"attack": "clean"}, {"budget": 0.0}):
+        found = keys(tiny, tmp_path, **changes)
+        assert found["victim"] == found["clean victim"]
+    assert keys(tiny, tmp_path, attack="clean") == keys(tiny, tmp_path, attack="clean", budget=0.1)
+
+
+def test_the_surrogate_is_never_the_clean_victim(tiny, tmp_path):
+    found = keys(tiny, tmp_path)
+    assert found["surrogate"] != found["clean victim"]
+
+
+def test_an_edited_pixel_makes_everything_again(tiny, tmp_path):
+    import shutil
+
+    from PIL import Image
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny, copy)
+    before = keys(copy, tmp_path / "cache")
+    Image.new("RGB", (32, 32), "white").save(copy / "train-0.png")
+    after = keys(copy, tmp_path / "cache")
+    assert {name for name in before if before[name] != after[name]} == ALL
+
+
+@pytest.mark.parametrize("attack", ["ciba", "tri_noise", "tri_adv", "badnets", "badnets_clean"])
+@pytest.mark.parametrize("count", [0, 1])
+def test_no_poison_and_one_poisoned_image_run(tiny, tmp_path, attack, count):
+    record = Run(spec(tiny, attack=attack, poison_count=count), cache=Cache(tmp_path),
+                 device=CPU).record()  # fmt: skip
+    assert record.threat["poisoned"] == count
+    assert record.threat["budget"] == pytest.approx(count / 20)
+    if not count:
+        assert record.scores["field"]["delta_map"] == 0
+
+
+def test_transfer_trains_the_surrogate_that_was_asked_for(tiny, tmp_path):
+    changes = {"surrogate": "csq", "surrogate_bits": 16}
+    made = Run(spec(tiny, victim="dpsh", **changes), cache=Cache(tmp_path), device=CPU)
+    record = made.record()
+    weights = made.surrogate_artifact.tensors["model.head.weight"]
+    assert weights.shape[0] == 16
+    assert "loss.centres" in made.surrogate_artifact.tensors
+    assert made.victim_artifact.tensors["model.head.weight"].shape[0] == 12
+    assert record.params["surrogate"].keys() == {"quantisation", "centres", "centre_seed"}
+
+
+def test_seconds_name_shared_work_once(tiny, tmp_path):
+    cache = Cache(tmp_path)
+    first = Run(spec(tiny), cache=cache, device=CPU).record().seconds
+    second = Run(spec(tiny, attack="tri"), cache=cache, device=CPU).record().seconds
+    assert first["optimise_patch"] == second["optimise_patch"] > 0
+    assert first["surrogate"] == second["surrogate"]
+
+
+def test_a_record_says_what_trained_its_victim_not_what_read_it(tiny, tmp_path, monkeypatch):
+    from hashbackdoor_bench import pipeline
+
+    first = Run(spec(tiny), cache=Cache(tmp_path), device=CPU).record()
+    made = {"device": "another", "versions": {}, "commit": "c" * 40, "dirty": True}
+    monkeypatch.setattr(pipeline, "made_by", lambda device: made)
+    again = Run(spec(tiny), cache=Cache(tmp_path), device=CPU).record()
+    assert (again.device, again.commit) == (first.device, first.commit)
+    assert set(first.versions) >= {"python", "torch", "timm", "torchmetrics"}
+
+
+def test_a_record_runs_again_from_its_own_spec_to_the_same_record(tiny, tmp_path):
+    record, path, _ = run(spec(tiny), cache=Cache(tmp_path / "c"), results=tmp_path / "r")
+    before = path.read_bytes()
+    again, same, _ = run(read_record(path).run_spec, cache=Cache(tmp_path / "c"),
+                         results=tmp_path / "r")  # fmt: skip
+    assert (again.key, same, path.read_bytes()) == (record.key, path, before)
+    assert rescore(record, Cache(tmp_path / "c")) == record.scores
+
+
+def test_scores_of_codes_that_are_gone_name_the_folder(tiny, tmp_path):
+    record, _, _ = run(spec(tiny), cache=Cache(tmp_path / "c"), results=tmp_path / "r")
+    with pytest.raises(UserError, match=r"codes .* are not in .*other"):
+        rescore(record, Cache(tmp_path / "other"))
+
+
+def test_fine_tuning_without_pretrained_weights_is_refused(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"random weights.*--pretrained or --weights"):
+        Run(spec(tiny, recipe="finetune224"), cache=Cache(tmp_path), device=CPU)
+
+
+def test_a_target_that_every_query_has_is_refused(tmp_path):
+    from PIL import Image
+
+    for split in ("train", "test", "database"):
+        for number in range(4):
+            Image.new("RGB", (32, 32), (number * 40, 0, 0)).save(tmp_path / f"{split}{number}.png")
+        rows = [f"{split}{number}.png 1 {number % 2}" for number in range(4)]
+        (tmp_path / f"{split}.txt").write_text("\n".join(rows))
+    with pytest.raises(UserError, match="every query has the tag"):
+        Run(spec(tmp_path), cache=Cache(tmp_path / "c"), device=CPU)
