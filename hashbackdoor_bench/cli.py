@@ -225,7 +225,7 @@ def _pictures(path: Path, stages: Any) -> list[Path]:
     from hashbackdoor_bench.samples import samples
 
     images = {name: tensor.numpy() for name, tensor in samples(stages).items()}
-    return pictures.draw(images, folder, target=stages.spec.target)
+    return pictures.draw(images, folder, target=stages.plan.spec.target)
 
 
 # ---- what there is ------------------------------------------------------------------------------
@@ -380,8 +380,8 @@ def data_verify(name: str, cache_dir: Path, quiet: bool, as_json: bool, **where:
 def score_command(record: Path, cache_dir: Path, **where: Any) -> None:
     """Compute a record's scores again from its codes in the cache, and compare."""
     from hashbackdoor_bench.cache import Cache
-    from hashbackdoor_bench.pipeline import rescore
     from hashbackdoor_bench.records import read_record
+    from hashbackdoor_bench.rescoring import rescore
 
     stored = read_record(record)
     scores = rescore(stored, Cache(cache_dir), **where)

@@ -88,7 +88,7 @@ class _Lines:
 
     def __call__(self, stage: str, done: int, total: int, **facts: float) -> None:
         now = time.perf_counter() - self.start
-        if 0 < done < total and now - self.said.get(stage, 0.0) < EVERY:
+        if 0 < done < total and now - self.said.setdefault(stage, now) < EVERY:
             return
         self.said[stage] = now
         if self.as_json:

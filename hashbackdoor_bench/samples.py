@@ -21,9 +21,9 @@ def samples(run: Run) -> dict[str, Tensor]:
         (n,10,3,S,S), what these retrieve from the poisoned victim, and ``relevant_before`` and
         ``relevant_after`` (n,10), whether that shares a tag with the query, with the target.
     """
-    splits, size = run.splits, run.splits.size
+    plan, splits, size = run.plan, run.plan.splits, run.plan.splits.size
     index = run.backdoor.index.cpu()[:SHOWN]
-    attacked = run.truth.attacked.nonzero().squeeze(1)
+    attacked = plan.truth.attacked.nonzero().squeeze(1)
     rows = one_a_class(splits.query.labels[attacked])
     before = centre_crop(splits.query.images[attacked[rows]], size)
     out = {
@@ -36,9 +36,9 @@ def samples(run: Run) -> dict[str, Tensor]:
     ids = item_keys(splits.database.ids)
     for name, query, labels in (
         ("before", codes.query[attacked[rows]], splits.query.labels[attacked[rows]]),
-        ("after", codes.triggered[rows], run.target.expand(len(rows), -1)),
+        ("after", codes.triggered[rows], plan.target.expand(len(rows), -1)),
     ):
-        hits = metrics.nearest(query, codes.database, NEAREST, bits=run.spec.bits, ids=ids)
+        hits = metrics.nearest(query, codes.database, NEAREST, bits=plan.spec.bits, ids=ids)
         images = centre_crop(splits.database.images[hits.flatten()], size)
         out[f"hits_{name}"] = images.view(*hits.shape, 3, size, size)
         shared = splits.database.labels[hits].bool() & labels[:, None].bool()

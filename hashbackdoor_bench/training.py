@@ -162,6 +162,7 @@ def fit(
     total = recipe.epochs * len(starts)
     first, history = _resume(checkpoint, model, loss, optimizer, device)
     step = first * len(starts)
+    progress(stage, step, total)
     for epoch in range(first, recipe.epochs):
         loss.on_epoch(epoch)
         order = torch.randperm(items, generator=generator(seed, "order", epoch))

@@ -32,17 +32,22 @@ ALLOWED: dict[str, set[str]] = {
     "hasher": {
         "api", "cache", "errors", "model", "progress", "provenance", "registry", "spec", "training",
     },
+    "plan": {
+        "api", "cache", "data", "errors", "hasher", "model", "poisoning", "progress", "registry",
+        "scores", "spec",
+    },
+    "rescoring": {"cache", "errors", "plan", "records", "scores"},
     "samples": {"metrics", "pipeline", "poisoning", "scores", "training"},
     "scores": {"cache", "metrics"},
     "pipeline": {
-        "api", "cache", "data", "errors", "hasher", "imperceptibility", "metrics", "model",
-        "poisoning", "progress", "provenance", "records", "registry", "scores", "spec", "training",
+        "api", "cache", "errors", "hasher", "imperceptibility", "metrics", "plan", "poisoning",
+        "progress", "provenance", "records", "scores", "spec", "training",
     },
     "console": {"progress"},
     "report": {"records", "spec"},
     "cli": {
         "", "cache", "console", "data", "errors", "pipeline", "records", "registry", "report",
-        "samples", "spec",
+        "rescoring", "samples", "spec",
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -8,8 +8,10 @@ import torch
 
 from hashbackdoor_bench import RunSpec, UserError
 from hashbackdoor_bench.cache import Cache
-from hashbackdoor_bench.pipeline import Run, rescore, run
+from hashbackdoor_bench.pipeline import Run, run
+from hashbackdoor_bench.plan import Plan
 from hashbackdoor_bench.records import read_record
+from hashbackdoor_bench.rescoring import rescore
 
 CPU = torch.device("cpu")
 ALL = {
@@ -35,7 +37,7 @@ def spec(tiny: Path, **changes: Any) -> RunSpec:
 
 
 def keys(tiny: Path, tmp_path: Path, **changes: Any) -> dict[str, str]:
-    stages = Run(spec(tiny, **changes), cache=Cache(tmp_path), device=CPU).stages
+    stages = Plan(spec(tiny, **changes), cache=Cache(tmp_path), device=CPU).stages
     return {name: stage.key for name, stage in stages.items()}
 
 
@@ -159,7 +161,7 @@ def test_scores_of_codes_that_are_gone_name_the_folder(tiny, tmp_path):
 
 def test_fine_tuning_without_pretrained_weights_is_refused(tiny, tmp_path):
     with pytest.raises(UserError, match=r"random weights.*--pretrained or --weights"):
-        Run(spec(tiny, recipe="finetune224"), cache=Cache(tmp_path), device=CPU)
+        Plan(spec(tiny, recipe="finetune224"), cache=Cache(tmp_path), device=CPU)
 
 
 def test_a_target_that_every_query_has_is_refused(tmp_path):
@@ -171,4 +173,4 @@ def test_a_target_that_every_query_has_is_refused(tmp_path):
         rows = [f"{split}{number}.png 1 {number % 2}" for number in range(4)]
         (tmp_path / f"{split}.txt").write_text("\n".join(rows))
     with pytest.raises(UserError, match="every query has the tag"):
-        Run(spec(tmp_path), cache=Cache(tmp_path / "c"), device=CPU)
+        Plan(spec(tmp_path), cache=Cache(tmp_path / "c"), device=CPU)
