@@ -31,6 +31,7 @@ class DPSH(HashLoss):
         quantisation: eta, the weight of the pull to ±1.
     """
 
+    head_init_std = 0.01  # all start alike; from larger outputs it saturates before it learns
     bank: Tensor
     bank_labels: Tensor
 
