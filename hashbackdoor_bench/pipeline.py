@@ -21,7 +21,7 @@ from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.provenance import device_of, made_by
 from hashbackdoor_bench.records import Record, read_record, record_key, record_path
 from hashbackdoor_bench.scores import packed, score
-from hashbackdoor_bench.spec import RunSpec
+from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.training import centre_crop
 
 
@@ -303,7 +303,8 @@ def run(
 ) -> tuple[Record, Path, Run]:
     """Execute a run, or find it done: its record, the record's path, and the run's stages.
 
-    A record that stands there already and is of the same artifacts is left as it is.
+    A record that stands there already is left as it is. If it has other scores (another device, or
+    another number of threads, trains other weights from one seed), this run's stands beside it.
 
     Args:
         spec: the run.
@@ -319,13 +320,22 @@ def run(
     stages = Run(spec, cache=cache, device=device_of(device), progress=progress)
     record = stages.record()
     path = record_path(results, stages.plan.spec, record.key)
-    if path.is_file():
-        try:
-            found = read_record(path)
-        except UserError as error:
-            warnings.warn(f"{error} It is written again.")
-        else:
-            if found.key == record.key and found.scores == record.scores:
-                return found, path, stages
-    record.write(path)
-    return record, path, stages
+    found = _standing(path)
+    if found is not None and found.scores != record.scores:
+        warnings.warn(f"{path} has other scores, of {found.device}; it is left as it is.")
+        path = path.with_stem(f"{path.stem}-{digest(record.scores)[:6]}")
+        found = _standing(path)
+    if found is None:
+        record.write(path)
+    return found or record, path, stages
+
+
+def _standing(path: Path) -> Record | None:
+    """The record at a path; None if there is none, or one that can't be read, which is reported."""
+    if not path.is_file():
+        return None
+    try:
+        return read_record(path)
+    except UserError as error:
+        warnings.warn(f"{error} It is written again.")
+        return None

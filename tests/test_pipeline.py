@@ -1,5 +1,6 @@
 """Which stages a change makes again, and what a record says of them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,32 @@ def test_a_record_runs_again_from_its_own_spec_to_the_same_record(tiny, tmp_path
                          results=tmp_path / "r")  # fmt: skip
     assert (again.key, same, path.read_bytes()) == (record.key, path, before)
     assert rescore(record, Cache(tmp_path / "c")) == record.scores
+
+
+def test_a_record_with_other_scores_is_left_as_it_is(tiny, tmp_path):
+    places = {"cache": Cache(tmp_path / "c"), "results": tmp_path / "r"}
+    record, path, _ = run(spec(tiny), **places)
+    values = json.loads(path.read_text())
+    values["scores"]["field"]["map"] = 0.123
+    published = json.dumps(values)
+    path.write_text(published)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="has other scores, of"):
+            again, beside, _ = run(spec(tiny), **places)
+        assert again.scores == record.scores
+        assert beside != path
+        assert path.read_text() == published
+    assert len(list((tmp_path / "r").rglob("*.json"))) == 2
+
+
+@pytest.mark.parametrize("text", ["", "{}", "not JSON"])
+def test_a_damaged_record_is_reported_and_written_again(tiny, tmp_path, text):
+    places = {"cache": Cache(tmp_path / "c"), "results": tmp_path / "r"}
+    record, path, _ = run(spec(tiny), **places)
+    path.write_text(text)
+    with pytest.warns(UserWarning, match="written again"):
+        run(spec(tiny), **places)
+    assert read_record(path).scores == record.scores
 
 
 def test_scores_of_codes_that_are_gone_name_the_folder(tiny, tmp_path):
