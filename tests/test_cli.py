@@ -281,6 +281,54 @@ def test_lists_name_every_method(capsys):
     assert "scratch32" in capsys.readouterr().out
 
 
+def test_data_is_prepared_verified_and_a_changed_byte_is_told(tiny, tmp_path, capsys):
+    where = ["--lists", str(tiny), "--root", str(tiny), "--size", "32"]
+    places = [*where, "--cache-dir", str(tmp_path)]
+    assert main(["data", "prepare", "lists", *places]) == 0
+    assert main(["data", "verify", "lists", *places]) == 0
+    assert "as it was prepared" in capsys.readouterr().out
+    pixels = next(tmp_path.rglob("train.u8"))
+    content = bytearray(pixels.read_bytes())
+    content[100] ^= 1
+    pixels.write_bytes(content)
+    assert main(["data", "verify", "lists", *places]) == 2
+    assert "train" in capsys.readouterr().err
+    assert main(["data", "prepare", "listz", *places]) == 2
+    assert "unknown" in capsys.readouterr().err
+
+
+def test_missing_images_are_named_in_one_sentence(tiny, tmp_path, capsys):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny, copy)
+    (copy / "train-3.png").unlink()
+    assert main(run_arguments(copy, tmp_path)) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bench:")]
+    assert len(error) == 1
+    assert "train-3.png" in error[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "train.txt"),
+        ("a.png 1 0\nb.png 1 0 1\n", "line 2"),
+        ("a.png 1 2\n", "line 1"),
+        ("a.png\n", "line 1"),
+    ],
+)
+def test_a_malformed_list_is_told_with_its_line(tiny, tmp_path, capsys, text, words):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny, copy)
+    (copy / "train.txt").write_text(text)
+    assert main(run_arguments(copy, tmp_path)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
 def test_show_prints_formula_paper_parameters_and_threat(capsys):
     assert main(["show", "attack", "tri-adv"]) == 0
     out = capsys.readouterr().out
