@@ -24,8 +24,9 @@ of the target class, labels unchanged, with p over the corner. ``tri`` is the pa
 - a last batch of one image stays unperturbed; here batches are made equal;
 - the patch is cut off to whole levels, here rounded, and its gradient is taken in normalised units.
 
-Poison is stored in 8 bits in both; the code keeps floats. The number of steps scales with the side
-of the patch, so that a pixel can travel as far as in the paper (2 000 steps at 24 px).
+Poison is stored in 8 bits in both; the code keeps floats. The patch takes 2 000 steps as published,
+and 1 000 on images below 224 px: with a third of that it is sometimes so pale that HashNet learns
+the perturbations instead of it, and the backdoor fails.
 """
 
 import math
@@ -69,7 +70,7 @@ class CIBA(Attack):
         together: images whose codes repel one another.
         away_from: what L_a moves away from: the image's ``own`` code, or the target's ``anchor``.
         patch: side of the patch in px; None: 24/224 of the image's side, at least 4.
-        steps: of the patch; None: 2000 / 24 a px of its side.
+        steps: of the patch; None: 2000, or 1000 on images below 224 px.
         step_size: a, the largest move of the patch in one step: L2 norm in grey levels.
         batch: images a step of the patch.
         variant: see the top of the file.
@@ -78,6 +79,7 @@ class CIBA(Attack):
     threat = ThreatModel(label="clean", knowledge="surrogate", trigger="patch")
     delivery: Delivery = "stamped"
     backdoor = Patch
+    version = 2
 
     def __init__(
         self,
@@ -118,7 +120,7 @@ class CIBA(Attack):
         found = view.shared(
             optimise_patch,
             side=side,
-            steps=round(2000 * side / 24) if self.steps is None else self.steps,
+            steps=self.steps if self.steps is not None else 2000 if view.size >= 224 else 1000,
             step_size=self.step_size,
             batch=self.batch,
             released=self.released,
