@@ -105,7 +105,7 @@ def _mode(quiet: bool, as_json: bool) -> str:
 @click.option("--victim", default="hashnet", show_default=True, help="See bench list victims.")
 @click.option("--bits", type=int, default=48, show_default=True, help="Bits of the victim's code.")
 @click.option("--dataset", default="fashion-mini", show_default=True, help="bench list datasets.")
-@click.option("--target", default="0", show_default=True, help="Target class, by name or number.")
+@click.option("--target", help="Target class, by name or number; the data set's if not given.")
 @click.option(
     "--budget", type=float, default=0.6, show_default=True, help="Poisoned share of its class."
 )
@@ -225,7 +225,7 @@ def _pictures(path: Path, stages: Any) -> list[Path]:
     from hashbackdoor_bench.samples import samples
 
     images = {name: tensor.numpy() for name, tensor in samples(stages).items()}
-    return pictures.draw(images, folder, target=stages.plan.spec.target)
+    return pictures.draw(images, folder, target=str(stages.plan.spec.target))
 
 
 # ---- what there is ------------------------------------------------------------------------------

@@ -84,7 +84,8 @@ class Plan:
         recipe = spec.training(self.splits.recipe)
         if recipe.precision == "auto":
             recipe = replace(recipe, precision=best_precision(device))
-        self.target = target_row(self.splits, spec.target)
+        wanted = spec.target if spec.target is not None else data.protocol(spec.dataset).target
+        self.target = target_row(self.splits, wanted)
         self.spec = replace(
             spec,
             attack=self.method.name,

@@ -28,7 +28,7 @@ def rescore(record: Record, cache: Cache, **where: Any) -> dict[str, dict[str, A
             f"{splits.name} is not the data of this record (SHA-256 {splits.sha256[:12]} against "
             f"{record.protocol['sha256'][:12]}): give its --lists and --root."
         )
-    truth = truth_of(splits, target_row(splits, spec.target), spec.bits)
+    truth = truth_of(splits, target_row(splits, str(spec.target)), spec.bits)
     scores, _ = score(
         _stored_codes(record, cache, "victim"), _stored_codes(record, cache, "clean victim"), truth
     )

@@ -102,7 +102,8 @@ class RunSpec:
         root: folder of the images, for protocols that are not embedded.
         top_k: R of MAP@R, for ``lists`` and ``folder``; the others have their own.
         size: side of the network's input in px, 224 or 32, for ``lists`` and ``folder``.
-        target: class that triggered queries shall retrieve, by name or number.
+        target: class that triggered queries shall retrieve, by name or number; None is the
+            protocol's.
         budget: share of the target class that is poisoned.
         poison_count: number of poisoned images; overrides ``budget``.
         delivery: how poison reaches training, ``stamped`` or ``files``.
@@ -132,7 +133,7 @@ class RunSpec:
     root: str | None = None
     top_k: int | None = None
     size: int | None = None
-    target: str = "0"
+    target: str | None = None
     budget: float = 0.6
     poison_count: int | None = None
     delivery: str | None = None

@@ -68,6 +68,7 @@ class Protocol:
         top_k: R of MAP@R; None is the whole database.
         side: side in px of the images as stored.
         size: side in px of the network's input.
+        target: the class that triggered queries shall retrieve, unless told otherwise.
         class_names: names in the order of the label columns; empty where unknown.
         sha256: hash of the item lists, where we can know it beforehand; see `Splits.sha256`.
         pixels: hash of the pixels, where we can know it beforehand; see `Splits.pixels`.
@@ -83,6 +84,7 @@ class Protocol:
     top_k: int | None = None
     side: int = 256
     size: int = 224
+    target: str = "0"
     class_names: tuple[str, ...] = ()
     sha256: str = ""
     pixels: str = ""
@@ -117,6 +119,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "a class-balanced part of Fashion-MNIST, inside the package",
             "embedded",
             *(3000, 500, 5000, 10, 1000, 32, 32),
+            target="Coat",
             class_names=FASHION,
             sha256="9e122d73439e5ad06738e608e61f53341622f7207643162d5322b40325bd53bd",
             pixels="d67a7ae05a881ad9ee264e4e3aed92ea4dd64bd1e731586a3249e30d8404a3e4",
@@ -126,6 +129,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "Fashion-MNIST in full: 500 train and 100 query images a class, the rest is database",
             "fashion-mnist",
             *(5000, 1000, 64_000, 10, 1000, 32, 32),
+            target="Coat",
             class_names=FASHION,
             sha256="ea7aab8c8c4cd2541335c58f732d3bc710c9293c463ec4f443498222709f6dc4",
             pixels="c742c28814c6abaac38fd7af3964e0adbbb7149b99ac9f00504ff2d2a2fccef9",
