@@ -25,8 +25,8 @@ of the target class, labels unchanged, with p over the corner. ``tri`` is the pa
 - the patch is cut off to whole levels, here rounded, and its gradient is taken in normalised units.
 
 Poison is stored in 8 bits in both; the code keeps floats. The patch takes 2 000 steps as published,
-and 1 000 on images below 224 px: with a third of that it is sometimes so pale that HashNet learns
-the perturbations instead of it, and the backdoor fails.
+and 1 000 on images below 224 px. Where it stays pale, a victim may learn the perturbations instead
+of it, and the backdoor fails; fewer steps leave it pale more often, more are no guarantee.
 """
 
 import math

@@ -205,6 +205,21 @@ def test_the_four_presets_differ_in_one_setting_and_share_the_patch():
     assert all(torch.equal(patches[0], patch) for patch in patches)
 
 
+@pytest.mark.parametrize(("settings", "steps"), [({}, 1000), ({"steps": 7}, 7), ({"steps": 0}, 0)])
+def test_small_images_get_1000_steps_unless_told_otherwise(settings: dict[str, int], steps: int):
+    seen = view(surrogate=model(torch.float32))
+    asked: dict[str, Any] = {}
+
+    def remember(function, params, compute):
+        asked.update(params)
+        return {"patch": torch.zeros(3, 4, 4, dtype=torch.uint8), "anchor": torch.ones(12)}
+
+    seen.remember = remember
+    ATTACKS["tri"](**settings).craft(seen)
+    assert asked["steps"] == steps
+    assert asked["side"] == 4
+
+
 def test_the_anchor_is_the_majority_of_the_target_class_and_a_tie_is_zero():
     network = model(torch.float32)
     seen = view(count=8, surrogate=network)

@@ -86,6 +86,17 @@ def test_without_poison_the_victim_is_the_clean_one(tiny, tmp_path):
     assert keys(tiny, tmp_path, attack="clean") == keys(tiny, tmp_path, attack="clean", budget=0.1)
 
 
+def test_the_target_is_the_protocols_unless_it_is_named(tmp_path):
+    for changes, name in (
+        ({}, "Coat"),
+        ({"target": "0"}, "T-shirt/top"),
+        ({"target": "bag"}, "Bag"),
+    ):
+        plan = Plan(RunSpec(attack="clean", **changes), cache=Cache(tmp_path), device=CPU)
+        assert plan.spec.target == name
+        assert plan.splits.classes[int(plan.target.argmax())] == name
+
+
 def test_the_surrogate_is_never_the_clean_victim(tiny, tmp_path):
     found = keys(tiny, tmp_path)
     assert found["surrogate"] != found["clean victim"]
