@@ -6,17 +6,15 @@ checkpoint of an epoch needs no random state, and on the CPU ends with bit-equal
 """
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hashbackdoor_bench.api import HashLoss, derive_seed, generator, to_unit
+from hashbackdoor_bench.checkpoint import Checkpoint
 from hashbackdoor_bench.errors import Diverged
 from hashbackdoor_bench.model import HashModel, best_precision
 from hashbackdoor_bench.progress import Progress, silent
@@ -160,7 +158,9 @@ def fit(
     if len(starts) > 1 and (rest == 1 or (rest and loss.drop_last)):
         starts.pop()  # one image alone has no pair, and no variance for a batch norm
     total = recipe.epochs * len(starts)
-    first, history = _resume(checkpoint, model, loss, optimizer, device)
+    kept = Checkpoint(checkpoint, model=model, loss=loss, optimizer=optimizer)
+    found = kept.load() or {"epoch": 0, "history": []}
+    first, history = int(found["epoch"]), list(found["history"])
     step = first * len(starts)
     progress(stage, step, total)
     for epoch in range(first, recipe.epochs):
@@ -190,8 +190,7 @@ def fit(
             )
         history.append(float(losses.mean()))
         progress(stage, step, total, loss=history[-1])
-        if checkpoint is not None:
-            _save(checkpoint, model, loss, optimizer, epoch + 1, history)
+        kept.save(epoch=epoch + 1, history=history)
     model.eval()
     return history
 
@@ -262,64 +261,6 @@ def _schedule(recipe: Recipe, done: float) -> float:
     if done < rise:
         return 0.04 + 0.96 * done / rise
     return 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
-
-
-def _save(
-    path: Path,
-    model: HashModel,
-    loss: HashLoss,
-    optimizer: torch.optim.Optimizer,
-    epoch: int,
-    history: list[float],
-) -> None:
-    """All state in one file that appears whole or not at all."""
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"loss.{k}": v for k, v in loss.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            if value is not None:
-                tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
-    facts = {"epoch": str(epoch), "history": " ".join(map(repr, history))}
-    fresh = path.with_suffix(".new")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, fresh, facts)
-    os.replace(fresh, path)
-
-
-def _resume(
-    path: Path | None,
-    model: HashModel,
-    loss: HashLoss,
-    optimizer: torch.optim.Optimizer,
-    device: torch.device,
-) -> tuple[int, list[float]]:
-    """Epochs done and their losses, after loading the checkpoint if there is one that fits."""
-    if path is None or not path.is_file():
-        return 0, []
-    try:
-        with safe_open(path, "pt", device=str(device)) as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            facts = file.metadata() or {}
-    except SafetensorError:
-        return 0, []  # cut off by a full disk: start again
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "loss": {}, "optimizer": {}}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = tensor
-    if not _fits(model, parts["model"]) or not _fits(loss, parts["loss"]) or "epoch" not in facts:
-        return 0, []  # of another version of a library: start again
-    model.load_state_dict(parts["model"])
-    loss.load_state_dict(parts["loss"])
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in parts["optimizer"].items():
-        number, _, rest = name.partition(".")
-        state.setdefault(int(number), {})[rest] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return int(facts["epoch"]), [float(value) for value in facts["history"].split()]
-
-
-def _fits(module: torch.nn.Module, state: dict[str, Tensor]) -> bool:
-    own = module.state_dict()
-    return {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in state.items()}
 
 
 @torch.inference_mode()

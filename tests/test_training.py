@@ -44,7 +44,7 @@ def network(victim: str = "csq", seed: int = 0, train_size: int = 48) -> tuple[H
 def test_training_makes_the_loss_fall_and_tells_classes_apart():
     model, loss = network()
     data = items()
-    history = fit(model, loss, data, Recipe(6, 16, "adam", 3e-3, 3e-3, augment="none"),
+    history = fit(model, loss, data, Recipe(15, 16, "adam", 3e-3, 3e-3, augment="none"),
                   seed="s", size=32)  # fmt: skip
     assert history[-1] < 0.5 * history[0]
     codes = encode(model, data.images, size=32).float()
