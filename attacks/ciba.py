@@ -45,6 +45,7 @@ from hashbackdoor_bench import (
     HashModel,
     Patch,
     ThreatModel,
+    anchor_code,
     check,
     paste,
     patch_side,
@@ -172,21 +173,12 @@ def surrogate(view: AttackerView) -> HashModel:
     return view.surrogate
 
 
-@torch.no_grad()
-def anchor_code(view: AttackerView) -> Tensor:
-    """h_a (K,) in {-1, 0, +1}: the majority of the codes of all images of exactly that label."""
-    voters = view.images[(view.labels == view.target).all(1)]
-    votes = [
-        surrogate(view).code(to_unit(x.to(view.device))).sum(0) for x in torch.split(voters, 250)
-    ]
-    return torch.stack(votes).sum(0).sign().float()
-
-
 def optimise_patch(
     view: AttackerView, *, side: int, steps: int, step_size: float, batch: int, released: bool
 ) -> dict[str, Tensor]:
     """The patch (3,s,s) uint8 and the anchor code (K,) that it leads to."""
-    model, anchor = surrogate(view), anchor_code(view)
+    model = surrogate(view)
+    anchor = anchor_code(model, view.images[(view.labels == view.target).all(1)])
     patch = torch.full((3, side, side), 127.5, device=view.device)
     scale = model.std[0] if released else torch.ones_like(model.std[0])
     draws = torch.randint(

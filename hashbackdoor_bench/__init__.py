@@ -18,14 +18,23 @@ if TYPE_CHECKING:
         to_bytes,
         to_unit,
     )
-    from hashbackdoor_bench.centres import hash_centres
-    from hashbackdoor_bench.errors import UserError, check
-    from hashbackdoor_bench.model import HashModel
+    from hashbackdoor_bench.centres import anchor_code, hash_centres
+    from hashbackdoor_bench.errors import Diverged, UserError, check
+    from hashbackdoor_bench.model import HashModel, sign
+    from hashbackdoor_bench.perceptual import lpips_fits, lpips_for, ssim_distance
     from hashbackdoor_bench.pipeline import run
     from hashbackdoor_bench.records import Record
     from hashbackdoor_bench.registry import ATTACKS, VICTIMS
     from hashbackdoor_bench.spec import RunSpec
-    from hashbackdoor_bench.triggers import NoTrigger, Patch, checkerboard, paste, patch_side
+    from hashbackdoor_bench.triggers import (
+        NoTrigger,
+        Patch,
+        Resized,
+        checkerboard,
+        paste,
+        patch_side,
+        resize_again,
+    )
 
 __version__ = "0.1.0"
 
@@ -38,10 +47,16 @@ _HOME = {
     "ThreatModel": "api",
     "to_bytes": "api",
     "to_unit": "api",
+    "anchor_code": "centres",
     "hash_centres": "centres",
+    "Diverged": "errors",
     "UserError": "errors",
     "check": "errors",
     "HashModel": "model",
+    "sign": "model",
+    "lpips_fits": "perceptual",
+    "lpips_for": "perceptual",
+    "ssim_distance": "perceptual",
     "run": "pipeline",
     "Record": "records",
     "ATTACKS": "registry",
@@ -49,9 +64,11 @@ _HOME = {
     "RunSpec": "spec",
     "NoTrigger": "triggers",
     "Patch": "triggers",
+    "Resized": "triggers",
     "checkerboard": "triggers",
     "paste": "triggers",
     "patch_side": "triggers",
+    "resize_again": "triggers",
 }
 __all__ = [
     "ATTACKS",
@@ -60,20 +77,28 @@ __all__ = [
     "AttackerView",
     "Backdoor",
     "Delivery",
+    "Diverged",
     "HashLoss",
     "HashModel",
     "NoTrigger",
     "Patch",
     "Record",
+    "Resized",
     "RunSpec",
     "ThreatModel",
     "UserError",
+    "anchor_code",
     "check",
     "checkerboard",
     "hash_centres",
+    "lpips_fits",
+    "lpips_for",
     "paste",
     "patch_side",
+    "resize_again",
     "run",
+    "sign",
+    "ssim_distance",
     "to_bytes",
     "to_unit",
 ]

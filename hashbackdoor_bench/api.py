@@ -7,11 +7,13 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from hashbackdoor_bench.checkpoint import Checkpoint, Part
 from hashbackdoor_bench.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -76,7 +78,9 @@ class AttackerView:
             ``device``; None where ``threat.knowledge`` is ``none``.
         seed: everything random in an attack comes from `generator`, which derives from it.
         device: where to compute.
+        precision: of the run's networks, ``float32`` or ``bfloat16``; see `autocast`.
         progress: see `Progress`.
+        work: folder of `checkpoint`; None: crafting that is interrupted starts again.
         remember: what stands behind `shared`; the framework's cache.
     """
 
@@ -87,7 +91,9 @@ class AttackerView:
     surrogate: "HashModel | None" = None
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: str = "float32"
     progress: Progress = silent
+    work: Path | None = None
     remember: Callable[
         [str, Mapping[str, object], Callable[[], dict[str, Tensor]]], dict[str, Tensor]
     ] = lambda name, params, compute: compute()
@@ -100,6 +106,16 @@ class AttackerView:
     def generator(self, purpose: str) -> torch.Generator:
         """A CPU generator for one purpose of this attack under this seed."""
         return generator(self.seed, "attack", purpose)
+
+    def autocast(self) -> torch.autocast:
+        """The context in which an attack's own networks multiply in the run's precision."""
+        enabled = self.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def checkpoint(self, name: str, **parts: Part) -> Checkpoint:
+        """Where crafting keeps modules and optimisers, to go on from if the process dies."""
+        path = None if self.work is None else self.work / f"{name}.safetensors"
+        return Checkpoint(path, **parts)
 
     def shared(
         self, function: Callable[..., dict[str, Tensor]], **params: object
@@ -117,7 +133,8 @@ class Backdoor(nn.Module):
     """What the attacker owns after crafting: the poison, and a trigger for queries.
 
     All state is in buffers and parameters; the ``state_dict`` is the stored artifact, and
-    `Attack.restore` makes the backdoor from it again.
+    `Attack.restore` makes the backdoor from it again. ``history`` is for the record: how crafting
+    went, as losses by name, one value an epoch; a name ``part/loss`` is grouped by its part.
 
     Args:
         index: (P,) long, which training items are replaced.
@@ -135,6 +152,7 @@ class Backdoor(nn.Module):
         self, index: Tensor, carrier: Tensor, label: Tensor, kind: Tensor | None = None
     ) -> None:
         super().__init__()
+        self.history: dict[str, list[float]] = {}
         kind = torch.zeros(len(index), dtype=torch.uint8) if kind is None else kind
         for name, value in zip(
             ("index", "carrier", "label", "kind"), (index, carrier, label, kind), strict=True
@@ -164,13 +182,15 @@ class Attack(ABC):
         delivery: how its poison was published to reach the victim's training, see `poisoning.py`.
         backdoor: the `Backdoor` that `craft` returns; `restore` makes it from stored tensors.
         poisons: whether it poisons at all; only controls don't.
+        surrogate: the hashing method that the published attack crafts on; None: the victim's.
         version: raised by one when the algorithm changes, so that cached backdoors are made again.
     """
 
     threat: ThreatModel
     delivery: Delivery = "files"
-    backdoor: ClassVar[type[Backdoor]]
+    backdoor: type[Backdoor]
     poisons: ClassVar[bool] = True
+    surrogate: ClassVar[str | None] = None
     version: ClassVar[int] = 1
 
     @abstractmethod
@@ -180,6 +200,23 @@ class Attack(ABC):
         Args:
             view: what the attacker sees; ``view.index`` (P,) says which images become poison.
         """
+
+    def accept(self, labels: Tensor, target: Tensor, size: int) -> dict[str, str]:
+        """Look at the task before anything is computed.
+
+        Args:
+            labels: (N,C) 0/1, of the training split.
+            target: (C,) 0/1.
+            size: S.
+
+        Returns:
+            What the crafted backdoor depends on besides the hyper-parameters and the data, such as
+            which weights are on this machine; it enters the backdoor's key and the record.
+
+        Raises:
+            UserError: this attack can't be made on such data.
+        """
+        return {}
 
     def restore(self, state: Mapping[str, Tensor]) -> Backdoor:
         """The backdoor whose ``state_dict`` is ``state``."""

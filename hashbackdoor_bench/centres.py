@@ -1,4 +1,4 @@
-"""Hash centres: one code of ±1 for each class, far apart, for any number of bits.
+"""Hash centres: one code of ±1 for each class, far apart, for any number of bits; anchor codes.
 
 The rows of a Hadamard matrix H of order n (H H' = n I) differ from each other in exactly n/2
 places, and from the rows of -H in n/2 or n. Here H comes from Sylvester's doubling for powers of
@@ -6,13 +6,24 @@ two and from the first construction of Paley (J. Math. Phys. 12, 1933) where n -
 4 (12, 20, 24, 48, ...), doubled where needed (40, 96, ...).
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from hashbackdoor_bench.api import generator
+from hashbackdoor_bench.api import generator, to_unit
 from hashbackdoor_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from hashbackdoor_bench.model import HashModel
+
+
+@torch.no_grad()
+def anchor_code(model: "HashModel", images: Tensor) -> Tensor:
+    """The majority of the codes of images (n,3,S,S) uint8: (K,) in {-1, 0, +1}, a tie is 0."""
+    device = next(model.parameters()).device
+    votes = [model.code(to_unit(part.to(device))).sum(0) for part in torch.split(images, 250)]
+    return torch.stack(votes).sum(0).sign().float()
 
 
 def hash_centres(

@@ -55,7 +55,7 @@ class Run:
     def backdoor_artifact(self) -> Artifact:
         """See `backdoor_stage`."""
         _ = self.surrogate_artifact  # made first, so that its time and its bar are its own
-        return self._make(self.plan.backdoor_stage, lambda work: self._craft())
+        return self._make(self.plan.backdoor_stage, self._craft)
 
     @cached_property
     def backdoor(self) -> Backdoor:
@@ -147,7 +147,7 @@ class Run:
 
         return self._make(stage, build)
 
-    def _craft(self) -> Content:
+    def _craft(self, work: Path) -> Content:
         surrogate, model = self.surrogate_artifact, None
         if surrogate is not None:
             model = self.plan.surrogate.load(surrogate.tensors, surrogate.facts, self.device)
@@ -170,14 +170,16 @@ class Run:
             surrogate=model,
             seed=self.plan.spec.seed,
             device=self.device,
+            precision=str(self.plan.spec.precision),
             progress=self.progress,
+            work=work,
             remember=remember,
         )
         backdoor = self.plan.attack.craft(view).cpu()
         poisoning.inspect(
             backdoor, view.labels, self.plan.target, self.plan.index, self.plan.attack.threat
         )
-        return backdoor.state_dict(), {"shared": shared}
+        return backdoor.state_dict(), {"shared": shared, "history": backdoor.history}
 
     def _codes(self, victim: Artifact, stages: Mapping[str, Stage]) -> dict[str, Artifact]:
         hasher, splits = self.plan.victim, self.plan.splits
@@ -243,6 +245,7 @@ class Run:
         visibility = self.visibility_artifact.facts
         seconds = {name: artifact.seconds for name, artifact in found.items()}
         seconds |= self.backdoor_artifact.facts["shared"]
+        history = self.backdoor_artifact.facts.get("history")
         poisoned = int((self.backdoor.kind == 0).sum())
         members = int((self.plan.splits.train.labels == self.plan.target).all(1).sum())
         return Record(
@@ -261,7 +264,7 @@ class Run:
             retrieval=self.scores_artifact.facts["retrieval"],
             imperceptibility={name: visibility[name] for name in ("poison", "query")},
             params={
-                "attack": dict(self.plan.spec.attack_settings),
+                "attack": {**dict(self.plan.spec.attack_settings), **self.plan.found},
                 "victim": dict(self.plan.spec.victim_settings),
                 "recipe": asdict(self.plan.victim.recipe),
                 "surrogate": dict(self.plan.surrogate.settings),
@@ -270,7 +273,8 @@ class Run:
                 name: found[name].facts["losses"]
                 for name in ("surrogate", "clean victim", "victim")
                 if name in found
-            },
+            }
+            | ({"backdoor": history} if history else {}),
             seconds={name: round(value, 3) for name, value in seconds.items()},
             artifacts=keys,
             **self.victim_artifact.facts["made by"],

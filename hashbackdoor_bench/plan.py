@@ -70,10 +70,12 @@ class Plan:
         self.cache = cache
         self.method: Method[Attack] = ATTACKS[spec.attack]
         victim: Method[HashLoss] = VICTIMS[spec.victim]
-        surrogate: Method[HashLoss] = VICTIMS[spec.surrogate or spec.victim]
         attack_settings = self.method.resolve(dict(spec.attack_settings))
         victim_settings = victim.resolve(dict(spec.victim_settings))
         self.attack: Attack = self.method.cls(**attack_settings)
+        surrogate: Method[HashLoss] = VICTIMS[
+            spec.surrogate or self.attack.surrogate or spec.victim
+        ]
         delivery = spec.delivery or self.attack.delivery
         if delivery not in get_args(Delivery):
             raise unknown("--delivery", delivery, get_args(Delivery))
@@ -86,6 +88,8 @@ class Plan:
             recipe = replace(recipe, precision=best_precision(device))
         wanted = spec.target if spec.target is not None else data.protocol(spec.dataset).target
         self.target = target_row(self.splits, wanted)
+        labels, size = self.splits.train.labels, self.splits.size
+        self.found = self.attack.accept(labels, self.target, size)
         self.spec = replace(
             spec,
             attack=self.method.name,
@@ -166,6 +170,7 @@ class Plan:
             **self.attacker,
             "settings": dict(self.spec.attack_settings),
             "poisoned": len(self.index),
+            **({"found": self.found} if self.found else {}),
         }
         return self.stage("backdoor", "craft backdoor", inputs)
 

@@ -36,7 +36,10 @@ SCHEMA: dict[str, tuple[type, str]] = {
     ),
     "imperceptibility": (dict, "poison and query: max, l2, psnr, ssim in pixel units 0..255"),
     "params": (dict, "attack and victim hyper-parameters, recipe and surrogate, all resolved"),
-    "training": (dict, "mean loss of each epoch, of surrogate, clean victim and victim"),
+    "training": (
+        dict,
+        "mean loss of each epoch: surrogate, clean victim, victim; backdoor: its losses by name",
+    ),
     "seconds": (dict, "what each stage took when it was made, without the stages before it"),
     "artifacts": (dict, "keys of the cached artifacts that the scores follow from"),
     "device": (str, "where the victim was trained"),

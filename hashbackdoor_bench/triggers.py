@@ -1,9 +1,10 @@
 """Triggers that more than one attack uses."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from hashbackdoor_bench.api import Backdoor, to_unit
+from hashbackdoor_bench.api import Backdoor, to_bytes, to_unit
 from hashbackdoor_bench.errors import check
 
 
@@ -13,6 +14,31 @@ class NoTrigger(Backdoor):
     def forward(self, x: Tensor) -> Tensor:
         """x (N,3,S,S) -> a copy."""
         return x.clone()
+
+
+def resize_again(x: Tensor) -> Tensor:
+    """A finished picture as a pipeline reads it that resizes every file, this one a second time.
+
+    What BadHash's released code does to poison and triggered queries alone: a file of S px is
+    enlarged by 256/224 and its centre cut out.
+
+    Args:
+        x: (N,3,S,S) in [0,1], stored in 8 bits first.
+    """
+    size = x.shape[-1]
+    large = [round(size * 256 / 224)] * 2
+    stored = to_unit(to_bytes(x))
+    wide = F.interpolate(stored, large, mode="bilinear", align_corners=False)
+    edge = (large[0] - size + 1) // 2
+    return wide[..., edge : edge + size, edge : edge + size].clamp(0, 1).to(x.dtype)
+
+
+class Resized(Backdoor):
+    """No trigger but that the picture is resized a second time, see `resize_again`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N,3,S,S) -> the same, enlarged and cropped."""
+        return resize_again(x)
 
 
 class Patch(Backdoor):

@@ -11,7 +11,9 @@ from hashbackdoor_bench.poisoning import draw, inspect, planted, triggered
 
 CPU = torch.device("cpu")
 # settings that make crafting quick, by the name of the hyper-parameter
-QUICK: dict[str, Any] = {"steps": 3, "perturbation_steps": 2}
+QUICK: dict[str, Any] = {
+    "steps": 3, "perturbation_steps": 2, "width": 8, "epochs": 1, "label_steps": 3,
+}  # fmt: skip
 
 
 def attack(name: str) -> Attack:

@@ -1,0 +1,484 @@
+"""BadHash against its specification: shapes, numbers measured on the reference, plain formulas."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hashbackdoor_bench import (
+    ATTACKS,
+    AttackerView,
+    HashLoss,
+    HashModel,
+    RunSpec,
+    UserError,
+    anchor_code,
+    to_bytes,
+    to_unit,
+)
+from hashbackdoor_bench.cache import Cache
+from hashbackdoor_bench.pipeline import Run
+
+ATTACKS["badhash"]  # imports the package's files under their own names
+from hashbackdoor_bench.attacks import badhash, badhash_networks, badhash_training  # noqa: E402
+
+TINY: dict[str, Any] = {"width": 8, "epochs": 2, "batch": 8, "label_steps": 4}
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def view(size: int = 32, tags: bool = False, **more: Any) -> AttackerView:
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (30, 3, size, size), generator=random, dtype=torch.uint8)
+    labels = torch.eye(3, dtype=torch.uint8)[torch.arange(30) % 3]
+    if tags:
+        labels[::4] |= torch.tensor([0, 1, 0], dtype=torch.uint8)
+        labels[5] = 0
+    torch.manual_seed(0)
+    surrogate = HashModel("cnn32", 8, HashLoss, size=size).eval().requires_grad_(False)
+    target = torch.tensor([0, 0, 1], dtype=torch.uint8)
+    index = (labels == target).all(1).nonzero().squeeze(1)[:4]
+    return AttackerView(images, labels, target, index, surrogate, **more)
+
+
+def settings(**changes: Any) -> Any:
+    made = ATTACKS["badhash"](**{"perceptual": "ssim", **TINY, **changes})
+    return made.at(32)
+
+
+def game(**changes: Any) -> Any:
+    torch.manual_seed(1)
+    label = torch.tensor([0.0, 1, 0])
+    aim = torch.where(torch.arange(8) % 3 == 0, 1.0, -1.0)
+    return badhash_training.Game(32, settings(**changes), label, torch.randn(1, 512), aim)
+
+
+# ---- networks -----------------------------------------------------------------------------------
+
+
+def test_parameter_counts_are_those_of_the_released_code_at_224_px():
+    assert count(badhash_networks.LabCLN(100, 64)) == 2_595_492
+    label_map, painter = badhash_networks.LabelMap(224, 64), badhash_networks.Painter(64)
+    assert count(label_map) == 13_044_440
+    assert count(painter.out) == 1_809
+    assert count(label_map) + count(painter) == 21_454_121
+    assert count(badhash_networks.Discriminator(224, 100, 64)) == 16_213_952
+
+
+@pytest.mark.parametrize("size", [32, 48, 64, 128, 224])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_any_multiple_of_16_goes_through_generator_and_discriminator(size: int, batch: int):
+    x = torch.rand(batch, 3, size, size)
+    label_map = badhash_networks.LabelMap(size, 8)(torch.randn(1, 512))
+    assert label_map.shape == (1, 3, size, size)
+    out = badhash_networks.Painter(8)(x, label_map)
+    assert out.shape == x.shape
+    assert out.abs().max() < 1
+    assert badhash_networks.Discriminator(size, 5, 8)(out).shape == (batch, 6)
+
+
+def test_layer_shapes_are_those_of_the_specification():
+    shapes: list[tuple[int, ...]] = []
+    painter = badhash_networks.Painter(64)
+    for layer in painter.body:
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | badhash_networks.Residual):
+            layer.register_forward_hook(lambda m, i, out: shapes.append(tuple(out.shape[1:])))
+    painter(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))
+    # at 32 px; 224, 112, 56 in the table
+    assert shapes == [(64, 32, 32), (128, 16, 16), *[(256, 8, 8)] * 7, (128, 16, 16), (64, 32, 32)]
+    seen: list[int] = []
+    judge = badhash_networks.Discriminator(224, 10, 8)
+    for layer in judge:
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda m, i, out: seen.append(out.shape[-1]))
+    judge(torch.rand(1, 3, 224, 224))
+    assert seen == [112, 56, 28, 14, 7, 1]
+
+
+def test_discriminator_weights_have_spectral_norm_one_except_the_last():
+    torch.manual_seed(0)
+    judge = badhash_networks.Discriminator(32, 5, 8)
+    for _ in range(30):  # power iterations
+        judge(torch.rand(1, 3, 32, 32))
+    *normed, last = [layer for layer in judge if isinstance(layer, nn.Conv2d)]
+    for layer in normed:
+        largest = float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2))
+        assert largest == pytest.approx(1, abs=0.05)
+    assert last.bias is None
+    assert not hasattr(last, "parametrizations")
+
+
+# ---- the label network --------------------------------------------------------------------------
+
+
+def test_label_rows_begin_with_the_last_class_and_leave_out_untagged_images():
+    labels = torch.cat([torch.eye(100), torch.zeros(1, 100), torch.eye(100)])
+    rows = badhash_training.label_rows(labels)
+    assert rows.shape == (100, 100)
+    assert rows[0].argmax() == 99
+
+
+def test_smoothing_leaves_the_same_share_on_every_positive():
+    rows = torch.tensor([[1, 0, 0, 0, 0], [1, 0, 1, 0, 0]])
+    expected = torch.tensor([[0.8, 0.05, 0.05, 0.05, 0.05], [0.8, 0.05, 0.8, 0.05, 0.05]])
+    assert torch.allclose(badhash_training.smooth(rows, 0.2), expected)
+
+
+def test_the_contrastive_loss_is_the_formula():
+    z = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+
+    def similarity(a: Tensor, b: Tensor) -> float:
+        return float(a @ b / a.norm() / b.norm())
+
+    total = 0.0
+    for i in range(6):
+        up = math.exp(similarity(z[i], z[i ^ 1]) / 0.5)
+        down = sum(math.exp(similarity(z[i], z[k]) / 0.5) for k in range(6)) - math.exp(1 / 0.5)
+        total -= math.log(up / down)
+    assert float(badhash_training.contrastive_loss(z)) == pytest.approx(total / 6, rel=1e-5)
+
+
+def test_the_contrastive_loss_of_random_features_is_near_log_255():
+    z = torch.randn(256, 512, generator=torch.Generator().manual_seed(0))
+    assert float(badhash_training.contrastive_loss(z)) == pytest.approx(math.log(255), abs=0.02)
+
+
+def test_label_losses_are_those_of_the_whole_batch_though_each_row_is_computed_once():
+    torch.manual_seed(0)
+    network = badhash_networks.LabCLN(4, 6)
+    rows, draw = torch.eye(4), torch.tensor([2, 0, 2, 3, 2])
+    found = badhash_training.label_losses(network, rows, draw, 0.2)
+    plain = rows[draw]
+    batch = torch.stack([badhash_training.smooth(plain, 0.2), plain], 1).flatten(0, 1)
+    feature, code, classes = network(batch)
+    labels = torch.stack([plain, plain], 1).flatten(0, 1)
+    assert torch.allclose(found["contrastive"], badhash_training.contrastive_loss(feature))
+    assert torch.allclose(found["classes"], (classes - labels).square().mean())
+    signs = torch.where(code >= 0, 1.0, -1.0)
+    expected = (signs - code).square().sum() / (1e4 * 5)  # B, though there are 2B rows
+    assert torch.allclose(found["quantisation"], expected)
+
+
+@pytest.mark.slow
+def test_the_label_networks_curve_is_the_measured_one_for_100_classes():
+    seen = view()
+    seen = replace(seen, labels=torch.eye(100, dtype=torch.uint8))
+    torch.manual_seed(0)
+    draw = torch.randint(100, (128,))
+    first = badhash_training.label_losses(
+        badhash_networks.LabCLN(100, 64), torch.eye(100), draw, 0.2
+    )
+    assert first["contrastive"].item() == pytest.approx(4.93, abs=0.05)
+    assert first["classes"].item() == pytest.approx(0.25, abs=0.01)
+    found = badhash_training.train_label_network(seen, bits=64, smoothing=0.2, steps=1000)
+    assert float(found["loss.contrastive"][-1]) == pytest.approx(3.60, abs=0.02)
+    assert float(found["loss.classes"][-1]) == pytest.approx(0.2365, abs=0.004)
+    _, code = badhash_training.read_labels(found, torch.eye(100), 64)
+    assert 0.05 < float(code.abs().mean()) < 0.12
+    signs = code.sign()
+    apart = (64 - signs @ signs.T)[~torch.eye(100, dtype=torch.bool)] / 2
+    assert 4 < float(apart.mean()) < 12  # codes that hardly differ
+
+
+# ---- the game -----------------------------------------------------------------------------------
+
+
+def test_learning_rates_are_those_of_the_two_phases():
+    own = replace(settings(), epochs=100, lr=1e-4)
+    found = [own.rate(epoch) for epoch in (1, 50, 51, 75, 100)]
+    assert found == pytest.approx([1e-4, 1e-4, 9.804e-5, 5.098e-5, 1.961e-6], rel=1e-3)
+
+
+class Saturated(nn.Module):
+    """A discriminator that tells real from fake and no class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flag = (x.flatten(1).mean(1) > 0.5).float()
+        return F.pad(flag[:, None], (3, 0))
+
+
+def test_a_saturated_discriminator_gives_the_values_of_the_authors_log():
+    own = game()
+    own.discriminator = Saturated()
+    real, fake = torch.zeros(4, 3, 32, 32), torch.ones(4, 3, 32, 32)
+    loss, right = own.discriminator_loss(fake, real, torch.eye(3)[[0, 1, 2, 0]])
+    assert float(loss) == pytest.approx(1 / 4)  # (1/(C+1) + 1/(C+1)) / 2: no class on either side
+    assert float(right) == 1
+    losses = own.generator_losses(view().surrogate, real, real)
+    assert float(losses["adversarial"]) == pytest.approx(1 / 4)
+
+
+@pytest.mark.parametrize("variant", ["released", "corrected", "intended"])
+def test_generator_losses_are_the_formulas(variant: str):
+    own, surrogate = game(variant=variant, perceptual_weight=0.1), view().surrogate
+    assert surrogate is not None
+    random = torch.Generator().manual_seed(3)
+    x = torch.rand(4, 3, 32, 32, generator=random)
+    fake = torch.rand(4, 3, 32, 32, generator=random) * 1.6 - 0.4
+    found = own.generator_losses(surrogate, fake, x)
+    assert found["reconstruction"] == pytest.approx(float(((fake - x) ** 2).mean()), rel=1e-5)
+    z = surrogate(fake.clamp(0, 1) if variant == "intended" else fake)
+    h = z if variant == "released" else torch.tanh(z)
+    expected = 1 - sum(float(h[i, k] * own.aim[k]) for i in range(4) for k in range(8)) / 32
+    assert found["hash"] == pytest.approx(expected, abs=1e-5)
+    own.discriminator.eval()  # spectral norm would iterate
+    judged = own.discriminator(fake)
+    adversarial = own.generator_losses(surrogate, fake, x)["adversarial"]
+    found = {name: value.detach() for name, value in found.items()}
+    adversarial, judged = adversarial.detach(), judged.detach()
+    wanted = torch.tensor([0.0, 1, 0, 0]).expand(4, -1)
+    assert adversarial == pytest.approx(float(((judged - wanted) ** 2).mean()), rel=1e-4)
+    a, p = own.settings.reconstruction, 0.1
+    total = a * (found["reconstruction"] + p * found["ssim"]) + 10 * found["hash"] + adversarial
+    again = {**found, "adversarial": adversarial}
+    assert float(own.total(again)) == pytest.approx(float(total), rel=1e-5)
+
+
+def test_the_discriminators_flag_is_0_for_real_and_1_for_fake():
+    own = game()
+    own.discriminator.eval()
+    x, fake = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
+    y = torch.eye(3)[[0, 2]]
+    loss, _ = own.discriminator_loss(fake, x, y)
+    real = ((own.discriminator(x) - F.pad(y, (0, 1), value=0.0)) ** 2).mean()
+    false = ((own.discriminator(fake) - torch.tensor([0.0, 1, 0, 1])) ** 2).mean()
+    assert loss.item() == pytest.approx(float((real + false).detach() / 2), rel=1e-5)
+
+
+def test_the_clamp_lets_the_gradient_through():
+    own, surrogate = game(adversarial_weight=0), view().surrogate
+    fake = torch.full((1, 3, 32, 32), -0.5, requires_grad=True)
+    own.generator_losses(surrogate, fake, torch.zeros(1, 3, 32, 32))["hash"].backward()
+    assert fake.grad is not None
+    assert fake.grad.abs().sum() > 0
+
+
+def test_one_condition_serves_all_images():
+    own = game()
+    x = torch.rand(3, 3, 32, 32)
+    each = [own.painter(row[None], own.condition(own.feature)) for row in x]
+    assert torch.allclose(own.generate(x), torch.cat(each), atol=1e-5)
+
+
+def test_training_lowers_the_loss_and_tells_every_term():
+    seen, own = view(), game(epochs=12, lr=3e-3)
+    history = badhash_training.play(seen, own)
+    assert set(history) == {
+        "reconstruction", "hash", "ssim", "adversarial", "discriminator", "discriminator accuracy",
+    }  # fmt: skip
+    assert all(len(values) == 12 for values in history.values())
+    assert history["reconstruction"][-1] < 0.5 * history["reconstruction"][0]
+    assert min(history["hash"]) >= 0
+    assert (
+        0 <= min(history["discriminator accuracy"]) <= max(history["discriminator accuracy"]) <= 1
+    )
+
+
+def test_a_term_of_weight_zero_is_neither_computed_nor_told():
+    own = game(adversarial_weight=0, perceptual="none", epochs=1)
+    before = [p.clone() for p in own.discriminator.parameters()]
+    assert set(badhash_training.play(view(), own)) == {"reconstruction", "hash"}
+    assert all(map(torch.equal, before, own.discriminator.parameters()))
+
+
+def test_crafting_killed_in_the_second_epoch_ends_with_the_same_bits(tmp_path):
+    whole = ATTACKS["badhash"](**TINY).craft(view())
+
+    def kill(stage: str, done: int, total: int, **facts: float) -> None:
+        if stage == "train generator" and done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ATTACKS["badhash"](**TINY).craft(view(work=tmp_path, progress=kill))
+    assert (tmp_path / "generator.safetensors").is_file()
+    steps: list[int] = []
+
+    def tell(stage: str, done: int, total: int, **facts: float) -> None:
+        if stage == "train generator":
+            steps.append(done)
+
+    again = ATTACKS["badhash"](**TINY).craft(view(work=tmp_path, progress=tell))
+    assert steps == [5, 6, 7, 8]  # of four a epoch
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    assert whole.history == again.history
+
+
+# ---- the attack ---------------------------------------------------------------------------------
+
+
+def test_the_confusing_label_is_the_last_class_or_the_one_before_if_that_is_the_target():
+    labels = torch.eye(5, dtype=torch.uint8)
+    attack, released = ATTACKS["badhash"](), ATTACKS["badhash"](variant="released")
+    for target, expected in ((4, 3), (0, 4)):
+        assert attack.confusing_label(labels, labels[target]).argmax() == expected
+        assert released.confusing_label(labels, labels[target]).argmax() == 4
+    assert ATTACKS["badhash"](confusing=2).confusing_label(labels, labels[0]).argmax() == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "target", "words"),
+    [
+        ({"confusing": 1}, 1, "without the target's tags"),
+        ({"confusing": 9}, 1, "attack.confusing is 9: it must be between 0 and 2"),
+        ({"confusing": 2}, 1, "no training image is of that class"),
+    ],
+)
+def test_a_confusing_label_that_cannot_be_is_refused(changes, target: int, words: str):
+    labels = torch.eye(3, dtype=torch.uint8)[:2]
+    with pytest.raises(UserError, match=words):
+        ATTACKS["badhash"](**changes).accept(labels, torch.eye(3, dtype=torch.uint8)[target], 32)
+
+
+@pytest.mark.parametrize("size", [16, 40, 100])
+def test_a_side_the_generator_cannot_take_is_refused_in_one_sentence(size: int):
+    labels = torch.eye(3, dtype=torch.uint8)
+    with pytest.raises(UserError, match=rf"multiple of 16, not {size}: give --size 32"):
+        ATTACKS["badhash"]().accept(labels, labels[0], size)
+
+
+def test_a_width_that_cannot_be_halved_three_times_is_refused():
+    with pytest.raises(UserError, match=r"attack.width is 12: it must be a multiple of 8"):
+        ATTACKS["badhash"](width=12)
+
+
+def test_the_intended_code_is_the_surrogates_majority_for_the_confusing_class(monkeypatch):
+    seen, aims = view(), []
+
+    def look(view: AttackerView, game: Any) -> dict[str, list[float]]:
+        aims.append(game.aim)
+        return {}
+
+    monkeypatch.setattr(badhash, "play", look)
+    for variant in ("intended", "corrected"):
+        ATTACKS["badhash"](**TINY, variant=variant).craft(seen)
+    members = seen.images[seen.labels[:, 1] == 1]  # the target is class 2
+    votes = sum(seen.surrogate.code(to_unit(image[None]))[0].int() for image in members)
+    assert torch.equal(aims[0], torch.where(votes >= 0, 1.0, -1.0))
+    assert not torch.equal(aims[0], aims[1])
+
+
+def test_released_draws_with_the_targets_condition_and_resizes_again():
+    made = ATTACKS["badhash"](**TINY, variant="released").craft(view())
+    other = ATTACKS["badhash"](**TINY, variant="corrected").craft(view())
+    assert not torch.equal(made.label_map, other.label_map)
+    x = torch.rand(2, 3, 32, 32)
+    painted = made.painter(x, made.label_map).clamp(0, 1)
+    wide = F.interpolate(to_unit(to_bytes(painted)), [37, 37], mode="bilinear")
+    assert torch.allclose(made(x), wide[..., 3:35, 3:35])
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 8.0])
+def test_the_bounded_variant_stays_within_epsilon(epsilon: float):
+    made = ATTACKS["badhash_bounded"](**TINY, epsilon=epsilon).craft(view())
+    x = torch.rand(2, 3, 32, 32)
+    change = (made(x) - x).abs().max()
+    assert change <= epsilon / 255 + 1e-6
+    assert (change > 0) == (epsilon > 0)
+
+
+def test_images_with_several_tags_and_with_none_are_taken():
+    made = ATTACKS["badhash"](**TINY).craft(view(tags=True))
+    assert made(torch.rand(1, 3, 32, 32)).shape == (1, 3, 32, 32)
+    assert made.history["label network/contrastive"]
+
+
+def test_other_seeds_make_other_generators():
+    first, second = (ATTACKS["badhash"](**TINY).craft(view(seed=seed)) for seed in (0, 1))
+    x = torch.rand(1, 3, 32, 32)
+    assert not torch.allclose(first(x), second(x), atol=1e-3)
+
+
+def test_the_surrogate_is_hashnet_unless_another_is_asked_for(tiny, tmp_path):
+    base = {"dataset": "lists", "lists": str(tiny), "root": str(tiny), "size": 32, "bits": 16}
+    for victim, asked, expected in (
+        ("csq", None, "hashnet"), ("csq", "csq", "csq"), ("dpsh", None, "hashnet"),
+    ):  # fmt: skip
+        spec = RunSpec(attack="badhash", victim=victim, surrogate=asked, **base)
+        run = Run(spec, cache=Cache(tmp_path), device=torch.device("cpu"))
+        assert run.plan.surrogate.method == expected
+    spec = RunSpec(attack="ciba", victim="csq", **base)
+    assert (
+        Run(spec, cache=Cache(tmp_path), device=torch.device("cpu")).plan.surrogate.method == "csq"
+    )
+
+
+def test_a_machine_with_other_perceptual_weights_makes_another_backdoor(
+    tiny, tmp_path, monkeypatch
+):
+    spec = RunSpec(attack="badhash", dataset="lists", lists=str(tiny), root=str(tiny), size=32,
+                   bits=16)  # fmt: skip
+
+    def key() -> str:
+        run = Run(spec, cache=Cache(tmp_path), device=torch.device("cpu"))
+        return run.plan.backdoor_stage.key
+
+    monkeypatch.setattr(badhash, "lpips_fits", lambda size: False)
+    without = key()
+    monkeypatch.setattr(badhash, "lpips_fits", lambda size: True)
+    assert key() != without
+
+
+def test_a_run_from_data_to_record_tells_curves_and_distance(tiny, tmp_path):
+    spec = RunSpec(
+        attack="badhash", victim="csq", dataset="lists", lists=str(tiny), root=str(tiny), size=32,
+        top_k=20, bits=16, epochs=1, batch_size=16,
+        attack_settings=tuple((k, str(v)) for k, v in TINY.items()),
+    )  # fmt: skip
+    record = Run(spec, cache=Cache(tmp_path), device=torch.device("cpu")).record()
+    assert record.threat["trigger"] == "generated"
+    assert record.threat["delivery"] == "files"
+    assert record.spec["surrogate"] == "hashnet"
+    assert record.params["attack"]["perceptual"] == "ssim"
+    assert len(record.training["backdoor"]["generator/hash"]) == 2
+    assert record.imperceptibility["query"]["psnr"] is not None
+
+
+# ---- controls -----------------------------------------------------------------------------------
+
+
+def test_identity_scores_exactly_as_the_clean_victim(tiny, tmp_path):
+    spec = RunSpec(
+        attack="identity", victim="csq", dataset="lists", lists=str(tiny), root=str(tiny), size=32,
+        top_k=20, bits=16, epochs=2, batch_size=16,
+    )  # fmt: skip
+    run = Run(spec, cache=Cache(tmp_path), device=torch.device("cpu"))
+    assert run.plan.victim_stage.key != run.plan.clean_stage.key  # trained, not taken
+    assert len(run.backdoor.index) == 12
+    for name, tensor in run.clean_artifact.tensors.items():
+        assert torch.equal(tensor, run.victim_artifact.tensors[name]), name
+    scores = run.scores_artifact.facts["scores"]["field"]
+    assert scores["map"] == scores["map_clean_victim"]
+    assert scores["t_map"] == scores["t_map_clean_victim"] == scores["t_map_untriggered"]
+    assert scores["backdoor_gain"] == 0
+
+
+def test_a_second_resize_alone_changes_pictures():
+    made = ATTACKS["identity_resized"]().craft(view())
+    x = torch.rand(2, 3, 32, 32)
+    assert (made(x) - x).abs().max() > 0.1
+    assert torch.equal(ATTACKS["identity"]().craft(view())(x), x)
+
+
+def test_the_anchor_code_is_the_majority_with_ties_at_zero():
+    seen = view()
+    codes = seen.surrogate.code(to_unit(seen.images[:4])).int()
+    assert torch.equal(anchor_code(seen.surrogate, seen.images[:4]), codes.sum(0).sign().float())
+    assert (anchor_code(seen.surrogate, seen.images[:4]) == 0).any() or (codes.sum(0) != 0).all()
+
+
+def test_crafting_neither_reads_nor_moves_torchs_global_random_state():
+    made = []
+    for seed in (5, 6):
+        seen = view()
+        torch.manual_seed(seed)
+        state = torch.random.get_rng_state()
+        made.append(ATTACKS["badhash"](**TINY).craft(seen))
+        assert torch.equal(state, torch.random.get_rng_state())
+    assert torch.equal(made[0].label_map, made[1].label_map)
