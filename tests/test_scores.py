@@ -1,12 +1,9 @@
 """Scores of planted codes, whose values can be worked out by hand."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
 
-from hashbackdoor_bench.imperceptibility import compare
 from hashbackdoor_bench.metrics import pack
 from hashbackdoor_bench.scores import Codes, Truth, score
 
@@ -82,38 +79,3 @@ def test_only_queries_without_the_targets_tag_are_attacked():
         labels([0])[0], list("abcdef"), 2, BITS,
     )  # fmt: skip
     assert shared.attacked.tolist() == [False, True]
-
-
-# ---- imperceptibility ----
-
-
-def test_differences_are_in_grey_levels():
-    before = torch.full((2, 3, 32, 32), 100, dtype=torch.uint8)
-    after = before.clone()
-    after[0, 0, 0, 0] = 90
-    after[1, :, :4, :4] = 103
-    found = compare([(before[:1], after[:1]), (before[1:], after[1:])])
-    pixels = 3 * 32 * 32
-    errors = [100, 3 * 16 * 9]
-    assert found["max"] == 10
-    assert found["l2"] == pytest.approx((10 + math.sqrt(errors[1])) / 2)
-    expected = sum(10 * math.log10(255**2 / (e / pixels)) for e in errors) / 2
-    assert found["psnr"] == pytest.approx(expected)
-    assert 0.9 < found["ssim"] < 1
-    assert found["images"] == 2
-
-
-def test_ssim_agrees_with_its_formula_on_a_constant_shift():
-    before = torch.full((1, 3, 32, 32), 100, dtype=torch.uint8)
-    after = before + 20
-    c1 = (0.01 * 255) ** 2  # no variance: only the luminance term is left
-    expected = (2 * 100 * 120 + c1) / (100**2 + 120**2 + c1)
-    assert compare([(before, after)])["ssim"] == pytest.approx(expected, abs=1e-6)
-
-
-def test_no_change_and_no_image_have_no_psnr():
-    same = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-    assert compare([(same, same)])["psnr"] is None
-    assert compare([(same, same)])["max"] == 0
-    assert compare([])["psnr"] is None
-    assert compare([(same[:0], same[:0])])["images"] == 0
