@@ -215,17 +215,17 @@ def _settings(texts: Sequence[str]) -> dict[str, tuple[tuple[str, str], ...]]:
 
 def _pictures(path: Path, stages: Any) -> list[Path]:
     """The pictures beside a record, drawn if any is missing."""
-    folder = path.with_suffix("")
-    names = [folder / f"{name}.png" for name in ("poison", "queries", "trigger", "retrieval")]
-    if not len(stages.backdoor.index):
-        names = [folder / "retrieval.png"]
-    if all(name.is_file() for name in names):
-        return names
     from hashbackdoor_bench.report import pictures
+
+    folder = path.with_suffix("")
+    curves = stages.backdoor_artifact.facts.get("history") or {}
+    there = pictures.complete(folder, poisoned=len(stages.backdoor.index) > 0, curves=bool(curves))
+    if there:
+        return there
     from hashbackdoor_bench.samples import samples
 
     images = {name: tensor.numpy() for name, tensor in samples(stages).items()}
-    return pictures.draw(images, folder, target=str(stages.plan.spec.target))
+    return pictures.draw(images, folder, target=str(stages.plan.spec.target), curves=curves)
 
 
 # ---- what there is ------------------------------------------------------------------------------

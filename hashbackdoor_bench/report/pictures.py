@@ -1,6 +1,6 @@
 """The pictures of one run, for a person: what was poisoned, and what the trigger does."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +11,47 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hashbackdoor_bench.records import whole
+from hashbackdoor_bench.report.canvas import AMPLIFY, HIT, MISS, STYLE, Canvas, Images, amplified
+from hashbackdoor_bench.report.curves import training
+from hashbackdoor_bench.report.residual import residual
 
-Images = NDArray[np.uint8]  # (n,3,S,S)
-
-AMPLIFY = 10  # times, for differences that the eye doesn't see
-HIT, MISS = "#0072b2", "#d55e00"  # blue and vermilion: told apart by colour-blind eyes, and in grey
-
-STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.titlelocation": "left",
-    "savefig.dpi": 200,
-}
+FULL = 0.25  # of an image's pixels: a trigger that changes more is no patch
 
 
-def draw(samples: Mapping[str, NDArray[Any]], folder: Path, *, target: str) -> list[Path]:
+def complete(folder: Path, *, poisoned: bool, curves: bool) -> list[Path]:
+    """The pictures of a run, if all that `draw` makes are in the folder; else an empty list.
+
+    Args:
+        folder: see `draw`.
+        poisoned: whether the run poisons anything.
+        curves: whether there are any.
+    """
+    names = [("poison",), ("queries",), ("trigger", "residual")] if poisoned else []
+    names += [("retrieval",), *([("curves",)] if curves else [])]
+    paths = [[folder / f"{name}.png" for name in either] for either in names]
+    there = [[path for path in either if path.is_file()] for either in paths]
+    return [path for either in there for path in either] if all(there) else []
+
+
+def draw(
+    samples: Mapping[str, NDArray[Any]],
+    folder: Path,
+    *,
+    target: str,
+    curves: Mapping[str, Sequence[float]] | None = None,
+) -> list[Path]:
     """Write the pictures of a run as PNG files.
 
     Args:
         samples: what ``pipeline.Run.samples`` returns, as arrays.
         folder: made if it isn't there.
         target: name of the target class.
+        curves: how crafting went, see `curves.training`; None or empty where nothing was trained.
 
     Returns:
-        The files: ``poison``, ``queries``, ``trigger`` and ``retrieval``; only the last for a run
-        that poisons nothing.
+        The files: ``poison``, ``queries``, ``trigger`` (for one that changes most of the image
+        ``residual`` in its place), ``retrieval`` and, with curves, ``curves``; none of the first
+        three for a run that poisons nothing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = []
@@ -53,8 +68,14 @@ def draw(samples: Mapping[str, NDArray[Any]], folder: Path, *, target: str) -> l
                 samples["query_after"],
                 ("queries of other classes", "with the trigger", f"difference × {AMPLIFY}"),
             )
-            figures["trigger"] = trigger(samples["query_before"], samples["query_after"])
+            changes = samples["query_before"], samples["query_after"]
+            if _covers(*changes):
+                figures["residual"] = residual(*changes)
+            else:
+                figures["trigger"] = trigger(*changes)
         figures["retrieval"] = retrieval(samples, target)
+        if curves:
+            figures["curves"] = training(curves)
         for name, figure in figures.items():
             FigureCanvasAgg(figure)
             path = folder / f"{name}.png"
@@ -64,11 +85,15 @@ def draw(samples: Mapping[str, NDArray[Any]], folder: Path, *, target: str) -> l
     return files
 
 
+def _covers(before: Images, after: Images) -> bool:
+    """Whether a trigger changes more than a patch would."""
+    return bool((before != after).any(1).mean() > FULL)
+
+
 def differences(before: Images, after: Images, titles: tuple[str, str, str]) -> Figure:
     """Three rows: images, changed images, and the difference amplified around mid-grey."""
-    change = 127.5 + AMPLIFY * (after.astype(float) - before.astype(float))
-    rows = (before, after, np.clip(change, 0, 255).astype(np.uint8))
-    canvas = _Canvas(columns=len(before), rows=3, width=7.2, gap=0.06, heads=(0, 1, 2))
+    rows = (before, after, amplified(after.astype(float) - before))
+    canvas = Canvas(columns=len(before), rows=3, width=7.2, gap=0.06, heads=(0, 1, 2))
     for line, (images, title) in enumerate(zip(rows, titles, strict=True)):
         canvas.head(line, 0, title)
         for column, image in enumerate(images):
@@ -79,7 +104,7 @@ def differences(before: Images, after: Images, titles: tuple[str, str, str]) -> 
 def trigger(before: Images, after: Images) -> Figure:
     """One query large, with the trigger, what that changes, and the largest change over queries."""
     change = np.abs(after.astype(float) - before.astype(float)).max(axis=(0, 1))
-    canvas = _Canvas(columns=4, rows=1, width=7.2, gap=0.12, heads=(0,), foot=0.2)
+    canvas = Canvas(columns=4, rows=1, width=7.2, gap=0.12, heads=(0,), foot=0.2)
     canvas.show(0, 0, before[0], "query")
     canvas.show(0, 1, after[0], "with the trigger")
     row, column = np.nonzero(change > 0)
@@ -100,7 +125,7 @@ def retrieval(samples: Mapping[str, NDArray[Any]], target: str) -> Figure:
         for n in range(min(4, len(samples["query_before"])))
         for when in ("before", "after")
     ]
-    canvas = _Canvas(
+    canvas = Canvas(
         columns=11, rows=len(rows), width=7.2, gap=0.09, heads=(0,), side=0.55, foot=0.3
     )
     for line, (query, hits, relevant) in enumerate(rows):
@@ -122,53 +147,3 @@ def retrieval(samples: Mapping[str, NDArray[Any]], target: str) -> Figure:
         fontsize=7,
     )
     return canvas.figure
-
-
-class _Canvas:
-    """A figure of equal squares at places given in inches; automatic layouts leave uneven gaps."""
-
-    def __init__(
-        self,
-        *,
-        columns: int,
-        rows: int,
-        width: float,
-        gap: float,
-        heads: tuple[int, ...],
-        side: float = 0.05,
-        foot: float = 0.05,
-    ) -> None:
-        head = 0.2  # inches above a row that has a title
-        self.gap, self.left, self.heads = gap, side, heads
-        self.square = (width - side - 0.05 - gap * (columns - 1)) / columns
-        height = rows * (self.square + gap) + head * len(heads) + foot
-        self.size = (width, height)
-        self.tops = [
-            height - head * sum(h <= row for h in heads) - row * (self.square + gap)
-            for row in range(rows)
-        ]
-        self.figure = Figure(figsize=self.size)
-
-    def show(self, row: int, column: int, image: Images, title: str = "", label: str = "") -> Any:
-        """An image (3,h,w) in its square, its pixels as they are; its axes."""
-        x = self.left + column * (self.square + self.gap)
-        width, height = self.size
-        square = self.square
-        axes = self.figure.add_axes(
-            (x / width, (self.tops[row] - square) / height, square / width, square / height)
-        )
-        axes.imshow(image.transpose(1, 2, 0), interpolation="nearest", aspect="auto")
-        axes.set_xticks([])
-        axes.set_yticks([])
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        if title:
-            self.head(row, column, title)
-        if label:
-            axes.set_ylabel(label, fontsize=7)
-        return axes
-
-    def head(self, row: int, column: int, text: str) -> None:
-        """A title over the left edge of a square."""
-        x = self.left + column * (self.square + self.gap)
-        self.figure.text(x / self.size[0], (self.tops[row] + 0.05) / self.size[1], text)
