@@ -146,5 +146,8 @@ def result_table(record: Mapping[str, Any]) -> Table:
         psnr, ssim = seen[who]["psnr"], seen[who]["ssim"]
         shown = "-" if psnr is None else f"{psnr:.1f} dB"
         meaning = "no image changed" if ssim is None or psnr is None else f"SSIM {ssim:.3f}"
+        alike = seen[who].get("similarity")
+        if threat["trigger"] in ("generated", "additive") and alike is not None:
+            meaning += f", residuals correlate {alike:.2f}"
         table.add_row(f"PSNR, {who}", shown, "", meaning)
     return table

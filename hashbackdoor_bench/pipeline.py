@@ -15,7 +15,7 @@ from hashbackdoor_bench.api import AttackerView, Backdoor, to_bytes, to_unit
 from hashbackdoor_bench.cache import Artifact, Cache, Content, writable
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.hasher import Hasher
-from hashbackdoor_bench.imperceptibility import compare
+from hashbackdoor_bench.imperceptibility import compare, residuals
 from hashbackdoor_bench.plan import Plan, Stage
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.provenance import device_of, made_by
@@ -103,7 +103,10 @@ class Run:
         def build(work: Path) -> Content:
             title = self.plan.visibility_stage.title
             self.progress(title, 0, 1)
-            found = {"poison": compare(self._poison_pairs()), "query": compare(self._query_pairs())}
+            found = {  # pairs are made twice, since those of all queries may not fit the memory
+                name: {**compare(pairs()), **residuals(pairs())}
+                for name, pairs in (("poison", self._poison_pairs), ("query", self._query_pairs))
+            }
             self.progress(title, 1, 1)
             return {}, found
 

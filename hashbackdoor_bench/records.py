@@ -34,7 +34,11 @@ SCHEMA: dict[str, tuple[type, str]] = {
         "hit_at_1, hit_at_10, precision_radius_2, no_hit, anchor_distance, of "
         "triggered and untriggered queries; precision-recall over the radius",
     ),
-    "imperceptibility": (dict, "poison and query: max, l2, psnr, ssim in pixel units 0..255"),
+    "imperceptibility": (
+        dict,
+        "poison and query: max, l2, psnr, ssim, lpips in pixel units 0..255; of the residuals: "
+        "similarity between images, mean_share, peaks of the mean residual's spectrum",
+    ),
     "params": (dict, "attack and victim hyper-parameters, recipe and surrogate, all resolved"),
     "training": (
         dict,
