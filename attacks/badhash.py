@@ -277,7 +277,7 @@ class BadHash(Attack):
             again=self.variant.resized_again,
         )
         curves = parts(found, "loss.").items()
-        made.history = {f"label network/{k}": v.tolist() for k, v in curves} | {
+        made.history = {f"label network, tenths of its steps/{k}": v.tolist() for k, v in curves} | {
             f"generator/{k}": v for k, v in history.items()
         }
         return made.eval().requires_grad_(False)
