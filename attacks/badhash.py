@@ -146,7 +146,7 @@ class BadHash(Attack):
         epochs: of G; the learning rate falls in the second half. None: 100, or 10 below 224 px.
         lr: of G and D; None: 1e-4, or 1e-3 below 224 px.
         batch: images a step.
-        reconstruction_weight: a; None: 200, or 500 below 224 px.
+        reconstruction_weight: a; None: 200, or 500 below 224 px, or 20 where the output is bounded.
         perceptual: d of L_rec; ``auto`` is ``lpips`` where its weights are, else ``ssim``.
         perceptual_weight: p; None: 1 for LPIPS, .02 for SSIM.
         hash_weight: b.
@@ -277,9 +277,9 @@ class BadHash(Attack):
             again=self.variant.resized_again,
         )
         curves = parts(found, "loss.").items()
-        made.history = {f"label network, tenths of its steps/{k}": v.tolist() for k, v in curves} | {
-            f"generator/{k}": v for k, v in history.items()
-        }
+        made.history = {
+            f"label network, tenths of its steps/{k}": v.tolist() for k, v in curves
+        } | {f"generator/{k}": v for k, v in history.items()}
         return made.eval().requires_grad_(False)
 
     def restore(self, state: Mapping[str, Tensor]) -> Backdoor:
@@ -311,7 +311,9 @@ class BadHash(Attack):
             batch=self.batch,
             distance=distance,
             rescaled=self.variant.rescaled,
-            reconstruction=default(reconstruction, 200.0, 500.0),
+            reconstruction=default(
+                reconstruction, *((20.0, 20.0) if self.variant.bounded else (200.0, 500.0))
+            ),
             perceptual=perceptual,
             hashing=hashing,
             adversarial=adversarial,
