@@ -1,11 +1,14 @@
 """A run's images for a person to look at: poison, triggered queries, and what they retrieve."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from hashbackdoor_bench import metrics
 from hashbackdoor_bench.pipeline import Run
 from hashbackdoor_bench.poisoning import planted
+from hashbackdoor_bench.report import pictures
 from hashbackdoor_bench.scores import item_keys, packed
 from hashbackdoor_bench.training import centre_crop
 
@@ -44,6 +47,18 @@ def samples(run: Run) -> dict[str, Tensor]:
         shared = splits.database.labels[hits].bool() & labels[:, None].bool()
         out[f"relevant_{name}"] = shared.any(2)
     return {name: tensor.clone() for name, tensor in out.items()}
+
+
+def draw_samples(path: Path, stages: Run) -> list[Path]:
+    """The pictures beside a record, drawn if any is missing."""
+    folder = path.with_suffix("")
+    names = [folder / f"{name}.png" for name in ("poison", "queries", "trigger", "retrieval")]
+    if not len(stages.backdoor.index):
+        names = [folder / "retrieval.png"]
+    if all(name.is_file() for name in names):
+        return names
+    images = {name: tensor.numpy() for name, tensor in samples(stages).items()}
+    return pictures.draw(images, folder, target=str(stages.plan.spec.target))
 
 
 def one_a_class(labels: Tensor) -> Tensor:
