@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"api", "errors", "model", "progress", "spec"},
     "poisoning": {"api", "data", "errors", "training"},
     "cache": {"errors", "progress", "spec"},
+    "marks": set(),
     "records": {"errors", "spec"},
     "provenance": {"errors"},
     "hasher": {
@@ -40,8 +41,8 @@ ALLOWED: dict[str, set[str]] = {
     "samples": {"metrics", "pipeline", "poisoning", "report", "scores", "training"},
     "scores": {"cache", "metrics"},
     "pipeline": {
-        "api", "cache", "errors", "hasher", "imperceptibility", "metrics", "plan", "poisoning",
-        "progress", "provenance", "records", "scores", "spec", "training",
+        "api", "cache", "errors", "hasher", "imperceptibility", "marks", "metrics", "plan",
+        "poisoning", "progress", "provenance", "records", "scores", "spec", "training",
     },
     "console": {"progress"},
     "report": {"records", "spec"},
