@@ -135,11 +135,16 @@ def _together(keys: Keys) -> list[dict[str, Any]]:
 
 def _varied(row: Row, content: Content) -> list[str]:
     """The keys that a row's label must name: what only it varies, and the attack's settings."""
-    found = [key for key in row.keys if key not in content.shared and key != "seed"]
-    for keys in (content.shared, *content.zips):
-        found += [key for key in keys if key.startswith("set.attack.") and key not in row.keys]
-    known = {key: given for keys in (content.shared, *content.zips) for key, given in keys.items()}
-    return [key for key in found if len({**known, **row.keys}[key].values) > 1]
+    above = dict(content.shared)
+    for keys in content.zips:
+        above |= keys
+    columns = {key for key, given in above.items() if len(given.values) > 1} | {"seed"}
+    return [
+        key
+        for key, given in (above | row.keys).items()
+        if len(given.values) > 1
+        and (key.startswith("set.attack.") or (key in row.keys and key not in columns))
+    ]
 
 
 def _spec(values: dict[str, Any]) -> RunSpec:
