@@ -128,6 +128,11 @@ class Cache:
         """Whether the artifact is there; its files are not read."""
         return (self.root / stage / key / FILES[0]).is_file()
 
+    def stored(self) -> Iterator[tuple[str, str, Path]]:
+        """Kind, key and folder of all artifacts."""
+        for path in self.root.glob(f"*/{'[0-9a-f]' * 64}/{FILES[0]}"):
+            yield path.parts[-3], path.parts[-2], path.parent
+
     def pack(self, stage: str, key: str) -> tuple[bytes, ...]:
         """The files of an artifact, for `unpack` in another cache."""
         return tuple((self.root / stage / key / name).read_bytes() for name in FILES)

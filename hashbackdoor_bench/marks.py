@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -51,7 +51,8 @@ def used(root: Path) -> set[str]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            keys |= set(json.loads(mark.read_text(encoding="utf-8")))
+            with suppress(FileNotFoundError):  # its process ends just now
+                keys |= set(json.loads(mark.read_text(encoding="utf-8")))
             continue
         mark.unlink(missing_ok=True)
         lock.release()

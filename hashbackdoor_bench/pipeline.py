@@ -58,8 +58,7 @@ class Run:
         if not part:
             found: Artifact = getattr(self, f"{name.removesuffix(' victim')}_artifact")
             return found
-        model = self.victim_artifact if victim == "victim" else self.clean_artifact
-        return self._code(model, part, self.plan.stages[name])
+        return self._code("victim" if victim == "victim" else "clean", part)
 
     @cached_property
     def surrogate_artifact(self) -> Artifact | None:
@@ -71,7 +70,8 @@ class Run:
     @cached_property
     def backdoor_artifact(self) -> Artifact:
         """See `backdoor_stage`."""
-        _ = self.surrogate_artifact  # made first, so that its time and its bar are its own
+        if not self.cache.has("backdoor", self.plan.backdoor_stage.key):
+            _ = self.surrogate_artifact  # made first, so that its time and its bar are its own
         return self._make(self.plan.backdoor_stage, lambda work: self._craft())
 
     @cached_property
@@ -93,14 +93,12 @@ class Run:
     @cached_property
     def clean_codes(self) -> dict[str, Artifact]:
         """Codes of the clean victim, see `code_stages`."""
-        stages = self.plan.code_stages(self.plan.clean_stage)
-        return {part: self._code(self.clean_artifact, part, s) for part, s in stages.items()}
+        return {part: self._code("clean", part) for part in ("plain", "triggered")}
 
     @cached_property
     def victim_codes(self) -> dict[str, Artifact]:
         """Codes of the poisoned victim, see `code_stages`."""
-        stages = self.plan.code_stages(self.plan.victim_stage)
-        return {part: self._code(self.victim_artifact, part, s) for part, s in stages.items()}
+        return {part: self._code("victim", part) for part in ("plain", "triggered")}
 
     @cached_property
     def scores_artifact(self) -> Artifact:
@@ -198,10 +196,13 @@ class Run:
         )
         return backdoor.state_dict(), {"shared": shared}
 
-    def _code(self, victim: Artifact, part: str, stage: Stage) -> Artifact:
+    def _code(self, who: str, part: str) -> Artifact:
         hasher, splits = self.plan.victim, self.plan.splits
+        model_stage = self.plan.victim_stage if who == "victim" else self.plan.clean_stage
+        stage = self.plan.code_stages(model_stage)[part]
 
         def codes(images: Tensor, title: str, trigger: Any = None) -> Tensor:
+            victim = self.victim_artifact if who == "victim" else self.clean_artifact
             model = hasher.load(victim.tensors, victim.facts, self.device)
             found = hasher.codes(
                 model, images, trigger=trigger, progress=self.progress, stage=title

@@ -47,11 +47,20 @@ ALLOWED: dict[str, set[str]] = {
     "toml_lines": {"errors"},
     "suite_file": {"data", "errors", "registry", "spec", "toml_lines"},
     "suite": {"spec", "suite_file"},
+    "graph": {"cache", "errors", "plan", "progress", "records", "spec", "suite"},
+    "times": {"cache", "graph", "plan", "spec"},
+    "sweep": {"cache", "graph", "marks", "records", "spec", "suite", "times"},
+    "executors": {
+        "cache", "errors", "graph", "pipeline", "progress", "provenance", "records", "registry",
+        "samples", "spec", "sweep",
+    },
+    "upkeep": {"cache", "errors", "marks", "plan"},
     "console": {"progress"},
     "report": {"records", "spec"},
     "cli": {
-        "", "cache", "console", "data", "errors", "pipeline", "records", "registry", "report",
-        "rescoring", "samples", "spec",
+        "", "cache", "console", "data", "errors", "executors", "graph", "pipeline", "provenance",
+        "records", "registry", "report", "rescoring", "samples", "spec", "suite", "sweep", "times",
+        "upkeep",
     },
     "__main__": {"cli"},
 }  # fmt: skip

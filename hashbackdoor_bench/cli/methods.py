@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hashbackdoor_bench.cli.data import list_data
-from hashbackdoor_bench.cli.options import FILE, KINDS, bench
+from hashbackdoor_bench.cli.options import KINDS, bench, plugin_option
 from hashbackdoor_bench.errors import unknown
 from hashbackdoor_bench.registry import Method, load_plugin
 from hashbackdoor_bench.spec import RECIPES
@@ -34,9 +34,7 @@ def list_command(what: str) -> None:
 @bench.command("show")
 @click.argument("kind", type=click.Choice([*KINDS, "recipe"]))
 @click.argument("name")
-@click.option(
-    "--plugin", multiple=True, type=FILE, help="A Python file with an own attack or victim."
-)
+@plugin_option
 def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
     """Show what a method is: its paper, formula, hyper-parameters and threat model."""
     if kind == "recipe":

@@ -23,6 +23,30 @@ def bench() -> None:
     """Backdoor attacks on deep-hashing image retrieval, compared."""
 
 
+cache_option = click.option(
+    "--cache-dir",
+    type=FOLDER,
+    default=lambda: Path(
+        os.environ.get("HASHBACKDOOR_CACHE") or Path.home() / ".cache/hashbackdoor_bench"
+    ),
+    show_default="$HASHBACKDOOR_CACHE or ~/.cache/hashbackdoor_bench",
+    help="Folder of the stages' artifacts.",
+)
+results_option = click.option(
+    "--results-dir",
+    type=FOLDER,
+    default=Path("results"),
+    show_default=True,
+    help="Folder of the records.",
+)
+plugin_option = click.option(
+    "--plugin", multiple=True, type=FILE, help="A Python file with an own attack or victim."
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu or cuda."
+)
+
+
 def places(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say where data and artifacts are."""
     for option in (
@@ -30,15 +54,7 @@ def places(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--top-k", type=int, help="R of lists and folder; 1000 if not given."),
         click.option("--root", type=FOLDER, help="Folder of the images, if they aren't embedded."),
         click.option("--lists", type=FOLDER, help="Folder of the list files of a list protocol."),
-        click.option(
-            "--cache-dir",
-            type=FOLDER,
-            default=lambda: Path(
-                os.environ.get("HASHBACKDOOR_CACHE") or Path.home() / ".cache/hashbackdoor_bench"
-            ),
-            show_default="$HASHBACKDOOR_CACHE or ~/.cache/hashbackdoor_bench",
-            help="Folder of the stages' artifacts.",
-        ),
+        cache_option,
     ):
         command = option(command)
     return command

@@ -2,14 +2,24 @@
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from hashbackdoor_bench.cli.options import FILE, FOLDER, KINDS, bench, mode_of, places, talk
+from hashbackdoor_bench.cli.options import (
+    FILE,
+    KINDS,
+    bench,
+    device_option,
+    mode_of,
+    places,
+    plugin_option,
+    results_option,
+    talk,
+)
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.registry import load_plugin
 from hashbackdoor_bench.spec import RunSpec
@@ -50,17 +60,9 @@ from hashbackdoor_bench.spec import RunSpec
     metavar="NAME=VALUE",
     help="A hyper-parameter: attack.epsilon=4 or victim.alpha=0.2. See bench show.",
 )
-@click.option(
-    "--plugin", multiple=True, type=FILE, help="A Python file with an own attack or victim."
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option(
-    "--results-dir",
-    type=FOLDER,
-    default=Path("results"),
-    show_default=True,
-    help="Folder of the records.",
-)
+@plugin_option
+@device_option
+@results_option
 @places
 @talk
 def run_command(
@@ -71,7 +73,7 @@ def run_command(
     cache_dir: Path,
     quiet: bool,
     as_json: bool,
-    **fields: Any,
+    **values: Any,
 ) -> None:
     """Train, attack and score one pair: ends with a record, a table and pictures.
 
@@ -79,13 +81,7 @@ def run_command(
     """
     for path in plugin:
         load_plugin(path)
-    pairs = _settings(settings)
-    paths: dict[str, Any] = {
-        name: _absolute(fields.pop(name)) for name in ("lists", "root", "weights")
-    }
-    spec = RunSpec(
-        **fields, **paths, attack_settings=pairs["attack"], victim_settings=pairs["victim"]
-    )
+    spec = spec_of(settings, values)
     for kind in KINDS:  # a mistyped name is told before torch is imported
         if getattr(spec, kind) not in KINDS[kind]:
             raise unknown(kind, getattr(spec, kind), KINDS[kind])
@@ -100,18 +96,50 @@ def run_command(
             spec, cache=Cache(cache_dir), results=results_dir, device=device, progress=progress
         )
         pictures = draw_samples(path, stages)
-    values = asdict(record)
+    found = asdict(record)
     if as_json:
         names = [str(picture) for picture in pictures]
-        result = {"event": "result", "record": str(path), "pictures": names, **values["scores"]}
+        result = {"event": "result", "record": str(path), "pictures": names, **found["scores"]}
         click.echo(json.dumps(result))
         return
     from rich.console import Console
 
     console = Console()
-    console.print(result_table(values))
+    console.print(result_table(found))
     click.echo(f"record    {path}")
     click.echo(f"pictures  {pictures[0].parent}{os.sep}{{{','.join(p.name for p in pictures)}}}")
+
+
+def spec_of(settings: Sequence[str], values: Mapping[str, Any]) -> RunSpec:
+    """The run that the options of ``bench run`` ask for.
+
+    Args:
+        settings: the texts of ``--set``.
+        values: the other options that are fields of a run.
+    """
+    pairs = _settings(settings)
+    paths = {name: _absolute(values[name]) for name in ("lists", "root", "weights")}
+    return RunSpec(
+        **{**values, **paths},
+        attack_settings=pairs["attack"],
+        victim_settings=pairs["victim"],
+    )
+
+
+def command_of(spec: RunSpec) -> list[str]:
+    """The words of the ``bench run`` command that asks for this run."""
+    words = ["bench", "run"]
+    for field in fields(RunSpec):
+        value = getattr(spec, field.name)
+        if value == field.default:
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        if field.name.endswith("_settings"):
+            kind = field.name.removesuffix("_settings")
+            words += [word for k, v in value for word in ("--set", f"{kind}.{k}={v}")]
+        else:
+            words += [flag] if value is True else [flag, str(value)]
+    return words
 
 
 def _absolute(path: Path | None) -> str | None:
