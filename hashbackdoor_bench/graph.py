@@ -40,7 +40,7 @@ class Node:
         key: of the artifact, or of the record.
         title: for a person.
         inputs: see `Stage`.
-        spec: a run that has it.
+        cell: a run that has it.
         name: what it is called in that run's plan.
         needs: the nodes that it reads.
         attacker: of a backdoor, see `attacker_of`: two with one attacker may want one shared stage,
@@ -51,7 +51,7 @@ class Node:
     key: str
     title: str
     inputs: Mapping[str, Any]
-    spec: RunSpec
+    cell: Cell
     name: str
     needs: tuple["Node", ...]
     attacker: str | None = None
@@ -62,9 +62,9 @@ class Node:
         return self.title if self.kind in ("train", "backdoor") else self.kind
 
     @property
-    def label(self) -> str:
-        """The run that it is made for, for a person."""
-        return f"{self.spec.attack} on {self.spec.victim}, {self.spec.bits} bits, s{self.spec.seed}"
+    def spec(self) -> RunSpec:
+        """The run that it is made for."""
+        return self.cell.spec
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +124,12 @@ class Graph:
     def uses(self) -> set[str]:
         """What all cells read or make, for `using`."""
         return {key for one in self.planned for key in one.uses}
+
+
+def describe(cell: Cell) -> str:
+    """A cell for a person."""
+    spec = cell.spec
+    return f"{cell.label} on {spec.victim}, {spec.bits} bits, seed {spec.seed}"
 
 
 class Shelf:
@@ -191,7 +197,7 @@ def _planned(nodes: dict[str, Node], cell: Cell, plan: Plan, results: Path) -> P
                 stage.key,
                 stage.title,
                 stage.inputs,
-                cell.spec,
+                cell,
                 name,
                 tuple(dict.fromkeys(mine[other] for other in needs[name])),
                 attacker_of(stage.inputs) if stage.kind == "backdoor" else None,
@@ -199,9 +205,7 @@ def _planned(nodes: dict[str, Node], cell: Cell, plan: Plan, results: Path) -> P
         )
     key = record_key(plan.spec, {name: node.key for name, node in mine.items()})
     parts = tuple(dict.fromkeys(mine.values()))
-    record = nodes.setdefault(
-        key, Node(RECORD, key, "write the record", {}, cell.spec, RECORD, parts)
-    )
+    record = nodes.setdefault(key, Node(RECORD, key, "write the record", {}, cell, RECORD, parts))
     path = record_path(results, plan.spec, key)
     return Planned(cell, path, (*parts, record), frozenset(use(plan)))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from hashbackdoor_bench.cache import Cache
-from hashbackdoor_bench.graph import Failure, Graph, Node, Planned, Schedule
+from hashbackdoor_bench.graph import Failure, Graph, Node, Planned, Schedule, describe
 from hashbackdoor_bench.marks import using
 from hashbackdoor_bench.records import whole
 from hashbackdoor_bench.spec import RunSpec
@@ -136,7 +136,7 @@ class _Teller:
                 "event": "stage",
                 "state": state,
                 "stage": node.title,
-                "run": node.label,
+                "run": describe(node.cell),
                 "worker": worker,
                 **more,
                 **({} if state == "progress" else self.tally()),

@@ -21,7 +21,7 @@ from hashbackdoor_bench.cli.options import (
 )
 from hashbackdoor_bench.cli.run import command_of
 from hashbackdoor_bench.registry import load_plugin
-from hashbackdoor_bench.suite import Cell, Suite, find_suite, shipped
+from hashbackdoor_bench.suite import Suite, find_suite, shipped
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.cache import Cache
@@ -60,7 +60,7 @@ def suite_plan(
     """
     found = _find(suite, plugin)
     from hashbackdoor_bench.console import spell_seconds
-    from hashbackdoor_bench.graph import SORTS
+    from hashbackdoor_bench.graph import SORTS, describe
     from hashbackdoor_bench.times import Times
 
     cache, graph = _lay_out(found, cache_dir, results_dir, device)
@@ -133,6 +133,7 @@ def suite_run(
     found = _find(suite, plugin)
     from hashbackdoor_bench.cache import writable
     from hashbackdoor_bench.console import suite_shown
+    from hashbackdoor_bench.graph import describe
     from hashbackdoor_bench.sweep import execute
     from hashbackdoor_bench.times import Times
 
@@ -197,6 +198,7 @@ def suite_status(
     from rich.console import Console
 
     from hashbackdoor_bench.console import counts_table
+    from hashbackdoor_bench.graph import describe
     from hashbackdoor_bench.sweep import remembered
 
     cache, graph = _lay_out(found, cache_dir, results_dir, device)
@@ -217,12 +219,6 @@ def suite_status(
     total = sum(counts.values(), Counter())
     words = ", ".join(f"{total[state]} {state}" for state in ("done", "missing", "failed"))
     click.echo(f"{found.name}: {len(found.cells)} runs: {words}")
-
-
-def describe(cell: Cell) -> str:
-    """A cell for a person."""
-    spec = cell.spec
-    return f"{cell.label} on {spec.victim}, {spec.bits} bits, seed {spec.seed}"
 
 
 def _find(suite: str, plugin: Sequence[Path]) -> Suite:

@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from hashbackdoor_bench.executors.work import limits
-from hashbackdoor_bench.graph import Node
+from hashbackdoor_bench.graph import Node, describe
 from hashbackdoor_bench.sweep import Report
 
 TRIES = 2  # of a node whose worker dies
@@ -111,7 +111,7 @@ class LocalExecutor:
             node, attempt = self.working[place]
             if attempt < TRIES:
                 self._begin(place, node, attempt + 1)
-                text = f"{node.title}, {node.label}: {why}; it goes on in another."
+                text = f"{node.title}, {describe(node.cell)}: {why}; it goes on in another."
                 return [Report("note", node, str(place), text)]
             message = {"state": "failed", "text": f"{TRIES} times: {why}"}
         node, _ = self.working[place]
