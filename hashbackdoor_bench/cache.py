@@ -128,9 +128,9 @@ class Cache:
         """Whether the artifact is there; its files are not read."""
         return (self.root / stage / key / FILES[0]).is_file()
 
-    def stored(self) -> Iterator[tuple[str, str, Path]]:
-        """Kind, key and folder of all artifacts."""
-        for path in self.root.glob(f"*/{'[0-9a-f]' * 64}/{FILES[0]}"):
+    def stored(self, kind: str = "*") -> Iterator[tuple[str, str, Path]]:
+        """Kind, key and folder of all artifacts, or of those of one kind."""
+        for path in self.root.glob(f"{kind}/{'[0-9a-f]' * 64}/{FILES[0]}"):
             yield path.parts[-3], path.parts[-2], path.parent
 
     def pack(self, stage: str, key: str) -> tuple[bytes, ...]:

@@ -5,7 +5,7 @@ computed here: a plan gives the keys of all stages, and the cache says which are
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Node:
         title: for a person.
         inputs: see `Stage`.
         cell: a run that has it.
+        spec: of that run, its precision resolved by the driver, so that all workers take one.
         name: what it is called in that run's plan.
         needs: the nodes that it reads.
         attacker: of a backdoor, see `attacker_of`: two with one attacker may want one shared stage,
@@ -52,6 +53,7 @@ class Node:
     title: str
     inputs: Mapping[str, Any]
     cell: Cell
+    spec: RunSpec
     name: str
     needs: tuple["Node", ...]
     attacker: str | None = None
@@ -60,11 +62,6 @@ class Node:
     def sort(self) -> str:
         """What it is counted under: one of ``SORTS``."""
         return self.title if self.kind in ("train", "backdoor") else self.kind
-
-    @property
-    def spec(self) -> RunSpec:
-        """The run that it is made for."""
-        return self.cell.spec
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +185,7 @@ def lay_out(
 def _planned(nodes: dict[str, Node], cell: Cell, plan: Plan, results: Path) -> Planned:
     """A cell's nodes; those that are new are added to ``nodes``."""
     mine: dict[str, Node] = {}
-    needs = plan.needs
+    needs, spec = plan.needs, replace(cell.spec, precision=plan.spec.precision)
     for name, stage in plan.stages.items():
         mine[name] = nodes.setdefault(
             stage.key,
@@ -198,6 +195,7 @@ def _planned(nodes: dict[str, Node], cell: Cell, plan: Plan, results: Path) -> P
                 stage.title,
                 stage.inputs,
                 cell,
+                spec,
                 name,
                 tuple(dict.fromkeys(mine[other] for other in needs[name])),
                 attacker_of(stage.inputs) if stage.kind == "backdoor" else None,
@@ -205,7 +203,9 @@ def _planned(nodes: dict[str, Node], cell: Cell, plan: Plan, results: Path) -> P
         )
     key = record_key(plan.spec, {name: node.key for name, node in mine.items()})
     parts = tuple(dict.fromkeys(mine.values()))
-    record = nodes.setdefault(key, Node(RECORD, key, "write the record", {}, cell, RECORD, parts))
+    record = nodes.setdefault(
+        key, Node(RECORD, key, "write the record", {}, cell, spec, RECORD, parts)
+    )
     path = record_path(results, plan.spec, key)
     return Planned(cell, path, (*parts, record), frozenset(use(plan)))
 

@@ -90,7 +90,7 @@ class LocalExecutor:
         if place not in self.workers:
             self.workers[place] = _Process(place, self.environments[place], self.heard)
             self.workers[place].say(self.place)
-        self.workers[place].say({"spec": asdict(node.spec), "name": node.name})
+        self.workers[place].say({"spec": asdict(node.spec), "name": node.name, "key": node.key})
 
     def reports(self, timeout: float) -> list[Report]:
         """See `Executor`."""

@@ -39,11 +39,20 @@ class Bench:
         self.shelf = Shelf(cache)
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
-    def make(self, spec: RunSpec, name: str, progress: Progress) -> float:
+    def make(self, spec: RunSpec, name: str, key: str, progress: Progress) -> float:
         """Make a stage by its name in the plan, or ``RECORD``.
+
+        Args:
+            spec: the run.
+            name: of the stage.
+            key: that the driver expects of it.
+            progress: see `Progress`.
 
         Returns:
             Seconds that it took when it was made.
+
+        Raises:
+            UserError: the key is another here, or what the stage raises.
         """
         start = time.perf_counter()
         run = Run(
@@ -53,12 +62,18 @@ class Bench:
             progress=progress,
             loaded=self.shelf(spec),
         )
-        if name != RECORD:
-            return run.make(name).seconds
         keys = {stage: entry.key for stage, entry in run.plan.stages.items()}
         spec = run.plan.spec
+        keys[RECORD] = record_key(spec, keys)
+        if keys.get(name) != key:
+            raise UserError(
+                "the worker has other code or other data than the driver: install one version, "
+                "bring the same data, and give the same command again."
+            )
+        if name != RECORD:
+            return run.make(name).seconds
         # The record comes last: a run that has one is finished, pictures and all.
-        draw_samples(record_path(self.results, spec, record_key(spec, keys)), run)
+        draw_samples(record_path(self.results, spec, key), run)
         write_record(run, self.results)
         return time.perf_counter() - start
 

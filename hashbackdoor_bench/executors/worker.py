@@ -1,7 +1,7 @@
 """A worker process of `LocalExecutor`: a JSON line in, JSON lines out, until its input ends.
 
     {"cache": …, "results": …, "device": …, "plugins": […]}         the first line
-    {"spec": {…}, "name": "clean victim"}                           a stage, or "record"
+    {"spec": {…}, "name": "clean victim", "key": …}                 a stage, or "record"
     {"state": "progress", "text": …, "done": …, "total": …, "facts": {…}}
     {"state": "note", "text": …}
     {"state": "done", "seconds": …} or {"state": "failed", "text": …}   what comes back
@@ -61,7 +61,8 @@ def main() -> None:
         task = lines.get()
         said.clear()
         try:
-            say("done", seconds=bench.make(RunSpec.from_dict(task["spec"]), task["name"], progress))
+            spec = RunSpec.from_dict(task["spec"])
+            say("done", seconds=bench.make(spec, task["name"], task["key"], progress))
         except Exception as error:  # a stage that fails, however, stops no other
             say("failed", text=sentence(error))
 
