@@ -130,14 +130,14 @@ def test_with_a_node_removed_in_the_middle_the_suite_ends(tiny, tmp_path, cluste
     assert len(scores(folder)) == 4
 
 
-@pytest.mark.slow
-def test_an_address_where_nobody_answers_is_one_sentence(tmp_path):
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
+def test_an_address_where_nobody_answers_is_one_sentence(tmp_path, address):
     pytest.importorskip("ray")
     from hashbackdoor_bench.executors.ray import RayExecutor
 
     places = {"cache": Cache(tmp_path), "results": tmp_path, "device": "cpu"}
     with (
-        pytest.raises(UserError, match=r"--address 127.0.0.1:1: no Ray cluster answers there"),
-        RayExecutor(address="127.0.0.1:1", threads=1, gpus=0, **places),
+        pytest.raises(UserError, match=f"--address {address}: no Ray cluster answers there"),
+        RayExecutor(address=address, threads=1, gpus=0, **places),
     ):
         pass

@@ -11,6 +11,7 @@ node's cache if the new try is on the same node.
 import functools
 import json
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 RETRIES = 3  # of a task whose worker or node died; nodes may go several times
+CONNECT = 10.0  # seconds until a cluster must have answered
 Name = tuple[str, str]  # kind and key of an artifact
 Files = tuple[bytes, ...]
 
@@ -77,13 +79,14 @@ class RayExecutor:
         self.ours = not ray.is_initialized()
         if self.ours:
             try:
+                _probe(self.address)
                 ray.init(
                     address=self.address or "local",
                     log_to_driver=False,
                     logging_level="ERROR",
                     **({} if self.address else {"include_dashboard": False}),
                 )
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 raise UserError(
                     f"--address {self.address}: no Ray cluster answers there "
                     f"({str(error).splitlines()[0]}): start one with ray start --head."
@@ -175,6 +178,13 @@ class RayExecutor:
         elif not all(self.cache.has(*name) for name in names):
             for name, files in zip(names, ray.get(task.made), strict=True):
                 self.cache.unpack(*name, files)
+
+
+def _probe(address: str | None) -> None:
+    """Raise OSError where nobody listens at once: Ray would try for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT).close()
 
 
 class _Task:
