@@ -1,5 +1,7 @@
 """A suite's graph, its order, and that any number of workers makes the records of single runs."""
 
+import hashlib
+import json
 import random
 from collections import Counter
 from pathlib import Path
@@ -11,10 +13,13 @@ import torch
 from hashbackdoor_bench import RunSpec, UserError
 from hashbackdoor_bench import graph as graph_module
 from hashbackdoor_bench.cache import Cache
+from hashbackdoor_bench.executors import work
 from hashbackdoor_bench.executors.local import LocalExecutor
+from hashbackdoor_bench.executors.work import Bench
 from hashbackdoor_bench.graph import RECORD, Graph, Node, Schedule, lay_out
 from hashbackdoor_bench.marks import used
 from hashbackdoor_bench.pipeline import run
+from hashbackdoor_bench.provenance import file_hash
 from hashbackdoor_bench.records import Record, read_record
 from hashbackdoor_bench.suite import Cell
 from hashbackdoor_bench.sweep import Report, execute, remembered
@@ -249,3 +254,71 @@ def test_two_workers_make_the_records_of_single_runs_bit_for_bit(tiny, tmp_path,
         assert "retrieval.png" in names
     again = laid(tiny, tmp_path, these)
     assert not again.missing
+    values = json.loads(again.planned[0].path.read_text())
+    again.planned[0].path.write_text(json.dumps({**values, "key": "0" * 64}))
+    assert len(laid(tiny, tmp_path, these).missing) == 1
+
+
+# ---- a worker -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch, one_thread):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return lambda place: Bench(Cache(tmp_path / place), tmp_path / "r", CPU)
+
+
+def test_a_stage_reads_what_the_graph_says_and_makes_itself_only(tiny, tmp_path, bench):
+    graph = laid(tiny, tmp_path, [cell(tiny, "tri")])
+    whole = bench("c")
+    for number, node in enumerate(graph.nodes.values()):
+        alone = bench(f"alone{number}")
+        given = {(other.kind, other.key) for other in node.needs}
+        for name in given:
+            alone.cache.unpack(*name, whole.cache.pack(*name))
+        alone.make(node.spec, node.name, node.key, lambda *a, **k: None)
+        made = {(kind, key) for kind, key, _ in alone.cache.stored()} - given
+        made = {(kind, key) for kind, key in made if kind != "shared"}
+        assert made == ({(node.kind, node.key)} if node.kind != RECORD else set()), node.title
+        whole.make(node.spec, node.name, node.key, lambda *a, **k: None)
+    assert not laid(tiny, tmp_path, [cell(tiny, "tri")]).missing
+
+
+def test_a_worker_that_plans_another_stage_than_the_driver_says_so(tiny, bench):
+    with pytest.raises(UserError, match="other code or other data"):
+        bench("c").make(cell(tiny).spec, "clean victim", "0" * 64, lambda *a, **k: None)
+
+
+def test_a_record_is_written_after_its_pictures(tiny, tmp_path, bench, monkeypatch):
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    graph = laid(tiny, tmp_path, [cell(tiny, "clean")])
+    record = graph.planned[0].nodes[-1]
+    monkeypatch.setattr(work, "draw_samples", full)
+    with pytest.raises(OSError, match="No space"):
+        bench("c").make(record.spec, record.name, record.key, lambda *a, **k: None)
+    assert laid(tiny, tmp_path, [cell(tiny, "clean")]).missing
+
+
+def test_half_a_record_is_not_done(tiny, tmp_path):
+    graph = laid(tiny, tmp_path, [cell(tiny, "clean")])
+    path = graph.planned[0].path
+    path.parent.mkdir(parents=True)
+    for text in ("", "{}", '{"schema": 1}'):
+        path.write_text(text)
+        assert laid(tiny, tmp_path, [cell(tiny, "clean")]).missing
+
+
+def test_precision_is_the_drivers_for_all_workers(tiny, tmp_path):
+    graph = laid(tiny, tmp_path, [cell(tiny)])
+    assert {node.spec.precision for node in graph.nodes.values()} <= {"float32", "bfloat16"}
+
+
+def test_a_weight_file_that_was_changed_is_hashed_again(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"one")
+    before = file_hash(path, "--weights")
+    assert file_hash(path, "--weights") == before == hashlib.sha256(b"one").hexdigest()
+    path.write_bytes(b"others")
+    assert file_hash(path, "--weights") == hashlib.sha256(b"others").hexdigest()

@@ -79,10 +79,10 @@ def suite_plan(
         click.echo(f"{name:<24}{len(these):>8}{cached:>10}{len(make):>9}  {spelt}")
     seconds, unknown = times.total(n for n in wanted if n.key not in graph.done)
     jobs = _jobs(None, 1, _gpus(device))
-    more = f", and that of {unknown} stages, which is unknown" if unknown else ""
+    first = f"unknown for {unknown} stages; for the others " if unknown else ""
     click.echo(
-        f"\ntime    {spell_seconds(seconds)} of one worker{more}; "
-        f"{spell_seconds(seconds / jobs)} with the {jobs} that this machine has room for"
+        f"\ntime    {first}{spell_seconds(seconds)} of one worker, {spell_seconds(seconds / jobs)} "
+        f"with the {jobs} that this machine has room for"
     )
     for failure in graph.refused:
         click.echo(f"refused {describe(failure.cell)}: {failure.message}")
