@@ -51,8 +51,8 @@ ALLOWED: dict[str, set[str]] = {
     "times": {"cache", "graph", "plan", "spec"},
     "sweep": {"cache", "graph", "marks", "records", "spec", "suite", "times"},
     "executors": {
-        "cache", "errors", "graph", "pipeline", "progress", "provenance", "records", "registry",
-        "samples", "spec", "sweep",
+        "cache", "errors", "graph", "pipeline", "plan", "progress", "provenance", "records",
+        "registry", "samples", "spec", "sweep",
     },
     "upkeep": {"cache", "errors", "marks", "plan"},
     "console": {"progress"},

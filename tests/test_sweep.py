@@ -160,6 +160,15 @@ def test_a_failed_stage_stops_its_dependents_only(tiny, tmp_path):
     assert remembered(Cache(tmp_path / "c"), these[2]) is None
 
 
+def test_every_run_of_a_failed_stage_fails_and_is_told_its_first_failure(tiny, tmp_path):
+    graph = laid(tiny, tmp_path, cells(tiny, ["tri", "ciba"], ["csq"], 1))
+    executor = Imaginary(2, {"train surrogate", "train clean victim"})
+    failures, said = imagine(graph, executor, tmp_path)
+    first = next(message["stage"] for message in said if message.get("state") == "failed")
+    assert [(f.cell.label, f.stage) for f in failures] == [("tri", first), ("ciba", first)]
+    assert said[-1]["failed"] == 2  # both were under way
+
+
 def test_a_run_that_cannot_be_planned_stops_no_other(tiny, tmp_path):
     good, bad = cell(tiny), cell(tiny, poison_count=999)
     graph = laid(tiny, tmp_path, [bad, good])
@@ -201,6 +210,8 @@ def test_a_stage_is_expected_to_take_what_stages_like_it_took(tiny, tmp_path):
     assert times.of("train", csq.inputs) == 10
     longer = {**csq.inputs, "recipe": {**csq.inputs["recipe"], "epochs": 4}}
     assert times.of("train", longer) == 40
+    times.add("train", {**hashnet.inputs, "recipe": {"epochs": 4}}, 400.0)
+    assert times.of("train", hashnet.inputs) == (30 + 100) / 2
     crafts = [node for node in graph.nodes.values() if node.attacker]
     assert times.total([csq, *crafts]) == (10, 4)
     times.add("backdoor", crafts[0].inputs, 2.0)

@@ -15,6 +15,7 @@ from hashbackdoor_bench.cache import Cache, Damaged
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.marks import gate, used, using
 from hashbackdoor_bench.pipeline import run
+from hashbackdoor_bench.spec import canonical, digest
 from hashbackdoor_bench.upkeep import CHECKPOINT, entries, prune, referenced
 
 DAY = 86400.0
@@ -206,6 +207,11 @@ def test_an_artifact_travels_as_bytes_and_is_checked_on_arrival(tmp_path):
             other.unpack("train", keys["a"], wrong)
     with pytest.raises(Damaged, match="another artifact"):
         other.unpack("train", keys["b"], files)
+    body = json.loads(files[0]) | {"inputs": {"name": "x"}}
+    del body["check"]
+    forged = canonical({**body, "check": digest(body)}).encode()
+    with pytest.raises(Damaged, match="another artifact"):
+        other.unpack("train", keys["a"], (forged, files[1]))
     assert not left(other)
     other.unpack("train", keys["a"], files)
     other.unpack("train", keys["a"], (b"", b""))  # it is here: nothing is read

@@ -15,11 +15,12 @@ import socket
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hashbackdoor_bench.cache import FILES, Cache
+from hashbackdoor_bench.cache import FILES, Cache, Damaged
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.executors.work import Bench, limits, sentence
 from hashbackdoor_bench.graph import RECORD, Node
@@ -155,7 +156,7 @@ class RayExecutor:
             said = ray.get(done)
             if said["state"] == "done":
                 self._take(task, said["names"])
-        except ray.exceptions.RayError as error:
+        except (ray.exceptions.RayError, Damaged) as error:
             said = {"state": "failed", "text": f"{type(error).__name__}: {error}".splitlines()[0]}
         finally:
             del self.running[done]
@@ -195,13 +196,14 @@ class _Task:
 
 
 def shared_of(cache: Cache, attacker: str) -> set[str]:
-    """The keys of the shared stages of an attacker that are in a cache."""
-    return {
-        key
-        for kind, key, folder in cache.stored("shared")
-        if attacker_of(json.loads((folder / FILES[0]).read_text(encoding="utf-8"))["inputs"])
-        == attacker
-    }
+    """The keys of the shared stages of an attacker that are in a cache, and can be read."""
+    keys = set()
+    for _, key, folder in cache.stored("shared"):
+        with suppress(OSError, ValueError, KeyError):
+            body = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
+            if attacker_of(body["inputs"]) == attacker:
+                keys.add(key)
+    return keys
 
 
 # ---- on a node of the cluster -------------------------------------------------------------------
