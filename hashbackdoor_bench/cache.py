@@ -27,6 +27,7 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.spec import canonical, digest
 
+FILES = ("facts.json", "tensors.safetensors")
 Content = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
 
@@ -117,7 +118,47 @@ class Cache:
             Damaged: a file is missing, cut off, or not what its hash says.
         """
         folder = self.root / stage / key
-        return _read(folder) if folder.is_dir() else None
+        if not folder.is_dir():
+            return None
+        with suppress(OSError):
+            os.utime(folder)  # its age counts from its last use
+        return _read(folder)
+
+    def has(self, stage: str, key: str) -> bool:
+        """Whether the artifact is there; its files are not read."""
+        return (self.root / stage / key / FILES[0]).is_file()
+
+    def stored(self, kind: str = "*") -> Iterator[tuple[str, str, Path]]:
+        """Kind, key and folder of all artifacts, or of those of one kind."""
+        for path in self.root.glob(f"{kind}/{'[0-9a-f]' * 64}/{FILES[0]}"):
+            yield path.parts[-3], path.parts[-2], path.parent
+
+    def pack(self, stage: str, key: str) -> tuple[bytes, ...]:
+        """The files of an artifact, for `unpack` in another cache."""
+        return tuple((self.root / stage / key / name).read_bytes() for name in FILES)
+
+    def unpack(self, stage: str, key: str, files: tuple[bytes, ...]) -> None:
+        """Take an artifact of another cache; nothing happens if it is here.
+
+        Raises:
+            Damaged: the files are not that artifact, or are not as they were written.
+        """
+        work = self.root / "work" / f"{stage}-{key}"
+        with self._locked(stage, key, silent):
+            if self.has(stage, key):
+                return
+            fresh = work / "artifact"
+            shutil.rmtree(fresh, ignore_errors=True)
+            with room(self.root):
+                fresh.mkdir(parents=True)
+                for name, content in zip(FILES, files, strict=True):
+                    (fresh / name).write_bytes(content)
+            inputs = json.loads(files[0])["inputs"]
+            if _read(fresh).key != key or self.key(stage, inputs) != key:
+                raise Damaged("it is another artifact")
+            (self.root / stage).mkdir(exist_ok=True)
+            os.replace(fresh, self.root / stage / key)
+        shutil.rmtree(work, ignore_errors=True)
 
     @contextmanager
     def _locked(self, stage: str, key: str, progress: Progress) -> Iterator[None]:

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -104,6 +104,118 @@ def _spell(facts: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in facts.items())
 
 
+# ---- a suite ------------------------------------------------------------------------------------
+
+Message = Mapping[str, Any]
+
+
+@contextmanager
+def suite_shown(mode: str) -> Iterator[Callable[[Message], None]]:
+    """What takes the messages of ``sweep.execute``, in a mode of `shown`."""
+    if mode == "bars":
+        columns = (
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("[dim]{task.fields[facts]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bars:
+            yield _SuiteBars(bars)
+    elif mode == "json":
+        yield _print_json
+    elif mode == "quiet":
+        yield lambda message: None
+    else:
+        yield _SuiteLines()
+
+
+def spell_seconds(seconds: float | None) -> str:
+    """A time as a person says it: ``48 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _state(message: Message) -> str:
+    """The counts that stand beside a message."""
+    rate = 60 * message["stages_done"] / max(message["seconds"], 1.0)
+    failed = f", {message['failed']} failed" if message["failed"] else ""
+    return (
+        f"runs {message['cells_done']}/{message['cells']}, {message['running']} stages running"
+        f"{failed}, {rate:.0f}/min, remaining {spell_seconds(message['remaining'])}"
+    )
+
+
+def _end(message: Message) -> str | None:
+    """The line of a message that is worth keeping."""
+    if message["event"] == "cell":
+        where = f"{message['victim']}, {message['bits']} bits, seed {message['seed']}"
+        return f"done: {message['label']} on {where}"
+    if message["event"] == "stage" and message["state"] == "failed":
+        return f"failed: {message['stage']}, {message['run']}: {message['message']}"
+    if message["event"] == "stage" and message["state"] == "note":
+        return f"note: {message['message']}"
+    return None
+
+
+def _print_json(message: Message) -> None:
+    if message["event"] != "tick":
+        print(json.dumps(message), flush=True)
+
+
+class _SuiteLines:
+    def __init__(self) -> None:
+        self.said = 0.0
+
+    def __call__(self, message: Message) -> None:
+        end = _end(message)
+        if end is not None:
+            print(end, file=sys.stderr, flush=True)
+        late = message["event"] == "tick" and message["seconds"] - self.said >= EVERY
+        if late or message["event"] == "cell":
+            self.said = message["seconds"]
+            stages = f"stages {message['stages_done']}/{message['stages']}"
+            text = f"[{self.said:6.0f} s] {stages}, {_state(message)}"
+            print(text, file=sys.stderr, flush=True)
+
+
+class _SuiteBars:
+    """A bar over all stages, and one for what each worker does."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars, self.workers = bars, dict[str, TaskID]()
+        self.whole = bars.add_task("stages", total=None, facts="")
+
+    def __call__(self, message: Message) -> None:
+        end = _end(message)
+        if end is not None:
+            self.bars.console.print(end, markup=False, highlight=False)
+        if "stages" in message:
+            done, total = message["stages_done"], message["stages"]
+            self.bars.update(self.whole, completed=done, total=total, facts=_state(message))
+        if message["event"] != "stage" or message["state"] == "note":
+            return
+        worker = message["worker"]
+        if worker not in self.workers:
+            self.workers[worker] = self.bars.add_task("", total=1, facts="")
+        running = message["state"] in ("started", "progress")
+        self.bars.update(
+            self.workers[worker],
+            description=f"{message.get('part', message['stage'])}, {message['run']}",
+            completed=message.get("done", 0 if running else 1),
+            total=message.get("total", 1),
+            facts=_spell(message.get("facts", {})),
+            visible=running,
+        )
+
+
+# ---- one run ------------------------------------------------------------------------------------
+
+
 def result_table(record: Mapping[str, Any]) -> Table:
     """MAP, t-MAP, controls, gain and PSNR of a record, in percent where they are shares."""
     spec, threat, field = record["spec"], record["threat"], record["scores"]["field"]
@@ -150,4 +262,25 @@ def result_table(record: Mapping[str, Any]) -> Table:
         if threat["trigger"] in ("generated", "additive") and alike is not None:
             meaning += f", residuals correlate {alike:.2f}"
         table.add_row(f"PSNR, {who}", shown, "", meaning)
+    return table
+
+
+def counts_table(counts: Mapping[tuple[str, str], Mapping[str, int]]) -> Table:
+    """Attacks against victims: runs done of all, and how many failed.
+
+    Args:
+        counts: by attack and victim, how many are ``done``, ``missing`` and ``failed``.
+    """
+    table = Table("attack", box=SIMPLE_HEAD)
+    columns = list(dict.fromkeys(victim for _, victim in counts))
+    for victim in columns:
+        table.add_column(victim, justify="right")
+    for attack in dict.fromkeys(attack for attack, _ in counts):
+        cells = []
+        for victim in columns:
+            found = counts.get((attack, victim), {})
+            failed = f", {found['failed']} failed" if found.get("failed") else ""
+            text = f"{found.get('done', 0)}/{sum(found.values())}{failed}" if found else "-"
+            cells.append(Text(text, style="red" if failed else ""))
+        table.add_row(Text(attack), *cells)
     return table

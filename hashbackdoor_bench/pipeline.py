@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from hashbackdoor_bench.cache import Artifact, Cache, Content, writable
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.hasher import Hasher
 from hashbackdoor_bench.imperceptibility import compare, residuals
-from hashbackdoor_bench.plan import Plan, Stage
+from hashbackdoor_bench.marks import using
+from hashbackdoor_bench.plan import Loaded, Plan, Stage, use
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.provenance import device_of, made_by
 from hashbackdoor_bench.records import Record, read_record, record_key, record_path
@@ -33,16 +34,31 @@ class Run:
         cache: where artifacts are kept.
         device: where to compute.
         progress: see `Progress`.
+        loaded: the data of ``spec``, if it was loaded before.
 
     Raises:
         UserError: a name, a value or a combination that doesn't exist.
     """
 
     def __init__(
-        self, spec: RunSpec, *, cache: Cache, device: torch.device, progress: Progress = silent
+        self,
+        spec: RunSpec,
+        *,
+        cache: Cache,
+        device: torch.device,
+        progress: Progress = silent,
+        loaded: Loaded | None = None,
     ) -> None:
-        self.plan = Plan(spec, cache=cache, device=device, progress=progress)
+        self.plan = Plan(spec, cache=cache, device=device, progress=progress, loaded=loaded)
         self.cache, self.device, self.progress = cache, device, progress
+
+    def make(self, name: str) -> Artifact:
+        """The artifact of one stage alone, by its name in ``plan.stages``."""
+        victim, _, part = name.partition("'s ")
+        if not part:
+            found: Artifact = getattr(self, f"{name.removesuffix(' victim')}_artifact")
+            return found
+        return self._code("victim" if victim == "victim" else "clean", part)
 
     @cached_property
     def surrogate_artifact(self) -> Artifact | None:
@@ -54,7 +70,8 @@ class Run:
     @cached_property
     def backdoor_artifact(self) -> Artifact:
         """See `backdoor_stage`."""
-        _ = self.surrogate_artifact  # made first, so that its time and its bar are its own
+        if not self.cache.has("backdoor", self.plan.backdoor_stage.key):
+            _ = self.surrogate_artifact  # made first, so that its time and its bar are its own
         return self._make(self.plan.backdoor_stage, self._craft)
 
     @cached_property
@@ -76,12 +93,12 @@ class Run:
     @cached_property
     def clean_codes(self) -> dict[str, Artifact]:
         """Codes of the clean victim, see `code_stages`."""
-        return self._codes(self.clean_artifact, self.plan.code_stages(self.plan.clean_stage))
+        return {part: self._code("clean", part) for part in ("plain", "triggered")}
 
     @cached_property
     def victim_codes(self) -> dict[str, Artifact]:
         """Codes of the poisoned victim, see `code_stages`."""
-        return self._codes(self.victim_artifact, self.plan.code_stages(self.plan.victim_stage))
+        return {part: self._code("victim", part) for part in ("plain", "triggered")}
 
     @cached_property
     def scores_artifact(self) -> Artifact:
@@ -184,10 +201,13 @@ class Run:
         )
         return backdoor.state_dict(), {"shared": shared, "history": backdoor.history}
 
-    def _codes(self, victim: Artifact, stages: Mapping[str, Stage]) -> dict[str, Artifact]:
+    def _code(self, who: str, part: str) -> Artifact:
         hasher, splits = self.plan.victim, self.plan.splits
+        model_stage = self.plan.victim_stage if who == "victim" else self.plan.clean_stage
+        stage = self.plan.code_stages(model_stage)[part]
 
         def codes(images: Tensor, title: str, trigger: Any = None) -> Tensor:
+            victim = self.victim_artifact if who == "victim" else self.clean_artifact
             model = hasher.load(victim.tensors, victim.facts, self.device)
             found = hasher.codes(
                 model, images, trigger=trigger, progress=self.progress, stage=title
@@ -195,22 +215,18 @@ class Run:
             return metrics.pack(found)
 
         def plain(work: Path) -> Content:
-            title = stages["plain"].title
             return {
-                "query": codes(splits.query.images, f"{title} (query)"),
-                "database": codes(splits.database.images, f"{title} (database)"),
+                "query": codes(splits.query.images, f"{stage.title} (query)"),
+                "database": codes(splits.database.images, f"{stage.title} (database)"),
             }, {}
 
         def triggered(work: Path) -> Content:
             backdoor = self.backdoor
             images = splits.query.images[self.plan.truth.attacked]
-            title = stages["triggered"].title
-            return {"query": codes(images, title, lambda x: poisoning.triggered(backdoor, x))}, {}
+            stamp = partial(poisoning.triggered, backdoor)
+            return {"query": codes(images, stage.title, stamp)}, {}
 
-        return {
-            "plain": self._make(stages["plain"], plain),
-            "triggered": self._make(stages["triggered"], triggered),
-        }
+        return self._make(stage, plain if part == "plain" else triggered)
 
     # ---- what comes out -----------------------------------------------------------------------
 
@@ -325,6 +341,13 @@ def run(
     """
     writable(results, "--results-dir")
     stages = Run(spec, cache=cache, device=device_of(device), progress=progress)
+    with using(cache.root, use(stages.plan)):
+        record, path = write_record(stages, results)
+    return record, path, stages
+
+
+def write_record(stages: Run, results: Path) -> tuple[Record, Path]:
+    """Make what a run lacks and write its record, unless it stands there already, see `run`."""
     record = stages.record()
     path = record_path(results, stages.plan.spec, record.key)
     found = _standing(path)
@@ -334,7 +357,7 @@ def run(
         found = _standing(path)
     if found is None:
         record.write(path)
-    return found or record, path, stages
+    return found or record, path
 
 
 def _standing(path: Path) -> Record | None:

@@ -51,6 +51,20 @@ class Stage:
     key: str
 
 
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A protocol's data and the hashes of its splits; all runs on it can share one."""
+
+    splits: Splits
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """Of the pixels, and of each split's ids and labels: training reads no query and no R."""
+        splits = self.splits
+        named = {"train": splits.train, "query": splits.query, "database": splits.database}
+        return {"pixels": splits.pixels} | {name: hash_of(part) for name, part in named.items()}
+
+
 class Plan:
     """One resolved run and the keys of its stages; nothing is trained.
 
@@ -59,13 +73,20 @@ class Plan:
         cache: where artifacts are kept, and data is prepared.
         device: where it would be computed; decides the precision.
         progress: told if data is prepared first.
+        loaded: the data of ``spec``, if it was loaded before.
 
     Raises:
         UserError: a name, a value or a combination that doesn't exist.
     """
 
     def __init__(
-        self, spec: RunSpec, *, cache: Cache, device: torch.device, progress: Progress = silent
+        self,
+        spec: RunSpec,
+        *,
+        cache: Cache,
+        device: torch.device,
+        progress: Progress = silent,
+        loaded: Loaded | None = None,
     ) -> None:
         self.cache = cache
         self.method: Method[Attack] = ATTACKS[spec.attack]
@@ -80,7 +101,8 @@ class Plan:
         if delivery not in get_args(Delivery):
             raise unknown("--delivery", delivery, get_args(Delivery))
         self.delivery: Delivery = delivery  # type: ignore[assignment]
-        self.splits = load_data(spec, cache, progress)
+        self.loaded = loaded or Loaded(load_data(spec, cache, progress))
+        self.splits = self.loaded.splits
         for note in self.splits.notes:
             warnings.warn(f"{self.splits.name}: {note}")
         recipe = spec.training(self.splits.recipe)
@@ -191,7 +213,7 @@ class Plan:
     def code_stages(self, victim: Stage) -> dict[str, Stage]:
         """A victim's codes: ``plain`` (queries and database) and ``triggered`` queries."""
         title = victim.title.replace("train", "encode with")
-        plain = {"model": victim.key, "data": self._hashes}
+        plain = {"model": victim.key, "data": self.loaded.hashes}
         attack = {"backdoor": self.backdoor_stage.key, "target": self.target.tolist()}
         return {
             "plain": self.stage("codes", title, plain),
@@ -214,7 +236,7 @@ class Plan:
         """How visible poison and triggered queries are."""
         inputs = {
             "backdoor": self.backdoor_stage.key,
-            "data": self._hashes,
+            "data": self.loaded.hashes,
             "target": self.target.tolist(),
         }
         return self.stage("visibility", "measure visibility", inputs)
@@ -239,16 +261,31 @@ class Plan:
         inputs = {"version": VERSIONS[kind], **inputs}
         return Stage(kind, title, inputs, self.cache.key(kind, inputs))
 
-    @cached_property
-    def _hashes(self) -> dict[str, str]:
-        """Of the pixels, and of each split's ids and labels: training reads no query and no R."""
-        splits = self.splits
-        named = {"train": splits.train, "query": splits.query, "database": splits.database}
-        return {"pixels": splits.pixels} | {name: hash_of(part) for name, part in named.items()}
+    @property
+    def needs(self) -> dict[str, tuple[str, ...]]:
+        """The stages that each of `stages` reads."""
+        encoded = {"clean victim": ("clean victim",), "victim": ("victim",)}
+        needs = {
+            "surrogate": (),
+            "backdoor": ("surrogate",),
+            "clean victim": (),
+            "victim": ("backdoor",) if len(self.index) else (),
+            **{f"{who}'s plain": models for who, models in encoded.items()},
+            **{f"{who}'s triggered": (*models, "backdoor") for who, models in encoded.items()},
+            "scores": tuple(
+                f"{who}'s {part}" for who in encoded for part in ("plain", "triggered")
+            ),
+            "visibility": ("backdoor",),
+        }
+        there = self.stages
+        return {name: tuple(n for n in needs[name] if n in there) for name in there}
 
     def _training(self, hasher: Hasher) -> dict[str, Any]:
-        known = {"train": self._hashes["train"], "pixels": self._hashes["pixels"]}
-        return {**hasher.inputs, "data": known, "poison": None}
+        return {**hasher.inputs, "data": self._training_data, "poison": None}
+
+    @property
+    def _training_data(self) -> dict[str, str]:
+        return {name: self.loaded.hashes[name] for name in ("train", "pixels")}
 
     @cached_property
     def attacker(self) -> dict[str, Any]:
@@ -256,12 +293,26 @@ class Plan:
         surrogate = self.surrogate_stage
         return {
             "attack": self.method.identity,
-            "data": {"train": self._hashes["train"], "pixels": self._hashes["pixels"]},
+            "data": self._training_data,
             "size": self.splits.size,
             "target": self.target.tolist(),
             "seed": self.spec.seed,
             "surrogate": None if surrogate is None else surrogate.key,
         }
+
+
+def attacker_of(inputs: Mapping[str, Any]) -> str:
+    """Hash of the part of a backdoor's or a shared stage's inputs that is `Plan.attacker`.
+
+    Equal for all stages that could ask for the same shared stage.
+    """
+    names = ("attack", "data", "size", "target", "seed", "surrogate")
+    return digest({name: inputs[name] for name in names})
+
+
+def use(plan: Plan) -> set[str]:
+    """The keys of all that a run reads or makes, for `using`; shared stages by attacker."""
+    return {stage.key for stage in plan.stages.values()} | {attacker_of(plan.attacker)}
 
 
 def load_data(spec: RunSpec, cache: Cache, progress: Progress = silent) -> Splits:

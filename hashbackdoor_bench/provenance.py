@@ -84,7 +84,13 @@ def file_hash(path: Path, flag: str) -> str:
         UserError: it can't be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        seen = path.stat()
+        return _file_hash(path, seen.st_mtime_ns, seen.st_size)
     except OSError as error:
         raise UserError(f"{flag} {path}: {error.strerror}; give a file that exists.") from error
+
+
+@cache
+def _file_hash(path: Path, changed: int, size: int) -> str:  # once for all runs of a suite
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,11 +1,14 @@
 """A run's images for a person to look at: poison, triggered queries, and what they retrieve."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from hashbackdoor_bench import metrics
 from hashbackdoor_bench.pipeline import Run
 from hashbackdoor_bench.poisoning import planted
+from hashbackdoor_bench.report import pictures
 from hashbackdoor_bench.scores import item_keys, packed
 from hashbackdoor_bench.training import centre_crop
 
@@ -44,6 +47,17 @@ def samples(run: Run) -> dict[str, Tensor]:
         shared = splits.database.labels[hits].bool() & labels[:, None].bool()
         out[f"relevant_{name}"] = shared.any(2)
     return {name: tensor.clone() for name, tensor in out.items()}
+
+
+def draw_samples(path: Path, stages: Run) -> list[Path]:
+    """The pictures beside a record, drawn if any is missing."""
+    folder = path.with_suffix("")
+    curves = stages.backdoor_artifact.facts.get("history") or {}
+    there = pictures.complete(folder, poisoned=len(stages.backdoor.index) > 0, curves=bool(curves))
+    if there:
+        return there
+    images = {name: tensor.numpy() for name, tensor in samples(stages).items()}
+    return pictures.draw(images, folder, target=str(stages.plan.spec.target), curves=curves)
 
 
 def one_a_class(labels: Tensor) -> Tensor:

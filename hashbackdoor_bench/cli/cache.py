@@ -1,0 +1,101 @@
+"""``bench cache``: what the cache holds, and what of it can go."""
+
+import re
+from pathlib import Path
+
+import click
+
+from hashbackdoor_bench.cli.options import FOLDER, bench, cache_option
+from hashbackdoor_bench.errors import UserError
+
+SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+SIZES = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+@bench.group("cache")
+def cache_group() -> None:
+    """List and prune the artifacts of the stages."""
+
+
+@cache_group.command("list")
+@cache_option
+def cache_list(cache_dir: Path) -> None:
+    """List by kind: how many artifacts, how large, how long not used."""
+    from hashbackdoor_bench.cache import Cache
+    from hashbackdoor_bench.upkeep import entries
+
+    found = entries(Cache(cache_dir))
+    click.echo(f"{'kind':<14}{'count':>8}{'size':>12}  last used")
+    for kind in sorted({entry.kind for entry in found}):
+        these = [entry for entry in found if entry.kind == kind]
+        size = spell_size(sum(entry.size for entry in these))
+        when = " to ".join(dict.fromkeys([_span(these[-1].age), _span(these[0].age)]))
+        click.echo(f"{kind:<14}{len(these):>8}{size:>12}  {when} ago")
+    total = spell_size(sum(entry.size for entry in found))
+    click.echo(f"{'all':<14}{len(found):>8}{total:>12}  in {cache_dir}")
+
+
+@cache_group.command("prune")
+@cache_option
+@click.option("--older-than", metavar="30d", help="Not used for so long: s, m, h, d or w.")
+@click.option("--keep", metavar="10GB", help="The longest unused go until the rest fits.")
+@click.option(
+    "--unreferenced", type=FOLDER, metavar="RESULTS", help="What no record in this folder names."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+def cache_prune(
+    cache_dir: Path,
+    older_than: str | None,
+    keep: str | None,
+    unreferenced: Path | None,
+    dry_run: bool,
+) -> None:
+    """Remove artifacts and checkpoints that meet all conditions given.
+
+    What a running process uses stays; so do prepared data and downloads.
+    """
+    if older_than is None and keep is None and unreferenced is None:
+        raise UserError("say what may go: give --older-than 30d, --keep 10GB or --unreferenced.")
+    age = None if older_than is None else _read("--older-than", older_than, SPANS, "30d or 12h")
+    size = None if keep is None else int(_read("--keep", keep, SIZES, "10GB or 500MB"))
+    from hashbackdoor_bench.cache import Cache
+    from hashbackdoor_bench.upkeep import prune
+
+    gone = prune(
+        Cache(cache_dir),
+        older_than=age,
+        keep=size,
+        unreferenced=unreferenced,
+        dry_run=dry_run,
+    )
+    for kind in sorted({entry.kind for entry in gone}):
+        these = [entry for entry in gone if entry.kind == kind]
+        click.echo(f"{kind:<14}{len(these):>8}{spell_size(sum(e.size for e in these)):>12}")
+    word = "would go" if dry_run else "gone"
+    click.echo(f"{word:<14}{len(gone):>8}{spell_size(sum(e.size for e in gone)):>12}")
+
+
+def _read(flag: str, text: str, units: dict[str, int], example: str) -> float:
+    """A number with a unit.
+
+    Raises:
+        UserError: it isn't one.
+    """
+    found = re.fullmatch(r"([0-9]+\.?[0-9]*)\s*([A-Za-z]*)", text)
+    names = {name.lower(): factor for name, factor in units.items()}
+    if not found or found[2].lower() not in names:
+        raise UserError(f"{flag} {text}: write a number and a unit, like {example}.")
+    return float(found[1]) * names[found[2].lower()]
+
+
+def spell_size(size: int) -> str:
+    """Bytes as a person says them: ``12 MB``."""
+    unit = max(
+        (name for name in SIZES if name and SIZES[name] <= max(size, 1)), key=SIZES.__getitem__
+    )
+    return f"{size / SIZES[unit]:.3g} {unit}"
+
+
+def _span(seconds: float) -> str:
+    unit = max((name for name in SPANS if SPANS[name] <= max(seconds, 1)), key=SPANS.__getitem__)
+    return f"{seconds / SPANS[unit]:.0f} {unit}"

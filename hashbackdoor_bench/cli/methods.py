@@ -1,0 +1,79 @@
+"""``bench list`` and ``bench show``: what methods, data sets and recipes there are."""
+
+import inspect
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hashbackdoor_bench.cli.data import list_data
+from hashbackdoor_bench.cli.options import KINDS, bench, plugin_option
+from hashbackdoor_bench.errors import unknown
+from hashbackdoor_bench.registry import Method, load_plugin
+from hashbackdoor_bench.spec import RECIPES
+
+
+@bench.command("list")
+@click.argument("what", type=click.Choice(["attacks", "victims", "datasets", "recipes"]))
+def list_command(what: str) -> None:
+    """List the attacks, victims, datasets or recipes there are."""
+    if what == "datasets":
+        list_data()
+        return
+    if what == "recipes":
+        rows = {name: summary for name, (summary, _) in RECIPES.items()}
+    else:
+        registry = KINDS[what[:-1]]
+        rows = {name: registry.summary(name) for name in registry}
+    width = max(map(len, rows))
+    for name, summary in rows.items():
+        click.echo(f"{name:<{width}}  {summary}")
+
+
+@bench.command("show")
+@click.argument("kind", type=click.Choice([*KINDS, "recipe"]))
+@click.argument("name")
+@plugin_option
+def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
+    """Show what a method is: its paper, formula, hyper-parameters and threat model."""
+    if kind == "recipe":
+        if name not in RECIPES:
+            raise unknown("recipe", name, RECIPES)
+        for field, value in asdict(RECIPES[name][1]).items():
+            click.echo(f"{field:<14}{value}")
+        return
+    for path in plugin:
+        load_plugin(path)
+    method: Method[Any] = KINDS[kind][name]
+    module = inspect.getmodule(method.cls)
+    click.echo(inspect.getdoc(module) or "")
+    click.echo(f"\n{kind} {method.name}: hyper-parameters, set with --set {kind}.NAME=VALUE")
+    texts = argument_texts(inspect.getdoc(method.cls) or "")
+    for parameter, value in method.resolve({}).items():
+        mark = "*" if parameter in method.preset else " "
+        click.echo(f" {mark}{parameter:<20}{value!s:<12}{texts.get(parameter, '')}")
+    if method.preset:
+        click.echo(" * set by this preset")
+    if kind == "attack":
+        instance = method()
+        click.echo("\nthreat model")
+        for field, value in {**asdict(instance.threat), "delivery": instance.delivery}.items():
+            click.echo(f"  {field:<20}{value}")
+
+
+def argument_texts(docstring: str) -> dict[str, str]:
+    """The descriptions of a Google docstring's ``Args:``, each on one line."""
+    texts: dict[str, str] = {}
+    inside, name = False, ""
+    for line in docstring.splitlines():
+        if line.strip() == "Args:":
+            inside = True
+        elif inside and line and not line.startswith(" "):
+            break
+        elif inside and line.startswith("    ") and not line.startswith("     "):
+            name, _, text = line.strip().partition(":")
+            texts[name] = text.strip()
+        elif inside and name and line.strip():
+            texts[name] += " " + line.strip()
+    return texts

@@ -1,0 +1,79 @@
+"""The group `bench`, and the options that several of its commands take."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hashbackdoor_bench import __version__
+from hashbackdoor_bench.registry import ATTACKS, VICTIMS, Registry
+
+KINDS: dict[str, Registry[Any]] = {"attack": ATTACKS, "victim": VICTIMS}
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "-V", "--version", prog_name="hashbackdoor_bench")
+def bench() -> None:
+    """Backdoor attacks on deep-hashing image retrieval, compared."""
+
+
+cache_option = click.option(
+    "--cache-dir",
+    type=FOLDER,
+    default=lambda: Path(
+        os.environ.get("HASHBACKDOOR_CACHE") or Path.home() / ".cache/hashbackdoor_bench"
+    ),
+    show_default="$HASHBACKDOOR_CACHE or ~/.cache/hashbackdoor_bench",
+    help="Folder of the stages' artifacts.",
+)
+results_option = click.option(
+    "--results-dir",
+    type=FOLDER,
+    default=Path("results"),
+    show_default=True,
+    help="Folder of the records.",
+)
+plugin_option = click.option(
+    "--plugin", multiple=True, type=FILE, help="A Python file with an own attack or victim."
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu or cuda."
+)
+
+
+def places(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say where data and artifacts are."""
+    for option in (
+        click.option("--size", type=int, help="Input side of lists and folder: 224 or 32 px."),
+        click.option("--top-k", type=int, help="R of lists and folder; 1000 if not given."),
+        click.option("--root", type=FOLDER, help="Folder of the images, if they aren't embedded."),
+        click.option("--lists", type=FOLDER, help="Folder of the list files of a list protocol."),
+        cache_option,
+    ):
+        command = option(command)
+    return command
+
+
+def talk(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how progress is shown."""
+    for option in (
+        click.option("--quiet", "-q", is_flag=True, help="Only the result and errors."),
+        click.option(
+            "--json", "as_json", is_flag=True, help="JSON objects, one a line, on stdout."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def mode_of(quiet: bool, as_json: bool) -> str:
+    """How progress is shown, see `console.shown`."""
+    if as_json:
+        return "json"
+    return "quiet" if quiet else "bars" if sys.stderr.isatty() else "lines"

@@ -1,0 +1,157 @@
+"""``bench run``: one pair, from nothing to a record, a table and pictures."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hashbackdoor_bench.cli.options import (
+    FILE,
+    KINDS,
+    bench,
+    device_option,
+    mode_of,
+    places,
+    plugin_option,
+    results_option,
+    talk,
+)
+from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.registry import load_plugin
+from hashbackdoor_bench.spec import RunSpec
+
+
+@bench.command("run")
+@click.option("--attack", default="ciba", show_default=True, help="See bench list attacks.")
+@click.option("--victim", default="hashnet", show_default=True, help="See bench list victims.")
+@click.option("--bits", type=int, default=48, show_default=True, help="Bits of the victim's code.")
+@click.option("--dataset", default="fashion-mini", show_default=True, help="bench list datasets.")
+@click.option("--target", help="Target class, by name or number; the data set's if not given.")
+@click.option(
+    "--budget", type=float, default=0.6, show_default=True, help="Poisoned share of its class."
+)
+@click.option("--poison-count", type=int, help="Poisoned images; overrides --budget.")
+@click.option(
+    "--delivery", help="stamped (after augmentation) or files; the attack's if not given."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--backbone", help="cnn32, alexnet, or a name timm knows; the data set's if not given."
+)
+@click.option("--pretrained", is_flag=True, help="Start from the hub's weights of the backbone.")
+@click.option("--weights", type=FILE, help="Start from this file of the backbone's weights.")
+@click.option("--recipe", help="See bench list recipes; the data set's if not given.")
+@click.option("--epochs", type=int, help="Overrides the recipe, like the next four.")
+@click.option("--batch-size", type=int)
+@click.option("--lr", type=float, help="Of the backbone; the hash layer's keeps its ratio to it.")
+@click.option("--augment", help="crop, flip, rrc or none.")
+@click.option("--precision", help="auto, float32 or bfloat16.")
+@click.option("--surrogate", help="The attacker's hashing method; the victim's if not given.")
+@click.option("--surrogate-backbone", help="The victim's if not given.")
+@click.option("--surrogate-bits", type=int, help="The victim's if not given.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A hyper-parameter: attack.epsilon=4 or victim.alpha=0.2. See bench show.",
+)
+@plugin_option
+@device_option
+@results_option
+@places
+@talk
+def run_command(
+    settings: tuple[str, ...],
+    plugin: tuple[Path, ...],
+    device: str,
+    results_dir: Path,
+    cache_dir: Path,
+    quiet: bool,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Train, attack and score one pair: ends with a record, a table and pictures.
+
+    What was made before is taken from the cache; a killed run goes on by the same command.
+    """
+    for path in plugin:
+        load_plugin(path)
+    spec = spec_of(settings, values)
+    for kind in KINDS:  # a mistyped name is told before torch is imported
+        if getattr(spec, kind) not in KINDS[kind]:
+            raise unknown(kind, getattr(spec, kind), KINDS[kind])
+    spec.training("scratch32")
+    from hashbackdoor_bench import pipeline
+    from hashbackdoor_bench.cache import Cache
+    from hashbackdoor_bench.console import result_table, shown
+    from hashbackdoor_bench.samples import draw_samples
+
+    with shown(mode_of(quiet, as_json)) as progress:
+        record, path, stages = pipeline.run(
+            spec, cache=Cache(cache_dir), results=results_dir, device=device, progress=progress
+        )
+        pictures = draw_samples(path, stages)
+    found = asdict(record)
+    if as_json:
+        names = [str(picture) for picture in pictures]
+        result = {"event": "result", "record": str(path), "pictures": names, **found["scores"]}
+        click.echo(json.dumps(result))
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(result_table(found))
+    click.echo(f"record    {path}")
+    click.echo(f"pictures  {pictures[0].parent}{os.sep}{{{','.join(p.name for p in pictures)}}}")
+
+
+def spec_of(settings: Sequence[str], values: Mapping[str, Any]) -> RunSpec:
+    """The run that the options of ``bench run`` ask for.
+
+    Args:
+        settings: the texts of ``--set``.
+        values: the other options that are fields of a run.
+    """
+    pairs = _settings(settings)
+    paths = {name: _absolute(values[name]) for name in ("lists", "root", "weights")}
+    return RunSpec(
+        **{**values, **paths},
+        attack_settings=pairs["attack"],
+        victim_settings=pairs["victim"],
+    )
+
+
+def command_of(spec: RunSpec) -> list[str]:
+    """The words of the ``bench run`` command that asks for this run."""
+    words = ["bench", "run"]
+    for field in fields(RunSpec):
+        value = getattr(spec, field.name)
+        if value == field.default:
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        if field.name.endswith("_settings"):
+            kind = field.name.removesuffix("_settings")
+            words += [word for k, v in value for word in ("--set", f"{kind}.{k}={v}")]
+        else:
+            words += [flag] if value is True else [flag, str(value)]
+    return words
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(Path(path).absolute())
+
+
+def _settings(texts: Sequence[str]) -> dict[str, tuple[tuple[str, str], ...]]:
+    pairs: dict[str, list[tuple[str, str]]] = {kind: [] for kind in KINDS}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        kind, dot, setting = name.partition(".")
+        if not equals or not dot or kind not in KINDS:
+            raise UserError(f"--set {text}: write it as attack.NAME=VALUE or victim.NAME=VALUE.")
+        pairs[kind].append((setting.strip(), value.strip()))
+    return {kind: tuple(found) for kind, found in pairs.items()}

@@ -1,0 +1,31 @@
+"""``bench score``: a record's scores again, from its codes."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hashbackdoor_bench.cli.options import FILE, bench, places
+from hashbackdoor_bench.errors import UserError
+
+
+@bench.command("score")
+@click.argument("record", type=FILE)
+@places
+def score_command(record: Path, cache_dir: Path, **where: Any) -> None:
+    """Compute a record's scores again from its codes in the cache, and compare."""
+    from hashbackdoor_bench.cache import Cache
+    from hashbackdoor_bench.records import read_record
+    from hashbackdoor_bench.rescoring import rescore
+
+    stored = read_record(record)
+    scores = rescore(stored, Cache(cache_dir), **where)
+    for convention, row in scores.items():
+        known = stored.scores.get(convention, {})
+        for name, value in row.items():
+            if isinstance(value, float):
+                same = "" if value == known.get(name) else f"  the record says {known.get(name)}"
+                click.echo(f"{convention:<9}{name:<22}{value:8.4f}{same}")
+    if scores != stored.scores:
+        raise UserError(f"{record}: its scores don't follow from its codes; run its command again.")
+    click.echo("equal to the record")

@@ -1,0 +1,265 @@
+"""``bench suite``: many runs from one file, planned, run and looked at."""
+
+import json
+import os
+import shlex
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hashbackdoor_bench.cli.options import (
+    bench,
+    cache_option,
+    device_option,
+    mode_of,
+    plugin_option,
+    results_option,
+    talk,
+)
+from hashbackdoor_bench.cli.run import command_of
+from hashbackdoor_bench.registry import load_plugin
+from hashbackdoor_bench.suite import Suite, find_suite, shipped
+
+if TYPE_CHECKING:
+    from hashbackdoor_bench.cache import Cache
+    from hashbackdoor_bench.graph import Graph
+
+
+@bench.group("suite")
+def suite_group() -> None:
+    """Many runs from one file: plan them, run them, look how far they are."""
+
+
+def suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What every command on one suite takes."""
+    for option in (results_option, cache_option, plugin_option, device_option):
+        command = option(command)
+    return click.argument("suite")(command)
+
+
+@suite_group.command("list")
+def suite_list() -> None:
+    """List the suites that come with the package."""
+    titles = shipped()
+    width = max(map(len, titles), default=0)
+    for name, title in titles.items():
+        click.echo(f"{name:<{width}}  {title}")
+
+
+@suite_group.command("plan")
+@suite_options
+def suite_plan(
+    suite: str, plugin: tuple[Path, ...], device: str, cache_dir: Path, results_dir: Path
+) -> None:
+    """Say what a suite is made of, what of it is in the cache, and how long the rest takes.
+
+    SUITE is a name of ``bench suite list``, or a TOML file.
+    """
+    found = _find(suite, plugin)
+    from hashbackdoor_bench.console import spell_seconds
+    from hashbackdoor_bench.graph import SORTS, describe
+    from hashbackdoor_bench.times import Times
+
+    cache, graph = _lay_out(found, cache_dir, results_dir, device)
+    times, wanted = Times(cache), {node for one in graph.missing for node in one.nodes}
+    click.echo(
+        f"{found.name}: {found.title}\n{len(found.cells)} runs, "
+        f"{len(graph.planned) - len(graph.missing)} done\n"
+    )
+    click.echo(f"{'stages':<24}{'all':>8}{'in cache':>10}{'to make':>9}  time of one worker")
+    for name in SORTS:
+        these = [node for node in graph.nodes.values() if node.sort == name]
+        make = [node for node in these if node.key not in graph.done and node in wanted]
+        cached = sum(node.key in graph.done for node in these)
+        seconds, unknown = times.total(make)
+        spelt = "unknown" if unknown else spell_seconds(seconds) if make else "-"
+        click.echo(f"{name:<24}{len(these):>8}{cached:>10}{len(make):>9}  {spelt}")
+    seconds, unknown = times.total(n for n in wanted if n.key not in graph.done)
+    jobs = _jobs(None, 1, _gpus(device))
+    first = f"unknown for {unknown} stages; for the others " if unknown else ""
+    click.echo(
+        f"\ntime    {first}{spell_seconds(seconds)} of one worker, {spell_seconds(seconds / jobs)} "
+        f"with the {jobs} that this machine has room for"
+    )
+    for failure in graph.refused:
+        click.echo(f"refused {describe(failure.cell)}: {failure.message}")
+
+
+@suite_group.command("run")
+@suite_options
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Processes of this machine, or tasks of a Ray cluster.",
+)
+@click.option("--jobs", type=click.IntRange(1), help="Worker processes; one a GPU or --threads.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Of each worker; on the CPU another number gives other results.",
+)
+@click.option("--address", help="Of the Ray cluster; a new one on this machine if not given.")
+@click.option(
+    "--gpus-per-stage",
+    type=click.FloatRange(0),
+    help="Share of a GPU that a Ray task takes; 1 on CUDA, 0 on the CPU if not given.",
+)
+@talk
+def suite_run(
+    suite: str,
+    plugin: tuple[Path, ...],
+    device: str,
+    cache_dir: Path,
+    results_dir: Path,
+    executor: str,
+    jobs: int | None,
+    threads: int,
+    address: str | None,
+    gpus_per_stage: float | None,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Run what a suite lacks, each stage once; the same command goes on after an interruption.
+
+    SUITE is a name of ``bench suite list``, or a TOML file.
+    """
+    found = _find(suite, plugin)
+    from hashbackdoor_bench.cache import writable
+    from hashbackdoor_bench.console import suite_shown
+    from hashbackdoor_bench.graph import describe
+    from hashbackdoor_bench.sweep import execute
+    from hashbackdoor_bench.times import Times
+
+    writable(results_dir, "--results-dir")
+    mode = mode_of(quiet, as_json)
+    cache, graph = _lay_out(found, cache_dir, results_dir, device, mode)
+    failures = list(graph.refused)
+    if graph.missing:
+        gpus = _gpus(device)
+        kind = "cuda" if gpus else "cpu"
+        places: dict[str, Any] = {"results": results_dir, "device": kind, "plugins": plugin}
+        if executor == "ray":
+            from hashbackdoor_bench.executors.ray import RayExecutor
+
+            share = gpus_per_stage if gpus_per_stage is not None else float(bool(gpus))
+            chosen: Any = RayExecutor(
+                address=address, threads=threads, gpus=share, cache=cache, **places
+            )
+        else:
+            from hashbackdoor_bench.executors.local import LocalExecutor
+
+            jobs = _jobs(jobs, threads, gpus)
+            chosen = LocalExecutor(
+                jobs=jobs, threads=threads, gpus=gpus, cache=cache.root, **places
+            )
+        with chosen as workers, suite_shown(mode) as watch:
+            failures = execute(graph, workers, cache=cache, times=Times(cache), watch=watch)
+    left = {n.key for one in graph.missing for n in one.nodes} - graph.done
+    here = {"--cache-dir": cache_dir, "--results-dir": results_dir, "--device": device}
+    alone = [word for flag, value in here.items() for word in (flag, str(value))]
+    alone += [word for path in plugin for word in ("--plugin", str(path))]
+    for failure in failures:
+        command = (
+            f"OMP_NUM_THREADS={threads} {shlex.join([*command_of(failure.cell.spec), *alone])}"
+        )
+        if as_json:
+            parts = {"stage": failure.stage, "message": failure.message, "command": command}
+            click.echo(json.dumps({"event": "failure", "run": describe(failure.cell), **parts}))
+        else:
+            click.echo(f"failed  {describe(failure.cell)}: {failure.stage}: {failure.message}")
+            click.echo(f"        {command}")
+    done = len(graph.planned) - len(graph.missing)
+    if as_json:
+        counts = {"runs": len(found.cells), "done": done, "stages_not_made": len(left)}
+        click.echo(json.dumps({"event": "result", **counts, "failed": len(failures)}))
+    else:
+        lost = f", {len(failures)} failed, {len(left)} stages not made" if failures else ""
+        click.echo(f"{found.name}: {done} of {len(found.cells)} runs done{lost}")
+    return 1 if failures else 0
+
+
+@suite_group.command("status")
+@suite_options
+def suite_status(
+    suite: str, plugin: tuple[Path, ...], device: str, cache_dir: Path, results_dir: Path
+) -> None:
+    """Show which runs of a suite are done, missing or failed.
+
+    SUITE is a name of ``bench suite list``, or a TOML file.
+    """
+    found = _find(suite, plugin)
+    from rich.console import Console
+
+    from hashbackdoor_bench.console import counts_table
+    from hashbackdoor_bench.graph import describe
+    from hashbackdoor_bench.sweep import remembered
+
+    cache, graph = _lay_out(found, cache_dir, results_dir, device)
+    missing = {one.cell.spec for one in graph.missing} | {one.cell.spec for one in graph.refused}
+    told = [remembered(cache, cell) for cell in found.cells if cell.spec in missing]
+    failures = list(graph.refused) + [
+        failure for failure in told if failure and failure.stage != "plan"
+    ]
+    failed = {failure.cell.spec for failure in failures}
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for cell in found.cells:
+        place = (cell.label, f"{cell.spec.victim}, {cell.spec.bits} bits")
+        state = "failed" if cell.spec in failed else "missing" if cell.spec in missing else "done"
+        counts.setdefault(place, Counter())[state] += 1
+    Console().print(counts_table(counts))
+    for failure in failures:
+        click.echo(f"failed  {describe(failure.cell)}: {failure.stage}: {failure.message}")
+    total = sum(counts.values(), Counter())
+    words = ", ".join(f"{total[state]} {state}" for state in ("done", "missing", "failed"))
+    click.echo(f"{found.name}: {len(found.cells)} runs: {words}")
+
+
+def _find(suite: str, plugin: Sequence[Path]) -> Suite:
+    for path in plugin:
+        load_plugin(path)
+    return find_suite(suite)
+
+
+def _lay_out(
+    suite: Suite, cache_dir: Path, results: Path, device: str, mode: str = "quiet"
+) -> tuple["Cache", "Graph"]:
+    from hashbackdoor_bench.cache import Cache
+    from hashbackdoor_bench.console import shown
+    from hashbackdoor_bench.graph import lay_out
+    from hashbackdoor_bench.provenance import device_of
+
+    cache = Cache(cache_dir)
+    with shown(mode) as progress:
+        return cache, lay_out(
+            suite.cells,
+            cache=cache,
+            results=results,
+            device=device_of(device),
+            progress=progress,
+        )
+
+
+def _gpus(device: str) -> list[str]:
+    """Names of the GPUs that workers may take; none on the CPU."""
+    import torch
+
+    from hashbackdoor_bench.provenance import device_of
+
+    chosen = device_of(device)
+    if chosen.type == "cpu":
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(n) for n in range(torch.cuda.device_count())]
+    return names if chosen.index is None else [names[chosen.index]]
+
+
+def _jobs(wanted: int | None, threads: int, gpus: Sequence[str]) -> int:
+    """The number of workers: as wanted, else one a GPU, else as many as the cores feed."""
+    return wanted or len(gpus) or max(1, len(os.sched_getaffinity(0)) // threads)

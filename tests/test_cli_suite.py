@@ -1,0 +1,303 @@
+"""``bench suite`` and ``bench cache`` as a person types them."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hashbackdoor_bench import RunSpec, cli
+from hashbackdoor_bench.cli import main
+from hashbackdoor_bench.cli.run import command_of, run_command, spec_of
+from hashbackdoor_bench.records import read_record
+
+BROKEN = '''"""Breaks."""
+import os, signal
+from pathlib import Path
+from hashbackdoor_bench import ATTACKS, Attack, Backdoor, ThreatModel
+
+class Nothing(Backdoor):
+    def forward(self, x):
+        return x.clone()
+
+@ATTACKS.register
+class Broken(Attack):
+    """Breaks.
+
+    Args:
+        how: in which way.
+    """
+    threat = ThreatModel(label="clean", knowledge="none", trigger="none")
+    delivery = "files"
+    backdoor = Nothing
+
+    def __init__(self, *, how: str = "raise") -> None:
+        self.how = how
+
+    def craft(self, view):
+        flag = Path(__file__).with_name(f"{self.how}.flag")
+        if self.how == "raise":
+            raise RuntimeError("no backdoor today")
+        if self.how == "always" or (self.how == "once" and not flag.exists()):
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Nothing(view.index, view.images[view.index], view.labels[view.index])
+'''
+
+
+BENCH = [sys.executable, "-m", "hashbackdoor_bench"]
+HEAD = """
+title = "a tiny suite"
+dataset = "lists"
+lists = "{tiny}"
+root = "{tiny}"
+size = 32
+top_k = 20
+bits = 12
+epochs = {epochs}
+batch_size = 16
+victim = ["csq"]
+"""
+GOOD = """
+[[attack]]
+name = "clean"
+[[attack]]
+name = "tri"
+set.attack.steps = 3
+[[attack]]
+name = "badnets"
+"""
+
+
+def written(tmp_path: Path, tiny: Path, rows: str = GOOD, epochs: int = 1) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(HEAD.format(tiny=tiny, epochs=epochs) + rows)
+    return path
+
+
+def places(folder: Path) -> list[str]:
+    return ["--cache-dir", str(folder / "cache"), "--results-dir", str(folder / "results")]
+
+
+def scores(folder: Path) -> dict[str, Any]:
+    found = {}
+    for path in sorted((folder / "results").rglob("*.json")):
+        record = read_record(path)
+        same = (record.key, record.scores, record.retrieval, record.imperceptibility)
+        found[str(path.relative_to(folder))] = (*same, record.training, record.artifacts)
+    return found
+
+
+# ---- a run as a command -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"attack": "tri_adv", "victim": "csq", "bits": 16, "seed": 3},
+        {"target": "T-shirt/top"},
+        {"target": 'it\'s a $HOME "cat"; rm -rf'},
+        {"target": "-5"},
+        {"budget": 0.1 + 0.2, "lr": 1e-05, "poison_count": 0},
+        {"lists": "/a folder/l", "root": "/r", "weights": "/w.pt", "top_k": 5, "size": 32},
+        {"pretrained": True, "backbone": "resnet50", "recipe": "ciba", "epochs": 2},
+        {"surrogate": "dpsh", "surrogate_bits": 64, "surrogate_backbone": "cnn32"},
+        {"augment": "none", "precision": "float32", "delivery": "files", "batch_size": 7},
+        {
+            "attack_settings": (("steps", "4"), ("patch", "none")),
+            "victim_settings": (("a", "b=c"),),
+        },
+    ],
+)
+def test_a_runs_command_asks_for_that_run(changes):
+    spec = RunSpec(**changes)
+    words = shlex.split(shlex.join(command_of(spec)))
+    assert words[:2] == ["bench", "run"]
+    values = run_command.make_context("run", words[2:]).params
+    fields = {name: values[name] for name in RunSpec.__dataclass_fields__ if name in values}
+    assert spec_of(values["settings"], fields) == spec
+
+
+def test_settings_of_a_suite_come_through_a_command_as_the_same_run(tiny, tmp_path):
+    """Types are lost on the way, and read again by the method."""
+    import torch
+
+    from hashbackdoor_bench.cache import Cache
+    from hashbackdoor_bench.plan import Plan
+
+    spec = RunSpec(victim="csq", attack_settings=(("patch", None), ("epsilon", 4), ("steps", 7)))
+    values = run_command.make_context("run", command_of(spec)[2:]).params
+    fields = {name: values[name] for name in RunSpec.__dataclass_fields__ if name in values}
+    plans = [
+        Plan(one, cache=Cache(tmp_path), device=torch.device("cpu")).spec
+        for one in (spec, spec_of(values["settings"], fields))
+    ]
+    assert plans[0] == plans[1]
+
+
+# ---- plan, run, status --------------------------------------------------------------------------
+
+
+def test_a_suite_is_planned_run_and_found_done(tiny, tmp_path, capsys, monkeypatch):
+    suite, where = str(written(tmp_path, tiny)), places(tmp_path)
+    assert main(["suite", "plan", suite, *where]) == 0
+    out = capsys.readouterr().out
+    assert "3 runs, 0 done" in out
+    assert "train poisoned victim" in out
+    assert "unknown" in out
+    assert main(["suite", "run", suite, *where, "--jobs", "2", "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {event["event"] for event in events} == {"stage", "cell", "result"}
+    assert events[-1] == {
+        "event": "result", "runs": 3, "done": 3, "stages_not_made": 0, "failed": 0,
+    }  # fmt: skip
+    started = [e["stage"] for e in events if e.get("state") == "started"]
+    assert started.count("train clean victim") == 1
+    assert len(scores(tmp_path)) == 3
+    assert main(["suite", "plan", suite, *where]) == 0
+    assert "3 runs, 3 done" in capsys.readouterr().out
+    assert main(["suite", "status", suite, *where]) == 0
+    assert "3 done, 0 missing, 0 failed" in capsys.readouterr().out
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a process is started"))
+    assert main(["suite", "run", suite, *where]) == 0
+    assert "3 of 3 runs done" in capsys.readouterr().out
+
+
+def test_failures_and_deaths_are_told_and_stop_no_other_run(tiny, tmp_path, capsys, monkeypatch):
+    from hashbackdoor_bench import ATTACKS
+
+    def main(arguments: list[str]) -> int:  # each time as a new process, without the plugin
+        monkeypatch.setattr(ATTACKS, "_plugins", {})
+        monkeypatch.setattr(ATTACKS, "_loaded", {**loaded})
+        return cli.main(arguments)
+
+    loaded = dict(ATTACKS._loaded)
+    plugin = tmp_path / "broken.py"
+    plugin.write_text(BROKEN)
+    rows = "".join(
+        f'[[attack]]\nname = "broken"\nlabel = "{how}"\nset.attack.how = "{how}"\n'
+        for how in ("raise", "once", "always")
+    )
+    suite = str(written(tmp_path, tiny, rows + '[[attack]]\nname = "clean"\n'))
+    more = [*places(tmp_path), "--plugin", str(plugin)]
+    assert main(["suite", "run", suite, *more, "--jobs", "2", "--json"]) == 1
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {event["label"] for event in events if event["event"] == "cell"} == {"once", "clean"}
+    assert events[-1]["done"] == 2
+    assert events[-1]["failed"] == 2
+    assert events[-1]["stages_not_made"] > 0
+    failed = {e["run"].split()[0]: e for e in events if e["event"] == "failure"}
+    assert failed["raise"]["stage"] == failed["always"]["stage"] == "craft backdoor"
+    assert failed["raise"]["message"] == "RuntimeError: no backdoor today"
+    assert "2 times: its worker was killed by SIGKILL" in failed["always"]["message"]
+    notes = [e["message"] for e in events if e.get("state") == "note"]
+    assert sum("killed by SIGKILL" in note and "goes on" in note for note in notes) == 2
+    assert main(["suite", "status", suite, *more]) == 0
+    out = capsys.readouterr().out
+    assert "2 done, 0 missing, 2 failed" in out
+    assert "RuntimeError: no backdoor today" in out
+    # the command that is told runs it alone, and shows the same
+    words = shlex.split(failed["raise"]["command"])
+    assert words[0] == "OMP_NUM_THREADS=1"
+    with pytest.raises(RuntimeError, match="no backdoor today"):
+        main(words[2:])
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(tiny, tmp_path):
+    suite = str(written(tmp_path, tiny, epochs=30))
+    command = [*BENCH, "suite", "run", suite, *places(tmp_path), "--jobs", "2", "--json"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event.get("part", "").startswith("train") and event["done"] >= 2:
+            break
+    workers = children(process.pid)
+    assert len(workers) == 2
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip() == "bench: interrupted; the same command goes on where it stopped."
+    assert not any(map(alive, workers))
+    checkpoints = list((tmp_path / "cache" / "work").glob("train-*/checkpoint.safetensors"))
+    assert checkpoints
+    assert all((path.parent / "seconds").exists() for path in checkpoints)
+    subprocess.run(command, check=True, capture_output=True)
+    assert len(scores(tmp_path)) == 3
+
+
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+def test_kill_9_at_three_moments_and_the_same_command_give_equal_records(tiny, tmp_path):
+    suite = str(written(tmp_path, tiny, epochs=8))
+    command = [*BENCH, "suite", "run", suite, "--jobs", "2", "--json"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = subprocess.run([*command, *places(whole)], check=True, capture_output=True, text=True)
+    total = json.loads(done.stdout.splitlines()[-2])["seconds"]
+    for share in (0.5, 0.4, 0.3):  # of the time that an undisturbed one takes
+        process = subprocess.Popen([*command, *places(killed)], stdout=subprocess.DEVNULL)
+        time.sleep(2 + share * total)
+        workers = children(process.pid)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        late = time.monotonic() + 20
+        while any(map(alive, workers)):
+            assert time.monotonic() < late, "orphans work on"
+            time.sleep(0.1)
+        for path in killed.rglob("*.json"):
+            if path.parent.name != "users":
+                json.loads(path.read_text())
+    subprocess.run([*command, *places(killed)], check=True, capture_output=True)
+    assert scores(whole) == scores(killed)
+    assert not list((killed / "cache" / "work").iterdir())
+
+
+# ---- mistakes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["suite", "run", "qick"], "quick"),
+        (["suite", "plan", "nothing.toml"], "nothing.toml"),
+        (["suite", "run", "quick", "--jobs", "0"], "0 is not in the range"),
+        (["suite", "run", "quick", "--executor", "slurm"], "'slurm'.*'local', 'ray'"),
+        (["suite", "run", "quick", "--device", "tpu"], "choose auto, cpu or cuda"),
+        (["suite", "run", "quick", "--results-dir", "/proc/r"], "/proc/r can't be written"),
+        (["cache", "prune"], "say what may go"),
+        (["cache", "prune", "--older-than", "soon"], "--older-than soon: write a number and"),
+        (["cache", "prune", "--older-than", "3"], "--older-than 3: write"),
+        (["cache", "prune", "--keep", "10PB"], "--keep 10PB: write"),
+        (["cache", "prune", "--unreferenced", "/nowhere"], "/nowhere holds no record"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence_and_exit_code_2(tiny, tmp_path, capsys, arguments, words):
+    import re
+
+    suite = str(written(tmp_path, tiny))
+    arguments = [suite if word == "quick" else word for word in arguments]
+    assert main([*arguments, "--cache-dir", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("bench: ")
+    assert re.search(words, line), line

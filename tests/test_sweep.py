@@ -1,0 +1,335 @@
+"""A suite's graph, its order, and that any number of workers makes the records of single runs."""
+
+import hashlib
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hashbackdoor_bench import RunSpec, UserError
+from hashbackdoor_bench import graph as graph_module
+from hashbackdoor_bench.cache import Cache
+from hashbackdoor_bench.executors import work
+from hashbackdoor_bench.executors.local import LocalExecutor
+from hashbackdoor_bench.executors.work import Bench
+from hashbackdoor_bench.graph import RECORD, Graph, Node, Schedule, lay_out
+from hashbackdoor_bench.marks import used
+from hashbackdoor_bench.pipeline import run
+from hashbackdoor_bench.provenance import file_hash
+from hashbackdoor_bench.records import Record, read_record
+from hashbackdoor_bench.suite import Cell
+from hashbackdoor_bench.sweep import Report, execute, remembered
+from hashbackdoor_bench.times import Times
+
+CPU = torch.device("cpu")
+
+
+def cell(tiny: Path, attack: str = "tri", **changes: Any) -> Cell:
+    base: dict[str, Any] = {
+        "dataset": "lists", "lists": str(tiny), "root": str(tiny), "size": 32, "top_k": 20,
+        "bits": 12, "epochs": 1, "batch_size": 16, "attack": attack, "victim": "csq",
+    }  # fmt: skip
+    if attack in ("tri", "ciba", "tri_noise", "tri_adv"):
+        base["attack_settings"] = (("perturbation_steps", 2), ("steps", 3))
+    spec = RunSpec(**{**base, **changes})
+    return Cell("tiny", attack, spec, 1)
+
+
+def cells(tiny: Path, attacks: list[str], victims: list[str], seeds: int) -> list[Cell]:
+    return [
+        cell(tiny, attack, victim=victim, seed=seed)
+        for seed in range(seeds)
+        for victim in victims
+        for attack in attacks
+    ]
+
+
+def laid(tiny: Path, tmp_path: Path, these: list[Cell]) -> Graph:
+    return lay_out(these, cache=Cache(tmp_path / "c"), results=tmp_path / "r", device=CPU)
+
+
+def local(tmp_path: Path, jobs: int = 2, **more: Any) -> LocalExecutor:
+    places = {"cache": tmp_path / "c", "results": tmp_path / "r", "device": "cpu"}
+    return LocalExecutor(jobs=jobs, threads=1, gpus=[], **places, **more)
+
+
+class Imaginary:
+    """An executor that makes nothing: nodes end in a random order, some fail."""
+
+    def __init__(self, jobs: int, fails: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+        self.jobs, self.fails, self.running = jobs, fails, list[Node]()
+        self.order, self.random, self.most = list[Node](), random.Random(0), 0
+
+    def free(self) -> int:
+        return self.jobs - len(self.running)
+
+    def start(self, node: Node) -> str:
+        assert self.free() > 0
+        crafting = [other.attacker for other in self.running if other.attacker]
+        assert node.attacker not in crafting, "two crafts of one attacker at once"
+        assert all(other.kind == RECORD or other in self.order for other in node.needs)
+        self.running.append(node)
+        self.most = max(self.most, len(self.running))
+        return "0"
+
+    def reports(self, timeout: float) -> list[Report]:
+        node = self.running.pop(self.random.randrange(len(self.running)))
+        if node.title in self.fails:
+            return [Report("failed", node, "0", "no")]
+        self.order.append(node)
+        return [Report("done", node, "0", seconds=1.0)]
+
+
+def imagine(graph: Graph, executor: Imaginary, tmp_path: Path) -> tuple[list[Any], list[Any]]:
+    cache, said = Cache(tmp_path / "c"), list[Any]()
+    failures = execute(graph, executor, cache=cache, times=Times(cache), watch=said.append)
+    return failures, said
+
+
+# ---- the graph ----------------------------------------------------------------------------------
+
+
+def test_sharing_is_exact(tiny, tmp_path):
+    attacks, victims = ["badnets", "tri", "tri_noise", "ciba"], ["csq", "hashnet", "dpsh"]
+    graph = laid(tiny, tmp_path, cells(tiny, ["clean", *attacks], victims, 2))
+    count = Counter(node.sort for node in graph.nodes.values())
+    assert count == {
+        "train surrogate": 2 * 3,
+        "train clean victim": 2 * 3,
+        "craft backdoor": 2 * 3 * 3 + 2 * 2,  # white-box ones each; badnets and clean ask no victim
+        "train poisoned victim": 2 * 3 * 4,
+        "codes": 2 * 3 * (1 + 5) + 2 * 3 * (2 * 4),
+        "scores": 2 * 3 * 5,
+        "visibility": 2 * 3 * 3 + 2 * 2,
+        RECORD: 2 * 3 * 5,
+    }
+
+
+def test_data_is_loaded_once_for_all_runs(tiny, tmp_path, monkeypatch):
+    loads, load = [], graph_module.load_data
+    monkeypatch.setattr(graph_module, "load_data", lambda *a: loads.append(a) or load(*a))
+    laid(tiny, tmp_path, cells(tiny, ["clean", "tri"], ["csq", "hashnet"], 2))
+    assert len(loads) == 1
+    laid(tiny, tmp_path, [cell(tiny), cell(tiny, top_k=10)])
+    assert len(loads) == 3
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 5])
+def test_every_stage_is_made_once_after_its_inputs_and_no_craft_waits(tiny, tmp_path, jobs):
+    these = cells(tiny, ["clean", "badnets", "tri", "ciba"], ["csq", "hashnet"], 2)
+    graph, executor = laid(tiny, tmp_path, these), Imaginary(jobs)
+    failures, said = imagine(graph, executor, tmp_path)
+    assert not failures
+    assert sorted(node.key for node in executor.order) == sorted(graph.nodes)
+    assert executor.most == jobs
+    assert sum(message["event"] == "cell" for message in said) == len(these)
+    assert said[-1]["stages_done"] == said[-1]["stages"] == len(graph.nodes)
+    assert said[-1]["cells_done"] == said[-1]["cells"] == len(these)
+    assert said[-1]["remaining"] == 0
+
+
+def test_the_first_run_ends_before_the_last_begins(tiny, tmp_path):
+    graph, executor = laid(tiny, tmp_path, cells(tiny, ["tri"], ["csq"], 3)), Imaginary(1)
+    imagine(graph, executor, tmp_path)
+    kinds = [node.kind for node in executor.order]
+    each = len(kinds) // 3
+    assert [place for place, kind in enumerate(kinds) if kind == RECORD] == [
+        each - 1, 2 * each - 1, 3 * each - 1,
+    ]  # fmt: skip
+
+
+def test_a_failed_stage_stops_its_dependents_only(tiny, tmp_path):
+    these = cells(tiny, ["clean", "badnets", "tri"], ["csq"], 1)
+    graph = laid(tiny, tmp_path, these)
+    executor = Imaginary(2, {"train surrogate"})
+    failures, _ = imagine(graph, executor, tmp_path)
+    assert [(f.cell.label, f.stage, f.message) for f in failures] == [
+        ("tri", "train surrogate", "no")
+    ]
+    assert [one.cell.label for one in graph.missing] == ["tri"]
+    made = {node.key for node in executor.order}
+    assert not any(n.attacker for n in graph.missing[0].nodes if n.key in made)
+    kept = remembered(Cache(tmp_path / "c"), these[2])
+    assert kept is not None
+    assert (kept.stage, kept.message) == ("train surrogate", "no")
+    imagine(laid(tiny, tmp_path, these), Imaginary(2), tmp_path)
+    assert remembered(Cache(tmp_path / "c"), these[2]) is None
+
+
+def test_every_run_of_a_failed_stage_fails_and_is_told_its_first_failure(tiny, tmp_path):
+    graph = laid(tiny, tmp_path, cells(tiny, ["tri", "ciba"], ["csq"], 1))
+    executor = Imaginary(2, {"train surrogate", "train clean victim"})
+    failures, said = imagine(graph, executor, tmp_path)
+    first = next(message["stage"] for message in said if message.get("state") == "failed")
+    assert [(f.cell.label, f.stage) for f in failures] == [("tri", first), ("ciba", first)]
+    assert said[-1]["failed"] == 2  # both were under way
+
+
+def test_a_run_that_cannot_be_planned_stops_no_other(tiny, tmp_path):
+    good, bad = cell(tiny), cell(tiny, poison_count=999)
+    graph = laid(tiny, tmp_path, [bad, good])
+    assert [failure.cell for failure in graph.refused] == [bad]
+    failures, _ = imagine(graph, Imaginary(1), tmp_path)
+    assert "999 images are to be poisoned" in failures[0].message
+    assert not graph.missing
+    with pytest.raises(UserError, match="999 images are to be poisoned"):
+        laid(tiny, tmp_path, [bad])
+
+
+def test_no_stage_starts_that_only_failed_runs_need(tiny, tmp_path):
+    graph = laid(tiny, tmp_path, cells(tiny, ["tri"], ["csq"], 1))
+    schedule = Schedule(graph)
+    node = schedule.take()
+    assert node is not None
+    schedule.fail(node)
+    assert schedule.over
+    assert schedule.take() is None
+
+
+# ---- times --------------------------------------------------------------------------------------
+
+
+def test_a_stage_is_expected_to_take_what_stages_like_it_took(tiny, tmp_path):
+    graph = laid(tiny, tmp_path, cells(tiny, ["tri", "ciba"], ["csq", "hashnet"], 1))
+    train = {
+        (node.inputs["method"], node.title): node
+        for node in graph.nodes.values()
+        if node.kind == "train"
+    }
+    times = Times(Cache(tmp_path / "c"))
+    csq, hashnet = train["csq", "train clean victim"], train["hashnet", "train clean victim"]
+    assert times.of("train", csq.inputs) is None
+    times.add("train", csq.inputs, 10.0)
+    assert times.of("train", csq.inputs) == 10
+    assert times.of("train", hashnet.inputs) == 10  # of the kind
+    times.add("train", hashnet.inputs, 30.0)
+    assert times.of("train", csq.inputs) == 10
+    longer = {**csq.inputs, "recipe": {**csq.inputs["recipe"], "epochs": 4}}
+    assert times.of("train", longer) == 40
+    times.add("train", {**hashnet.inputs, "recipe": {"epochs": 4}}, 400.0)
+    assert times.of("train", hashnet.inputs) == (30 + 100) / 2
+    crafts = [node for node in graph.nodes.values() if node.attacker]
+    assert times.total([csq, *crafts]) == (10, 4)
+    times.add("backdoor", crafts[0].inputs, 2.0)
+    shared = {k: v for k, v in crafts[0].inputs.items() if k not in ("settings", "poisoned")}
+    times.add("shared", shared, 7.0)
+    assert times.total(crafts) == (4 * 2 + 2 * 7, 0)  # once for both attacks on each victim
+
+
+# ---- processes of this machine ------------------------------------------------------------------
+
+
+def scores(folder: Path) -> dict[str, Any]:
+    found = {}
+    for path in sorted(folder.rglob("*.json")):
+        record: Record = read_record(path)
+        same = (record.key, record.scores, record.retrieval, record.imperceptibility)
+        found[str(path.relative_to(folder))] = (*same, record.training, record.artifacts)
+    return found
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_two_workers_make_the_records_of_single_runs_bit_for_bit(tiny, tmp_path, one_thread):
+    these = cells(tiny, ["clean", "tri", "ciba"], ["csq"], 1)
+    graph, cache = laid(tiny, tmp_path, these), Cache(tmp_path / "c")
+    with local(tmp_path) as executor:
+        failures = execute(graph, executor, cache=cache, times=Times(cache), watch=lambda m: None)
+        assert not failures
+        assert len(executor.workers) == 2
+    assert all(worker.process.returncode is not None for worker in executor.workers.values())
+    for one in these:
+        run(one.spec, cache=Cache(tmp_path / "alone"), results=tmp_path / "single")
+    assert scores(tmp_path / "r") == scores(tmp_path / "single")
+    weights = sorted(p.name for p in (tmp_path / "c" / "train").iterdir())
+    assert len(weights) == 4  # one surrogate, one clean, two poisoned
+    for key in weights:
+        files = [
+            (tmp_path / place / "train" / key / "tensors.safetensors").read_bytes()
+            for place in ("c", "alone")
+        ]
+        assert files[0] == files[1]
+    assert not used(tmp_path / "c")
+    for one in graph.planned:
+        names = {picture.name for picture in one.path.with_suffix("").iterdir()}
+        assert "retrieval.png" in names
+    again = laid(tiny, tmp_path, these)
+    assert not again.missing
+    values = json.loads(again.planned[0].path.read_text())
+    again.planned[0].path.write_text(json.dumps({**values, "key": "0" * 64}))
+    assert len(laid(tiny, tmp_path, these).missing) == 1
+
+
+# ---- a worker -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch, one_thread):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return lambda place: Bench(Cache(tmp_path / place), tmp_path / "r", CPU)
+
+
+def test_a_stage_reads_what_the_graph_says_and_makes_itself_only(tiny, tmp_path, bench):
+    graph = laid(tiny, tmp_path, [cell(tiny, "tri")])
+    whole = bench("c")
+    for number, node in enumerate(graph.nodes.values()):
+        alone = bench(f"alone{number}")
+        given = {(other.kind, other.key) for other in node.needs}
+        for name in given:
+            alone.cache.unpack(*name, whole.cache.pack(*name))
+        alone.make(node.spec, node.name, node.key, lambda *a, **k: None)
+        made = {(kind, key) for kind, key, _ in alone.cache.stored()} - given
+        made = {(kind, key) for kind, key in made if kind != "shared"}
+        assert made == ({(node.kind, node.key)} if node.kind != RECORD else set()), node.title
+        whole.make(node.spec, node.name, node.key, lambda *a, **k: None)
+    assert not laid(tiny, tmp_path, [cell(tiny, "tri")]).missing
+
+
+def test_a_worker_that_plans_another_stage_than_the_driver_says_so(tiny, bench):
+    with pytest.raises(UserError, match="other code or other data"):
+        bench("c").make(cell(tiny).spec, "clean victim", "0" * 64, lambda *a, **k: None)
+
+
+def test_a_record_is_written_after_its_pictures(tiny, tmp_path, bench, monkeypatch):
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    graph = laid(tiny, tmp_path, [cell(tiny, "clean")])
+    record = graph.planned[0].nodes[-1]
+    monkeypatch.setattr(work, "draw_samples", full)
+    with pytest.raises(OSError, match="No space"):
+        bench("c").make(record.spec, record.name, record.key, lambda *a, **k: None)
+    assert laid(tiny, tmp_path, [cell(tiny, "clean")]).missing
+
+
+def test_half_a_record_is_not_done(tiny, tmp_path):
+    graph = laid(tiny, tmp_path, [cell(tiny, "clean")])
+    path = graph.planned[0].path
+    path.parent.mkdir(parents=True)
+    for text in ("", "{}", '{"schema": 1}'):
+        path.write_text(text)
+        assert laid(tiny, tmp_path, [cell(tiny, "clean")]).missing
+
+
+def test_precision_is_the_drivers_for_all_workers(tiny, tmp_path):
+    graph = laid(tiny, tmp_path, [cell(tiny)])
+    assert {node.spec.precision for node in graph.nodes.values()} <= {"float32", "bfloat16"}
+
+
+def test_a_weight_file_that_was_changed_is_hashed_again(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"one")
+    before = file_hash(path, "--weights")
+    assert file_hash(path, "--weights") == before == hashlib.sha256(b"one").hexdigest()
+    path.write_bytes(b"others")
+    assert file_hash(path, "--weights") == hashlib.sha256(b"others").hexdigest()
