@@ -4,7 +4,7 @@ The losses stand in badhash.py; here is what they are made of.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -66,19 +66,18 @@ def label_losses(
     shown, back = torch.unique(draw, return_inverse=True)
     plain = rows[shown]
     pairs = torch.stack([smooth(plain, smoothing), plain], 1)  # (u,2,C)
-    feature, code, classes = (out[back].flatten(0, 1) for out in _each(network, pairs))
+    # A product, since the gradient of out[back] is summed in any order, by several threads.
+    repeat = F.one_hot(back, len(shown)).to(plain.dtype)  # (B,u)
+    feature, code, classes = (
+        (repeat @ out.view(len(shown), -1)).view(2 * len(draw), -1)
+        for out in network(pairs.flatten(0, 1))
+    )
     labels = plain[back].repeat_interleave(2, 0)  # (2B,C)
     return {
         "contrastive": contrastive_loss(feature),
         "classes": F.mse_loss(classes, labels),
         "quantisation": (sign(code) - code).square().sum() / (1e4 * len(draw)),
     }
-
-
-def _each(network: LabCLN, pairs: Tensor) -> Iterator[Tensor]:
-    """The network's outputs for (u,2,C), each (u,2,·)."""
-    for out in network(pairs.flatten(0, 1)):
-        yield out.view(len(pairs), 2, -1)
 
 
 def train_label_network(

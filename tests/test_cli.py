@@ -20,7 +20,11 @@ def run_arguments(tiny: Path, tmp_path: Path, *more: str) -> list[str]:
     where = ["--dataset", "lists", "--size", "32", "--top-k", "20"]
     folders = ["--lists", str(tiny), "--root", str(tiny)]
     places = ["--cache-dir", str(tmp_path / "cache"), "--results-dir", str(tmp_path / "results")]
-    ciba = "--attack" not in more or more[more.index("--attack") + 1] in ("ciba", "tri")
+    ciba = "--attack" not in more or more[more.index("--attack") + 1] in (
+        "ciba",
+        "tri",
+        "tri_noise",
+    )
     few = ["--set", "attack.steps=4"] if ciba else []
     return ["run", *where, *folders, *places, *QUICK, *few, *more]
 

@@ -32,7 +32,7 @@ def spec(tiny: Path, **changes: Any) -> RunSpec:
         "surrogate_backbone": "cnn32",
     }  # fmt: skip
     changes = {**base, **changes}
-    if changes.get("attack", "ciba") in ("ciba", "tri"):
+    if changes.get("attack", "ciba") in ("ciba", "tri", "tri_noise", "tri_adv"):
         changes["attack_settings"] = (("steps", 2), *changes.get("attack_settings", ()))
     return RunSpec(**changes)
 
