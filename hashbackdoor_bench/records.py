@@ -16,6 +16,7 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.spec import RunSpec, digest
 
 VERSION = 1
+INDEX = "index.csv"  # beside the records of a suite: which cell each of them is
 
 SCHEMA: dict[str, tuple[type, str]] = {
     "schema": (int, "version of this schema"),

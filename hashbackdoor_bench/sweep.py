@@ -4,6 +4,7 @@ The executor knows processes and machines, the schedule knows what is ready; bet
 loop of `execute`. Every message is a dict that ``--json`` prints as it is.
 """
 
+import csv
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any, Literal, Protocol
 from hashbackdoor_bench.cache import Cache
 from hashbackdoor_bench.graph import Failure, Graph, Node, Planned, Schedule, describe
 from hashbackdoor_bench.marks import using
-from hashbackdoor_bench.records import whole
+from hashbackdoor_bench.records import INDEX, whole
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.suite import Cell
 from hashbackdoor_bench.times import Times
@@ -178,6 +179,22 @@ class _Teller:
 
 
 # ---- failures, kept until they are made good ----------------------------------------------------
+
+
+def write_index(graph: Graph, results: Path) -> Path:
+    """``index.csv`` beside a suite's records: a row a finished cell, with its label in tables."""
+    path = results / INDEX
+    with whole(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("suite", "label", "victim", "bits", "target", "seed", "record"))
+        for one in graph.planned:
+            if one.nodes[-1].key in graph.done:
+                cell, spec = one.cell, one.cell.spec
+                record = one.path.relative_to(results).as_posix()
+                rows.writerow(
+                    (cell.suite, cell.label, spec.victim, spec.bits, spec.target, spec.seed, record)
+                )
+    return path
 
 
 def _file(cache: Cache, spec: RunSpec) -> Path:

@@ -1,5 +1,6 @@
 """``bench suite`` and ``bench cache`` as a person types them."""
 
+import csv
 import json
 import os
 import shlex
@@ -161,6 +162,13 @@ def test_a_suite_is_planned_run_and_found_done(tiny, tmp_path, capsys, monkeypat
     started = [e["stage"] for e in events if e.get("state") == "started"]
     assert started.count("train clean victim") == 1
     assert len(scores(tmp_path)) == 3
+    index = tmp_path / "results" / "index.csv"
+    with index.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["record"] for row in rows) == sorted(
+        path.relative_to(index.parent).as_posix() for path in index.parent.rglob("*.json")
+    )
+    assert len({row["label"] for row in rows}) == 3
     assert main(["suite", "plan", suite, *where]) == 0
     assert "3 runs, 3 done" in capsys.readouterr().out
     assert main(["suite", "status", suite, *where]) == 0
@@ -168,6 +176,19 @@ def test_a_suite_is_planned_run_and_found_done(tiny, tmp_path, capsys, monkeypat
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a process is started"))
     assert main(["suite", "run", suite, *where]) == 0
     assert "3 of 3 runs done" in capsys.readouterr().out
+
+
+def test_records_of_a_suite_stand_under_its_name_and_data_come_from_where_options_say(
+    tiny, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    suite = str(written(tmp_path, Path("/nowhere")))
+    cache = ["--cache-dir", str(tmp_path / "cache")]
+    assert main(["suite", "plan", suite, *cache]) == 2
+    assert "line " in capsys.readouterr().err
+    there = ["--lists", str(tiny), "--root", str(tiny)]
+    assert main(["suite", "run", suite, *cache, *there, "--jobs", "1"]) == 0
+    assert (tmp_path / "results" / Path(suite).stem / "index.csv").is_file()
 
 
 def test_failures_and_deaths_are_told_and_stop_no_other_run(tiny, tmp_path, capsys, monkeypatch):

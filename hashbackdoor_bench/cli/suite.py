@@ -5,18 +5,20 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hashbackdoor_bench.cli.options import (
+    FOLDER,
     bench,
     cache_option,
     device_option,
     mode_of,
     plugin_option,
-    results_option,
     talk,
 )
 from hashbackdoor_bench.cli.run import command_of
@@ -34,10 +36,43 @@ def suite_group() -> None:
 
 
 def suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What every command on one suite takes."""
-    for option in (results_option, cache_option, plugin_option, device_option):
-        command = option(command)
-    return click.argument("suite")(command)
+    """What every command on one suite takes; it gets the suite, and the folder of its records."""
+
+    @wraps(command)
+    def found(
+        suite: str,
+        plugin: tuple[Path, ...],
+        results_dir: Path | None,
+        lists: Path | None,
+        root: Path | None,
+        **more: Any,
+    ) -> Any:
+        for path in plugin:
+            load_plugin(path)
+        given = {"lists": lists, "root": root}
+        where: dict[str, Any] = {
+            name: str(path.absolute()) for name, path in given.items() if path is not None
+        }
+        read = find_suite(suite)
+        cells = tuple(replace(cell, spec=replace(cell.spec, **where)) for cell in read.cells)
+        folder = Path("results") / read.name if results_dir is None else results_dir
+        return command(suite=replace(read, cells=cells), plugin=plugin, results_dir=folder, **more)
+
+    for option in (
+        click.option("--root", type=FOLDER, help="Folder of the images, if they aren't embedded."),
+        click.option("--lists", type=FOLDER, help="Folder of the list files of a list protocol."),
+        click.option(
+            "--results-dir",
+            type=FOLDER,
+            show_default="results/SUITE",
+            help="Folder of the suite's records and their index.",
+        ),
+        cache_option,
+        plugin_option,
+        device_option,
+    ):
+        found = option(found)
+    return click.argument("suite")(found)
 
 
 @suite_group.command("list")
@@ -52,21 +87,20 @@ def suite_list() -> None:
 @suite_group.command("plan")
 @suite_options
 def suite_plan(
-    suite: str, plugin: tuple[Path, ...], device: str, cache_dir: Path, results_dir: Path
+    suite: Suite, plugin: tuple[Path, ...], device: str, cache_dir: Path, results_dir: Path
 ) -> None:
     """Say what a suite is made of, what of it is in the cache, and how long the rest takes.
 
     SUITE is a name of ``bench suite list``, or a TOML file.
     """
-    found = _find(suite, plugin)
     from hashbackdoor_bench.console import spell_seconds
     from hashbackdoor_bench.graph import SORTS, describe
     from hashbackdoor_bench.times import Times
 
-    cache, graph = _lay_out(found, cache_dir, results_dir, device)
+    cache, graph = _lay_out(suite, cache_dir, results_dir, device)
     times, wanted = Times(cache), {node for one in graph.missing for node in one.nodes}
     click.echo(
-        f"{found.name}: {found.title}\n{len(found.cells)} runs, "
+        f"{suite.name}: {suite.title}\n{len(suite.cells)} runs, "
         f"{len(graph.planned) - len(graph.missing)} done\n"
     )
     click.echo(f"{'stages':<24}{'all':>8}{'in cache':>10}{'to make':>9}  time of one worker")
@@ -113,7 +147,7 @@ def suite_plan(
 )
 @talk
 def suite_run(
-    suite: str,
+    suite: Suite,
     plugin: tuple[Path, ...],
     device: str,
     cache_dir: Path,
@@ -130,16 +164,15 @@ def suite_run(
 
     SUITE is a name of ``bench suite list``, or a TOML file.
     """
-    found = _find(suite, plugin)
     from hashbackdoor_bench.cache import writable
     from hashbackdoor_bench.console import suite_shown
     from hashbackdoor_bench.graph import describe
-    from hashbackdoor_bench.sweep import execute
+    from hashbackdoor_bench.sweep import execute, write_index
     from hashbackdoor_bench.times import Times
 
     writable(results_dir, "--results-dir")
     mode = mode_of(quiet, as_json)
-    cache, graph = _lay_out(found, cache_dir, results_dir, device, mode)
+    cache, graph = _lay_out(suite, cache_dir, results_dir, device, mode)
     failures = list(graph.refused)
     if graph.missing:
         gpus = _gpus(device)
@@ -175,41 +208,41 @@ def suite_run(
         else:
             click.echo(f"failed  {describe(failure.cell)}: {failure.stage}: {failure.message}")
             click.echo(f"        {command}")
+    write_index(graph, results_dir)
     done = len(graph.planned) - len(graph.missing)
     if as_json:
-        counts = {"runs": len(found.cells), "done": done, "stages_not_made": len(left)}
+        counts = {"runs": len(suite.cells), "done": done, "stages_not_made": len(left)}
         click.echo(json.dumps({"event": "result", **counts, "failed": len(failures)}))
     else:
         lost = f", {len(failures)} failed, {len(left)} stages not made" if failures else ""
-        click.echo(f"{found.name}: {done} of {len(found.cells)} runs done{lost}")
+        click.echo(f"{suite.name}: {done} of {len(suite.cells)} runs done{lost}")
     return 1 if failures else 0
 
 
 @suite_group.command("status")
 @suite_options
 def suite_status(
-    suite: str, plugin: tuple[Path, ...], device: str, cache_dir: Path, results_dir: Path
+    suite: Suite, plugin: tuple[Path, ...], device: str, cache_dir: Path, results_dir: Path
 ) -> None:
     """Show which runs of a suite are done, missing or failed.
 
     SUITE is a name of ``bench suite list``, or a TOML file.
     """
-    found = _find(suite, plugin)
     from rich.console import Console
 
     from hashbackdoor_bench.console import counts_table
     from hashbackdoor_bench.graph import describe
     from hashbackdoor_bench.sweep import remembered
 
-    cache, graph = _lay_out(found, cache_dir, results_dir, device)
+    cache, graph = _lay_out(suite, cache_dir, results_dir, device)
     missing = {one.cell.spec for one in graph.missing} | {one.cell.spec for one in graph.refused}
-    told = [remembered(cache, cell) for cell in found.cells if cell.spec in missing]
+    told = [remembered(cache, cell) for cell in suite.cells if cell.spec in missing]
     failures = list(graph.refused) + [
         failure for failure in told if failure and failure.stage != "plan"
     ]
     failed = {failure.cell.spec for failure in failures}
     counts: dict[tuple[str, str], Counter[str]] = {}
-    for cell in found.cells:
+    for cell in suite.cells:
         place = (cell.label, f"{cell.spec.victim}, {cell.spec.bits} bits")
         state = "failed" if cell.spec in failed else "missing" if cell.spec in missing else "done"
         counts.setdefault(place, Counter())[state] += 1
@@ -218,13 +251,7 @@ def suite_status(
         click.echo(f"failed  {describe(failure.cell)}: {failure.stage}: {failure.message}")
     total = sum(counts.values(), Counter())
     words = ", ".join(f"{total[state]} {state}" for state in ("done", "missing", "failed"))
-    click.echo(f"{found.name}: {len(found.cells)} runs: {words}")
-
-
-def _find(suite: str, plugin: Sequence[Path]) -> Suite:
-    for path in plugin:
-        load_plugin(path)
-    return find_suite(suite)
+    click.echo(f"{suite.name}: {len(suite.cells)} runs: {words}")
 
 
 def _lay_out(
