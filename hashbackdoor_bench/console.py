@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -113,15 +114,23 @@ Message = Mapping[str, Any]
 def suite_shown(mode: str) -> Iterator[Callable[[Message], None]]:
     """What takes the messages of ``sweep.execute``, in a mode of `shown`."""
     if mode == "bars":
-        columns = (
-            SpinnerColumn(finished_text=" "),
+        console = Console(stderr=True)
+        whole = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("[dim]{task.fields[facts]}"),
+            console=console,
+            expand=True,
         )
-        with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bars:
-            yield _SuiteBars(bars)
+        workers = Progress(  # what is cut off on a narrow screen stands last
+            SpinnerColumn(finished_text=" "),
+            BarColumn(bar_width=10),
+            TextColumn("{task.description}  {task.fields[facts]}", markup=False),
+            console=console,
+        )
+        state = Text(style="dim", no_wrap=True, overflow="ellipsis")
+        with Live(Group(whole, state, workers), console=console, refresh_per_second=4):
+            yield _SuiteBars(whole, state, workers)
     elif mode == "json":
         yield _print_json
     elif mode == "quiet":
@@ -184,11 +193,11 @@ class _SuiteLines:
 
 
 class _SuiteBars:
-    """A bar over all stages, and one for what each worker does."""
+    """A bar over all stages, the state of the suite, and a bar for what each worker does."""
 
-    def __init__(self, bars: Progress) -> None:
-        self.bars, self.workers = bars, dict[str, TaskID]()
-        self.whole = bars.add_task("stages", total=None, facts="")
+    def __init__(self, whole: Progress, state: Text, bars: Progress) -> None:
+        self.whole, self.state, self.bars = whole, state, bars
+        self.stages, self.workers = whole.add_task("stages", total=None), dict[str, TaskID]()
 
     def __call__(self, message: Message) -> None:
         end = _end(message)
@@ -196,7 +205,8 @@ class _SuiteBars:
             self.bars.console.print(end, markup=False, highlight=False)
         if "stages" in message:
             done, total = message["stages_done"], message["stages"]
-            self.bars.update(self.whole, completed=done, total=total, facts=_state(message))
+            self.whole.update(self.stages, completed=done, total=total)
+            self.state.plain = _state(message)
         if message["event"] != "stage" or message["state"] == "note":
             return
         worker = message["worker"]
