@@ -59,9 +59,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "upkeep": {"cache", "errors", "marks", "plan"},
     "console": {"progress"},
+    "checks": {"api", "errors", "model", "poisoning", "registry", "spec"},
     "report": {"errors", "records", "spec", "spectrum", "suite"},
     "cli": {
-        "", "cache", "console", "data", "errors", "executors", "graph", "pipeline", "provenance",
+        "", "cache", "checks", "console", "data", "errors", "executors", "graph", "pipeline", "provenance",
         "records", "registry", "report", "rescoring", "samples", "spec", "suite", "sweep", "times",
         "upkeep",
     },
