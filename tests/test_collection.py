@@ -50,6 +50,14 @@ def test_a_suite_lends_its_name_and_labels(tmp_path: Path):
     assert tuple(frame.loc[other.as_posix(), ["suite", "label"]]) == (None, "ciba")
 
 
+def test_the_rows_of_a_suite_stand_in_its_order(tmp_path: Path):
+    paths = [stored(tmp_path, made(attack=attack)) for attack in ("tri", "badnets", "ciba")]
+    loose = stored(tmp_path, made(attack="badhash"))
+    indexed(tmp_path, {path: "x" for path in paths})
+    expected = [path.as_posix() for path in (*paths, loose)]
+    assert collect([tmp_path]).frame["path"].tolist() == expected
+
+
 def test_a_suites_name_stands_for_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = stored(tmp_path / "results" / "mine", made())
     monkeypatch.chdir(tmp_path)

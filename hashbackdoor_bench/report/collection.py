@@ -62,7 +62,7 @@ class Collection:
     """What was read.
 
     Attributes:
-        frame: a row a record. Columns: ``path``, ``key``, ``suite`` (None outside one), ``label``
+        frame: a row a record, in the order of a suite's index, else of the files' names. Columns: ``path``, ``key``, ``suite`` (None outside one), ``label``
             (of the attack, in tables), those of ``FACTS`` (the surrogate's are None for an attack
             that takes none), ``settings`` and ``victim_settings`` (canonical JSON),
             ``CONVENTION.FIELD`` for all of `records` (shares of one, NaN where there is none),
@@ -86,8 +86,9 @@ def collect(places: Iterable[Path]) -> Collection:
         UserError: a place doesn't exist, or no record was found that can be read.
     """
     rows: list[dict[str, Any]] = []
+    order: list[tuple[int, float]] = []
     left_out: list[str] = []
-    indices: dict[Path, Mapping[str, tuple[str, str]]] = {}
+    indices: dict[Path, Mapping[str, tuple[str, str, int]]] = {}
     first: dict[str, str] = {}
     asked = [Path(place) for place in places]
     for path in (path for place in asked for path in _files(place)):
@@ -109,13 +110,14 @@ def collect(places: Iterable[Path]) -> Collection:
             indices[folder], told = _index(folder / INDEX)
             left_out += told
         place = path.absolute().relative_to(folder).as_posix()
-        suite, label = indices[folder].get(place, (None, None))
+        suite, label, number = indices[folder].get(place, (None, None, math.inf))
+        order.append((list(indices).index(folder), number))
         rows.append({"path": name, "suite": suite, "label": label} | row)
     if not rows:
         where = ", ".join(str(place) for place in asked) or "nothing"
         why = f" ({len(left_out)} left out; {left_out[0].rstrip('.')})" if left_out else ""
         raise UserError(f"{where}: no record found{why}; give records, a folder or a suite's name.")
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame([rows[i] for i in sorted(range(len(rows)), key=order.__getitem__)])
     frame["label"] = frame["label"].fillna(_labels(frame[frame["label"].isna()]))
     columns = ["path", "key", "suite", "label"]
     frame = frame[columns + [name for name in frame if name not in columns]]
@@ -220,8 +222,8 @@ def _scores(convention: str, scores: Mapping[str, Any]) -> dict[str, float]:
     return {f"{convention}.{name}": value for name, value in values.items()}
 
 
-def _index(path: Path) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """A suite's index: record -> (suite, label); and what is wrong with it."""
+def _index(path: Path) -> tuple[dict[str, tuple[str, str, int]], list[str]]:
+    """A suite's index: record -> (suite, label, line); and what is wrong with it."""
     if not path.is_file():
         return {}, []
     try:
@@ -229,11 +231,11 @@ def _index(path: Path) -> tuple[dict[str, tuple[str, str]], list[str]]:
             rows = csv.DictReader(file, strict=True)
             if not {"record", "suite", "label"} <= set(rows.fieldnames or ()):
                 raise ValueError("it lacks the columns suite, label and record")
-            found: dict[str, tuple[str, str]] = {}
+            found: dict[str, tuple[str, str, int]] = {}
             for row in rows:
                 if None in (row["record"], row["suite"], row["label"]):
                     raise ValueError(f"line {rows.line_num} is cut short")
-                found.setdefault(row["record"], (row["suite"], row["label"]))
+                found.setdefault(row["record"], (row["suite"], row["label"], rows.line_num))
     except (OSError, ValueError, csv.Error) as error:
         return {}, [f"{path.as_posix()} is no index of a suite ({error}): labels are made up."]
     return found, []
