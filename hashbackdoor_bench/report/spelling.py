@@ -77,4 +77,10 @@ def left_out_victims(board: Board) -> str:
         f"{column(victim, board)} (MAP without poison {percent(victim.clean_map)})"
         for victim in out
     )
-    return f"Not counted, because it learnt too little: {words}." if out else ""
+    it = "it" if len(out) == 1 else "they"
+    return f"Not counted, because {it} learnt too little: {words}." if out else ""
+
+
+def across(value: float) -> str:
+    """Where a share stands on a bar from 0 to 100, in percent of its width."""
+    return f"{100 * min(1.0, max(0.0, value)):.2f}"
