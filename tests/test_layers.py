@@ -59,12 +59,13 @@ ALLOWED: dict[str, set[str]] = {
     },
     "upkeep": {"cache", "errors", "marks", "plan"},
     "console": {"progress"},
+    "skeleton": {"errors", "registry"},
     "checks": {"api", "errors", "model", "poisoning", "registry", "spec"},
     "report": {"errors", "records", "spec", "spectrum", "suite"},
     "cli": {
-        "", "cache", "checks", "console", "data", "errors", "executors", "graph", "pipeline", "provenance",
-        "records", "registry", "report", "rescoring", "samples", "spec", "suite", "sweep", "times",
-        "upkeep",
+        "", "cache", "checks", "console", "data", "errors", "executors", "graph", "pipeline",
+        "provenance", "records", "registry", "report", "rescoring", "samples", "skeleton", "spec",
+        "suite", "sweep", "times", "upkeep",
     },
     "__main__": {"cli"},
 }  # fmt: skip
