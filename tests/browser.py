@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,14 @@ class Browser:
         self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=path.absolute().as_uri() + fragment)
         here = json.dumps(path.absolute().as_uri())
-        while not self.run(
-            f"location.href.startsWith({here}) && document.readyState === 'complete'"
-        ):
-            pass
+        self.until(f"location.href.startsWith({here}) && document.readyState === 'complete'")
+
+    def until(self, code: str) -> None:
+        """Wait until an expression is true, ten seconds at most."""
+        end = time.monotonic() + 10
+        while not self.run(code):
+            assert time.monotonic() < end, code
+            time.sleep(0.01)
 
     def run(self, code: str) -> Any:
         """The value of a JavaScript expression; a promise is awaited."""
