@@ -5,10 +5,15 @@ import json
 import os
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 CHROMIUM = Path("/usr/bin/chromium")
+
+
+class Moved(Exception):
+    """The page was left while it was asked something."""
 
 
 class Browser:
@@ -63,6 +68,8 @@ class Browser:
         while True:
             answer = self.receive()
             if answer.get("id") == self.number:
+                if "navigated" in str(answer.get("error")):
+                    raise Moved
                 assert "error" not in answer, (method, answer)
                 return answer["result"]
             self.events.append(answer)
@@ -94,9 +101,12 @@ class Browser:
     def until(self, code: str) -> None:
         """Wait until an expression is true, ten seconds at most."""
         end = time.monotonic() + 10
-        while not self.run(code):
-            assert time.monotonic() < end, code
+        while time.monotonic() < end:
+            with suppress(Moved):
+                if self.run(code):
+                    return
             time.sleep(0.01)
+        raise TimeoutError(code)
 
     def run(self, code: str) -> Any:
         """The value of a JavaScript expression; a promise is awaited."""

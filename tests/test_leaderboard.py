@@ -141,6 +141,19 @@ def test_attacks_that_differ_by_less_than_their_noise_tie(tmp_path):
     ]  # fmt: skip
 
 
+def test_rows_stand_by_gain_though_a_wide_range_begins_higher(tmp_path):
+    wide = [
+        record
+        for gain, seed in ((0.35, 0), (0.8, 1), (0.01, 2))
+        for record in runs("w", gain, seeds=(seed,))
+    ]
+    rows = {"Wide": wide, "First": runs("a", 0.8), "Second": runs("b", 0.7, seeds=(0, 1, 2))}
+    board = board_of(tmp_path, rows)
+    assert [(row.label, row.place) for row in board.rows] == [
+        ("First", (1, 2)), ("Second", (2, 3)), ("Wide", (1, 3))
+    ]  # fmt: skip
+
+
 def test_a_board_is_one_delivery(tmp_path):
     rows = {"A": runs("a", 0.5), "B": runs("b", 0.8, delivery="stamped")}
     both = boards(collect([suite(tmp_path, rows)]).frame, ["quick"])

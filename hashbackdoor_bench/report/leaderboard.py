@@ -129,7 +129,7 @@ class Board:
         targets: class names.
         seeds: of the runs.
         victims: its columns, by name and bits.
-        rows: those with a place first, the best on top.
+        rows: those with a place first, by falling gain.
     """
 
     suite: str
@@ -319,6 +319,7 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
     return sorted([*found, *(row for row in rows if row.why)], key=_order)
 
 
-def _order(row: Row) -> tuple[bool, tuple[int, int], float, str]:
+def _order(row: Row) -> tuple[bool, float, str, str]:
+    # not by place: a wide range begins above the narrow one of a higher gain
     mean = row.gain.mean if row.gain else float("-inf")
-    return row.place is None, row.place or (0, 0), -mean, row.label
+    return row.place is None, -mean, row.label, row.attack
