@@ -16,6 +16,8 @@ from hashbackdoor_bench.cli import (  # commands of the group
     run,
     score,
     suite,
+    table,
+    trust,
 )
 from hashbackdoor_bench.cli.methods import argument_texts
 from hashbackdoor_bench.cli.options import bench
@@ -34,6 +36,8 @@ __all__ = [
     "run",
     "score",
     "suite",
+    "table",
+    "trust",
 ]
 
 # torch, rich and matplotlib are imported where they are needed: `bench --help` answers at once.
