@@ -42,7 +42,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "rescoring": {"cache", "errors", "plan", "records", "scores"},
     "samples": {"metrics", "pipeline", "poisoning", "report", "scores", "training"},
-    "scores": {"cache", "metrics"},
+    "projection": set(),
+    "scores": {"cache", "metrics", "projection"},
     "pipeline": {
         "api", "cache", "errors", "hasher", "imperceptibility", "marks", "metrics", "plan",
         "poisoning", "progress", "provenance", "records", "scores", "spec", "training",
@@ -59,13 +60,21 @@ ALLOWED: dict[str, set[str]] = {
     },
     "upkeep": {"cache", "errors", "marks", "plan"},
     "console": {"progress"},
+    "submission": {
+        "api", "cache", "errors", "pipeline", "plan", "poisoning", "provenance", "records",
+        "registry",
+    },
+    "reproduction": {
+        "cache", "marks", "pipeline", "plan", "progress", "provenance", "records", "submission",
+    },
+    "verification": {"cache", "errors", "progress", "records", "report", "rescoring"},
     "skeleton": {"errors", "registry"},
     "checks": {"api", "errors", "model", "poisoning", "registry", "spec"},
     "report": {"errors", "records", "spec", "spectrum", "suite"},
     "cli": {
         "", "cache", "checks", "console", "data", "errors", "executors", "graph", "pipeline",
-        "provenance", "records", "registry", "report", "rescoring", "samples", "skeleton", "spec",
-        "suite", "sweep", "times", "upkeep",
+        "provenance", "records", "registry", "report", "reproduction", "rescoring", "samples",
+        "skeleton", "spec", "submission", "suite", "sweep", "times", "upkeep", "verification",
     },
     "__main__": {"cli"},
 }  # fmt: skip
