@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from hashbackdoor_bench.cli.options import FILE, bench
+from hashbackdoor_bench.records import CONVENTIONS
 
 LAYOUTS = ("ciba", "pairs", "transfer", "leaderboard")
 FORMATS = ("text", "md", "latex", "csv", "html")
@@ -24,7 +25,7 @@ FORMATS = ("text", "md", "latex", "csv", "html")
 )
 @click.option(
     "--convention",
-    type=click.Choice(("field", "ciba", "badhash", "strict")),
+    type=click.Choice(CONVENTIONS),
     default="field",
     show_default=True,
     help="How ties and queries without a hit are scored.",
