@@ -172,7 +172,7 @@ def test_a_victim_changed_by_more_than_the_limit_costs_the_place(tmp_path, delta
 
 
 def test_a_victim_that_learnt_too_little_counts_for_nothing(tmp_path):
-    weak = {"map": 0.2, "map_clean_victim": 0.45, "shift": 0.0}
+    weak = {"map": 0.2, "map_clean_victim": 0.45, "shift": 0.03}
     rows = {
         "A": runs("a", 0.6) + runs("a", 0.0, victims=("dpsh",), **weak),
         "B": runs("b", 0.5),  # not run on dpsh: nothing is missing

@@ -54,7 +54,10 @@ def leaderboard_command(
     if site is not None:
         from hashbackdoor_bench.report.page import write_site
 
-        index = write_site(
-            found, collection.left_out, site, lambda spec: shlex.join(command_of(spec))
-        )
+        try:
+            index = write_site(
+                found, collection.left_out, site, lambda spec: shlex.join(command_of(spec))
+            )
+        except OSError as error:
+            raise UserError(f"--site {site}: {error.strerror}; give another folder.") from error
         click.echo(f"page   {index}")
