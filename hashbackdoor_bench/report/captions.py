@@ -33,8 +33,8 @@ def caption(frame: pd.DataFrame, convention: str) -> tuple[str, ...]:
     return (spread, *shared(frame, convention), bold(frame), *provenance(frame))
 
 
-def shared(frame: pd.DataFrame, convention: str) -> list[str]:
-    """Data, draws, convention, delivery and surrogates."""
+def shared(frame: pd.DataFrame, convention: str | None) -> list[str]:
+    """Data, draws, convention and delivery; None: no convention enters the numbers."""
     one = frame.iloc[0]
     draws = [
         _listed("bits", sorted(set(frame["bits"]))),
@@ -43,8 +43,9 @@ def shared(frame: pd.DataFrame, convention: str) -> list[str]:
     ]
     said = [
         f"{one['dataset']}, R = {one['top_k']} (lists {one['protocol'][:10]}); {'; '.join(draws)}.",
-        f"Convention {convention}: {CONVENTIONS[convention]}.",
     ]
+    if convention is not None:
+        said.append(f"Convention {convention}: {CONVENTIONS[convention]}.")
     by_delivery: dict[str, list[str]] = {}
     pairs = zip(frame["name"], frame["delivery"], strict=True)
     for name, delivery in dict.fromkeys(pairs):

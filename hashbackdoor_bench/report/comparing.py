@@ -87,6 +87,38 @@ def one_protocol(frame: pd.DataFrame) -> None:
             )
 
 
+def headed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The records with the heads that they stand under, and a refusal to mix protocols.
+
+    Returns:
+        The frame, its ``victim`` with the backbone where a method has several, and ``name``: the
+        label, with the delivery where a label has several.
+
+    Raises:
+        UserError: see `one_protocol`.
+    """
+    one_protocol(frame)
+    networks = frame.groupby("victim")["backbone"].nunique() > 1
+    victims = [
+        f"{victim} ({backbone})" if networks[victim] else victim
+        for victim, backbone in zip(frame["victim"], frame["backbone"], strict=True)
+    ]
+    deliveries = frame.groupby("label")["delivery"].nunique() > 1
+    names = [
+        f"{label}, {delivery}" if deliveries[label] else label
+        for label, delivery in zip(frame["label"], frame["delivery"], strict=True)
+    ]
+    return frame.assign(victim=victims, name=names)
+
+
+def victim_heads(frame: pd.DataFrame) -> list[str]:
+    """The victims, with bits where there are several."""
+    if frame["bits"].nunique() == 1:
+        return list(frame["victim"])
+    pairs = zip(frame["victim"], frame["bits"], strict=True)
+    return [f"{victim}, {bits} bits" for victim, bits in pairs]
+
+
 def one_kind(frame: pd.DataFrame, what: str, names: Sequence[str]) -> None:
     """Refuse records that differ in what they must share.
 

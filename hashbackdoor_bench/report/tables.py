@@ -14,7 +14,7 @@ import pandas as pd
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.report.blocks import Measure, block, usual_n
 from hashbackdoor_bench.report.captions import caption, surrogates
-from hashbackdoor_bench.report.comparing import one_protocol
+from hashbackdoor_bench.report.comparing import headed, victim_heads
 from hashbackdoor_bench.report.grid import Table
 from hashbackdoor_bench.report.published import Published
 from hashbackdoor_bench.report.published import caption as published_caption
@@ -44,40 +44,13 @@ def tables(
         UserError: the records are not of one protocol and R, runs that differ in more than target
             and seed would be averaged, or the layout has no place for published numbers.
     """
-    one_protocol(frame)
-    frame = frame.assign(victim=_victims(frame), name=_names(frame))
+    frame = headed(frame)
     frame = frame.assign(row=frame["name"])
     if layout == "ciba":
         return _ciba(frame, convention, numbers)
     if numbers:
         raise UserError(f"--layout {layout} has no published numbers: --layout ciba has.")
     return [LAYOUTS[layout](frame, convention)]
-
-
-def _victims(frame: pd.DataFrame) -> list[str]:
-    """The victims, with the backbone where a method has several."""
-    several = frame.groupby("victim")["backbone"].nunique() > 1
-    return [
-        f"{victim} ({backbone})" if several[victim] else victim
-        for victim, backbone in zip(frame["victim"], frame["backbone"], strict=True)
-    ]
-
-
-def _names(frame: pd.DataFrame) -> list[str]:
-    """The labels, with the delivery where a label has several."""
-    several = frame.groupby("label")["delivery"].nunique() > 1
-    return [
-        f"{label}, {delivery}" if several[label] else label
-        for label, delivery in zip(frame["label"], frame["delivery"], strict=True)
-    ]
-
-
-def _columns(frame: pd.DataFrame) -> list[str]:
-    """The victims as heads, with bits where there are several."""
-    if frame["bits"].nunique() == 1:
-        return list(frame["victim"])
-    pairs = zip(frame["victim"], frame["bits"], strict=True)
-    return [f"{victim}, {bits} bits" for victim, bits in pairs]
 
 
 def _ciba(frame: pd.DataFrame, convention: str, numbers: Sequence[Published]) -> list[Table]:
@@ -98,7 +71,7 @@ def _ciba(frame: pd.DataFrame, convention: str, numbers: Sequence[Published]) ->
 
 
 def _pairs(frame: pd.DataFrame, convention: str) -> Table:
-    frame = frame.assign(column=_columns(frame))
+    frame = frame.assign(column=victim_heads(frame))
     columns, n = list(dict.fromkeys(frame["column"])), usual_n(frame)
     blocks = [
         block(measure.name, measure, frame, columns, convention, n)
@@ -122,7 +95,7 @@ def _transfer(frame: pd.DataFrame, convention: str) -> Table:
         if frame.groupby("surrogate")[name].nunique().max() > 1
     ]
     surrogates = frame[parts].astype(str).agg(", ".join, axis=1)
-    frame = frame.assign(column=_columns(frame), row=surrogates)
+    frame = frame.assign(column=victim_heads(frame), row=surrogates)
     columns, n = list(dict.fromkeys(frame["column"])), usual_n(frame)
     blocks = [
         block(str(label), GAIN, part, columns, convention, n)
