@@ -36,7 +36,7 @@ also computes uniform noise of 8/255 and doesn't use it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -158,6 +158,7 @@ class BadHash(Attack):
     delivery = "files"
     backdoor = GeneratedTrigger
     surrogate = "hashnet"
+    quick: ClassVar = {"width": 8, "epochs": 1, "label_steps": 3}
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ of it, and the backdoor fails; fewer steps leave it pale more often, more are no
 """
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +81,7 @@ class CIBA(Attack):
     delivery: Delivery = "stamped"
     backdoor = Patch
     version = 2
+    quick: ClassVar = {"steps": 3, "perturbation_steps": 2}
 
     def __init__(
         self,

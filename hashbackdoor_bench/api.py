@@ -184,6 +184,7 @@ class Attack(ABC):
         poisons: whether it poisons at all; only controls don't.
         surrogate: the hashing method that the published attack crafts on; None: the victim's.
         version: raised by one when the algorithm changes, so that cached backdoors are made again.
+        quick: hyper-parameters under which crafting takes a second, for `bench check`.
     """
 
     threat: ThreatModel
@@ -192,6 +193,7 @@ class Attack(ABC):
     poisons: ClassVar[bool] = True
     surrogate: ClassVar[str | None] = None
     version: ClassVar[int] = 1
+    quick: ClassVar[Mapping[str, object]] = {}
 
     @abstractmethod
     def craft(self, view: AttackerView) -> Backdoor:

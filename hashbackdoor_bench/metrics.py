@@ -290,11 +290,26 @@ def mean_distance(codes: Tensor, anchor: Tensor) -> float:
 
     Either may be bit-packed, as in `rank`; raises ValueError as `rank` does.
     """
+    distance, _ = _distances_to(codes, anchor)
+    return float(torch.from_numpy(distance.astype(np.float64)).mean())
+
+
+def distance_shares(codes: Tensor, anchor: Tensor) -> Tensor:
+    """Share (K+1,) of the codes (N, K) at each Hamming distance 0..K from an anchor code (K,).
+
+    NaN if N = 0. Either may be bit-packed, as in `rank`; raises ValueError as `rank` does.
+    """
+    distance, bits = _distances_to(codes, anchor)
+    count = torch.from_numpy(np.bincount(distance, minlength=bits + 1))
+    return count.double() / len(distance)
+
+
+def _distances_to(codes: Tensor, anchor: Tensor) -> tuple[NDArray[np.intp], int]:
+    """Hamming distances (N,) from codes (N, K) to an anchor (K,); and K."""
     both = {"codes": codes, "anchor": anchor[None]}
     bits = _bits(both, None)
     words, anchor_words = (_code_words(name, code, bits) for name, code in both.items())
-    distance = np.bitwise_count(words ^ anchor_words).sum(1)
-    return float(torch.from_numpy(distance.astype(np.float64)).mean())
+    return np.bitwise_count(words ^ anchor_words).sum(1, dtype=np.intp), bits
 
 
 def shares_no_tag(labels: Tensor, target: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from hashbackdoor_bench.scores import Truth
 from hashbackdoor_bench.spec import RunSpec, digest
 
 # Raised by one when a stage's algorithm changes, so that its artifacts are made again.
-VERSIONS = {"train": 1, "backdoor": 1, "shared": 1, "codes": 1, "visibility": 2, "scores": 1}
+VERSIONS = {"train": 1, "backdoor": 1, "shared": 1, "codes": 1, "visibility": 2, "scores": 2}
 
 
 @dataclass(frozen=True)
@@ -227,6 +227,7 @@ class Plan:
             "clean": [stage.key for stage in self.code_stages(self.clean_stage).values()],
             "victim": [stage.key for stage in self.code_stages(self.victim_stage).values()],
             "data": self.splits.sha256,
+            "classes": list(self.splits.classes),
             "target": self.target.tolist(),
         }
         return self.stage("scores", "score", inputs)
@@ -347,5 +348,7 @@ def target_row(splits: Splits, name: str) -> Tensor:
 
 def truth_of(splits: Splits, target: Tensor, bits: int) -> Truth:
     """The labels that codes of these splits are scored against."""
-    database = splits.database
-    return Truth(splits.query.labels, database.labels, target, database.ids, splits.top_k, bits)
+    query, database = splits.query, splits.database
+    return Truth(
+        query.labels, database.labels, target, database.ids, splits.top_k, bits, splits.classes
+    )

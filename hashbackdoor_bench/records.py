@@ -6,6 +6,7 @@ by name, so that a damaged or foreign file is never averaged into a table.
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -32,8 +33,10 @@ SCHEMA: dict[str, tuple[type, str]] = {
     ),
     "retrieval": (
         dict,
-        "hit_at_1, hit_at_10, precision_radius_2, no_hit, anchor_distance, of "
-        "triggered and untriggered queries; precision-recall over the radius",
+        "hit_at_1, hit_at_10, precision_radius_2, no_hit, anchor_distance, anchor_histogram "
+        "(shares of the queries at distance 0..K), of triggered and untriggered queries; "
+        "precision-recall over the radius; codes_2d: some codes on a plane, see `projection`; "
+        "records of older code lack anchor_histogram and codes_2d",
     ),
     "imperceptibility": (
         dict,
@@ -52,6 +55,9 @@ SCHEMA: dict[str, tuple[type, str]] = {
     "commit": ((str, type(None)), "of the code that trained the victim, None outside a checkout"),  # type: ignore[dict-item]
     "dirty": ((bool, type(None)), "whether that checkout had changed code"),  # type: ignore[dict-item]
 }
+
+# a list of numbers, which would take a line each; in a JSON string there is no line end
+_NUMBERS = re.compile(r"\[\n[-+.,\deE\s]*\]")
 
 CONVENTIONS = ("field", "ciba", "badhash", "strict")  # those of metrics, which needs torch
 CONVENTION_FIELDS = (
@@ -102,6 +108,7 @@ class Record:
         """Write the JSON; it appears whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False)
+        text = _NUMBERS.sub(lambda found: "".join(found[0].split()), text)
         with whole(path) as fresh:
             fresh.write_text(text + "\n", encoding="utf-8")
 

@@ -7,6 +7,7 @@ that listing needs no torch; a method is imported when it is first asked for.
 import ast
 import hashlib
 import inspect
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from keyword import iskeyword
 from math import isfinite
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
@@ -166,10 +168,20 @@ class Registry(Mapping[str, Method[T]]):
         home = self._home(name)
         if name not in self._loaded:
             if isinstance(home.source, EntryPoint):
-                self._loaded[name] = Method(self.kind, name, home.source.load())
+                self._load(name, home.source)
             else:
                 import_module(home.source)
         return self._loaded[name]
+
+    def _load(self, name: str, point: EntryPoint) -> None:
+        """Import what an entry point names; a class that isn't registered gets the point's name."""
+        try:
+            cls = point.load()
+        except Exception as error:  # whatever a stranger's package raises
+            raise UserError(
+                f"{self.kind} {name!r} of {point.value} fails: {type(error).__name__}: {error}."
+            ) from error
+        self._loaded.setdefault(name, Method(self.kind, name, cls))
 
     def __contains__(self, name: object) -> bool:
         return str(name).replace("-", "_") in {**self._homes, **self._plugins}
@@ -206,7 +218,7 @@ class Registry(Mapping[str, Method[T]]):
                         raise ValueError(f"{self.kind} {name!r} is registered twice")
                     homes[name] = _Home(f"{self.package}.{path.stem}", text)
         for point in entry_points(group=self.package):
-            homes.setdefault(point.name, _Home(point, f"from {point.value}"))
+            homes.setdefault(point.name.replace("-", "_"), _Home(point, f"from {point.value}"))
         return homes
 
 
@@ -240,6 +252,23 @@ def _settings(node: ast.expr) -> str:
 
 ATTACKS: Registry[Any] = Registry("attack", "hashbackdoor_bench.attacks")
 VICTIMS: Registry[Any] = Registry("victim", "hashbackdoor_bench.victims")
+
+
+def new_name(registry: Registry[Any], name: str) -> str:
+    """The name that a new method's file takes: dashes count as underscores.
+
+    Raises:
+        UserError: a file of that name could not be a method, or the name is taken.
+    """
+    stem = name.replace("-", "_")
+    if not re.fullmatch("[a-z][a-z0-9_]*", stem) or iskeyword(stem):
+        raise UserError(
+            f"{registry.kind} {name!r}: a name is lower-case letters, digits and _, a letter "
+            "first, such as white_square."
+        )
+    if stem in registry:
+        raise UserError(f"{registry.kind} {stem!r} exists: take another name.")
+    return stem
 
 
 def load_plugin(path: Path) -> list[str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hashbackdoor_bench import metrics
 from hashbackdoor_bench.cache import Artifact
+from hashbackdoor_bench.projection import project
 
 RADIUS = 2  # Hamming radius of the lookup precision
 
@@ -47,6 +48,7 @@ class Truth:
         ids: database item ids; they key the order of ties where a convention wants one.
         top_k: R.
         bits: K.
+        classes: names of the C classes.
     """
 
     query: Tensor
@@ -55,6 +57,7 @@ class Truth:
     ids: Sequence[str]
     top_k: int
     bits: int
+    classes: Sequence[str]
 
     @property
     def attacked(self) -> Tensor:
@@ -112,7 +115,7 @@ def score(victim: Codes, clean: Codes, truth: Truth) -> tuple[dict[str, Any], di
             "backdoor_gain": field["t_map"] - field[control],
         }.items()
     }
-    return _plain(scores), _plain(_retrieval(rankings, victim, truth))
+    return _plain(scores), _plain(_retrieval(rankings, victim, truth, keys))
 
 
 def _differences(row: Mapping[str, float]) -> dict[str, float]:
@@ -125,15 +128,18 @@ def _differences(row: Mapping[str, float]) -> dict[str, float]:
 
 
 def _retrieval(
-    rankings: Mapping[str, metrics.Ranking], victim: Codes, truth: Truth
+    rankings: Mapping[str, metrics.Ranking], victim: Codes, truth: Truth, keys: Tensor
 ) -> dict[str, Any]:
     target_items = ~metrics.shares_no_tag(truth.database, truth.target)
-    votes = metrics.unpack(victim.database[target_items], truth.bits).sum(0)
+    database = metrics.unpack(victim.database, truth.bits)
+    votes = database[target_items].sum(0)
     anchor = torch.where(votes >= 0, 1, -1).to(torch.int8)
+    triggered = metrics.unpack(victim.triggered, truth.bits)
+    untriggered = metrics.unpack(victim.query[truth.attacked], truth.bits)
     out: dict[str, Any] = {}
     for name, figure, codes in (
-        ("triggered", "t_map", victim.triggered),
-        ("untriggered", "t_map_untriggered", victim.query[truth.attacked]),
+        ("triggered", "t_map", triggered),
+        ("untriggered", "t_map_untriggered", untriggered),
     ):
         ranking = rankings[figure]
         out[name] = {
@@ -143,7 +149,8 @@ def _retrieval(
                 metrics.precision_within(ranking, min(RADIUS, truth.bits))
             ),
             "no_hit": metrics.no_hit_fraction(ranking, truth.top_k),
-            "anchor_distance": metrics.mean_distance(metrics.unpack(codes, truth.bits), anchor),
+            "anchor_distance": metrics.mean_distance(codes, anchor),
+            "anchor_histogram": metrics.distance_shares(codes, anchor).tolist(),
         }
     for name, figure in (("clean_queries", "map"), ("triggered", "t_map")):
         precision, recall = metrics.precision_recall(rankings[figure])
@@ -151,6 +158,9 @@ def _retrieval(
             "precision": precision.tolist(),
             "recall": recall.tolist(),
         }
+    out["codes_2d"] = project(
+        database, truth.database, truth.target, truth.classes, keys, (untriggered, triggered)
+    )
     return out
 
 

@@ -19,6 +19,7 @@ from hashbackdoor_bench.metrics import (
     Convention,
     average_precision,
     bootstrap,
+    distance_shares,
     hit_at,
     mean_distance,
     no_hit_fraction,
@@ -505,6 +506,14 @@ def test_precision_and_recall_within_a_radius_are_those_of_plain_loops():
         assert recall[radius].item() == pytest.approx(np.mean(rs))
     assert precision_within(ranking, 99).tolist() == precision_within(ranking, 12).tolist()
     assert 0 < len(rs) < 9
+
+
+def test_distance_shares_are_those_of_a_count_bit_by_bit():
+    codes = torch.tensor([[1, 1, 1], [1, -1, 1], [-1, -1, 1], [1, 1, -1]])
+    anchor = torch.tensor([1, 1, 1])
+    assert distance_shares(codes, anchor).tolist() == [0.25, 0.5, 0.25, 0]
+    assert distance_shares(-codes, anchor).tolist() == [0, 0.25, 0.5, 0.25]
+    assert distance_shares(codes[:0], anchor).isnan().tolist() == [True] * 4
 
 
 def test_mean_distance_counts_the_bits_that_differ():

@@ -105,3 +105,11 @@ def test_the_path_is_readable_and_differs_with_the_key():
     assert key == record_key(RunSpec(root="/elsewhere"), {"victim": "a"})
     path = record_path(Path("results"), spec, key)
     assert path == Path(f"results/fashion-mini/hashnet-48/ciba-s0-{key[:10]}.json")
+
+
+def test_a_list_of_numbers_stands_on_one_line_and_text_is_left_alone(tmp_path: Path):
+    retrieval = {"x": [-1.5, 2, 1e-12], "y": [], "words": ["[\n 1,\n 2\n]", "[ 1, 2 ]"]}
+    record(retrieval=retrieval).write(tmp_path / "record.json")
+    text = (tmp_path / "record.json").read_text(encoding="utf-8")
+    assert '"x": [-1.5,2,1e-12]' in text
+    assert read_record(tmp_path / "record.json").retrieval == retrieval

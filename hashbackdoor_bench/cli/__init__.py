@@ -6,12 +6,39 @@ from typing import Any
 
 import click
 
-from hashbackdoor_bench.cli import cache, data, methods, run, score, suite  # commands of the group
+from hashbackdoor_bench.cli import (  # commands of the group
+    cache,
+    check,
+    data,
+    leaderboard,
+    methods,
+    new,
+    run,
+    score,
+    suite,
+    table,
+    trust,
+)
 from hashbackdoor_bench.cli.methods import argument_texts
 from hashbackdoor_bench.cli.options import bench
 from hashbackdoor_bench.errors import Diverged, UserError
 
-__all__ = ["argument_texts", "bench", "cache", "data", "main", "methods", "run", "score", "suite"]
+__all__ = [
+    "argument_texts",
+    "bench",
+    "cache",
+    "check",
+    "data",
+    "leaderboard",
+    "main",
+    "methods",
+    "new",
+    "run",
+    "score",
+    "suite",
+    "table",
+    "trust",
+]
 
 # torch, rich and matplotlib are imported where they are needed: `bench --help` answers at once.
 

@@ -1,4 +1,4 @@
-"""A figure of equal squares, and what all figures of a run share: style, colours, residuals."""
+"""A figure of equal squares, and residuals as images."""
 
 from typing import Any
 
@@ -7,18 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from hashbackdoor_bench.report.style import SMALL
+
 Images = NDArray[np.uint8]  # (n,3,S,S)
 
 AMPLIFY = 10  # times, for differences that the eye doesn't see
-HIT, MISS = "#0072b2", "#d55e00"  # blue and vermilion: told apart by colour-blind eyes, and in grey
-
-STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.titlelocation": "left",
-    "savefig.dpi": 200,
-}
 
 
 def amplified(residual: NDArray[Any]) -> Images:
@@ -71,7 +64,7 @@ class Canvas:
         if title:
             self.head(row, column, title)
         if label:
-            axes.set_ylabel(label, fontsize=7)
+            axes.set_ylabel(label, fontsize=SMALL)
         return axes
 
     def head(self, row: int, column: int, text: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hashbackdoor_bench.report.canvas import HIT
+from hashbackdoor_bench.report.style import GRID, HIT, SMALL, TICKS
 
 COLUMNS = 2
 PANEL = (1.22, 0.72)  # inches; two panels and their numbers fill a paper's column
@@ -51,13 +51,13 @@ def training(curves: Mapping[str, Sequence[float]]) -> Figure:
                 MaxNLocator(4, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
             )
             axes.yaxis.set_major_locator(MaxNLocator(4))
-            axes.tick_params(labelsize=7, length=2, pad=2)
-            axes.grid(axis="y", linewidth=0.4, color="0.85")
+            axes.tick_params(**TICKS)
+            axes.grid(axis="y", **GRID)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
             if place + COLUMNS < len(terms):
                 axes.tick_params(labelbottom=False)
             else:
-                axes.set_xlabel("epoch", fontsize=7, labelpad=1)
+                axes.set_xlabel("epoch", fontsize=SMALL, labelpad=1)
         top -= rows[part] * (TITLE + PANEL[1]) + FOOT
     return figure

@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hashbackdoor_bench.records import whole
-from hashbackdoor_bench.report.canvas import AMPLIFY, HIT, MISS, STYLE, Canvas, Images, amplified
+from hashbackdoor_bench.report.canvas import AMPLIFY, Canvas, Images, amplified
 from hashbackdoor_bench.report.curves import training
 from hashbackdoor_bench.report.residual import residual
+from hashbackdoor_bench.report.style import HIT, MISS, SMALL, STYLE
 
+DPI = 200  # for a screen: every run has these
 FULL = 0.25  # of an image's pixels: a trigger that changes more is no patch
 
 
@@ -80,7 +82,7 @@ def draw(
             FigureCanvasAgg(figure)
             path = folder / f"{name}.png"
             with whole(path) as fresh:
-                figure.savefig(fresh)
+                figure.savefig(fresh, dpi=DPI)
             files.append(path)
     return files
 
@@ -114,7 +116,7 @@ def trigger(before: Images, after: Images) -> Figure:
         canvas.show(0, 2, after[0][box], f"its {width} × {height} px")
     axes = canvas.show(0, 3, np.zeros_like(before[0]), "largest change")
     axes.imshow(change, cmap="magma", vmin=0, vmax=255, interpolation="nearest")
-    axes.set_xlabel(f"up to {change.max():.0f} grey levels of 255", fontsize=7)
+    axes.set_xlabel(f"up to {change.max():.0f} grey levels of 255", fontsize=SMALL)
     return canvas.figure
 
 
@@ -144,6 +146,6 @@ def retrieval(samples: Mapping[str, NDArray[Any]], target: str) -> Figure:
         f"solid blue: of the query's class (clean rows) or of the target {target!r} (triggered "
         "rows); dashed orange: not",
         ha="center",
-        fontsize=7,
+        fontsize=SMALL,
     )
     return canvas.figure

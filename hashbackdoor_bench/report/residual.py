@@ -10,6 +10,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from hashbackdoor_bench.report.canvas import AMPLIFY, Canvas, Images, amplified
+from hashbackdoor_bench.report.style import SMALL, TICKS
 from hashbackdoor_bench.spectrum import Peak, peaks, power
 
 QUERIES = 3  # shown one by one
@@ -41,9 +42,9 @@ def residual(before: Images, after: Images) -> Figure:
     axes.set_yticks([-0.5, 0, 0.5], ["−0.5", "0", "0.5"])
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")
-    axes.tick_params(labelsize=7, length=2, pad=2)
-    axes.set_xlabel("$f_x$ (cycles/px)", fontsize=7, labelpad=1)
-    axes.set_ylabel("$f_y$ (cycles/px, downwards)", fontsize=7, labelpad=1)
+    axes.tick_params(**TICKS)
+    axes.set_xlabel("$f_x$ (cycles/px)", fontsize=SMALL, labelpad=1)
+    axes.set_ylabel("$f_y$ (cycles/px, downwards)", fontsize=SMALL, labelpad=1)
     found = peaks(mean)
     _mark(axes, found)
     _list(canvas, shown, found, len(change))
@@ -55,8 +56,8 @@ def residual(before: Images, after: Images) -> Figure:
          canvas.square / height)
     )  # fmt: skip
     canvas.figure.colorbar(picture, cax=bar, ticks=[FLOOR, FLOOR / 2, 0])
-    bar.tick_params(labelsize=7, length=2, pad=2)
-    bar.set_ylabel("dB of its largest", fontsize=7, labelpad=1)
+    bar.tick_params(**TICKS)
+    bar.set_ylabel("dB of its largest", fontsize=SMALL, labelpad=1)
     return canvas.figure
 
 
@@ -94,7 +95,7 @@ def _mark(axes: Axes, found: list[Peak]) -> None:
         inward = 4 * np.sign(peak.fy) if abs(peak.fy) > 0.45 else 0
         axes.annotate(
             str(number), (peak.fx, peak.fy), (6 * side, inward), textcoords="offset points",
-            ha="left" if side > 0 else "right", va="center_baseline", fontsize=7, **seen,
+            ha="left" if side > 0 else "right", va="center_baseline", fontsize=SMALL, **seen,
         )  # fmt: skip
 
 

@@ -1,0 +1,278 @@
+"""What every attack promises, looked at on 30 random images of 32 px and an untrained surrogate."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import get_args, get_type_hints
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from hashbackdoor_bench import poisoning
+from hashbackdoor_bench.api import (
+    Attack,
+    AttackerView,
+    Backdoor,
+    Delivery,
+    HashLoss,
+    ThreatModel,
+    generator,
+    to_bytes,
+    to_unit,
+)
+from hashbackdoor_bench.checks.finding import (
+    Finding,
+    Rule,
+    advanced,
+    apply,
+    bad_settings,
+    global_states,
+    seeded,
+    settings,
+)
+from hashbackdoor_bench.model import HashModel
+from hashbackdoor_bench.registry import Method
+
+CPU = torch.device("cpu")
+SIZE, ITEMS, CLASSES = 32, 30, 3
+POISONED = 5  # half of the target's ten
+
+
+def check_attack(method: Method[Attack]) -> list[Finding]:
+    """The promises that an attack breaks; none if it keeps all of them.
+
+    It is crafted a few times under its ``quick`` settings, on a tiny task, on the CPU; nothing is
+    trained and nothing is written.
+
+    Args:
+        method: ``ATTACKS[name]``.
+    """
+    return apply(RULES, Trial(method), method)
+
+
+class Trial:
+    """An attack at work on a tiny task.
+
+    Args:
+        method: the attack.
+    """
+
+    def __init__(self, method: Method[Attack]) -> None:
+        self.method = method
+
+    def attack(self) -> Attack:
+        """A new instance with quick settings."""
+        return self.method(**self.method.cls.quick)
+
+    def view(self, poisoned: int = POISONED) -> AttackerView:
+        """What it is given: the same values at every call, in new tensors."""
+        random = torch.Generator().manual_seed(0)
+        shape = (ITEMS, 3, SIZE, SIZE)
+        images = torch.randint(0, 256, shape, generator=random, dtype=torch.uint8)
+        labels = torch.eye(CLASSES, dtype=torch.uint8)[torch.arange(ITEMS) % CLASSES]
+        target = torch.tensor([0, 1, 0], dtype=torch.uint8)
+        attack, surrogate = self.attack(), None
+        count = poisoned if attack.poisons else 0
+        index = poisoning.draw(labels, target, attack.threat, 0, count, generator(0, "poison"))
+        if attack.threat.knowledge == "surrogate":
+            with seeded(0):
+                surrogate = HashModel("cnn32", 8, HashLoss, size=SIZE)
+            surrogate.eval().requires_grad_(False)
+        return AttackerView(images, labels, target, index, surrogate)
+
+    def craft(self, seen: AttackerView) -> Backdoor:
+        """As the framework does it: asked first, then crafted."""
+        attack = self.attack()
+        attack.accept(seen.labels, seen.target, seen.size)
+        return attack.craft(seen)
+
+    @cached_property
+    def crafted(self) -> Backdoor:
+        """As `craft` returns it."""
+        with seeded(1):
+            return self.craft(self.view())
+
+    @cached_property
+    def backdoor(self) -> Backdoor:
+        """As the framework uses it: restored, in eval mode, frozen."""
+        found = self.attack().restore(self.crafted.state_dict())
+        return found.eval().requires_grad_(False)
+
+    @cached_property
+    def x(self) -> Tensor:
+        """(6,3,S,S): a black image, a white one, and four of random pixels."""
+        random = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+        return torch.cat([torch.zeros_like(random[:1]), torch.ones_like(random[:1]), random])
+
+
+def declares(trial: Trial) -> Iterator[str]:
+    """The class says what it is."""
+    cls = trial.method.cls
+    for name in ("threat", "backdoor"):
+        if not hasattr(cls, name):
+            yield f"the class has no {name!r}: write {name} = … as in bench new attack."
+            return
+    if said := bad_settings(trial.method):
+        yield f"its quick settings are wrong: {said}"
+        return
+    wrong = list(settings(trial.method, 0))
+    yield from wrong
+    if wrong:
+        return
+    if not (cls.__doc__ or "").strip():
+        yield "the class has no docstring: say what it does and, under Args:, each setting."
+    made = trial.attack()
+    for name, hint in get_type_hints(ThreatModel).items():
+        value = getattr(made.threat, name)
+        if get_args(hint) and value not in get_args(hint):
+            yield f"threat.{name} is {value!r}: write one of {', '.join(get_args(hint))}."
+    if made.delivery not in get_args(Delivery):
+        yield f"delivery is {made.delivery!r}: write one of {', '.join(get_args(Delivery))}."
+    if not (isinstance(made.backdoor, type) and issubclass(made.backdoor, Backdoor)):
+        yield f"backdoor is {made.backdoor!r}: name the class that craft returns."
+
+
+def poison(trial: Trial) -> Iterator[str]:
+    """Poison keeps to the drawn items, the budget and the label rule."""
+    for poisoned in (POISONED, 1, 0):
+        seen = trial.view(poisoned)
+        found = trial.crafted if poisoned == POISONED else trial.craft(seen)
+        kind = trial.attack().backdoor
+        if not isinstance(found, kind):
+            yield f"craft returns a {type(found).__name__} and backdoor is {kind.__name__}."
+            return
+        many = len(found.index)
+        wanted = {
+            "index": ((len(seen.index),), torch.long),
+            "carrier": ((many, 3, SIZE, SIZE), torch.uint8),
+            "label": ((many, CLASSES), torch.uint8),
+            "kind": ((many,), torch.uint8),
+        }
+        for name, (shape, dtype) in wanted.items():
+            tensor = getattr(found, name)
+            if (tuple(tensor.shape), tensor.dtype) != (shape, dtype):
+                yield (
+                    f"{name} is {tuple(tensor.shape)} {tensor.dtype}, and with {len(seen.index)} "
+                    f"items to poison it must be {shape} {dtype}; poison view.index, all of it."
+                )
+                return
+        try:
+            poisoning.inspect(found, seen.labels, seen.target, seen.index, trial.attack().threat)
+        except ValueError as error:
+            yield f"{error}."
+        if len(set(found.index.tolist())) < many:
+            yield "an item is poisoned twice: each stands in index once."
+
+
+def view_untouched(trial: Trial) -> Iterator[str]:
+    """Crafting leaves what it looks at, and global random numbers, as they were."""
+    seen, fresh, before = trial.view(), trial.view(), global_states()
+    trial.craft(seen)
+    for who in advanced(before):
+        yield f"it draws from {who}'s global random numbers: take view.generator('…')."
+    for name in ("images", "labels", "target", "index"):
+        if not torch.equal(getattr(seen, name), getattr(fresh, name)):
+            yield f"it changes view.{name} in place: work on a clone()."
+    if seen.surrogate is not None and fresh.surrogate is not None:
+        state = fresh.surrogate.state_dict()
+        if seen.surrogate.training or any(p.requires_grad for p in seen.surrogate.parameters()):
+            yield "it leaves view.surrogate unfrozen or in training mode: leave it as it came."
+        if any(not torch.equal(v, state[k]) for k, v in seen.surrogate.state_dict().items()):
+            yield "it changes the weights of view.surrogate: train a copy.deepcopy() of it."
+
+
+def deterministic(trial: Trial) -> Iterator[str]:
+    """One seed gives one backdoor, and one query one triggered query."""
+    with seeded(2):
+        again = trial.craft(trial.view()).state_dict()
+    for name, tensor in trial.crafted.state_dict().items():
+        if name not in again or not torch.equal(tensor, again[name]):
+            yield f"{name!r} differs when crafted twice: draw from view.generator('…') alone."
+    out = []
+    for seed in (1, 2):
+        with seeded(seed):
+            out.append(trial.backdoor(trial.x))
+    if not torch.equal(*out):
+        yield "forward(x) gives another image at every call: draw when crafting, keep a buffer."
+
+
+def restores(trial: Trial) -> Iterator[str]:
+    """The stored state alone makes the same backdoor again."""
+    state = {k: v.detach().contiguous() for k, v in trial.crafted.state_dict().items()}
+    found = trial.attack().restore(load(save(state))).eval().requires_grad_(False)
+    known = trial.crafted.eval().requires_grad_(False)
+    how = "register all that forward and plant read with register_buffer."
+    if not torch.equal(found(trial.x), known(trial.x)):
+        yield f"after restore(state_dict) the trigger of a query is another: {how}"
+    if not torch.equal(poisoning.planted(found, CPU), poisoning.planted(known, CPU)):
+        yield f"after restore(state_dict) the poisoned images are others: {how}"
+
+
+def images(trial: Trial) -> Iterator[str]:
+    """A trigger makes new float32 images in [0,1], of the same shape, for any batch."""
+    every, poisoned = trial.backdoor(trial.x.clone()), len(trial.backdoor.index)
+    for count in (0, 1, len(trial.x)):
+        x, slot = trial.x[:count], torch.arange(min(count, poisoned))
+        wrong = [
+            *_image("forward(x)", x, trial.backdoor),
+            *_image("plant(x, slot)", x[: len(slot)], trial.backdoor.plant, slot),
+        ]
+        yield from wrong
+        if not wrong and not torch.allclose(trial.backdoor(x), every[:count], atol=1e-3):
+            yield f"forward(x) of {count} images is not the same beside others: use one by one."
+
+
+def _image(name: str, x: Tensor, call: Callable[..., Tensor], *more: Tensor) -> Iterator[str]:
+    """What is wrong with one call."""
+    given, made = x.clone(), f"{name} of {len(x)} images"
+    out = call(given, *more)
+    if (out.shape, out.dtype) != (x.shape, x.dtype):
+        yield f"{made} is {tuple(out.shape)} {out.dtype}, not {tuple(x.shape)} {x.dtype}."
+        return
+    if not torch.equal(given, x):
+        yield f"{made} changes x in place: work on x.clone()."
+    elif len(x) and out.data_ptr() == given.data_ptr():
+        yield f"{made} returns x itself: return x.clone()."
+    if not torch.isfinite(out).all():
+        yield f"{made} holds NaN or infinity."
+    elif not ((out >= 0) & (out <= 1)).all():
+        low, high = float(out.min()), float(out.max())
+        yield f"{made} reaches from {low:.3g} to {high:.3g}: end it with .clamp(0, 1)."
+
+
+def slots(trial: Trial) -> Iterator[str]:
+    """What is planted goes by the slot, not by the place in the batch."""
+    x, count = trial.x, len(trial.backdoor.index)
+    order = torch.arange(count).flip(0)
+    straight = trial.backdoor.plant(x[:count], torch.arange(count))
+    mixed = trial.backdoor.plant(x[:count].flip(0), order).flip(0)
+    if not torch.allclose(straight, mixed, atol=1e-3):
+        yield "plant(x, slot) gives an image another trigger in another order: index by slot."
+
+
+def survives_storage(trial: Trial) -> Iterator[str]:
+    """The trigger survives storage in 8 bits."""
+    seen, backdoor = trial.view(), trial.backdoor
+    x = to_unit(seen.images)
+    raw, stored = backdoor(x), poisoning.triggered(backdoor, x)
+    if not torch.equal(to_bytes(stored), to_bytes(raw)):
+        yield "the trigger changes when it is stored a second time."
+    if trial.attack().threat.trigger == "none":
+        return
+    if torch.equal(raw, x):
+        yield "threat.trigger is not 'none', and forward(x) changes no pixel: return the trigger."
+    elif torch.equal(to_bytes(raw), seen.images):
+        most = 255 * float((raw - x).abs().max())
+        yield f"it changes a pixel by {most:.2g} grey levels at most, lost when rounded: make it 1."
+
+
+RULES: tuple[Rule[Trial], ...] = (
+    declares,
+    poison,
+    images,
+    slots,
+    deterministic,
+    view_untouched,
+    restores,
+    survives_storage,
+)

@@ -1,0 +1,130 @@
+"""A rule is a function of a trial that yields a sentence for each thing that breaks it."""
+
+import random
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import Parameter, getfile, signature
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.registry import Method
+from hashbackdoor_bench.spec import canonical
+
+T = TypeVar("T")
+Rule = Callable[[T], Iterator[str]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A broken rule.
+
+    Attributes:
+        rule: what was promised.
+        text: what was found instead, and what to do.
+    """
+
+    rule: str
+    text: str
+
+
+def apply(rules: Iterable[Rule[T]], trial: T, method: Method[Any]) -> list[Finding]:
+    """All findings, in order; a rule that raises is the last, since others would raise the same.
+
+    Args:
+        rules: what is looked at; the first line of a rule's docstring is its title.
+        trial: what they look at.
+        method: whose file is named if it raises.
+    """
+    findings = []
+    for rule in rules:
+        title = (rule.__doc__ or "").partition("\n")[0].rstrip(".")
+        try:
+            findings += [Finding(title, text) for text in rule(trial)]
+        except Exception as error:  # whatever a stranger's class raises
+            text = f"it raises {type(error).__name__}: {error} ({_where(error, method)})."
+            return [*findings, Finding(title, f"{text} Rules after this one were not looked at.")]
+    return findings
+
+
+def _where(error: Exception, method: Method[Any]) -> str:
+    """The last line of the method's file that the error went through."""
+    file = getfile(method.cls)
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    return f"line {lines[-1]} of {file}" if lines else f"outside {file}"
+
+
+def settings(method: Method[Any], positional: int) -> Iterator[str]:
+    """What keeps hyper-parameters from being set on the command line and written to a record.
+
+    Args:
+        method: the method.
+        positional: how many arguments the framework gives the constructor by position.
+    """
+    parameters = signature(method.cls).parameters.values()
+    placed = [p for p in parameters if p.kind is not Parameter.KEYWORD_ONLY]
+    for parameter in placed[positional:]:
+        yield f"{parameter.name!r} can't be set with --set: put it behind a * in the constructor."
+    for name, parameter in method.parameters.items():
+        if parameter.default is Parameter.empty:
+            yield f"hyper-parameter {name!r} has no default: give it the paper's value."
+            return
+    values = method.resolve({})
+    try:
+        canonical(values)
+    except (TypeError, ValueError) as error:
+        yield f"a default can't be written to a record ({error}): take numbers and words."
+        return
+    for name, value in values.items():
+        try:
+            same = method.resolve({name: str(value)})[name] == value
+        except UserError as error:
+            yield f"the default of {name!r}, {value!r}, is not of its declared type: {error}"
+            continue
+        if not same:
+            yield f"the default of {name!r}, {value!r}, typed after --set is another value."
+
+
+def bad_settings(method: Method[Any]) -> str:
+    """What `Method.resolve` says of a class's ``quick``; empty if nothing."""
+    try:
+        method.resolve(getattr(method.cls, "quick", {}))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Global random numbers of torch, NumPy and Python from ``seed``; put back at the end."""
+    before = global_states()
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before["torch"])
+        np.random.set_state(before["NumPy"])
+        random.setstate(before["Python"])
+
+
+def global_states() -> dict[str, Any]:
+    """The global random states, by who has them."""
+    state = np.random.get_state(legacy=False)
+    return {"torch": torch.get_rng_state(), "NumPy": state, "Python": random.getstate()}
+
+
+def advanced(before: dict[str, Any]) -> list[str]:
+    """Whose global random state is not what it was."""
+    now = global_states()
+    same = {
+        "torch": torch.equal(before["torch"], now["torch"]),
+        "NumPy": str(before["NumPy"]["state"]) == str(now["NumPy"]["state"]),
+        "Python": before["Python"] == now["Python"],
+    }
+    return [name for name, equal in same.items() if not equal]

@@ -1,0 +1,51 @@
+"""``bench check``: whether a method keeps what every method promises."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from hashbackdoor_bench.cli.options import KINDS, bench, plugin_option
+from hashbackdoor_bench.errors import unknown
+from hashbackdoor_bench.registry import load_plugin
+
+
+@bench.command("check")
+@click.argument("names", nargs=-1, required=True, metavar="NAME|FILE...")
+@plugin_option
+def check_command(names: tuple[str, ...], plugin: tuple[Path, ...]) -> int:
+    """Run the contract on methods, by name or by file; exit code 1 if a promise is broken.
+
+    Takes seconds: nothing is trained, and crafting runs under the class's quick settings.
+    """
+    for path in plugin:
+        load_plugin(path)
+    wanted = [one for name in names for one in _methods(name)]
+    from hashbackdoor_bench.checks import attack, check_attack, check_victim, victim
+
+    code = 0
+    for kind, name in wanted:
+        method = KINDS[kind][name]
+        findings = check_attack(method) if kind == "attack" else check_victim(method)
+        for one in findings:
+            click.echo(f"{kind} {name}: {one.rule}:\n    {one.text}")
+            code = 1
+        if not findings:
+            rules = len(attack.RULES if kind == "attack" else victim.RULES)
+            click.echo(f"{kind} {name}: keeps all {rules} promises")
+    return code
+
+
+def _methods(name: str) -> Iterator[tuple[str, str]]:
+    """Kind and name of the methods that a name or a file is.
+
+    Raises:
+        UserError: there is none.
+    """
+    file = name.endswith(".py")
+    names = load_plugin(Path(name)) if file else [name.replace("-", "_")]
+    found = [(kind, one) for one in names for kind in KINDS if one in KINDS[kind]]
+    if not found:
+        known = [one for registry in KINDS.values() for one in registry]
+        raise unknown("attack or victim", name, known)
+    yield from found

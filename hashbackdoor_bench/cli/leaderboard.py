@@ -1,0 +1,63 @@
+"""``bench leaderboard``: who stands where, from the records."""
+
+import shlex
+from pathlib import Path
+
+import click
+
+from hashbackdoor_bench.cli.options import FILE, FOLDER, bench
+from hashbackdoor_bench.cli.run import command_of
+from hashbackdoor_bench.errors import UserError
+
+
+@bench.command("leaderboard")
+@click.argument("results", nargs=-1, type=FILE)
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    default=("quick",),
+    show_default=True,
+    help="The suite of a board; several times for several.",
+)
+@click.option("--site", type=FOLDER, help="Write the static page into this folder too.")
+@click.option(
+    "--out",
+    type=FILE,
+    default=Path("results/LEADERBOARD.md"),
+    show_default=True,
+    help="The table as Markdown.",
+)
+def leaderboard_command(
+    results: tuple[Path, ...], suites: tuple[str, ...], site: Path | None, out: Path
+) -> None:
+    """Rank the attacks of a suite by the rules of results/RULES.md.
+
+    RESULTS are records, folders of them, or names of suites; results if not given.
+    """
+    from hashbackdoor_bench.records import whole
+    from hashbackdoor_bench.report.board_text import leaderboard_text
+    from hashbackdoor_bench.report.collection import collect
+    from hashbackdoor_bench.report.leaderboard import boards
+
+    collection = collect(results or (Path("results"),))
+    for sentence in collection.left_out:
+        click.echo(f"note: {sentence}", err=True)
+    found = boards(collection.frame, suites)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with whole(out) as fresh:
+            fresh.write_text(leaderboard_text(found), encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}; give a file to write.") from error
+    click.echo(f"table  {out}")
+    if site is not None:
+        from hashbackdoor_bench.report.page import write_site
+
+        try:
+            index = write_site(
+                found, collection.left_out, site, lambda spec: shlex.join(command_of(spec))
+            )
+        except OSError as error:
+            raise UserError(f"--site {site}: {error.strerror}; give another folder.") from error
+        click.echo(f"page   {index}")

@@ -1,0 +1,29 @@
+"""``bench new``: the first two files of an own attack or victim."""
+
+from pathlib import Path
+
+import click
+
+from hashbackdoor_bench.cli.options import FOLDER, KINDS, bench
+from hashbackdoor_bench.skeleton import write_skeleton
+
+
+@bench.command("new")
+@click.argument("kind", type=click.Choice(list(KINDS)))
+@click.argument("name")
+@click.option(
+    "--dir",
+    "folder",
+    type=FOLDER,
+    default=Path(),
+    show_default="the current folder",
+    help="Where the two files are written.",
+)
+def new_command(kind: str, name: str, folder: Path) -> None:
+    """Write a file that works, with its test, to be rewritten into your method."""
+    method, test = write_skeleton(kind, name, folder)
+    named = {"attack": "--attack", "victim": "--victim"}[kind]
+    for path in (method, test):
+        click.echo(f"wrote {path}")
+    click.echo(f"check it   bench check {method}")
+    click.echo(f"run it     bench run --plugin {method} {named} {method.stem}")

@@ -1,0 +1,75 @@
+"""``bench table``: the tables of a paper, from records."""
+
+from pathlib import Path
+
+import click
+
+from hashbackdoor_bench.cli.options import FILE, bench
+from hashbackdoor_bench.records import CONVENTIONS
+
+LAYOUTS = ("ciba", "pairs", "transfer", "leaderboard")
+FORMATS = ("text", "md", "latex", "csv", "html")
+
+
+@bench.command("table")
+@click.argument("places", metavar="SUITE|RECORDS...", nargs=-1, required=True, type=FILE)
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default="pairs",
+    show_default=True,
+    help="Methods x bits; attacks x victims; surrogates x victims; attacks over all victims.",
+)
+@click.option(
+    "--format", "kind", type=click.Choice(FORMATS), default="text", show_default=True, help="Of it."
+)
+@click.option(
+    "--convention",
+    type=click.Choice(CONVENTIONS),
+    default="field",
+    show_default=True,
+    help="How ties and queries without a hit are scored.",
+)
+@click.option(
+    "--where",
+    "conditions",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Only runs with that field; again for another. Values of one field are alternatives.",
+)
+@click.option("--with-published", is_flag=True, help="The paper's numbers below, marked as such.")
+def table_command(
+    places: tuple[Path, ...],
+    layout: str,
+    kind: str,
+    convention: str,
+    conditions: tuple[str, ...],
+    with_published: bool,
+) -> None:
+    """Print a table of records: means over targets and seeds, with their spread.
+
+    Takes records, folders of them, and names of suites, whose records are in results/SUITE.
+    """
+    from hashbackdoor_bench.report.collection import collect
+    from hashbackdoor_bench.report.comparing import choose
+    from hashbackdoor_bench.report.published import published
+    from hashbackdoor_bench.report.tables import tables
+    from hashbackdoor_bench.report.typeset import WRITERS, text
+
+    read = collect(places)
+    for sentence in read.left_out:
+        click.echo(f"note: {sentence}", err=True)
+    numbers = published() if with_published else ()
+    made = tables(choose(read.frame, conditions), layout, convention, numbers)
+    if kind != "text":
+        click.echo(WRITERS[kind](made), nl=False)
+        return
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    for table in map(text, made):
+        console = Console()
+        # a number that is cut off is a wrong number
+        needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+        console.width = max(console.width, needed)
+        console.print(table)

@@ -1,0 +1,141 @@
+"""``bench reproduce``, ``verify`` and ``submit``: whether a result is what it says."""
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hashbackdoor_bench.cli.options import (
+    FILE,
+    FOLDER,
+    bench,
+    device_option,
+    mode_of,
+    places,
+    plugin_option,
+    talk,
+)
+from hashbackdoor_bench.registry import load_plugin
+
+
+@bench.command("reproduce")
+@click.argument("source", metavar="RECORD|ZIP", type=FILE)
+@click.option("--results-dir", type=FOLDER, help="Keep the new record here.")
+@click.option("--cache-dir", type=FOLDER, help="A fresh one that is removed, if not given.")
+@click.option("--root", type=FOLDER, help="Folder of the images, if not as in the record.")
+@click.option("--lists", type=FOLDER, help="Folder of the list files, if not as in the record.")
+@click.option("--weights", type=FILE, help="The backbone's weights, if not as in the record.")
+@plugin_option
+@device_option
+@talk
+def reproduce_command(
+    source: Path,
+    results_dir: Path | None,
+    cache_dir: Path | None,
+    plugin: tuple[Path, ...],
+    device: str,
+    quiet: bool,
+    as_json: bool,
+    **where: Path | None,
+) -> int:
+    """Run a record again from nothing and compare; exit code 1 if it differs.
+
+    From a zip of ``bench submit``, its poison is taken and only the victims are trained.
+    """
+    for path in plugin:
+        load_plugin(path)
+    from hashbackdoor_bench.cache import Cache
+    from hashbackdoor_bench.console import shown
+    from hashbackdoor_bench.records import read_record
+    from hashbackdoor_bench.reproduction import TOLERANCE, reproduce
+    from hashbackdoor_bench.submission import unpack
+
+    submission = unpack(source) if source.suffix == ".zip" else None
+    record = submission.record if submission else read_record(source)
+    with tempfile.TemporaryDirectory() as fresh, shown(mode_of(quiet, as_json)) as progress:
+        found = reproduce(
+            record,
+            cache=Cache(cache_dir or Path(fresh) / "cache"),
+            results=results_dir or Path(fresh) / "results",
+            device=device,
+            progress=progress,
+            submission=submission,
+            **{name: str(path.absolute()) for name, path in where.items() if path is not None},
+        )
+    made, code = found.record, 1 if found.differences else 0
+    if as_json:
+        result = {"reproduced": not code, "exact": found.exact, "inputs": found.inputs}
+        differences = [asdict(one) for one in found.differences]
+        click.echo(json.dumps({"event": "result", **result, "differences": differences}))
+        return code
+    click.echo(f"{'':<9}{'recorded':<34}now")
+    for name in ("device", "commit"):
+        click.echo(f"{name:<9}{getattr(record, name)!s:<33.33} {getattr(made, name)}")
+    for name in ("map", "t_map", "backdoor_gain"):
+        known, now = (one.scores["field"][name] for one in (record, made))
+        click.echo(f"{name:<14}{known!s:<28} {now}")
+    if found.inputs:
+        click.echo(f"other code, data or weights than the record's in: {', '.join(found.inputs)}")
+    for one in found.differences:
+        click.echo(f"differs  {one.name}: {one.recorded} in the record, {one.found} now")
+    rule = "equal to the last bit" if found.exact else f"within {100 * TOLERANCE:g} points"
+    if found.differences:
+        click.echo(f"not reproduced: {len(found.differences)} figures are not {rule}")
+    else:
+        click.echo(f"reproduced: {'all figures' if found.exact else 'the scores'} are {rule}")
+    if results_dir is not None:
+        click.echo(f"record   {found.path}")
+    return code
+
+
+@bench.command("verify")
+@click.argument("results", type=FOLDER)
+@places
+@talk
+def verify_command(results: Path, cache_dir: Path, quiet: bool, as_json: bool, **where: Any) -> int:
+    """Look whether a folder of results holds together; exit code 1 if something is wrong.
+
+    Records against their schema, keys and, where the cache has them, codes; the index of a suite
+    and the leaderboard against the records.
+    """
+    from hashbackdoor_bench.cache import Cache
+    from hashbackdoor_bench.console import shown
+    from hashbackdoor_bench.verification import verify
+
+    with shown(mode_of(quiet, as_json)) as progress:
+        found = verify(results, Cache(cache_dir), progress=progress, **where)
+    if as_json:
+        click.echo(json.dumps({"event": "result", **asdict(found)}))
+        return 1 if found.problems else 0
+    for problem in found.problems:
+        click.echo(problem)
+    click.echo(
+        f"{found.records} records, {found.rescored} scored again from their codes in {cache_dir}, "
+        f"{len(found.problems) or 'no'} problems"
+    )
+    return 1 if found.problems else 0
+
+
+@bench.command("submit")
+@click.argument("record", type=FILE)
+@click.option("--out", type=FILE, required=True, help="The zip to write.")
+@plugin_option
+@places
+def submit_command(
+    record: Path, out: Path, plugin: tuple[Path, ...], cache_dir: Path, **where: Any
+) -> None:
+    """Pack a record with its poison, so that a maintainer trains on it: bench reproduce ZIP."""
+    for path in plugin:
+        load_plugin(path)
+    from hashbackdoor_bench.cache import Cache
+    from hashbackdoor_bench.errors import UserError
+    from hashbackdoor_bench.records import read_record
+    from hashbackdoor_bench.submission import pack
+
+    if out.suffix != ".zip":
+        raise UserError(f"--out {out}: give a name that ends in .zip.")
+    poisoned = pack(read_record(record), Cache(cache_dir), out, **where)
+    click.echo(f"wrote {out}: {poisoned} poisoned images and the trigger")

@@ -1,0 +1,69 @@
+"""A table before it is typeset: blocks of rows under common columns, and its caption."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+FACTS = ("source", "dataset", "protocol", "top_k", "convention", "delivery")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in one place.
+
+    Attributes:
+        text: as printed.
+        mean: the number behind it, in the unit of the column; None for words and for nothing.
+        deviation: of a single run, over the runs; None where there is none.
+        n: number of runs; 0 where nothing was run.
+        best: it is the best of its column, and a test says so.
+    """
+
+    text: str
+    mean: float | None = None
+    deviation: float | None = None
+    n: int = 0
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row.
+
+    Attributes:
+        head: its first column.
+        cells: one for each column of the table.
+        facts: of ``FACTS``, those that hold for the row.
+        published: its numbers are other people's.
+    """
+
+    head: str
+    cells: tuple[Cell, ...]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    published: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that show one figure."""
+
+    title: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Blocks over the same columns.
+
+    Attributes:
+        title: a few words.
+        corner: what the row heads are.
+        columns: heads of the others.
+        blocks: at least one; a single one needs no title.
+        caption: sentences.
+    """
+
+    title: str
+    corner: str
+    columns: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    caption: tuple[str, ...]

@@ -1,0 +1,181 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_records import indexed, made, stored
+
+from hashbackdoor_bench import UserError
+from hashbackdoor_bench.records import CONVENTION_FIELDS, CONVENTIONS
+from hashbackdoor_bench.report.collection import collect
+
+
+def test_a_row_says_what_its_record_says(tmp_path: Path):
+    record = made(attack="tri", bits=32, seed=2, budget=0.3, attack_settings=(("steps", 5),))
+    path = stored(tmp_path, record)
+    frame = collect([path]).frame
+    row = frame.iloc[0]
+    assert len(frame) == 1
+    expected = {
+        "path": path.as_posix(), "key": record.key, "suite": None, "label": "tri",
+        "attack": "tri", "victim": "hashnet", "bits": 32, "dataset": "fashion-mini",
+        "protocol": "9e12", "top_k": 1000, "target": "Coat", "seed": 2, "budget": 0.3,
+        "delivery": "files", "backbone": "cnn32", "pretrained": False, "recipe": "scratch32",
+        "surrogate": "hashnet", "surrogate_backbone": "cnn32", "surrogate_bits": 32,
+        "settings": '{"steps":5}', "victim_settings": "{}", "trigger": "patch",
+        "label_kind": "clean", "knowledge": "surrogate", "poisoned": 180, "universal": True,
+        "psnr_query": 30.0, "max_poison": 8.0, "similarity_query": 0.5, "seconds": 3.5,
+        "device": "cpu", "commit": "c0ffee", "dirty": False,
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == expected
+    for convention in CONVENTIONS:
+        for name in CONVENTION_FIELDS:
+            assert row[f"{convention}.{name}"] == record.scores[convention][name]
+    assert row["record"] == record
+    assert frame.columns[-1] == "record"
+    assert frame["lpips_poison"].isna().all()
+
+
+def test_an_attack_without_a_surrogate_names_none(tmp_path: Path):
+    stored(tmp_path, made(attack="badnets", knowledge="none"))
+    row = collect([tmp_path]).frame.iloc[0]
+    assert (row["surrogate"], row["surrogate_backbone"], row["surrogate_bits"]) == (None,) * 3
+
+
+def test_a_suite_lends_its_name_and_labels(tmp_path: Path):
+    one, other = stored(tmp_path, made(seed=0)), stored(tmp_path, made(seed=1))
+    indexed(tmp_path, {one: "CIBA, ε=2"})
+    frame = collect([tmp_path]).frame.set_index("path")
+    assert tuple(frame.loc[one.as_posix(), ["suite", "label"]]) == (tmp_path.name, "CIBA, ε=2")
+    assert tuple(frame.loc[other.as_posix(), ["suite", "label"]]) == (None, "ciba")
+
+
+def test_the_rows_of_a_suite_stand_in_its_order(tmp_path: Path):
+    paths = [stored(tmp_path, made(attack=attack)) for attack in ("tri", "badnets", "ciba")]
+    loose = stored(tmp_path, made(attack="badhash"))
+    indexed(tmp_path, {path: "x" for path in paths})
+    expected = [path.as_posix() for path in (*paths, loose)]
+    assert collect([tmp_path]).frame["path"].tolist() == expected
+
+
+def test_a_suites_name_stands_for_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = stored(tmp_path / "results" / "mine", made())
+    monkeypatch.chdir(tmp_path)
+    found = collect([Path("mine")]).frame["path"].item()
+    assert found == path.relative_to(tmp_path).as_posix()
+
+
+def test_labels_outside_a_suite_tell_deliveries_and_settings_apart(tmp_path: Path):
+    stored(tmp_path, made(attack="tri", delivery="stamped"))
+    stored(tmp_path, made(attack="tri"))
+    for epsilon in (2, 4):
+        stored(tmp_path, made(attack_settings=(("epsilon", epsilon), ("steps", 5))))
+    assert sorted(collect([tmp_path]).frame["label"]) == [
+        "ciba, epsilon=2", "ciba, epsilon=4", "tri, files", "tri, stamped",
+    ]  # fmt: skip
+
+
+def test_a_run_found_twice_counts_once(tmp_path: Path):
+    path = stored(tmp_path / "a", made())
+    stored(tmp_path / "b", made())
+    again = collect([tmp_path / "a", tmp_path / "b", path])
+    assert len(again.frame) == 1
+    assert again.frame["path"].item() == path.as_posix()
+    (told,) = again.left_out
+    assert told.startswith((tmp_path / "b").as_posix())
+    assert told.endswith(f"it is the run of {path.as_posix()} again.")
+
+
+def change(path: Path, edit: Any) -> None:
+    values = json.loads(path.read_text())
+    edit(values)
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda v: v.update(schema=0), "schema is 0"),
+        (lambda v: v["spec"].update(seed=7), "spec was changed"),
+        (lambda v: v["spec"].update(seed="7"), "spec.seed is '7'"),
+        (lambda v: v["spec"].update(bits=True), "spec.bits is True"),
+        (lambda v: v["spec"].update(more=7), "unknown field of a run 'more'"),
+        (lambda v: v["spec"].pop("attack_settings"), "attack_settings"),
+        (lambda v: v["spec"].update(attack_settings=[3]), "can't be run"),
+        (lambda v: v["spec"].update(lr=float("nan")), "spec is damaged"),
+        (lambda v: v["artifacts"].update(victim="cd" * 32), "spec was changed"),
+        (lambda v: v["threat"].pop("budget"), "lacks threat.budget"),
+        (lambda v: v["threat"].update(poisoned=None), "threat.poisoned is None"),
+        (lambda v: v["protocol"].update(top_k="all"), "protocol.top_k is 'all'"),
+        (lambda v: v["scores"]["field"].update(t_map=0.9), "backdoor_gain was changed"),
+        (lambda v: v["scores"]["ciba"].update(backdoor_gain=0.9), "ciba.backdoor_gain was ch"),
+        (lambda v: v["scores"]["strict"].update(map=0.85), "strict.delta_map was changed"),
+        (lambda v: v["scores"]["field"].update(map=80.0), "field.map is 80"),
+        (lambda v: v["scores"]["field"].update(t_map=-0.1), "field.t_map is -0.1"),
+        (lambda v: v["scores"]["field"].update(t_map=float("nan")), "field.t_map is not a number"),
+        (lambda v: v["imperceptibility"].pop("query"), "imperceptibility.query.psnr is not"),
+        (lambda v: v["imperceptibility"]["poison"].update(ssim="x"), "poison.ssim is not"),
+        (lambda v: v["seconds"].update(victim="long"), "seconds are not numbers"),
+    ],
+)
+def test_a_record_that_was_changed_is_named_and_left_out(tmp_path: Path, edit, words):
+    good, bad = stored(tmp_path, made(seed=0)), stored(tmp_path, made(seed=1))
+    change(bad, edit)
+    read = collect([tmp_path])
+    assert read.frame["path"].tolist() == [good.as_posix()]
+    (told,) = read.left_out
+    assert told.startswith(f"{bad.as_posix()} is left out: ")
+    assert words in told
+    assert told.count(bad.as_posix()) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "{}", "\ud800", "[" * 100_000, '"x"'])
+def test_foreign_json_is_named_and_left_out(tmp_path: Path, text: str):
+    stored(tmp_path, made())
+    (tmp_path / "notes.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    read = collect([tmp_path])
+    assert len(read.frame) == 1
+    assert len(read.left_out) == 1
+    assert "notes.json is left out: " in read.left_out[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a,b\n1,2\n", 'suite,label,record\n"q', "suite,label,record\nx\n"]
+)
+def test_a_damaged_index_costs_the_labels_only(tmp_path: Path, text: str):
+    stored(tmp_path, made())
+    (tmp_path / "index.csv").write_text(text)
+    read = collect([tmp_path])
+    assert read.frame["label"].item() == "ciba"
+    assert "index.csv" in read.left_out[0]
+
+
+def test_scores_that_a_run_does_not_have_are_no_mistake(tmp_path: Path):
+    path = stored(tmp_path, made())
+
+    def clear(values: dict[str, Any]) -> None:
+        for name in ("t_map", "backdoor_gain"):
+            values["scores"]["field"][name] = None
+
+    change(path, clear)
+    read = collect([tmp_path])
+    assert read.left_out == ()
+    assert read.frame["field.backdoor_gain"].isna().all()
+
+
+def test_a_place_without_records_says_what_to_give(tmp_path: Path):
+    with pytest.raises(UserError, match="no record found; give records"):
+        collect([tmp_path])
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(UserError, match=r"no record found \(1 left out"):
+        collect([tmp_path])
+
+
+def test_a_suite_without_records_says_how_to_make_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="bench suite run quick"):
+        collect([Path("quick")])
+    with pytest.raises(UserError, match="name of a suite"):
+        collect([Path("qick")])

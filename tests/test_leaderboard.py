@@ -1,0 +1,328 @@
+"""The rules of the leaderboard, on records that no run made."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import combinations
+from math import sqrt
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pytest
+from made_records import indexed, made, stored
+from scipy import stats
+
+from hashbackdoor_bench.cli import main
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.report import leaderboard
+from hashbackdoor_bench.report.board_text import leaderboard_text
+from hashbackdoor_bench.report.collection import collect
+from hashbackdoor_bench.report.leaderboard import Board, Row, boards
+from hashbackdoor_bench.report.ranking import estimate, holm, ranks
+
+RULES = Path(__file__).parents[1] / "results" / "RULES.md"
+NOISE = (-0.01, 0.0, 0.01)  # of three seeds
+
+
+def runs(
+    attack: str,
+    gain: float,
+    *,
+    victims: tuple[str, ...] = ("csq", "hashnet"),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    threat: dict[str, Any] | None = None,
+    **more: Any,
+) -> list[Record]:
+    """An attack's records; its gain moves by ``NOISE`` over seeds."""
+    found = []
+    for victim in victims:
+        for seed in seeds:
+            t_map = 0.1 + gain + NOISE[seed]
+            record = made(attack=attack, victim=victim, seed=seed, t_map=t_map, **more)
+            found.append(replace(record, threat=record.threat | (threat or {})))
+    return found
+
+
+def suite(folder: Path, rows: dict[str, list[Record]], name: str = "quick") -> Path:
+    """A suite's folder of these rows, by label."""
+    place = folder / name
+    labels = {stored(place, record): label for label, some in rows.items() for record in some}
+    indexed(place, labels)
+    return place
+
+
+def board_of(folder: Path, rows: dict[str, list[Record]]) -> Board:
+    (board,) = boards(collect([suite(folder, rows)]).frame, ["quick"])
+    return board
+
+
+def row_of(board: Board, label: str) -> Row:
+    (row,) = (row for row in board.rows if row.label == label)
+    return row
+
+
+def test_the_mean_of_one_victim_has_scipys_interval():
+    values = [0.1, 0.4, 0.35, 0.7]
+    found = estimate([values])
+    known = stats.ttest_1samp(values, 0)
+    low, high = known.confidence_interval(0.95)
+    assert (found.mean, found.low, found.high) == pytest.approx((fmean(values), low, high))
+    assert found.p == pytest.approx(known.pvalue)
+    assert found.n == 4
+
+
+def test_the_mean_of_two_victims_has_welchs_interval():
+    one, other = [0.9, 0.8, 0.95], [0.2, 0.5, 0.3, 0.25]
+    known = stats.ttest_ind(one, [-value for value in other], equal_var=False)
+    low, high = known.confidence_interval(0.95)  # of the sum, which is twice the mean
+    found = estimate([one, other])
+    assert (found.low, found.high) == pytest.approx((low / 2, high / 2))
+    assert found.p == pytest.approx(known.pvalue)
+
+
+def test_one_draw_has_no_interval_and_constant_draws_a_narrow_one():
+    assert estimate([[0.5], [0.4, 0.6]]).low is None
+    assert estimate([[0.5], [0.4, 0.6]]).p == 1
+    assert estimate([[0.5, 0.5]]).p == 0
+    assert estimate([[0.0, 0.0]]).p == 1
+
+
+def test_holm_is_that_of_its_definition():
+    values = [0.01, 0.04, 0.03, 0.005, 0.9]
+    order = sorted(values)
+    known = [
+        max(min(1, (5 - step) * order[step]) for step in range(order.index(value) + 1))
+        for value in values
+    ]
+    assert holm(values) == pytest.approx(known)
+    assert holm([]) == []
+
+
+def test_places_count_the_attacks_that_are_told_apart():
+    def spread(mean: float, wide: float) -> list[list[float]]:
+        return [[mean - wide, mean, mean + wide], [mean + wide, mean - wide, mean]]
+
+    high, near, low = spread(0.8, 0.01), spread(0.79, 0.02), spread(0.2, 0.01)
+    assert ranks([low, high, near]) == [(3, 3), (1, 2), (1, 2)]
+    assert ranks([high]) == [(1, 1)]
+    assert ranks([[[0.9], [0.9]], [[0.1], [0.1]]]) == [(1, 2), (1, 2)]  # a seed tells nothing
+    assert ranks([]) == []
+
+
+def test_the_number_of_comparisons_widens_places():
+    low = [[0.3, 0.5, 0.4], [0.2, 0.6, 0.1]]
+    more = [[0.02, 0.05, 0.08], [0.05, 0.02, 0.08]]
+    high = [[a + b for a, b in zip(*both, strict=True)] for both in zip(low, more, strict=True)]
+    assert 0.05 / 6 < estimate(more).p < 0.05  # significant alone, not among six pairs
+    assert ranks([high, low]) == [(1, 1), (2, 2)]
+    assert ranks([high, low, high, high]) == [(1, 4)] * 4
+
+
+def test_the_headline_is_the_mean_over_victims_and_seeds(tmp_path):
+    rows = {"A": runs("a", 0.4, victims=("csq",)) + runs("a", 0.6, victims=("hashnet",))}
+    board = board_of(tmp_path, rows)
+    row = row_of(board, "A")
+    assert row.gain is not None
+    assert row.gain.mean == pytest.approx(0.5)
+    assert [gain.mean for gain in row.gains if gain] == pytest.approx([0.4, 0.6])
+    assert [gain.deviation for gain in row.gains if gain] == pytest.approx([stdev(NOISE)] * 2)
+    reach = stats.t.isf(0.025, 4) * sqrt(2 * stdev(NOISE) ** 2 / 3) / 2
+    assert row.gain.high == pytest.approx(0.5 + reach)
+
+
+def test_attacks_that_differ_by_less_than_their_noise_tie(tmp_path):
+    best, other = runs("a", 0.6), runs("b", 0.6, seeds=(1,)) + runs("b", 0.59, seeds=(0,))
+    other += runs("b", 0.58, seeds=(2,))
+    board = board_of(tmp_path, {"A": best, "B": other, "C": runs("c", 0.1)})
+    assert [(row.label, row.place) for row in board.rows] == [
+        ("A", (1, 2)), ("B", (1, 2)), ("C", (3, 3))
+    ]  # fmt: skip
+
+
+def test_rows_stand_by_gain_though_a_wide_range_begins_higher(tmp_path):
+    wide = [
+        record
+        for gain, seed in ((0.35, 0), (0.8, 1), (0.01, 2))
+        for record in runs("w", gain, seeds=(seed,))
+    ]
+    rows = {"Wide": wide, "First": runs("a", 0.8), "Second": runs("b", 0.7, seeds=(0, 1, 2))}
+    board = board_of(tmp_path, rows)
+    assert [(row.label, row.place) for row in board.rows] == [
+        ("First", (1, 2)), ("Second", (2, 3)), ("Wide", (1, 3))
+    ]  # fmt: skip
+
+
+def test_a_board_is_one_delivery(tmp_path):
+    rows = {"A": runs("a", 0.5), "B": runs("b", 0.8, delivery="stamped")}
+    both = boards(collect([suite(tmp_path, rows)]).frame, ["quick"])
+    found = {board.delivery: [(row.label, row.place) for row in board.rows] for board in both}
+    assert found == {"files": [("A", (1, 1))], "stamped": [("B", (1, 1))]}
+
+
+@pytest.mark.parametrize(("delta", "stands"), [(0.0199, True), (0.0201, False), (-0.0201, False)])
+def test_a_victim_changed_by_more_than_the_limit_costs_the_place(tmp_path, delta, stands):
+    changed = runs("a", 0.8, victims=("csq",), map=0.8 + delta, map_clean_victim=0.8)
+    board = board_of(tmp_path, {"A": changed + runs("a", 0.8, victims=("hashnet",), map=0.81)})
+    (row,) = board.rows
+    assert (row.place is not None) == stands
+    assert row.delta_map == pytest.approx(delta)
+    assert ("delta MAP" in row.why) != stands
+
+
+def test_a_victim_that_learnt_too_little_counts_for_nothing(tmp_path):
+    weak = {"map": 0.2, "map_clean_victim": 0.45, "shift": 0.03}
+    rows = {
+        "A": runs("a", 0.6) + runs("a", 0.0, victims=("dpsh",), **weak),
+        "B": runs("b", 0.5),  # not run on dpsh: nothing is missing
+    }
+    board = board_of(tmp_path, rows)
+    assert [(victim.name, victim.counts) for victim in board.victims] == [
+        ("csq", True), ("dpsh", False), ("hashnet", True)
+    ]  # fmt: skip
+    row = row_of(board, "A")
+    assert row.gain is not None
+    assert row.gain.mean == pytest.approx(0.6)
+    assert row.delta_map == pytest.approx(-0.01)
+    assert [row.place for row in board.rows] == [(1, 1), (2, 2)]
+    text = leaderboard_text([board])
+    assert "*dpsh*" in text
+    assert "dpsh (MAP without poison 45.0)" in text
+
+
+def test_without_a_victim_that_counts_nobody_has_a_place(tmp_path):
+    board = board_of(tmp_path, {"A": runs("a", 0.1, map=0.3, map_clean_victim=0.3)})
+    assert board.rows[0].place is None
+    assert "no victim" in board.rows[0].why
+    assert board.rows[0].gain is None
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"seeds": (0, 1)}, "2 of 6 runs missing"),
+        ({"threat": {"trigger": "none"}}, "a control"),
+        ({"threat": {"target_images": 250}}, "poisons 72 %"),
+        ({"budget": 0.8}, "poisons 80 %"),
+    ],
+)
+def test_who_has_no_place_is_told_why(tmp_path, more, why):
+    board = board_of(tmp_path, {"A": runs("a", 0.8, **more), "B": runs("b", 0.3)})
+    assert [(row.label, row.place) for row in board.rows] == [("B", (1, 1)), ("A", None)]
+    assert why in board.rows[1].why
+    assert f"- A: {board.rows[1].why}" in leaderboard_text([board])
+
+
+def test_a_rounded_budget_is_that_budget(tmp_path):
+    threat = {"target_images": 299, "poisoned": 179, "budget": 0.6}  # 179.4 of 299
+    board = board_of(tmp_path, {"A": runs("a", 0.8, threat=threat)})
+    assert board.rows[0].poison == 0.6
+    assert board.rows[0].place == (1, 1)
+
+
+def test_settings_tuned_by_victim_cost_the_place(tmp_path):
+    own = [
+        record
+        for victim, size in (("csq", 4), ("hashnet", 5))
+        for record in runs("a", 0.8, victims=(victim,), attack_settings=(("size", size),))
+    ]
+    (row,) = board_of(tmp_path, {"A": own}).rows
+    assert (row.place, row.why) == (None, "its runs differ in size")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"protocol": "beef"}, ["9e12", "beef"]),
+        ({"top_k": 50}, ["R = 1000", "R = 50"]),
+        ({"backbone": "alexnet"}, ["cnn32", "alexnet", "backbone"]),
+        ({"epochs": 90}, ["None", "90", "epochs"]),
+    ],
+)
+def test_mixed_protocols_and_victims_are_refused_by_name(tmp_path, more, words):
+    folder = suite(tmp_path, {"A": runs("a", 0.5), "B": runs("b", 0.5, **more)})
+    with pytest.raises(UserError) as error:
+        boards(collect([folder]).frame, ["quick"])
+    assert all(word in str(error.value) for word in [*words, "quick, files"])
+
+
+def test_two_records_of_one_cell_are_refused(tmp_path):
+    rows = {"A": runs("a", 0.5) + runs("a", 0.6, surrogate="dpsh")}
+    folder = suite(tmp_path, rows)
+    with pytest.raises(UserError, match="both 'A' on csq"):
+        boards(collect([folder]).frame, ["quick"])
+
+
+def test_records_outside_the_suite_are_on_no_board(tmp_path):
+    folder = suite(tmp_path, {"A": runs("a", 0.5)})
+    stored(tmp_path / "own", runs("x", 0.99)[0])
+    (board,) = boards(collect([folder, tmp_path / "own"]).frame, ["quick"])
+    assert [row.label for row in board.rows] == ["A"]
+    with pytest.raises(UserError, match="there is --suite quick"):
+        boards(collect([folder]).frame, ["other"])
+
+
+def test_the_text_is_stable_and_escaped(tmp_path):
+    rows = {"<img onerror=x>|`*": runs("a", 0.5), "B": runs("b", 0.2)}
+    folder = suite(tmp_path, rows)
+    paths = sorted(folder.rglob("*.json"))
+    one = leaderboard_text(boards(collect([folder]).frame, ["quick"]))
+    assert one == leaderboard_text(boards(collect(reversed(paths)).frame, ["quick"]))
+    assert r"\<img onerror=x\>\|\`\*" in one
+    lines = [line for line in one.splitlines() if line.startswith("|")]
+    assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
+
+
+def test_the_rules_page_says_what_the_code_does():
+    text = RULES.read_text(encoding="utf-8")
+    assert f"±{100 * leaderboard.LARGEST_DELTA:.1f} points" in text
+    assert f"at\nleast {100 * leaderboard.LEAST_CLEAN_MAP:.0f} %" in text
+    assert f"at most {100 * leaderboard.MOST_POISON:.1f} %" in text
+    assert f"convention `{leaderboard.CONVENTION}`" in text
+
+
+def test_the_command_writes_both_without_torch(tmp_path):
+    folder = suite(tmp_path, {"A": runs("a", 0.5), "B": runs("b", 0.2)})
+    out, site = tmp_path / "LEADERBOARD.md", tmp_path / "site"
+    words = ["leaderboard", str(folder), "--out", str(out), "--site", str(site)]
+    code = "import sys; from hashbackdoor_bench.cli import main; "
+    code += f"print(main({words!r}), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 False"
+    first = out.read_bytes(), (site / "index.html").read_bytes()
+    assert main(words) == 0
+    assert (out.read_bytes(), (site / "index.html").read_bytes()) == first
+    assert b"| 1 | A | 50.0 |" in first[0]
+
+
+def test_a_folder_that_is_no_site_stays_as_it_is(tmp_path, capsys):
+    folder = suite(tmp_path, {"A": runs("a", 0.5)})
+    mine = tmp_path / "home" / "images" / "cat.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"cat")
+    site = str(tmp_path / "home")
+    assert main(["leaderboard", str(folder), "--out", str(tmp_path / "x.md"), "--site", site]) == 2
+    assert "no leaderboard; give a new folder" in capsys.readouterr().err
+    assert mine.read_bytes() == b"cat"
+
+
+def test_every_pair_of_places_agrees_with_its_own_test():
+    # brute force: places follow from the corrected tests alone
+    scores = [
+        [[0.1 * k + value * (1 + k % 3) for value in NOISE], [0.07 * k - value for value in NOISE]]
+        for k in range(6)
+    ]
+    pairs = list(combinations(range(6), 2))
+    tests = {}
+    for a, b in pairs:
+        difference = [
+            [x - y for x, y in zip(scores[a][v], scores[b][v], strict=True)] for v in range(2)
+        ]
+        tests[a, b] = estimate(difference)
+    corrected = dict(zip(pairs, holm([tests[pair].p for pair in pairs]), strict=True))
+    for k, (first, last) in enumerate(ranks(scores)):
+        mine = {(min(k, j), max(k, j)): j for j in range(6) if j != k}
+        sure = [(pair, j) for pair, j in mine.items() if corrected[pair] < 0.05]
+        above = sum((tests[pair].mean > 0) == (pair[0] == j) for pair, j in sure)
+        assert (first, last) == (1 + above, 6 - (len(sure) - above))

@@ -1,0 +1,309 @@
+"""The leaderboard's page: what a record says stays text, and it works in a browser."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from browser import CHROMIUM, Browser
+from test_leaderboard import runs, suite
+
+from hashbackdoor_bench.cli import main
+from hashbackdoor_bench.report.collection import collect
+from hashbackdoor_bench.report.leaderboard import boards
+from hashbackdoor_bench.report.page import write_site
+
+EVIL = '<img src=x onerror="document.title=1">\'"</script>{{ 7*7 }}&amp;'
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
+    "3a7e9b550000000a49444154789c6360000000020001e221bc330000000049454e44ae426082"
+)
+
+in_browser = pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium isn't installed")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("leaderboard")
+    weak = {"map": 0.2, "map_clean_victim": 0.2, "shift": 0.0}
+    dirty = {"threat": {"label": "dirty"}, "knowledge": "none"}
+    rows = {
+        "Best": runs("a", 0.7) + runs("a", 0.0, victims=("dpsh",), **weak),
+        "Dirty one": runs("b", 0.4, psnr=20.0, **dirty),
+        EVIL: runs("c", 0.2, psnr=50.0, threat={"trigger": EVIL}),
+        "Control": runs("d", 0.0, threat={"trigger": "none"}, psnr=None),
+        "Stamped": runs("e", 0.5, delivery="stamped"),
+    }
+    place = suite(folder, rows)
+    for record in sorted(place.rglob("a-s0-*.json")):
+        record.with_suffix("").mkdir()
+        (record.with_suffix("") / "poison.png").write_bytes(PNG)
+        (record.with_suffix("") / "Evil <b>.png").write_bytes(PNG)
+        (record.with_suffix("") / "secret.png").symlink_to(__file__)
+    words = ["--out", str(folder / "x.md"), "--site", str(folder / "site")]
+    assert main(["leaderboard", str(place), *words]) == 0
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as found:
+        yield found
+
+
+def rows_shown(browser: Browser, board: int = 0) -> list[str]:
+    return browser.run(
+        f"[...document.querySelectorAll('.board')[{board}].querySelectorAll('tbody tr')]"
+        ".filter(r => r.checkVisibility()).map(r => r.cells[1].dataset.value)"
+    )
+
+
+def choose(browser: Browser, name: str, value: str) -> None:
+    browser.run(
+        f"(f => {{ f.value = {json.dumps(value)};"
+        " f.dispatchEvent(new Event('input', {bubbles: true})); })"
+        f"(document.getElementById('filters').elements[{json.dumps(name)}])"
+    )
+
+
+def test_what_a_record_says_is_escaped_everywhere(site):
+    pages = [site / "index.html", *sorted((site / "attacks").glob("*.html"))]
+    assert len(pages) == 6
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert "<img src=x" not in text
+        assert "49" not in re.findall(r"\{\{.*?\}\}|7\*7", text)
+        # scripts are files; none holds data, and no attribute runs code
+        assert re.findall(r"<script[^>]*>([^<]*)</script>", text) == [""]
+        assert not re.search(r"<[a-z][^>]*\son[a-z]+\s*=", re.sub(r'"[^"]*"', '""', text))
+    assert "&lt;img src=x onerror=" in pages[0].read_text(encoding="utf-8")
+
+
+def test_names_of_files_are_not_chosen_by_records(site):
+    names = [path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()]
+    assert all(re.fullmatch(r"[a-z0-9/.-]+", name) for name in names), names
+    assert sum("/evil-b.png" in name for name in names) == 3  # csq, dpsh, hashnet
+    assert not any("secret" in name for name in names)  # a link out of the folder
+
+
+def test_every_link_of_the_site_leads_to_a_file_of_it(site):
+    found = 0
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r'(?:href|src)="([^"]*)"', text):
+            parts = urlsplit(link)
+            if link == "data:,":
+                continue
+            assert (parts.scheme, parts.netloc) == ("", ""), link
+            target = page.parent / unquote(parts.path) if parts.path else page
+            assert target.is_file(), (page, link)
+            if parts.fragment and target.suffix == ".html":
+                assert f'id="{parts.fragment}"' in target.read_text(encoding="utf-8"), link
+            found += 1
+    assert found > 60
+    assert "http" not in (site / "page.js").read_text() + (site / "style.css").read_text()
+
+
+def test_records_are_copied_as_they_are(site):
+    records = [json.loads(path.read_text()) for path in (site / "records").glob("*.json")]
+    assert len(records) == 33
+    originals = {path.read_bytes() for path in (site.parent / "quick").rglob("*.json")}
+    assert {path.read_bytes() for path in (site / "records").glob("*.json")} == originals
+
+
+def test_the_command_shown_is_given_by_the_caller(tmp_path):
+    collection = collect([suite(tmp_path, {"A": runs("a", 0.5)})])
+    found = boards(collection.frame, ["quick"])
+    write_site(found, ["<b>left</b>"], tmp_path / "site", lambda spec: f"make '{spec.seed}' <i>")
+    text = (tmp_path / "site/attacks/quick-files-a.html").read_text()
+    assert 'data-command="make &#39;2&#39; &lt;i&gt;"' in text
+    assert "<li>&lt;b&gt;left&lt;/b&gt;</li>" in (tmp_path / "site/index.html").read_text()
+
+
+@in_browser
+def test_an_evil_label_stays_text(browser, site):
+    for page in [site / "index.html", *(site / "attacks").glob("*.html")]:
+        browser.open(page)
+        assert browser.run("document.title") != "1"
+        assert browser.run("document.querySelectorAll('img[src=x]').length") == 0
+    browser.open(site / "index.html")
+    assert EVIL in rows_shown(browser)
+
+
+@in_browser
+def test_columns_sort_by_mouse_and_by_keyboard(browser, site):
+    browser.open(site / "index.html")
+    assert rows_shown(browser) == ["Best", "Dirty one", EVIL, "Control"]
+    head = "document.querySelector('th[data-key=poison-psnr]')"
+    browser.run(f"{head}.querySelector('button').click()")
+    assert browser.run(f"{head}.getAttribute('aria-sort')") == "descending"
+    assert rows_shown(browser) == [EVIL, "Best", "Dirty one", "Control"]
+    browser.run(f"{head}.querySelector('button').focus()")
+    browser.press("Enter")
+    assert browser.run(f"{head}.getAttribute('aria-sort')") == "ascending"
+    assert rows_shown(browser) == ["Dirty one", "Best", EVIL, "Control"]  # nothing stays below
+    assert browser.run("document.querySelectorAll('.board')[0]"
+                       ".querySelectorAll('[aria-sort]').length") == 1  # fmt: skip
+
+
+@in_browser
+@pytest.mark.parametrize("column", range(13))
+def test_every_column_sorts_both_ways(browser, site, column):
+    browser.open(site / "index.html")
+    values = (
+        f"(h => [1, 2].map(() => {{ h.querySelector('button').click(); return [h.ariaSort,"
+        " ...[...h.closest('table').tBodies[0].rows]"
+        f".map(r => r.cells[{column}].dataset.value).filter(v => v !== '')]; }}))"
+        f"(document.querySelector('.board thead tr').cells[{column}])"
+    )
+    orders = {way: found for way, *found in browser.run(values)}
+    assert set(orders) == {"ascending", "descending"}
+
+    def key(value: str) -> tuple[float, str]:
+        try:
+            return float(value), ""
+        except ValueError:
+            return 0.0, re.sub(r"^\W+", "", value).lower()
+
+    rising = orders["ascending"]
+    if column != 1:  # the browser's order of punctuation is its own
+        assert rising == sorted(rising, key=key)
+    assert sorted(rising) == sorted(orders["descending"])
+    assert len(set(rising)) == 1 or rising != orders["descending"]
+
+
+@in_browser
+def test_filters_leave_what_they_name(browser, site):
+    browser.open(site / "index.html")
+    choose(browser, "label", "dirty")
+    assert rows_shown(browser) == ["Dirty one"]
+    assert browser.run("document.getElementById('count').textContent") == "1 of 5 rows"
+    choose(browser, "label", "")
+    choose(browser, "knowledge", "surrogate")
+    choose(browser, "text", "BEST")
+    assert rows_shown(browser) == ["Best"]
+    choose(browser, "text", "")
+    choose(browser, "delivery", "stamped")
+    assert browser.run("[...document.querySelectorAll('.board')].map(b => b.hidden)") == [
+        True, False
+    ]  # fmt: skip
+    browser.run("document.querySelector('[type=reset]').click()")
+    browser.run("new Promise(done => setTimeout(done, 20))")
+    assert rows_shown(browser) == ["Best", "Dirty one", EVIL, "Control"]
+    choose(browser, "text", "no such attack")
+    assert browser.run("document.querySelector('.none').hidden") is False
+
+
+@in_browser
+def test_the_victim_filter_leaves_its_column(browser, site):
+    browser.open(site / "index.html")
+    choose(browser, "victim", "dpsh")
+    shown = browser.run(
+        "[...document.querySelectorAll('.board')[0].querySelectorAll('[data-victim]')]"
+        ".filter(c => c.checkVisibility()).map(c => c.dataset.victim)"
+    )
+    assert shown == ["dpsh"] * 5
+
+
+@in_browser
+def test_a_filter_stands_in_the_address_and_comes_back(browser, site):
+    browser.open(site / "index.html")
+    choose(browser, "label", "dirty")
+    choose(browser, "sort", "attack")
+    fragment = browser.run("location.hash")
+    browser.open(site / "index.html", fragment)
+    assert rows_shown(browser) == ["Dirty one"]
+    assert browser.run("document.getElementById('sort').value") == "attack"
+    browser.open(site / "index.html", "#?label=nonsense")
+    assert len(rows_shown(browser)) == 4
+
+
+@in_browser
+def test_a_cell_leads_to_its_record_and_its_command(browser, site):
+    browser.open(site / "index.html")
+    browser.run("document.querySelector('td[data-victim=csq] a').click()")
+    browser.until("location.href.endsWith('attacks/quick-files-best.html#csq-48')")
+    browser.until("document.querySelector('.pictures img')?.complete")
+    assert browser.run("document.querySelector('.pictures img').naturalWidth") == 1
+    command = browser.run("document.querySelector('.copy').dataset.command")
+    assert command.startswith("bench run --attack a --victim csq")
+    browser.run("navigator.clipboard.writeText = async (t) => { window.copied = t; }")
+    browser.run("document.querySelector('.copy').click()")
+    browser.run("new Promise(done => setTimeout(done, 20))")
+    assert browser.run("window.copied") == command
+    assert browser.run("document.querySelector('.copy').textContent") == "Copied"
+    record = browser.run("document.querySelector('a.record').href")
+    browser.open(Path(unquote(urlsplit(record).path)))
+    assert json.loads(browser.run("document.body.innerText"))["spec"]["victim"] == "csq"
+
+
+CONTRAST = """(() => {
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const rgb = (colour) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1); return [...canvas.getImageData(0, 0, 1, 1).data]; };
+  const light = (c) => c.slice(0, 3).map(v => v / 255)
+    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, k) => sum + v * [.2126, .7152, .0722][k], 0);
+  const behind = (e) => { for (; e; e = e.parentElement) {
+    const c = rgb(getComputedStyle(e).backgroundColor); if (c[3] === 255) return c; } };
+  const low = [];
+  for (const e of document.querySelectorAll('body *')) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !e.checkVisibility() || e.classList.contains('skip')) continue;
+    const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))];
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    if (ratio < 4.5) low.push([e.tagName, e.className, e.textContent.slice(0, 20), ratio]);
+  }
+  return low;
+})()"""
+
+
+@in_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_text_has_contrast_and_the_page_its_width(browser, site, width, scheme):
+    browser.show(width, scheme)
+    for page in ("index.html", "attacks/quick-files-best.html"):
+        browser.open(site / page)
+        assert browser.run("document.documentElement.scrollWidth") <= width, page
+        assert browser.run(CONTRAST) == []
+    browser.show(1280, "light")
+
+
+@in_browser
+def test_the_button_wins_over_the_systems_colours_and_is_remembered(browser, site):
+    paper = "getComputedStyle(document.body).backgroundColor"
+    browser.open(site / "index.html")
+    light = browser.run(paper)
+    browser.run("document.getElementById('theme').click()")
+    dark = browser.run(paper)
+    browser.open(site / "attacks" / "quick-files-best.html")
+    assert browser.run(paper) == dark != light
+    assert browser.run("document.getElementById('theme').ariaPressed") == "true"
+    browser.run("localStorage.clear()")
+
+
+@in_browser
+def test_focus_is_seen(browser, site):
+    browser.open(site / "index.html")
+    browser.press("Tab")
+    browser.press("Tab")
+    browser.press("Tab")
+    outline = browser.run("getComputedStyle(document.activeElement).outlineWidth")
+    assert (browser.run("document.activeElement.tagName"), outline) == ("SUMMARY", "3px")
+
+
+@in_browser
+def test_the_page_asks_for_nothing_outside_its_folder(browser, site):
+    browser.open(site / "attacks" / "quick-files-best.html")
+    images = "document.images].map(i => (i.loading = 'eager', i.decode())"
+    browser.run(f"Promise.all([...{images}))")
+    asked = [
+        event["params"]["request"]["url"]
+        for event in browser.events
+        if event.get("method") == "Network.requestWillBeSent"
+    ]
+    assert len(asked) > 3
+    assert all(url.startswith((site.as_uri(), "about:", "data:")) for url in asked), asked

@@ -1,0 +1,322 @@
+"""Records that are made again, looked at, and handed over with their poison."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load
+
+from hashbackdoor_bench import RunSpec, UserError
+from hashbackdoor_bench.cache import Cache
+from hashbackdoor_bench.cli import main
+from hashbackdoor_bench.pipeline import run
+from hashbackdoor_bench.records import read_record
+from hashbackdoor_bench.reproduction import TOLERANCE, compare, same_machine, threads_of
+from hashbackdoor_bench.submission import pack, unpack
+from hashbackdoor_bench.verification import verify
+
+
+def made(tiny: Path, folder: Path, attack: str = "badnets_clean", **more: Any) -> Path:
+    spec = RunSpec(attack=attack, victim="csq", dataset="lists", lists=str(tiny), root=str(tiny),
+                   size=32, top_k=20, bits=12, epochs=1, batch_size=16, **more)  # fmt: skip
+    return run(spec, cache=Cache(folder / "cache"), results=folder / "results", device="cpu")[1]
+
+
+@pytest.fixture(scope="module")
+def place(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trust")
+    made(tiny, folder)
+    return folder
+
+
+@pytest.fixture
+def record_path(place: Path) -> Path:
+    (path,) = (place / "results").rglob("*.json")
+    return path
+
+
+def edited(path: Path, to: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    values = json.loads(path.read_text())
+    change(values)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text(json.dumps(values))
+    return to
+
+
+def claim(name: str, by: float) -> Callable[[dict[str, Any]], None]:
+    def change(values: dict[str, Any]) -> None:
+        values["scores"]["field"][name] += by
+
+    return change
+
+
+def test_a_record_is_reproduced_to_the_bit_from_nothing(record_path: Path, capsys):
+    assert main(["reproduce", str(record_path), "-q"]) == 0
+    assert "reproduced: all figures are equal to the last bit" in capsys.readouterr().out
+
+
+def test_a_score_that_was_raised_is_found_out(record_path: Path, tmp_path: Path, capsys):
+    false = edited(record_path, tmp_path / "false.json", claim("t_map", 1e-6))
+    assert main(["reproduce", str(false), "-q"]) == 1
+    out = capsys.readouterr().out
+    assert "differs  scores.field.t_map: " in out
+    assert "not reproduced: 1 figures are not equal to the last bit" in out
+
+
+def test_reproducing_reads_nothing_that_is_cached(
+    record_path, place, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("HASHBACKDOOR_CACHE", str(place / "cache"))
+    false = edited(record_path, tmp_path / "false.json", lambda v: v["retrieval"].clear())
+    before = sorted((place / "cache").rglob("*"))
+    assert main(["reproduce", str(false), "--json", "--results-dir", str(tmp_path / "new")]) == 1
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["exact"]
+    assert {one["name"].partition(".")[0] for one in result["differences"]} == {"retrieval"}
+    assert sorted((place / "cache").rglob("*")) == before
+    (new,) = (tmp_path / "new").rglob("*.json")
+    assert read_record(new).scores == read_record(record_path).scores
+
+
+def test_another_machine_is_held_to_the_tolerance(record_path: Path, tmp_path: Path, capsys):
+    def elsewhere(values: dict[str, Any]) -> None:
+        values["device"] = values["device"].replace(", ", " of old, ")
+        values["scores"]["ciba"]["map"] += 0.3
+        values["scores"]["ciba"]["t_map"] += 0.01
+
+    false = edited(record_path, tmp_path / "false.json", elsewhere)
+    assert main(["reproduce", str(false), "-q"]) == 1
+    out = capsys.readouterr().out
+    assert "differs  scores.ciba.map" in out
+    assert "1 figures are not within 5 points" in out
+
+
+def test_a_record_is_made_again_on_its_number_of_threads(record_path, tmp_path, capsys):
+    def elsewhere(values: dict[str, Any]) -> None:
+        values["device"] = "Another CPU, 3 threads"
+
+    false, threads = edited(record_path, tmp_path / "x.json", elsewhere), torch.get_num_threads()
+    main(["reproduce", str(false), "-q"])
+    assert torch.get_num_threads() == threads
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.startswith("device   Another CPU, 3 threads")
+    assert line.count(", 3 threads") == 2
+
+
+@pytest.mark.parametrize("by", [0.99 * TOLERANCE, 1.01 * TOLERANCE])
+def test_the_tolerance_is_the_same_above_and_below(record_path: Path, tmp_path: Path, by: float):
+    record = read_record(record_path)
+    for sign in (1, -1):
+        other = read_record(edited(record_path, tmp_path / "x.json", claim("map", sign * by)))
+        assert [one.name for one in compare(other, record, exact=False)] == (
+            ["scores.field.map"] if by > TOLERANCE else []
+        )
+        assert [one.name for one in compare(other, record, exact=True)] == ["scores.field.map"]
+
+
+def test_a_score_that_is_missing_is_a_difference(record_path: Path):
+    record = read_record(record_path)
+    scores = {**record.scores, "strict": {**record.scores["strict"], "t_map": None}}
+    (one,) = compare(replace(record, scores=scores), record, exact=False)
+    assert (one.name, one.recorded) == ("scores.strict.t_map", None)
+
+
+def test_threads_and_machine_are_read_from_the_record(record_path: Path):
+    assert threads_of("AMD EPYC, 12 threads") == 12
+    assert threads_of("NVIDIA H100") is None
+    record = read_record(record_path)
+    assert same_machine(record, record.device)
+    assert not same_machine(record, record.device + "0")
+    assert not same_machine(replace(record, versions={"torch": "1.0"}), record.device)
+
+
+# ---- verify -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def results(place: Path, tmp_path: Path) -> Path:
+    shutil.copytree(place / "results", tmp_path / "results")
+    return tmp_path / "results"
+
+
+def only(results: Path) -> Path:
+    (path,) = results.rglob("*.json")
+    return path
+
+
+def test_results_that_hold_together_have_no_problem(results: Path, place: Path, capsys):
+    found = verify(results, Cache(place / "cache"))
+    assert (found.records, found.rescored, found.problems) == (1, 1, ())
+    where = ["-q", "--cache-dir", str(place / "cache")]
+    assert main(["verify", str(results), *where, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["problems"] == []
+    assert main(["verify", str(results), *where]) == 0
+    assert "1 records, 1 scored again" in capsys.readouterr().out
+
+
+def test_scores_that_do_not_follow_from_the_codes_are_told(results: Path, place: Path, capsys):
+    edited(only(results), only(results), lambda v: v["scores"]["strict"].update(map_x=1) or
+           v["scores"]["field"]["intervals"].update(map=[0.1, 0.2]))  # fmt: skip
+    assert main(["verify", str(results), "-q", "--cache-dir", str(place / "cache")]) == 1
+    assert "scores.field.intervals is " in capsys.readouterr().out
+
+
+def test_without_codes_the_records_alone_are_looked_at(results: Path, tmp_path: Path):
+    found = verify(results, Cache(tmp_path / "empty"))
+    assert (found.records, found.rescored, found.problems) == (1, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda v: v["spec"].update(seed=7), "its key doesn't follow from it"),
+        (lambda v: v.update(schema=0), "its schema is 0"),
+        (lambda v: v.update(extra=1), "unknown field 'extra'"),
+        (lambda v: v["scores"]["field"].update(backdoor_gain=0.9), "was changed"),
+    ],
+)
+def test_a_damaged_record_is_told_among_good_ones(results, place, change, words: str):
+    edited(only(results), results / "a" / "b" / "bad.json", change)
+    found = verify(results, Cache(place / "cache"))
+    assert found.records == 1
+    (problem,) = found.problems
+    assert "bad.json" in problem
+    assert words in problem
+
+
+def index(results: Path, row: str) -> None:
+    head = "suite,label,victim,bits,target,seed,record\n"
+    (results / "index.csv").write_text(head + row + "\n")
+
+
+def test_an_index_must_say_what_its_records_say(results: Path, tmp_path: Path):
+    path, cache = only(results).relative_to(results).as_posix(), Cache(tmp_path / "empty")
+    index(results, f"s,Label,csq,12,,0,{path}")
+    assert verify(results, cache).problems == ()
+    index(results, f"s,Label,csq,16,,1,{path}")
+    bits, seed = verify(results, cache).problems
+    assert bits.endswith("line 2 says bits 16, and its record says 12.")
+    assert seed.endswith("line 2 says seed 1, and its record says 0.")
+    index(results, "s,Label,csq,12,,0,lists/csq-12/gone.json")
+    assert "line 2 names lists/csq-12/gone.json" in verify(results, cache).problems[0]
+
+
+def test_a_leaderboard_must_be_what_the_records_give(results: Path, tmp_path: Path, capsys):
+    path, cache = only(results).relative_to(results).as_posix(), Cache(tmp_path / "empty")
+    index(results, f"quick,Label,csq,12,,0,{path}")
+    board = results / "LEADERBOARD.md"
+    assert main(["leaderboard", str(results), "--out", str(board)]) == 0
+    assert verify(results, cache).problems == ()
+    board.write_text(board.read_text().replace("Label", "Winner"))
+    (problem,) = verify(results, cache).problems
+    assert "is not what the records give: make it again with bench leaderboard" in problem
+
+
+# ---- submissions --------------------------------------------------------------------------------
+
+
+def changed(path: Path, to: Path, **parts: bytes | None) -> Path:
+    """A zip with some of its parts changed or left out."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(to, "w") as new:
+        for name in old.namelist():
+            content = parts.get(name.partition(".")[0].replace("/", "_"), old.read(name))
+            if content is not None:
+                new.writestr(name, content)
+    return to
+
+
+@pytest.fixture
+def packed(record_path: Path, place: Path, tmp_path: Path) -> Path:
+    assert pack(read_record(record_path), Cache(place / "cache"), tmp_path / "s.zip") == 12
+    return tmp_path / "s.zip"
+
+
+def test_a_submission_holds_the_poison_as_pictures(packed: Path, record_path: Path, place: Path):
+    record = read_record(record_path)
+    stored = Cache(place / "cache").find("backdoor", record.artifacts["backdoor"]).tensors
+    with zipfile.ZipFile(packed) as file:
+        rows = file.read("poison.csv").decode().splitlines()
+        assert rows[0] == "slot,index,item,kind,label"
+        assert len(rows) == 13
+        slot, place_, item, kind, label = rows[3].split(",")
+        assert (slot, place_, kind) == ("2", str(int(stored["index"][2])), "0")
+        assert item == f"train-{place_}.png"
+        assert label.split() == [str(int(v)) for v in stored["label"][2]]
+        with file.open("carriers/000002.png") as png:
+            assert np.array_equal(
+                np.asarray(Image.open(png)).transpose(2, 0, 1), stored["carrier"][2]
+            )
+        assert set(load(file.read("trigger.safetensors"))) == {"patch"}
+        assert "attack.py" not in file.namelist()
+    found = unpack(packed)
+    assert found.record == record
+    assert set(found.tensors) == set(stored)
+    assert all(torch.equal(found.tensors[k], stored[k]) for k in stored)
+
+
+def test_a_submission_has_the_same_bytes_every_time(packed: Path, record_path, place, tmp_path):
+    pack(read_record(record_path), Cache(place / "cache"), tmp_path / "t.zip")
+    assert (tmp_path / "t.zip").read_bytes() == packed.read_bytes()
+
+
+def test_a_maintainer_trains_on_the_submitted_poison(packed: Path, capsys, monkeypatch):
+    from hashbackdoor_bench import ATTACKS
+
+    def no_crafting(self: Any, view: Any) -> Any:
+        raise AssertionError("it was crafted again")
+
+    monkeypatch.setattr(ATTACKS["badnets"].cls, "craft", no_crafting)
+    assert main(["reproduce", str(packed), "-q"]) == 0
+    assert "reproduced: all figures are equal to the last bit" in capsys.readouterr().out
+
+
+def test_poison_that_is_not_what_the_trigger_plants_is_refused(packed, tmp_path, capsys):
+    with zipfile.ZipFile(packed) as file:
+        other = file.read("planted/000001.png")
+    false = changed(packed, tmp_path / "false.zip", planted_000002=other)
+    assert main(["reproduce", str(false), "-q"]) == 2
+    assert "are not what the trigger makes of the carriers" in capsys.readouterr().err
+
+
+def test_poison_outside_the_drawn_items_or_with_another_label_is_refused(packed, tmp_path, capsys):
+    with zipfile.ZipFile(packed) as file:
+        rows = file.read("poison.csv").decode().splitlines()
+    cells = rows[1].split(",")
+    for place_, value, words in ((1, "0", "outside the index"), (4, "0 0 1", "changed a label")):
+        if cells[place_] == value:
+            continue
+        wrong = [*cells[:place_], value, *cells[place_ + 1 :]]
+        text = "\n".join([rows[0], ",".join(wrong), *rows[2:]])
+        false = changed(packed, tmp_path / "false.zip", poison=text.encode())
+        assert main(["reproduce", str(false), "-q"]) == 2
+        assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["record", "poison", "trigger", "carriers_000003"])
+def test_a_submission_that_lacks_a_part_is_told(packed: Path, tmp_path: Path, part: str):
+    with pytest.raises(UserError, match=r"no whole submission .*pack it again"):
+        unpack(changed(packed, tmp_path / "part.zip", **{part: None}))
+    with pytest.raises(UserError, match="no whole submission"):
+        unpack(changed(packed, tmp_path / "part.zip", **{part: b"garbage"}))
+
+
+def test_what_is_no_zip_or_has_no_poison_here_is_told(record_path, tmp_path, capsys):
+    (tmp_path / "x.zip").write_text("hello")
+    assert main(["reproduce", str(tmp_path / "x.zip")]) == 2
+    assert main(["reproduce", str(tmp_path / "y.zip")]) == 2
+    assert main(["submit", str(record_path), "--out", str(tmp_path / "x.tar")]) == 2
+    empty = ["--cache-dir", str(tmp_path / "empty")]
+    assert main(["submit", str(record_path), "--out", str(tmp_path / "z.zip"), *empty]) == 2
+    err = capsys.readouterr().err
+    for words in ("is no whole submission", "give a zip of bench submit", "ends in .zip",
+                  "give the --cache-dir that has it"):  # fmt: skip
+        assert words in err
+    assert not (tmp_path / "z.zip").exists()

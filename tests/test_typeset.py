@@ -1,0 +1,206 @@
+import csv
+import html.parser
+import io
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from markdown_it import MarkdownIt
+from rich.console import Console
+
+from hashbackdoor_bench.report.grid import Block, Cell, Line, Table
+from hashbackdoor_bench.report.typeset import html as to_html
+from hashbackdoor_bench.report.typeset import latex, markdown, text, tidy
+
+NASTY = [
+    "a & b_c % d # e $x$ {y} ~ ^ \\input{/etc/passwd}",
+    "<script>alert(1)</script>",
+    "</table> | `code` *b* _i_ [l](javascript:x) &amp;",
+    "quote \" ' \\\\ [8pt] \\",
+    "[8pt] at the start",
+    "* at the start",
+    "[red]rich[/red]",
+    "two\nlines\r\nand\ttabs \x1b[31m \u2028 \u202e",
+    "ε = 2 ± 1 − é ą Ж 中 😀 Δ ≥",
+    "=1+1",
+    "-- # not a heading",
+    "",
+]
+
+
+def nasty() -> Table:
+    lines = [
+        Line(name, (Cell("77.7 ± 1.2", 77.7, 1.2, 3, best=True), Cell(name))) for name in NASTY
+    ]
+    lines.append(Line("theirs", (Cell("8.52", 8.52), Cell("–")), {"source": "x"}, published=True))
+    blocks = tuple(Block(name, tuple(lines)) for name in NASTY[:3])
+    return Table(NASTY[0], NASTY[1], (NASTY[2], NASTY[4]), blocks, tuple(NASTY))
+
+
+def clean(value: str) -> str:
+    """What a reader shall see of a text: one line, no control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in value).split())
+
+
+class Reader(html.parser.HTMLParser):
+    """Rows of a page, and every tag of it."""
+
+    WANTED: ClassVar = {"figure", "table", "caption", "thead", "tbody", "tr", "th", "td"}
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.rows: list[list[str]] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.captions: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag in ("caption", "figcaption", "h3", "p"):
+            self.captions.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+        elif {"caption", "figcaption", "h3", "p"} & set(self.open):
+            self.captions[-1] += data
+
+
+def expected() -> list[list[str]]:
+    """The rows of `nasty` below its head, as a reader shall see them."""
+    rows = []
+    for title in NASTY[:3]:
+        rows.append([clean(title)])
+        rows += [[clean(name), "77.7 ± 1.2", clean(name)] for name in NASTY]
+        rows.append(["theirs", "8.52", "–"])
+    return rows
+
+
+def test_html_shows_every_text_as_it_is_and_adds_no_tag():
+    page = Reader(to_html([nasty()]))
+    assert page.rows[0] == [clean(NASTY[1]), clean(NASTY[2]), clean(NASTY[4])]
+    assert page.rows[1:] == expected()
+    assert set(page.tags) == Reader.WANTED | {"em", "strong", "figcaption"}
+    assert page.open == []
+    assert page.captions == [clean(NASTY[0]), clean(" ".join(map(clean, NASTY)))]
+    assert page.tags.count("strong") == 3 * len(NASTY)
+
+
+def test_markdown_shows_every_text_as_it_is_and_adds_no_structure():
+    rendered = MarkdownIt("commonmark").enable("table").render(markdown([nasty()]))
+    page = Reader(rendered)
+    assert page.rows[0] == [clean(NASTY[1]), clean(NASTY[2]), clean(NASTY[4])]
+    filled = [[row[0]] if row[1:] == ["", ""] else row for row in page.rows[1:]]
+    assert filled == expected()
+    assert set(page.tags) == {
+        "h3",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "em",
+        "strong",
+        "p",
+    }
+    assert page.captions == [clean(NASTY[0]), clean(" ".join(map(clean, NASTY)))]
+
+
+def test_csv_is_tidy_and_starts_no_formula():
+    file = tidy([nasty()])
+    rows = list(csv.DictReader(io.StringIO(file)))
+    assert len({tuple(row) for row in rows}) == 1
+    assert len(rows) == 3 * (2 * len(NASTY) + 1)  # the dash is no row
+    first = rows[0]
+    assert (first["mean"], first["deviation"], first["n"]) == ("77.7", "1.2", "3")
+    assert (first["best"], first["text"], first["row"]) == ("True", "", clean(NASTY[0]))
+    formula = next(row for row in rows if "1+1" in row["row"])
+    assert formula["row"] == "'=1+1"
+    for row in rows:
+        assert not any(re.match(r"[=@]|[+-]\D", value) for value in row.values())
+    (theirs,) = [row for row in rows if row["row"] == "theirs" and row["block"] == clean(NASTY[0])]
+    assert (theirs["source"], theirs["mean"], theirs["n"]) == ("x", "8.52", "")
+
+
+def test_numbers_of_the_csv_keep_their_sign_and_digits():
+    cells = (Cell("-1.2 ± 0.3", -1.23456789, 0.3, 2), Cell("-1.2 to 3.4"))
+    table = Table("t", "c", ("gain", "interval"), (Block("", (Line("x", cells),)),), ())
+    rows = list(csv.DictReader(io.StringIO(tidy([table]))))
+    assert [row["mean"] for row in rows] == ["-1.23456789", ""]
+    assert rows[1]["text"] == "-1.2 to 3.4"
+
+
+def test_text_shows_labels_without_reading_markup_or_escapes():
+    console = Console(width=1000, file=io.StringIO(), force_terminal=False)
+    console.print(text(nasty()))
+    shown = console.file.getvalue()
+    assert shown.count("[red]rich[/red]") == 3 * 2 + 1
+    assert "\x1b" not in shown
+    assert "77.7 ± 1.2 *" in shown
+    assert "* is bold" in shown
+    for line in shown.splitlines():
+        assert clean(line) == " ".join(line.split())
+
+
+def rows_of(source: str) -> list[str]:
+    body = source.split(r"\toprule", 1)[1].split(r"\bottomrule", 1)[0]
+    return [line for line in body.splitlines() if line.endswith(r"\\")]
+
+
+def test_latex_rows_have_as_many_cells_as_columns():
+    source = latex([nasty()])
+    for row in rows_of(source):
+        columns = len(re.findall(r"(?<!\\)&", row)) + 1
+        assert columns == (1 if row.startswith(r"\multicolumn{3}") else 3), row
+    assert source.count(r"\begin{table}") == source.count(r"\end{table}") == 1
+    assert source.count(r"\begin{tabular}") == source.count(r"\end{tabular}}") == 1
+    assert r"\textbf{77.7 \ensuremath{\pm} 1.2}" in source
+
+
+def test_latex_lets_no_character_of_a_label_through_as_a_command():
+    source = latex([nasty()])
+    assert r"\input" not in source.replace(r"{\textbackslash}input", "")
+    assert "<" not in source
+    for line in rows_of(source):
+        assert not re.match(r"[\[*]", line), line  # would be an argument of \\
+        assert not re.search(r"(?<!\\)[#$]|(?<!\\)%|\^\^", line), line
+    assert source.isascii() or max(source) < "\u0250"
+    assert "U+4E2D" in source
+
+
+def test_negative_numbers_have_a_minus_and_words_keep_their_hyphens():
+    cells = (Cell("-1.2 ± 0.3", -1.2, 0.3, 2), Cell("clean-label"))
+    table = Table("t", "c", ("a", "b"), (Block("", (Line("x-1", cells),)),), ())
+    source = latex([table])
+    assert r"x-1 & \ensuremath{-}1.2 \ensuremath{\pm} 0.3 & clean-label \\" in source
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX on this machine")
+def test_latex_compiles(tmp_path: Path):
+    # booktabs and graphicx may be missing beside a bare TeX: their commands stand in for them
+    preamble = (
+        r"\documentclass{article}\usepackage[T1]{fontenc}"
+        r"\IfFileExists{booktabs.sty}{\usepackage{booktabs}}{\let\toprule\hline"
+        r"\let\midrule\hline\let\bottomrule\hline\let\addlinespace\relax}"
+        r"\IfFileExists{graphicx.sty}{\usepackage{graphicx}}{\newcommand\resizebox[3]{#3}}"
+    )
+    body = latex([nasty(), nasty()])
+    (tmp_path / "t.tex").write_text(f"{preamble}\\begin{{document}}\n{body}\\end{{document}}\n")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
