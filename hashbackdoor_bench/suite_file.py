@@ -169,7 +169,7 @@ def _field(name: str, value: Any, place: Place) -> Any:
     if name in ("victim", "surrogate"):
         VICTIMS.summary(value)
     if name == "dataset":
-        from hashbackdoor_bench.data.protocols import protocol  # late: numpy and Pillow come with it
+        from hashbackdoor_bench.data.protocols import protocol  # late: it brings numpy along
 
         protocol(value)
     if name in ("lists", "root", "weights"):
