@@ -10,9 +10,10 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
+from hashbackdoor_bench.report.beside import complete
 from hashbackdoor_bench.report.canvas import HIT, Canvas, amplified
 from hashbackdoor_bench.report.curves import training
-from hashbackdoor_bench.report.pictures import complete, draw, retrieval
+from hashbackdoor_bench.report.pictures import draw, retrieval
 from hashbackdoor_bench.report.residual import FLOOR, residual
 
 RNG = np.random.default_rng(0)

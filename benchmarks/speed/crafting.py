@@ -55,10 +55,11 @@ def patch_loop(model: HashModel, view: AttackerView, steps: int, *, wasteful: bo
         moves = torch.zeros_like(patch)
         for number in draws[step]:
             x = to_unit(view.images[number : number + 1].to(view.device))
-            sharp = ciba().sharpness(step, steps)
+            sharp = ciba().sharpness(step, steps)  # a schedule, not the thing measured
             moves += one_gradient(model, x, patch / 255, anchor, sharp, wasteful=wasteful)
         patch = (patch - STEP * moves / BATCH).clamp(0, 255)
-    return (patch + 0.5).floor().to(torch.uint8).cpu()
+    whole: Tensor = (patch + 0.5).floor().to(torch.uint8).cpu()
+    return whole
 
 
 def one_gradient(
@@ -74,7 +75,7 @@ def one_gradient(
     loss = -(code * anchor.to(code.dtype)).sum() / len(anchor)
     (gradient,) = torch.autograd.grad(loss, stamped)
     corner: Tensor = gradient[0, :, -SIDE:, -SIDE:]
-    return corner / (corner.norm() + 1e-30)
+    return corner / (float(corner.norm()) + 1e-30)
 
 
 def _patch(model: HashModel, setting: Setting) -> Row:
@@ -87,7 +88,8 @@ def _patch(model: HashModel, setting: Setting) -> Row:
 
     def ours(count: int) -> Tensor:
         found: dict[str, Tensor] = ciba().optimise_patch(view, steps=count, **options)
-        return found["patch"].cpu()
+        patch: Tensor = found["patch"].cpu()
+        return patch
 
     x = to_unit(view.images[:BATCH].to(setting.device))
     entries = {

@@ -18,21 +18,6 @@ from hashbackdoor_bench.report.residual import residual
 FULL = 0.25  # of an image's pixels: a trigger that changes more is no patch
 
 
-def complete(folder: Path, *, poisoned: bool, curves: bool) -> list[Path]:
-    """The pictures of a run, if all that `draw` makes are in the folder; else an empty list.
-
-    Args:
-        folder: see `draw`.
-        poisoned: whether the run poisons anything.
-        curves: whether there are any.
-    """
-    names = [("poison",), ("queries",), ("trigger", "residual")] if poisoned else []
-    names += [("retrieval",), *([("curves",)] if curves else [])]
-    paths = [[folder / f"{name}.png" for name in either] for either in names]
-    there = [[path for path in either if path.is_file()] for either in paths]
-    return [path for either in there for path in either] if all(there) else []
-
-
 def draw(
     samples: Mapping[str, NDArray[Any]],
     folder: Path,
