@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from hashbackdoor_bench.benchmarks.speed import ceilings, clock, crafting, scoring
 from hashbackdoor_bench.benchmarks.speed.__main__ import PARTS, main
 from hashbackdoor_bench.benchmarks.speed.clock import (
