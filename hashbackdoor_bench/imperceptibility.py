@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from hashbackdoor_bench.perceptual import Lpips, lpips_for, ssim_distance
 from hashbackdoor_bench.spectrum import peaks
@@ -27,6 +26,8 @@ def compare(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float | None]:
         where `lpips_for` finds none) and ``images``. ``max`` is the largest over all images, the
         others are means. None without images.
     """
+    from torchmetrics.functional.image import peak_signal_noise_ratio  # late: seconds, once a run
+
     largest, l2, psnr, ssim, lpips = [], [], [], [], []
     network: Lpips | None = None
     for before, after in pairs:

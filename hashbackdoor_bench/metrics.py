@@ -15,6 +15,7 @@ An item is relevant when it shares a tag with the query. All is computed on the 
 `torch.get_num_threads()` threads, from tensors of any device, and no input is written into.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import nan
 from typing import Literal, get_args
@@ -39,6 +40,8 @@ from hashbackdoor_bench.counting import (
 Ties = Literal["expected", "seeded", "optimistic", "pessimistic"]
 Empty = Literal["zero", "skip"]
 Normalizer = Literal["retrieved", "ideal"]
+
+LABELS = 2**22  # entries of label rows that are looked at at once
 
 
 @dataclass(frozen=True)
@@ -141,29 +144,23 @@ def rank(
     codes = {"query_codes": query_codes, "database_codes": database_codes}
     bits = _bits(codes, bits)
     query, database = (_code_words(name, code, bits) for name, code in codes.items())
-    hot = _multi_hot("query_labels", query_labels)
-    item_hot = _multi_hot("database_labels", database_labels)
-    if (len(hot), len(item_hot)) != (len(query), len(database)):
+    tags, query_class = _tags("query_labels", query_labels)
+    item_tags, item_class = _tags("database_labels", database_labels)
+    if (len(tags), len(item_tags)) != (len(query), len(database)):
         raise ValueError(
-            f"{len(query)} query_codes with {len(hot)} query_labels, "
-            f"{len(database)} database_codes with {len(item_hot)} database_labels"
+            f"{len(query)} query_codes with {len(tags)} query_labels, "
+            f"{len(database)} database_codes with {len(item_tags)} database_labels"
         )
-    _same_classes(hot, item_hot)
+    _same_classes(query_labels, database_labels)
     order = _seeded_order(len(database), ids, seed)
-    sides = (
-        query,
-        _by_word(database[order]),
-        _as_words(np.packbits(hot, axis=1)),
-        _by_word(_as_words(np.packbits(item_hot, axis=1))[order]),
-    )
+    sides = query, _by_word(database[order]), tags, _by_word(item_tags[order])
     items = np.zeros((len(query), bits + 1), np.int32)
     relevant = np.zeros_like(items)
-    if max(hot.sum(1).max(initial=0), item_hot.sum(1).max(initial=0)) > 1:
+    if query_class is None or item_class is None:
         in_threads(count_by_tag, sides, items, relevant)
     else:
         # One tag an item: with the database in the order of classes, relevant items are one range.
-        untagged = hot.shape[1]
-        query_class, item_class = (_class_index(rows) for rows in (hot, item_hot))
+        untagged = query_labels.shape[1]
         by_class = _by_word(database[np.argsort(item_class, kind="stable")])
         size = np.bincount(item_class, minlength=untagged + 1)
         stop = np.cumsum(size)
@@ -314,9 +311,10 @@ def _distances_to(codes: Tensor, anchor: Tensor) -> tuple[NDArray[np.intp], int]
 
 def shares_no_tag(labels: Tensor, target: Tensor) -> Tensor:
     """Mask (N,) of the label rows (N, C) that t-MAP is taken over: no tag of the target (C,)."""
-    hot, target_hot = _multi_hot("labels", labels), _multi_hot("target", target[None])
-    _same_classes(hot, target_hot)
-    return torch.from_numpy(~(hot & target_hot).any(1))
+    ((_, target_hot),) = _hot("target", target[None])
+    parts = list(_hot("labels", labels))
+    _same_classes(labels, target[None])
+    return torch.from_numpy(np.concatenate([~(hot & target_hot).any(1) for _, hot in parts]))
 
 
 def bootstrap(
@@ -401,23 +399,41 @@ def _by_word(rows: Words) -> Words:
     return np.ascontiguousarray(rows.T)
 
 
-def _multi_hot(name: str, labels: Tensor) -> NDArray[np.bool_]:
+def _hot(name: str, labels: Tensor) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
+    """Labels (N, C) as booleans, 4 MB at a time, and which rows they are."""
     if labels.dim() != 2:
         raise ValueError(f"{name}: expected the shape (items, classes), not {tuple(labels.shape)}")
-    if not ((labels == 0) | (labels == 1)).all():
-        raise ValueError(f"{name}: expected 0 and 1 only, one column a class")
-    return (labels == 1).cpu().numpy()
+    step = max(1, LABELS // max(1, labels.shape[1]))
+    for start in range(0, max(1, len(labels)), step):
+        rows = slice(start, start + step)
+        part = labels[rows].cpu()
+        hot = part == 1
+        if not (hot | (part == 0)).all():
+            raise ValueError(f"{name}: expected 0 and 1 only, one column a class")
+        yield rows, hot.numpy()
 
 
-def _same_classes(hot: NDArray[np.bool_], other: NDArray[np.bool_]) -> None:
-    if hot.shape[1] != other.shape[1]:
-        raise ValueError(f"labels of {hot.shape[1]} classes against {other.shape[1]} classes")
+def _tags(name: str, labels: Tensor) -> tuple[Words, NDArray[np.uint16] | None]:
+    """Labels (N, C) as words (N, T), and the one tag of each row, C without; None if one has two.
+
+    Numpy's stable sort of 16 bits compares nothing, so more classes than that are no classes.
+    """
+    items, classes = len(labels), labels.shape[-1]
+    words: Words = np.zeros((items, -(-classes // 64)), np.uint64)
+    single = classes < 2**16
+    packed, tag = words.view(np.uint8), np.full(items, classes if single else 0, np.uint16)
+    for rows, hot in _hot(name, labels):
+        packed[rows, : -(-classes // 8)] = np.packbits(hot, axis=1)
+        if single and hot.size:
+            tags = np.bitwise_count(words[rows]).sum(1)
+            tag[rows] = np.where(tags == 0, classes, hot.argmax(1))
+            single = bool(tags.max() <= 1)
+    return words, tag if single else None
 
 
-def _class_index(hot: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """The column of the one tag of each row (N, C), and C for a row without."""
-    index: NDArray[np.intp] = np.hstack((hot, ~hot.any(1, keepdims=True))).argmax(1)
-    return index
+def _same_classes(labels: Tensor, other: Tensor) -> None:
+    if labels.shape[1] != other.shape[1]:
+        raise ValueError(f"labels of {labels.shape[1]} classes against {other.shape[1]} classes")
 
 
 def _seeded_order(database: int, ids: Tensor | None, seed: int) -> NDArray[np.intp]:
@@ -425,8 +441,6 @@ def _seeded_order(database: int, ids: Tensor | None, seed: int) -> NDArray[np.in
     names = np.arange(database) if ids is None else ids.cpu().numpy()
     if names.shape != (database,) or names.dtype.kind not in "iu":
         raise ValueError(f"ids: expected {database} integers, not {names.dtype} {names.shape}")
-    if len(np.unique(names)) < database:
-        raise ValueError("ids: one id names two items, which would leave their order open")
 
     def mix(x: Words) -> Words:
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -434,7 +448,13 @@ def _seeded_order(database: int, ids: Tensor | None, seed: int) -> NDArray[np.in
         return x ^ (x >> np.uint64(31))
 
     salt = mix(np.array([seed]).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15))
-    return np.argsort(mix(names.astype(np.uint64) ^ salt))
+    keys = mix(names.astype(np.uint64) ^ salt)
+    order = np.argsort(keys)
+    if ids is not None:  # equal ids have equal keys, and no others do: each step can be undone
+        keys = keys[order]
+        if (keys[1:] == keys[:-1]).any():
+            raise ValueError("ids: one id names two items, which would leave their order open")
+    return order
 
 
 def _top_k(ranking: Ranking, top_k: int | None) -> int:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.image.lpips import _NoTrainLpips
 
 from hashbackdoor_bench.errors import UserError
 
@@ -63,6 +62,8 @@ class Lpips(nn.Module):
     """
 
     def __init__(self, weights: Path, *, rescale: bool = True) -> None:
+        from torchmetrics.functional.image.lpips import _NoTrainLpips  # late: seconds
+
         super().__init__()
         self.rescale = rescale
         content = weights.read_bytes()

@@ -8,7 +8,7 @@ from torch import Tensor
 from hashbackdoor_bench import metrics
 from hashbackdoor_bench.pipeline import Run
 from hashbackdoor_bench.poisoning import planted
-from hashbackdoor_bench.report import pictures
+from hashbackdoor_bench.report.beside import complete
 from hashbackdoor_bench.scores import item_keys, packed
 from hashbackdoor_bench.training import centre_crop
 
@@ -53,9 +53,11 @@ def draw_samples(path: Path, stages: Run) -> list[Path]:
     """The pictures beside a record, drawn if any is missing."""
     folder = path.with_suffix("")
     curves = stages.backdoor_artifact.facts.get("history") or {}
-    there = pictures.complete(folder, poisoned=len(stages.backdoor.index) > 0, curves=bool(curves))
+    there = complete(folder, poisoned=len(stages.backdoor.index) > 0, curves=bool(curves))
     if there:
         return there
+    from hashbackdoor_bench.report import pictures  # late: half a second of matplotlib
+
     images = {name: tensor.numpy() for name, tensor in samples(stages).items()}
     return pictures.draw(images, folder, target=str(stages.plan.spec.target), curves=curves)
 

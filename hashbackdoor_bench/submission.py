@@ -129,7 +129,14 @@ def unpack(path: Path) -> Submission:
             "label": torch.tensor(labels, dtype=torch.uint8).view(-1, classes),
             "kind": torch.tensor([int(row["kind"]) for row in rows], dtype=torch.uint8),
         }
-    except (zipfile.BadZipFile, OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        KeyError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         raise UserError(f"{path} is no whole submission ({error}): pack it again.") from error
     return Submission(record, {**state, **own}, images["planted"])
 

@@ -7,7 +7,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from hashbackdoor_bench.data.protocols import protocol
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.registry import ATTACKS, VICTIMS, read
 from hashbackdoor_bench.spec import RunSpec
@@ -170,6 +169,8 @@ def _field(name: str, value: Any, place: Place) -> Any:
     if name in ("victim", "surrogate"):
         VICTIMS.summary(value)
     if name == "dataset":
+        from hashbackdoor_bench.data.protocols import protocol  # late: it brings numpy along
+
         protocol(value)
     if name in ("lists", "root", "weights"):
         value = str((place.path.parent / value).absolute())

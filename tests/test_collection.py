@@ -53,7 +53,7 @@ def test_a_suite_lends_its_name_and_labels(tmp_path: Path):
 def test_the_rows_of_a_suite_stand_in_its_order(tmp_path: Path):
     paths = [stored(tmp_path, made(attack=attack)) for attack in ("tri", "badnets", "ciba")]
     loose = stored(tmp_path, made(attack="badhash"))
-    indexed(tmp_path, {path: "x" for path in paths})
+    indexed(tmp_path, dict.fromkeys(paths, "x"))
     expected = [path.as_posix() for path in (*paths, loose)]
     assert collect([tmp_path]).frame["path"].tolist() == expected
 

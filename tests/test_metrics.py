@@ -670,3 +670,39 @@ def test_the_nearest_items_are_those_of_a_full_sort_and_ties_belong_to_the_ids()
     again = metrics.nearest(query, database[shuffled], 10, ids=ids[shuffled])
     assert torch.equal(ids[named], ids[shuffled][again])
     assert metrics.nearest(query, database, 100).shape == (5, 60)
+
+
+@pytest.mark.parametrize("tags", [1, 2])
+def test_labels_read_in_parts_are_those_read_at_once(tags, monkeypatch):
+    data = random_data(50, 300, 16, 70, tags)
+    whole = rank(*data)
+    monkeypatch.setattr(metrics, "LABELS", 70 * 7)  # seven rows a part
+    parts = rank(*data)
+    assert torch.equal(whole.items, parts.items)
+    assert torch.equal(whole.relevant, parts.relevant)
+    assert all(np.array_equal(*pair) for pair in zip(whole.sides, parts.sides, strict=True))
+
+
+@pytest.mark.parametrize("where", ["items with two tags", "a wrong entry"])
+def test_what_only_the_last_part_of_the_labels_holds_is_seen(where, monkeypatch):
+    query, query_labels, database, labels = random_data(20, 100, 16, 5)
+    monkeypatch.setattr(metrics, "LABELS", 5 * 7)
+    if where == "a wrong entry":
+        labels[-1, 0] = 2
+        with pytest.raises(ValueError, match="0 and 1 only"):
+            rank(query, query_labels, database, labels)
+        return
+    labels[-1] = 1
+    ranking = rank(query, query_labels, database, labels)
+    _, relevance = distances_and_relevance((query, query_labels, database, labels))
+    assert ranking.relevant.sum(1).tolist() == relevance.sum(1).tolist()
+
+
+def test_labels_of_no_class_and_of_more_than_sixteen_bits_of_classes_are_counted():
+    query, _, database, _ = random_data(3, 8, 16, 2)
+    none = rank(query, torch.zeros(3, 0), database, torch.zeros(8, 0))
+    assert none.items.sum(1).tolist() == [8] * 3
+    assert none.relevant.sum() == 0
+    labels = torch.zeros(8, 2**16 + 2, dtype=torch.uint8)
+    labels[:, -1] = 1
+    assert rank(query, labels[:3], database, labels).relevant.sum(1).tolist() == [8] * 3

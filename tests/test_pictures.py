@@ -4,12 +4,16 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from hashbackdoor_bench.report.canvas import amplified
+from hashbackdoor_bench.report.beside import complete
+from hashbackdoor_bench.report.canvas import HIT, Canvas, amplified
 from hashbackdoor_bench.report.curves import training
-from hashbackdoor_bench.report.pictures import complete, draw
+from hashbackdoor_bench.report.pictures import draw, retrieval
 from hashbackdoor_bench.report.residual import FLOOR, residual
 
 RNG = np.random.default_rng(0)
@@ -118,7 +122,8 @@ def test_the_residual_picture_shows_three_queries_their_mean_and_its_peaks(size)
     before = queries(5, size)
     figure = residual(before, lattice(before))
     # 3 queries of original, triggered, residual, spectrum; mean, its spectrum; the colour bar
-    assert len(figure.axes) == 3 * 4 + 2 + 1
+    assert len(figure.artists) == 3 * 3 + 1
+    assert len(figure.axes) == 3 + 1 + 1
     shown = texts(figure)
     assert "mean over 5 queries: peaks of the spectrum" in shown
     table = shown[shown.index("share of energy") + 1 :]
@@ -137,7 +142,7 @@ def test_a_spectrum_has_each_frequency_at_its_place_on_the_axes(size):
     wave = np.rint(30 * np.cos(2 * np.pi * (5 * x - 3 * y) / size))
     before = np.full((1, 3, size, size), 100, dtype=np.uint8)
     figure = residual(before, (before + wave).astype(np.uint8))
-    picture = figure.axes[3].images[0]
+    picture = figure.axes[0].images[0]
     level = np.asarray(picture.get_array())
     left, right, bottom, top = picture.get_extent()
     row, column = np.unravel_index(level.argmax(), level.shape)
@@ -154,7 +159,7 @@ def test_the_last_row_is_the_mean_over_all_queries_not_only_those_shown():
     after[3:] = before[3:]
     figure = residual(before, after)
     mean = (after.astype(float) - before).mean(0)
-    shown = figure.axes[12].images[0].get_array()
+    shown = figure.artists[9].get_array()
     assert np.array_equal(shown, amplified(mean).transpose(1, 2, 0))
 
 
@@ -162,8 +167,38 @@ def test_a_trigger_that_changes_nothing_has_a_residual_picture_without_peaks(tmp
     before = queries(1)
     figure = residual(before, before)
     assert "none" in texts(figure)
-    assert (figure.axes[3].images[0].get_array() == FLOOR).all()
+    assert (figure.axes[0].images[0].get_array() == FLOOR).all()
     figure.savefig(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("size", [5, 32, 224])
+def test_an_image_without_axes_is_drawn_as_in_axes(size):
+    image, pages = queries(1, size)[0], []
+    for plain in (True, False):
+        canvas = Canvas(columns=3, rows=2, width=7.2, gap=0.06, heads=(0,))
+        if plain:
+            axes = canvas.axes(1, 1)
+            axes.imshow(image.transpose(1, 2, 0), interpolation="auto", aspect="auto")
+            axes.set_axis_off()
+        else:
+            canvas.show(1, 1, image)
+        agg = FigureCanvasAgg(canvas.figure)
+        agg.draw()
+        pages.append(np.asarray(agg.buffer_rgba()))
+    assert pages[0].std() > 1
+    differ = np.abs(pages[0].astype(int) - pages[1])
+    assert (differ > 0).mean() < 1e-4  # one level, where a pixel is the mean of several
+    assert differ.max() <= 1
+
+
+def test_hits_have_a_solid_blue_frame_and_misses_a_dashed_orange_one():
+    before = queries(1)
+    figure = retrieval(samples(before, patched(before, 4)), "Coat")
+    frames = [part for part in figure.artists if isinstance(part, Rectangle)]
+    good = [number % 3 > 0 for number in range(10)]
+    shown = [(part.get_edgecolor(), part.get_linestyle()) for part in frames]
+    assert [part[1] == "-" for part in shown] == [*good, *(not hit for hit in good)]
+    assert [part[0] == to_rgba(HIT) for part in shown] == [part[1] == "-" for part in shown]
 
 
 def test_curves_have_a_panel_a_term_under_the_name_of_their_part():

@@ -5,9 +5,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import BboxImage
+from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox, TransformedBbox
 from numpy.typing import NDArray
 
-from hashbackdoor_bench.report.style import SMALL
+from hashbackdoor_bench.report.style import HIT, MISS, SMALL
 
 Images = NDArray[np.uint8]  # (n,3,S,S)
 
@@ -45,27 +48,48 @@ class Canvas:
         ]
         self.figure = Figure(figsize=self.size)
 
-    def axes(self, row: int, column: int) -> Axes:
-        """Empty axes on a square."""
+    def place(self, row: int, column: int) -> tuple[float, float, float, float]:
+        """Left, bottom, width and height of a square, as shares of the figure's."""
         width, height = self.size
         x, y = self.left + column * (self.square + self.gap), self.tops[row] - self.square
-        return self.figure.add_axes(
-            (x / width, y / height, self.square / width, self.square / height)
-        )
+        return x / width, y / height, self.square / width, self.square / height
 
-    def show(self, row: int, column: int, image: Images, title: str = "", label: str = "") -> Axes:
-        """An image (3,h,w) in its square, smoothed only where pixels are too small; its axes."""
-        axes = self.axes(row, column)
-        axes.imshow(image.transpose(1, 2, 0), interpolation="auto", aspect="auto")
-        axes.set_xticks([])
-        axes.set_yticks([])
-        for spine in axes.spines.values():
-            spine.set_visible(False)
+    def axes(self, row: int, column: int) -> Axes:
+        """Empty axes on a square."""
+        return self.figure.add_axes(self.place(row, column))
+
+    def show(self, row: int, column: int, image: Images, title: str = "") -> BboxImage:
+        """An image (3,h,w) in its square, smoothed only where pixels are too small.
+
+        Without axes: they take ten times as long as the image, and a picture has a hundred.
+        """
+        box = Bbox.from_bounds(*self.place(row, column))
+        shown = BboxImage(
+            TransformedBbox(box, self.figure.transSubfigure), interpolation="auto", zorder=0
+        )
+        shown.set_data(image.transpose(1, 2, 0))
+        self.figure.add_artist(shown)
         if title:
             self.head(row, column, title)
-        if label:
-            axes.set_ylabel(label, fontsize=SMALL)
-        return axes
+        return shown
+
+    def frame(self, row: int, column: int, *, hit: bool) -> None:
+        """A frame around a square: solid blue for a hit, dashed orange for a miss."""
+        x, y, width, height = self.place(row, column)
+        self.figure.add_artist(
+            Rectangle(
+                (x, y), width, height, fill=False, linewidth=1.8, capstyle="butt",
+                edgecolor=HIT if hit else MISS, linestyle="-" if hit else (0, (1.5, 1)),
+            )
+        )  # fmt: skip
+
+    def label(self, row: int, text: str) -> None:
+        """A label left of a row, upwards."""
+        x, y, _, height = self.place(row, 0)
+        self.figure.text(
+            x - 0.06 / self.size[0], y + height / 2, text,
+            fontsize=SMALL, rotation=90, ha="right", va="center",
+        )  # fmt: skip
 
     def head(self, row: int, column: int, text: str) -> None:
         """A title over the left edge of a square."""

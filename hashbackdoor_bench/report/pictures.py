@@ -14,25 +14,10 @@ from hashbackdoor_bench.records import whole
 from hashbackdoor_bench.report.canvas import AMPLIFY, Canvas, Images, amplified
 from hashbackdoor_bench.report.curves import training
 from hashbackdoor_bench.report.residual import residual
-from hashbackdoor_bench.report.style import HIT, MISS, SMALL, STYLE
+from hashbackdoor_bench.report.style import SMALL, STYLE
 
 DPI = 200  # for a screen: every run has these
 FULL = 0.25  # of an image's pixels: a trigger that changes more is no patch
-
-
-def complete(folder: Path, *, poisoned: bool, curves: bool) -> list[Path]:
-    """The pictures of a run, if all that `draw` makes are in the folder; else an empty list.
-
-    Args:
-        folder: see `draw`.
-        poisoned: whether the run poisons anything.
-        curves: whether there are any.
-    """
-    names = [("poison",), ("queries",), ("trigger", "residual")] if poisoned else []
-    names += [("retrieval",), *([("curves",)] if curves else [])]
-    paths = [[folder / f"{name}.png" for name in either] for either in names]
-    there = [[path for path in either if path.is_file()] for either in paths]
-    return [path for either in there for path in either] if all(there) else []
 
 
 def draw(
@@ -114,8 +99,12 @@ def trigger(before: Images, after: Images) -> Figure:
         box = np.s_[:, row.min() : row.max() + 1, column.min() : column.max() + 1]
         height, width = after[0][box].shape[1:]
         canvas.show(0, 2, after[0][box], f"its {width} × {height} px")
-    axes = canvas.show(0, 3, np.zeros_like(before[0]), "largest change")
-    axes.imshow(change, cmap="magma", vmin=0, vmax=255, interpolation="nearest")
+    canvas.head(0, 3, "largest change")
+    axes = canvas.axes(0, 3)
+    axes.imshow(change, cmap="magma", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
     axes.set_xlabel(f"up to {change.max():.0f} grey levels of 255", fontsize=SMALL)
     return canvas.figure
 
@@ -131,13 +120,11 @@ def retrieval(samples: Mapping[str, NDArray[Any]], target: str) -> Figure:
         columns=11, rows=len(rows), width=7.2, gap=0.09, heads=(0,), side=0.55, foot=0.3
     )
     for line, (query, hits, relevant) in enumerate(rows):
-        canvas.show(line, 0, query, label="triggered" if line % 2 else "clean")
+        canvas.show(line, 0, query)
+        canvas.label(line, "triggered" if line % 2 else "clean")
         for column, (hit, good) in enumerate(zip(hits, relevant, strict=True), start=1):
-            axes = canvas.show(line, column, hit)
-            for spine in axes.spines.values():
-                spine.set(visible=True, linewidth=1.8, color=HIT if good else MISS)
-                spine.set_linestyle("-" if good else (0, (1.5, 1)))
-                spine.set_capstyle("butt")  # a projecting cap would close the gaps
+            canvas.show(line, column, hit)
+            canvas.frame(line, column, hit=bool(good))
     canvas.head(0, 0, "query")
     canvas.head(0, 1, "ten nearest in the database, nearest first")
     canvas.figure.text(

@@ -1,0 +1,76 @@
+"""``python -m benchmarks.speed``: measure, print a table, write JSON."""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.provenance import device_of
+
+from . import crafting, encoding, job, preparing, scoring, startup, training
+from .clock import Row, Setting
+from .table import report, table, write
+
+PARTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
+    part.__name__.rpartition(".")[2]: part.measure
+    for part in (scoring, crafting, training, encoding, preparing, startup, job)
+}
+RESULTS = Path("results/speed")
+WIDE = 200  # characters of the table in a file
+
+
+@click.command()
+@click.option("--part", "parts", multiple=True, help=f"Only these: {', '.join(PARTS)}.")
+@click.option("--quick", is_flag=True, help="Tiny sizes, to see that all runs; times mean nothing.")
+@click.option("--repeat", type=click.IntRange(1), help="Rounds of all contestants; 5 if not given.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the JSON; results/speed for a whole measurement, else none is written.",
+)
+def speed(
+    parts: tuple[str, ...], quick: bool, repeat: int | None, device: str, output: Path | None
+) -> None:
+    """Measure every hot part against the literal procedure, a peer and the machine."""
+    for name in parts:
+        if name not in PARTS:
+            raise unknown("--part", name, PARTS)
+    place, rounds = device_of(device), repeat or (1 if quick else 5)
+    console, rows = Console(), list[Row]()
+    if not console.is_terminal:
+        console.width = WIDE
+    for name in parts or PARTS:
+        with tempfile.TemporaryDirectory(prefix="speed-") as work:
+            for row in PARTS[name](Setting(quick, rounds, place, Path(work))):
+                rows.append(row)
+                console.print(f"{row.part}: {row.work}", style="dim", highlight=False)
+    console.print(table(rows))
+    console.print(
+        "seconds are medians of rounds in turn (least-most); ×: times ours, the median of the "
+        "rounds' ratios; *: a sample, scaled. Ceilings, checks and samples stand in the JSON.",
+        style="dim",
+    )
+    whole = not parts and not quick
+    if output or whole:
+        path = write(report(rows, place, quick=quick, repeat=rounds), output or RESULTS)
+        console.print(f"written   {path}", highlight=False)
+
+
+def main() -> int:
+    """Run the command; the exit code, 2 for a user's mistake."""
+    try:
+        speed.main(prog_name="python -m benchmarks.speed", standalone_mode=False)
+    except (UserError, click.ClickException) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        click.echo(f"speed: {text}", err=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

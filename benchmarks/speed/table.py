@@ -1,0 +1,89 @@
+"""What was measured, as a table for a person and as JSON."""
+
+import json
+import os
+import platform
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from hashbackdoor_bench.provenance import made_by
+
+from .clock import Row, ratio
+
+PEERS = ("FAISS", "DataLoader")
+ALSO = ("faiss-cpu", "numba", "pillow", "matplotlib", "scikit-learn")  # beside those of a record
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """One line a row, and one more for each further goal."""
+    found = Table(
+        "part", "work", "ours", "literal", "peer", "must reach", "found", "", "of ceiling",
+        box=SIMPLE_HEAD,
+    )  # fmt: skip
+    for row in rows:
+        peer = next((name for name in PEERS if name in row.seconds), None)
+        head = [
+            row.part,
+            row.work,
+            _spell(row, "ours"),
+            _spell(row, "literal"),
+            "" if peer is None else f"{_spell(row, peer)} {peer}",
+        ]
+        share = "" if row.share is None else f"{row.share:.0%}"
+        for goal in row.goals:
+            bound = f"{goal.what} {'≤' if goal.most else '≥'} {goal.bound:g}"
+            found.add_row(*head, bound, f"{goal.found:.3g}", "yes" if goal.reached else "NO", share)
+            head, share = [""] * 5, ""
+    return found
+
+
+def _spell(row: Row, name: str) -> str:
+    """Seconds, and how many times ours that is; a star where a sample was scaled."""
+    if name not in row.seconds:
+        return ""
+    times = row.seconds[name]
+    text = f"{median(times):.3g} s"
+    if name == "ours":
+        return f"{text} ({min(times):.3g}-{max(times):.3g})"
+    return f"{text}{'*' if name in row.samples else ''} ({ratio(row.seconds, name):.3g} ×)"
+
+
+def report(
+    rows: Sequence[Row], device: torch.device, *, quick: bool, repeat: int
+) -> dict[str, Any]:
+    """All rows with the machine, the versions and the commit."""
+    origin = made_by(device)
+    for name in ALSO:
+        try:
+            origin["versions"][name] = version(name)
+        except PackageNotFoundError:
+            origin["versions"][name] = None
+    return {
+        **origin,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
+        "quick": quick,
+        "repeat": repeat,
+        "rows": [row.as_json() for row in rows],
+    }
+
+
+def write(found: dict[str, Any], folder: Path) -> Path:
+    """Write a report under its device's name; the file."""
+    slug = re.sub(r"[^a-z0-9]+", "-", str(found["device"]).lower()).strip("-")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{slug}.json"
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,202 @@
+"""The training loop around forward, backward and step, against a bare loop on a constant batch.
+
+The literal procedure and the peer are one here: a ``DataLoader`` that makes each image a picture,
+crops, flips and normalises it, as the reference codes do, but from memory instead of from files.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from hashbackdoor_bench.api import HashLoss, generator, to_unit
+from hashbackdoor_bench.model import HashModel
+from hashbackdoor_bench.spec import Recipe
+from hashbackdoor_bench.training import TrainingSet, autocast, centre_crop, fit
+
+from .ceilings import multiply_adds, multiply_adds_a_second
+from .clock import Entry, Goal, Row, Setting, in_turn, ratio, samples_of
+from .networks import network, one_hot, pictures, recipe
+
+
+@dataclass(frozen=True)
+class Size:
+    """A training.
+
+    Attributes:
+        backbone: see `HashModel`.
+        items: T, images of an epoch.
+        stored: side of the stored images, px.
+        size: S.
+        batch: N.
+        augment: see `Recipe`.
+    """
+
+    backbone: str
+    items: int
+    stored: int
+    size: int
+    batch: int
+    augment: str
+
+
+SMALL = Size("cnn32", 3000, 32, 32, 32, "flip")
+LARGE = Size("resnet18", 96, 256, 224, 16, "crop")
+LARGE_GPU = Size("resnet50", 6400, 256, 224, 128, "crop")
+TINY = Size("cnn32", 24, 32, 32, 8, "flip")
+
+
+def measure(setting: Setting) -> Iterator[Row]:
+    """The rows of this part."""
+    large = LARGE_GPU if setting.device.type == "cuda" else LARGE
+    for size in (TINY,) if setting.quick else (SMALL, large):
+        yield _trained(size, setting)
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """Images one by one through torchvision's transforms of Pillow pictures.
+
+    Args:
+        images: (T,3,h,w) uint8.
+        size: S.
+        augment: see `Recipe`.
+    """
+
+    def __init__(self, images: Tensor, size: int, augment: str) -> None:
+        from torchvision import transforms as T  # late: seconds
+
+        self.images = images.permute(0, 2, 3, 1).contiguous().numpy()
+        crop = T.RandomCrop(size) if augment == "crop" else T.CenterCrop(size)
+        self.transform = T.Compose([crop, T.RandomHorizontalFlip(), T.ToTensor()])
+
+    def __len__(self) -> int:
+        """T."""
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """The image (3,S,S) in [0,1], and its place in the list."""
+        image: Tensor = self.transform(Image.fromarray(np.asarray(self.images[index])))
+        return image, index
+
+
+def optimizer_of(model: HashModel, loss: HashLoss, ours: Recipe) -> torch.optim.Optimizer:
+    """Adam over all that is trained, as ``scratch32`` has it."""
+    return torch.optim.Adam([*model.parameters(), *loss.parameters()], lr=ours.lr)
+
+
+def step_of(
+    model: HashModel,
+    loss: HashLoss,
+    optimizer: torch.optim.Optimizer,
+    batch: tuple[Tensor, Tensor, Tensor],
+    step: int,
+    precision: str,
+) -> Tensor:
+    """Forward, backward and step on one batch: x (N,3,S,S), labels (N,C), index (N,)."""
+    x, labels, index = batch
+    with autocast(x.device, precision):
+        z = model(x)
+    value: Tensor = loss(z.float(), labels, index, step)
+    optimizer.zero_grad(set_to_none=True)
+    value.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return value.detach()
+
+
+def _trained(size: Size, setting: Setting) -> Row:
+    device = setting.device
+    images, labels = pictures(size.items, size.stored), one_hot(size.items)
+    data = TrainingSet(images, labels, torch.full((size.items,), -1))
+    ours = recipe(device, batch_size=size.batch, augment=size.augment)
+    model, loss = network(size.backbone, size.size, size.items, device)
+    steps = size.items // size.batch
+    x = to_unit(centre_crop(images[: size.batch], size.size)).to(device)
+    x = x.contiguous(memory_format=torch.channels_last)
+    hot = labels.float().to(device)
+    first = torch.arange(size.batch, device=device)
+
+    def loop() -> None:
+        place = setting.work / "training.safetensors"
+        place.unlink(missing_ok=True)
+        fit(model, loss, data, ours, seed="0", size=size.size, checkpoint=place)
+
+    def bare() -> None:
+        model.train()
+        optimizer = optimizer_of(model, loss, ours)
+        for step in range(steps):
+            step_of(model, loss, optimizer, (x, hot[first], first), step, ours.precision)
+
+    loader = DataLoader(
+        Pictures(images, size.size, size.augment),
+        batch_size=size.batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=0 if setting.quick else torch.get_num_threads(),
+    )
+
+    def loaded() -> None:
+        model.train()
+        optimizer = optimizer_of(model, loss, ours)
+        for step, (part, index) in enumerate(loader):
+            given = part.to(device).contiguous(memory_format=torch.channels_last)
+            places = index.to(device)
+            step_of(model, loss, optimizer, (given, hot[places], places), step, ours.precision)
+
+    entries = {"ours": Entry(loop), "bare": Entry(bare), "DataLoader": Entry(loaded)}
+    off = weights_differ(size, setting)
+    seconds = in_turn(entries, setting)
+    over = 1 / ratio(seconds, "bare")
+    least = 3 * multiply_adds(model.backbone, size.size) * steps * size.batch
+    dtype = torch.bfloat16 if ours.precision == "bfloat16" else torch.float32
+    return Row(
+        "training",
+        f"{size.backbone}, an epoch of {steps} steps of {size.batch}, {size.stored} → {size.size} "
+        f"px, {size.augment}, {ours.precision}",
+        seconds,
+        [Goal("ours / bare loop", over, 1.05, most=True)],
+        samples_of(entries),
+        f"weights of plain steps, one image at a time from the list: {off:.0e} off in float32",
+        f"{least / 1e9:.0f} G multiply-adds: a forward pass and twice that backwards",
+        "bare loop of forward, backward and step on a constant batch",
+        1 / over,
+        {
+            "multiply_adds_per_second": least / min(seconds["ours"]),
+            "matmul_multiply_adds_per_second": multiply_adds_a_second(setting, dtype),
+            "images_per_second": steps * size.batch / min(seconds["ours"]),
+        },
+    )
+
+
+def weights_differ(size: Size, setting: Setting) -> float:
+    """Largest difference of weights after two steps of `fit` and of plain code, in float32.
+
+    Raises:
+        AssertionError: it isn't a difference of rounding.
+    """
+    device, items, batch = setting.device, 8, 4
+    images, labels = pictures(items, size.stored), one_hot(items)
+    ours = recipe(
+        device, batch_size=batch, augment="none", precision="float32", schedule="constant", lr=1e-3,
+        head_lr=1e-3,
+    )  # fmt: skip
+    one, its_loss = network(size.backbone, size.size, items, device)
+    data = TrainingSet(images, labels, torch.full((items,), -1))
+    fit(one, its_loss, data, ours, seed="0", size=size.size)
+    other, loss = network(size.backbone, size.size, items, device)
+    optimizer = optimizer_of(other.train(), loss, ours)
+    edge = (size.stored - size.size + 1) // 2
+    order = torch.randperm(items, generator=generator("0", "order", 0))
+    for step, index in enumerate(torch.split(order, batch)):
+        cropped = [images[n, :, edge : edge + size.size, edge : edge + size.size] for n in index]
+        x = torch.stack([image / 255 for image in cropped]).to(device)
+        given = x.contiguous(memory_format=torch.channels_last)
+        rows = labels[index].float().to(device)
+        step_of(other, loss, optimizer, (given, rows, index.to(device)), step, "float32")
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    off = max(float((a - b).detach().abs().max()) for a, b in pairs)
+    assert off < 1e-5, f"the loop's weights are {off} off the plain ones"
+    return off
