@@ -121,13 +121,13 @@ def compare(record: Record, made: Record, exact: bool) -> Iterator[Difference]:
     Args:
         record: what is claimed.
         made: what was found.
-        exact: all scores, retrieval and imperceptibility must be equal; else the scores of every
-            convention must lie within ``TOLERANCE``.
+        exact: all scores, and what it says of retrieval and imperceptibility, must be equal; else
+            the scores of every convention must lie within ``TOLERANCE``.
     """
     if exact:
         for part in ("scores", "retrieval", "imperceptibility"):
             old, new = (dict(_flat(getattr(one, part), part)) for one in (record, made))
-            for name in sorted({*old, *new}):
+            for name in sorted(old.keys() | new.keys() if part == "scores" else old):
                 if old.get(name) != new.get(name):
                     yield Difference(name, old.get(name), new.get(name))
         return

@@ -28,8 +28,8 @@ a hyper-parameter exists shows when the runs are planned.
 """
 
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,14 @@ from hashbackdoor_bench.suite_file import (
     KINDS,
     TYPES,
     Content,
+    Given,
     Keys,
     Row,
     find_file,
     read_suite,
     shipped_files,
 )
+from hashbackdoor_bench.toml_lines import Place
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,29 @@ def find_suite(name: str) -> Suite:
         UserError: there is none, or its file is wrong; then the message names the line.
     """
     path = find_file(name, Path())
-    content = read_suite(path)
+    return _suite(path, read_suite(path))
+
+
+def suite_with(name: str, attack: str, settings: Mapping[str, object]) -> Suite:
+    """The victims, data and seeds of a suite, with one attack in the place of its rows.
+
+    Args:
+        name: see `find_suite`.
+        attack: its name; a plugin is loaded before.
+        settings: its hyper-parameters that are not the defaults; the label names them.
+
+    Raises:
+        UserError: see `find_suite`.
+    """
+    path = find_file(name, Path())
+    content, place = read_suite(path), Place(path, 1)
+    label = ", ".join([attack, *(f"{k}={v}" for k, v in settings.items())])
+    keys = {"attack": Given((attack,), place)}
+    keys |= {f"set.attack.{k}": Given((v,), place) for k, v in settings.items()}
+    return _suite(path, replace(content, rows=(Row(label, keys, place),)))
+
+
+def _suite(path: Path, content: Content) -> Suite:
     cells: dict[RunSpec, Cell] = {}
     for row, varied, values in _runs(content):
         with row.place.named():

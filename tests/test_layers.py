@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "toml_lines": {"errors"},
     "suite_file": {"data", "errors", "registry", "spec", "toml_lines"},
-    "suite": {"spec", "suite_file"},
+    "suite": {"spec", "suite_file", "toml_lines"},
     "graph": {"cache", "errors", "plan", "progress", "records", "spec", "suite"},
     "times": {"cache", "graph", "plan", "spec"},
     "sweep": {"cache", "graph", "marks", "records", "spec", "suite", "times"},

@@ -75,12 +75,13 @@ def test_reproducing_reads_nothing_that_is_cached(
     record_path, place, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("HASHBACKDOOR_CACHE", str(place / "cache"))
-    false = edited(record_path, tmp_path / "false.json", lambda v: v["retrieval"].clear())
+    false = edited(record_path, tmp_path / "false.json", lambda v: v["retrieval"].update(x=[1]))
     before = sorted((place / "cache").rglob("*"))
     assert main(["reproduce", str(false), "--json", "--results-dir", str(tmp_path / "new")]) == 1
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["exact"]
     assert {one["name"].partition(".")[0] for one in result["differences"]} == {"retrieval"}
+    assert result["inputs"] == []
     assert sorted((place / "cache").rglob("*")) == before
     (new,) = (tmp_path / "new").rglob("*.json")
     assert read_record(new).scores == read_record(record_path).scores
@@ -157,7 +158,7 @@ def test_results_that_hold_together_have_no_problem(results: Path, place: Path, 
     assert (found.records, found.rescored, found.problems) == (1, 1, ())
     where = ["-q", "--cache-dir", str(place / "cache")]
     assert main(["verify", str(results), *where, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["problems"] == []
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["problems"] == []
     assert main(["verify", str(results), *where]) == 0
     assert "1 records, 1 scored again" in capsys.readouterr().out
 

@@ -9,6 +9,7 @@ import click
 from hashbackdoor_bench.cli import (  # commands of the group
     cache,
     check,
+    compare,
     data,
     leaderboard,
     methods,
@@ -28,6 +29,7 @@ __all__ = [
     "bench",
     "cache",
     "check",
+    "compare",
     "data",
     "leaderboard",
     "main",

@@ -117,7 +117,7 @@ def spec_of(settings: Sequence[str], values: Mapping[str, Any]) -> RunSpec:
         settings: the texts of ``--set``.
         values: the other options that are fields of a run.
     """
-    pairs = _settings(settings)
+    pairs = settings_of(settings)
     paths = {name: _absolute(values[name]) for name in ("lists", "root", "weights")}
     return RunSpec(
         **{**values, **paths},
@@ -146,7 +146,12 @@ def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(Path(path).absolute())
 
 
-def _settings(texts: Sequence[str]) -> dict[str, tuple[tuple[str, str], ...]]:
+def settings_of(texts: Sequence[str]) -> dict[str, tuple[tuple[str, str], ...]]:
+    """The hyper-parameters that texts of ``--set`` give, by kind of method.
+
+    Raises:
+        UserError: one is of another shape.
+    """
     pairs: dict[str, list[tuple[str, str]]] = {kind: [] for kind in KINDS}
     for text in texts:
         name, equals, value = text.partition("=")

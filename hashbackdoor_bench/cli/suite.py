@@ -27,7 +27,7 @@ from hashbackdoor_bench.suite import Suite, find_suite, shipped
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.cache import Cache
-    from hashbackdoor_bench.graph import Graph
+    from hashbackdoor_bench.graph import Failure, Graph
 
 
 @bench.group("suite")
@@ -97,7 +97,7 @@ def suite_plan(
     from hashbackdoor_bench.graph import SORTS, describe
     from hashbackdoor_bench.times import Times
 
-    cache, graph = _lay_out(suite, cache_dir, results_dir, device)
+    cache, graph = lay_out_suite(suite, cache_dir, results_dir, device)
     times, wanted = Times(cache), {node for one in graph.missing for node in one.nodes}
     click.echo(
         f"{suite.name}: {suite.title}\n{len(suite.cells)} runs, "
@@ -165,49 +165,24 @@ def suite_run(
     SUITE is a name of ``bench suite list``, or a TOML file.
     """
     from hashbackdoor_bench.cache import writable
-    from hashbackdoor_bench.console import suite_shown
-    from hashbackdoor_bench.graph import describe
-    from hashbackdoor_bench.sweep import execute, write_index
-    from hashbackdoor_bench.times import Times
+    from hashbackdoor_bench.sweep import write_index
 
     writable(results_dir, "--results-dir")
     mode = mode_of(quiet, as_json)
-    cache, graph = _lay_out(suite, cache_dir, results_dir, device, mode)
-    failures = list(graph.refused)
-    if graph.missing:
-        gpus = _gpus(device)
-        kind = "cuda" if gpus else "cpu"
-        places: dict[str, Any] = {"results": results_dir, "device": kind, "plugins": plugin}
-        if executor == "ray":
-            from hashbackdoor_bench.executors.ray import RayExecutor
-
-            share = gpus_per_stage if gpus_per_stage is not None else float(bool(gpus))
-            chosen: Any = RayExecutor(
-                address=address, threads=threads, gpus=share, cache=cache, **places
-            )
-        else:
-            from hashbackdoor_bench.executors.local import LocalExecutor
-
-            jobs = _jobs(jobs, threads, gpus)
-            chosen = LocalExecutor(
-                jobs=jobs, threads=threads, gpus=gpus, cache=cache.root, **places
-            )
-        with chosen as workers, suite_shown(mode) as watch:
-            failures = execute(graph, workers, cache=cache, times=Times(cache), watch=watch)
+    cache, graph = lay_out_suite(suite, cache_dir, results_dir, device, mode)
+    cluster = {"address": address, "gpus": gpus_per_stage} if executor == "ray" else None
+    failures = run_missing(
+        graph,
+        cache,
+        results=results_dir,
+        device=device,
+        plugin=plugin,
+        jobs=jobs,
+        threads=threads,
+        mode=mode,
+        cluster=cluster,
+    )
     left = {n.key for one in graph.missing for n in one.nodes} - graph.done
-    here = {"--cache-dir": cache_dir, "--results-dir": results_dir, "--device": device}
-    alone = [word for flag, value in here.items() for word in (flag, str(value))]
-    alone += [word for path in plugin for word in ("--plugin", str(path))]
-    for failure in failures:
-        command = (
-            f"OMP_NUM_THREADS={threads} {shlex.join([*command_of(failure.cell.spec), *alone])}"
-        )
-        if as_json:
-            parts = {"stage": failure.stage, "message": failure.message, "command": command}
-            click.echo(json.dumps({"event": "failure", "run": describe(failure.cell), **parts}))
-        else:
-            click.echo(f"failed  {describe(failure.cell)}: {failure.stage}: {failure.message}")
-            click.echo(f"        {command}")
     write_index(graph, results_dir)
     done = len(graph.planned) - len(graph.missing)
     if as_json:
@@ -234,7 +209,7 @@ def suite_status(
     from hashbackdoor_bench.graph import describe
     from hashbackdoor_bench.sweep import remembered
 
-    cache, graph = _lay_out(suite, cache_dir, results_dir, device)
+    cache, graph = lay_out_suite(suite, cache_dir, results_dir, device)
     missing = {one.cell.spec for one in graph.missing} | {one.cell.spec for one in graph.refused}
     told = [remembered(cache, cell) for cell in suite.cells if cell.spec in missing]
     failures = list(graph.refused) + [
@@ -254,9 +229,78 @@ def suite_status(
     click.echo(f"{suite.name}: {len(suite.cells)} runs: {words}")
 
 
-def _lay_out(
+def run_missing(
+    graph: "Graph",
+    cache: "Cache",
+    *,
+    results: Path,
+    device: str,
+    plugin: tuple[Path, ...],
+    jobs: int | None,
+    threads: int,
+    mode: str,
+    cluster: dict[str, Any] | None = None,
+) -> list["Failure"]:
+    """Run what a graph lacks and say what failed, with the command that runs it alone.
+
+    Args:
+        graph: see `lay_out_suite`.
+        cache: of the driver.
+        results: folder of the records.
+        device: of ``--device``.
+        plugin: files that the workers load.
+        jobs: worker processes; None: as many as the machine has room for.
+        threads: of each worker.
+        mode: see `mode_of`.
+        cluster: ``address`` and ``gpus`` (share of one that a stage takes) of a Ray cluster; None:
+            processes of this machine.
+    """
+    from hashbackdoor_bench.console import suite_shown
+    from hashbackdoor_bench.graph import describe
+    from hashbackdoor_bench.sweep import execute
+    from hashbackdoor_bench.times import Times
+
+    failures = list(graph.refused)
+    if graph.missing:
+        gpus = _gpus(device)
+        kind = "cuda" if gpus else "cpu"
+        places: dict[str, Any] = {"results": results, "device": kind, "plugins": plugin}
+        if cluster is not None:
+            from hashbackdoor_bench.executors.ray import RayExecutor
+
+            share = cluster["gpus"] if cluster["gpus"] is not None else float(bool(gpus))
+            chosen: Any = RayExecutor(
+                address=cluster["address"], threads=threads, gpus=share, cache=cache, **places
+            )
+        else:
+            from hashbackdoor_bench.executors.local import LocalExecutor
+
+            jobs = _jobs(jobs, threads, gpus)
+            chosen = LocalExecutor(
+                jobs=jobs, threads=threads, gpus=gpus, cache=cache.root, **places
+            )
+        with chosen as workers, suite_shown(mode) as watch:
+            failures = execute(graph, workers, cache=cache, times=Times(cache), watch=watch)
+    here = {"--cache-dir": cache.root, "--results-dir": results, "--device": device}
+    alone = [word for flag, value in here.items() for word in (flag, str(value))]
+    alone += [word for path in plugin for word in ("--plugin", str(path))]
+    for failure in failures:
+        command = (
+            f"OMP_NUM_THREADS={threads} {shlex.join([*command_of(failure.cell.spec), *alone])}"
+        )
+        if mode == "json":
+            parts = {"stage": failure.stage, "message": failure.message, "command": command}
+            click.echo(json.dumps({"event": "failure", "run": describe(failure.cell), **parts}))
+        else:
+            click.echo(f"failed  {describe(failure.cell)}: {failure.stage}: {failure.message}")
+            click.echo(f"        {command}")
+    return failures
+
+
+def lay_out_suite(
     suite: Suite, cache_dir: Path, results: Path, device: str, mode: str = "quiet"
 ) -> tuple["Cache", "Graph"]:
+    """The cache, and the graph of a suite's cells, see `graph.lay_out`."""
     from hashbackdoor_bench.cache import Cache
     from hashbackdoor_bench.console import shown
     from hashbackdoor_bench.graph import lay_out

@@ -1,0 +1,124 @@
+"""``bench compare``: where an attack stands among those of a suite."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from hashbackdoor_bench.cli.options import (
+    FILE,
+    FOLDER,
+    KINDS,
+    bench,
+    cache_option,
+    device_option,
+    mode_of,
+    plugin_option,
+    talk,
+)
+from hashbackdoor_bench.cli.run import settings_of
+from hashbackdoor_bench.cli.suite import lay_out_suite, run_missing
+from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.registry import load_plugin
+
+
+@bench.command("compare")
+@click.argument("name")
+@click.option("--suite", default="quick", show_default=True, help="A name, or a TOML file.")
+@click.option(
+    "--against",
+    multiple=True,
+    type=FILE,
+    show_default="results/SUITE",
+    help="Records of the suite's attacks.",
+)
+@click.option(
+    "--results-dir",
+    type=FOLDER,
+    show_default="results/SUITE-NAME, with its settings",
+    help="Folder of the attack's records and their index.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A hyper-parameter of the attack: attack.side=5.",
+)
+@click.option("--jobs", type=click.IntRange(1), help="Worker processes; one a GPU or --threads.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of each.")
+@plugin_option
+@cache_option
+@device_option
+@talk
+def compare_command(
+    name: str,
+    suite: str,
+    against: tuple[Path, ...],
+    results_dir: Path | None,
+    settings: tuple[str, ...],
+    jobs: int | None,
+    threads: int,
+    plugin: tuple[Path, ...],
+    cache_dir: Path,
+    device: str,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Run what is missing of an attack on a suite's victims and seeds, and say where it stands.
+
+    Its records and their index stand in a folder of their own, which bench leaderboard reads too.
+    """
+    for path in plugin:
+        load_plugin(path)
+    name = name.replace("-", "_")
+    if name not in KINDS["attack"]:
+        raise unknown("attack", name, KINDS["attack"])
+    from hashbackdoor_bench.report.collection import collect
+    from hashbackdoor_bench.report.leaderboard import boards
+    from hashbackdoor_bench.report.rivals import placed, standing, standing_text
+    from hashbackdoor_bench.suite import suite_with
+
+    given = settings_of(settings)
+    if given["victim"]:
+        raise UserError("--set victim.…: the suite sets its victims; give attack.NAME=VALUE only.")
+    mine = suite_with(suite, name, dict(given["attack"]))
+    places = against or (Path(mine.name),)
+    known = collect(places)  # first: without records to compare with, nothing is worth running
+    for sentence in known.left_out:
+        click.echo(f"note: {sentence}", err=True)
+    from hashbackdoor_bench.cache import writable
+    from hashbackdoor_bench.sweep import write_index
+
+    folder = results_dir or Path("results") / "-".join(
+        [mine.name, name, *map("=".join, given["attack"])]
+    )
+    writable(folder, "--results-dir")
+    mode = mode_of(quiet, as_json)
+    cache, graph = lay_out_suite(mine, cache_dir, folder, device, mode)
+    keys = {one.nodes[-1].key for one in graph.planned}
+    graph.done |= keys & set(known.frame["key"])
+    failures = run_missing(
+        graph,
+        cache,
+        results=folder,
+        device=device,
+        plugin=plugin,
+        jobs=jobs,
+        threads=threads,
+        mode=mode,
+    )
+    own = [one for one in graph.planned if one.path.is_file()]
+    if own:
+        write_index(replace(graph, planned=own), folder)
+    frame = collect([*places, *([folder] if own else [])]).frame
+    rows = frame[frame["key"].isin(keys)]
+    if rows.empty:
+        return 1
+    label = str(rows["label"].iloc[0])
+    frame = frame[frame["delivery"] == rows["delivery"].iloc[0]]
+    found = standing(placed(boards(frame, [mine.name]), label), label)
+    click.echo(standing_text(found), err=as_json)
+    if own:
+        click.echo(f"\nrecords  {folder}", err=as_json)
+    return 1 if failures else 0

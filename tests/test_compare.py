@@ -1,0 +1,212 @@
+"""``bench compare``: a stranger's attack among those of a suite."""
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from hashbackdoor_bench.cache import Cache
+from hashbackdoor_bench.cli import main
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.graph import lay_out
+from hashbackdoor_bench.pipeline import run
+from hashbackdoor_bench.report.collection import collect
+from hashbackdoor_bench.report.leaderboard import Board, Row, Run, Victim, boards
+from hashbackdoor_bench.report.ranking import Estimate
+from hashbackdoor_bench.report.rivals import difference, standing, standing_text
+from hashbackdoor_bench.skeleton import write_skeleton
+from hashbackdoor_bench.suite import find_suite, suite_with
+from hashbackdoor_bench.sweep import write_index
+
+A, B, WEAK = Victim("csq", 12, 0.9), Victim("hashnet", 12, 0.8), Victim("dpsh", 12, 0.2)
+Gains = dict[Victim, list[float | None]]
+
+
+def row(
+    label: str, gains: Gains, place: Any = (1, 2), why: str = "", trigger: str = "patch"
+) -> Row:
+    runs = [
+        Run("p", victim, "coat", seed, SimpleNamespace(  # type: ignore[arg-type]
+            scores={"field": {"backdoor_gain": gain}}, threat={"trigger": trigger}))
+        for victim, values in gains.items() for seed, gain in enumerate(values)
+    ]  # fmt: skip
+    estimate = Estimate(0.4, 0.3, 0.5, 0.01, 6)
+    return Row(label, label, place, why, estimate, (), 0.0, 0.6, tuple(runs))
+
+
+def board(*rows: Row) -> Board:
+    protocol = {"name": "mini", "top_k": 20, "sha256": "f" * 64}
+    return Board("s", "files", protocol, ("coat",), (0, 1, 2), (A, WEAK, B), rows)
+
+
+MINE = row("mine", {A: [0.5, 0.6, 0.55], B: [0.3, 0.35, 0.2], WEAK: [0.0, 0.9, 0.0]})
+OTHER = row("other", {A: [0.4, 0.3, 0.5], B: [0.3, 0.30, 0.1], WEAK: [0.9, 0.0, 0.9]})
+
+
+def test_a_difference_is_paired_by_victim_target_and_seed():
+    gap = difference(MINE, OTHER)
+    assert gap is not None
+    a, b = np.array([0.1, 0.3, 0.05]), np.array([0.0, 0.05, 0.1])
+    assert gap.mean == pytest.approx((a.mean() + b.mean()) / 2)
+    assert gap.n == 6
+    # the oracle: Welch's test of a against -b has this statistic and these degrees of freedom
+    oracle = stats.ttest_ind(a, -b, equal_var=False).confidence_interval(0.95)
+    assert (gap.low, gap.high) == (pytest.approx(oracle.low / 2), pytest.approx(oracle.high / 2))
+    back = difference(OTHER, MINE)
+    assert back is not None
+    assert back.mean == pytest.approx(-gap.mean)
+
+
+def test_only_cells_of_both_attacks_are_compared():
+    part = row("part", {A: [0.4, None, 0.5]})
+    gap = difference(MINE, part)
+    assert gap is not None
+    assert (gap.mean, gap.n) == (pytest.approx((0.1 + 0.05) / 2), 2)
+    assert difference(MINE, row("none", {WEAK: [0.1, 0.1, 0.1]})) is None
+    assert difference(MINE, row("nothing", {A: [None]})) is None
+
+
+def test_gains_of_each_victim_have_students_interval():
+    found = standing(board(OTHER, MINE), "mine")
+    values = np.array([0.5, 0.6, 0.55])
+    low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
+    gain = found.gains[0]
+    assert gain is not None
+    assert (gain.low, gain.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_controls_and_the_attack_itself_are_no_rivals():
+    control = row("clean", {A: [0.0, 0.0, 0.0]}, None, "a control: it has no trigger", "none")
+    found = standing(board(OTHER, MINE, control), "mine")
+    assert [other.label for other, _ in found.rivals] == ["other"]
+
+
+def test_the_text_says_place_intervals_and_who_is_how_far():
+    text = standing_text(standing(board(MINE, OTHER), "mine"))
+    assert "place 1-2 of 2" in text
+    assert "on dpsh (doesn't count)" in text
+    assert "MAP without poison 20.0" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("other (place 1-2)")]
+    gap = difference(MINE, OTHER)
+    assert gap is not None
+    assert gap.low is not None
+    assert line.split()[3:6] == ["10.0", f"{100 * gap.low:.1f}", "to"]
+    (mean,) = [line for line in text.splitlines() if line.startswith("over the victims")]
+    assert mean.split()[-5:] == ["40.0", "30.0", "to", "50.0", "6"]
+
+
+def test_an_attack_without_a_place_says_why():
+    out = row("mine", {A: [0.5]}, None, "2 of 6 runs missing")
+    text = standing_text(standing(board(OTHER, out), "mine"))
+    assert "no place: 2 of 6 runs missing" in text
+    assert "on hashnet" in text
+    assert "not run" in text
+    assert "no interval" in text
+
+
+# ---- from a stranger's folder -------------------------------------------------------------------
+
+SUITE = """
+dataset = "lists"
+lists = "{tiny}"
+root = "{tiny}"
+size = 32
+top_k = 20
+bits = 12
+epochs = 1
+batch_size = 16
+seed = [0, 1]
+victim = ["csq"]
+[[attack]]
+name = "badnets_clean"
+label = "BadNets"
+"""
+
+
+@pytest.fixture(scope="module")
+def stranger(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a suite, its records in results/small, and an attack of their own."""
+    folder = tmp_path_factory.mktemp("stranger")
+    (folder / "small.toml").write_text(SUITE.format(tiny=tiny))
+    write_skeleton("attack", "foreign_blend", folder)
+    suite, cache = find_suite(str(folder / "small.toml")), Cache(folder / "cache")
+    results = folder / "results" / "small"
+    for cell in suite.cells:
+        run(cell.spec, cache=cache, results=results, device="cpu")
+    cpu = torch.device("cpu")
+    write_index(lay_out(suite.cells, cache=cache, results=results, device=cpu), results)
+    return folder
+
+
+def compare(folder: Path, *more: str, plugin: bool = False) -> int:
+    where = ["--cache-dir", "cache", "--suite", "small.toml", "-q", "--jobs", "1"]
+    own = ["--plugin", "foreign_blend.py"] if plugin else []
+    return main(["compare", *more, *where, *own])
+
+
+def test_a_foreign_attack_is_run_on_the_suite_and_ranked(stranger, capsys, monkeypatch):
+    monkeypatch.chdir(stranger)
+    assert compare(stranger, "foreign-blend", plugin=True) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("foreign_blend: ")
+    assert "delivery files" in out
+    assert "BadNets (place " in out or "no place" in out
+    folder = Path("results/small-foreign_blend")
+    rows = list(csv.DictReader((folder / "index.csv").open()))
+    assert [(r["suite"], r["label"], r["seed"]) for r in rows] == [
+        ("small", "foreign_blend", "0"), ("small", "foreign_blend", "1")
+    ]  # fmt: skip
+    files = sorted(folder.rglob("*.json"))
+    stamps = [path.stat().st_mtime_ns for path in files]
+    assert len(files) == 2
+    # the board of bench leaderboard over the whole results folder has it too
+    (found,) = boards(collect([Path("results")]).frame.query("delivery == 'files'"), ["small"])
+    assert {one.label for one in found.rows} == {"BadNets", "foreign_blend"}
+    # again: nothing is run, the same is said
+    assert compare(stranger, "foreign_blend") == 0
+    assert capsys.readouterr().out == out
+    assert [path.stat().st_mtime_ns for path in sorted(folder.rglob("*.json"))] == stamps
+
+
+def test_an_attack_of_the_suite_is_not_run_again(stranger, capsys, monkeypatch):
+    monkeypatch.chdir(stranger)
+    before = set(Path("cache").rglob("facts.json"))
+    assert compare(stranger, "badnets-clean") == 0
+    assert capsys.readouterr().out.startswith("BadNets: ")
+    assert set(Path("cache").rglob("facts.json")) == before
+    assert not list(Path("results/small-badnets_clean").rglob("*.json"))
+
+
+def test_mistakes_are_told_before_anything_is_run(stranger, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(stranger)
+    assert compare(stranger, "blend") == 2
+    assert compare(stranger, "badnets", "--set", "victim.x=1") == 2
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "badnets", "--suite", "quick", "--cache-dir", "c"]) == 2
+    err = capsys.readouterr().err
+    for words in ("unknown attack 'blend'", "the suite sets its victims", "bench suite run quick"):
+        assert words in err
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_suite_keeps_all_but_its_rows(tmp_path: Path):
+    suite = find_suite("quick")
+    mine = suite_with("quick", "badnets", {"patch": "5"})
+    assert {c.label for c in mine.cells} == {"badnets, patch=5"}
+    assert len(mine.cells) == 9
+    spec = mine.cells[0].spec
+    assert (spec.attack, dict(spec.attack_settings), spec.delivery) == (
+        "badnets",
+        {"patch": "5"},
+        None,
+    )
+    assert {(c.spec.victim, c.spec.seed, c.spec.bits) for c in mine.cells} == {
+        (c.spec.victim, c.spec.seed, c.spec.bits) for c in suite.cells
+    }
+    with pytest.raises(UserError, match="unknown suite"):
+        suite_with("quik", "badnets", {})
