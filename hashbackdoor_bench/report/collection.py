@@ -62,12 +62,13 @@ class Collection:
     """What was read.
 
     Attributes:
-        frame: a row a record, in the order of a suite's index, else of the files' names.
-            Columns: ``path``, ``key``, ``suite`` (None outside one), ``label`` (of the attack, in tables), those of ``FACTS`` (the surrogate's are None for an attack
-            that takes none), ``settings`` and ``victim_settings`` (canonical JSON),
-            ``CONVENTION.FIELD`` for all of `records` (shares of one, NaN where there is none),
-            ``psnr_poison`` to ``similarity_query`` (NaN where there is none), ``seconds``,
-            ``device``, ``commit``, ``dirty``, and last ``record``, the `Record` itself.
+        frame: a row a record, in the order of a suite's index, else of the files' names. Columns:
+            ``path``, ``key``, ``suite`` (None outside one), ``label`` (of the attack, in tables),
+            those of ``FACTS`` (the surrogate's are None for an attack that takes none),
+            ``settings`` and ``victim_settings`` (canonical JSON), ``CONVENTION.FIELD`` for all of
+            `records` (shares of one, NaN where there is none), ``psnr_poison`` to
+            ``similarity_query`` (NaN where there is none), ``seconds``, ``device``, ``commit``,
+            ``dirty``, and last ``record``, the `Record` itself.
         left_out: a sentence for every file and row that is not in the frame, and why.
     """
 
