@@ -62,12 +62,13 @@ class Collection:
     """What was read.
 
     Attributes:
-        frame: a row a record, in the order of a suite's index, else of the files' names. Columns: ``path``, ``key``, ``suite`` (None outside one), ``label``
-            (of the attack, in tables), those of ``FACTS`` (the surrogate's are None for an attack
-            that takes none), ``settings`` and ``victim_settings`` (canonical JSON),
-            ``CONVENTION.FIELD`` for all of `records` (shares of one, NaN where there is none),
-            ``psnr_poison`` to ``similarity_query`` (NaN where there is none), ``seconds``,
-            ``device``, ``commit``, ``dirty``, and last ``record``, the `Record` itself.
+        frame: a row a record, in the order of a suite's index, else of the files' names. Columns:
+            ``path``, ``key``, ``suite`` (None outside one), ``label`` (of the attack, in tables),
+            those of ``FACTS`` (the surrogate's are None for an attack that takes none),
+            ``settings`` and ``victim_settings`` (canonical JSON), ``CONVENTION.FIELD`` for all of
+            `records` (shares of one, NaN where there is none), ``psnr_poison`` to
+            ``similarity_query`` (NaN where there is none), ``seconds``, ``device``, ``commit``,
+            ``dirty``, and last ``record``, the `Record` itself.
         left_out: a sentence for every file and row that is not in the frame, and why.
     """
 
@@ -175,8 +176,10 @@ def _row(record: Record) -> dict[str, Any]:
         row |= _scores(convention, record.scores[convention])
     for images in ("poison", "query"):
         part = record.imperceptibility.get(images)
+        if not isinstance(part, Mapping):
+            raise UserError(f"it lacks imperceptibility.{images}.")
         for name in VISIBILITY:
-            value = part.get(name, "") if isinstance(part, Mapping) else ""
+            value = part.get(name)  # the first records have no lpips and no similarity
             if isinstance(value, bool) or not isinstance(value, NUMBER + NOTHING):
                 raise UserError(f"imperceptibility.{images}.{name} is not a number.")
             row[f"{name}_{images}"] = math.nan if value is None else float(value)
