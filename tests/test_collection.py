@@ -113,7 +113,7 @@ def change(path: Path, edit: Any) -> None:
         (lambda v: v["scores"]["field"].update(map=80.0), "field.map is 80"),
         (lambda v: v["scores"]["field"].update(t_map=-0.1), "field.t_map is -0.1"),
         (lambda v: v["scores"]["field"].update(t_map=float("nan")), "field.t_map is not a number"),
-        (lambda v: v["imperceptibility"].pop("query"), "imperceptibility.query.psnr is not"),
+        (lambda v: v["imperceptibility"].pop("query"), "lacks imperceptibility.query"),
         (lambda v: v["imperceptibility"]["poison"].update(ssim="x"), "poison.ssim is not"),
         (lambda v: v["seconds"].update(victim="long"), "seconds are not numbers"),
     ],
@@ -161,6 +161,14 @@ def test_scores_that_a_run_does_not_have_are_no_mistake(tmp_path: Path):
     read = collect([tmp_path])
     assert read.left_out == ()
     assert read.frame["field.backdoor_gain"].isna().all()
+
+
+def test_a_record_from_before_a_figure_was_measured_has_none(tmp_path: Path):
+    path = stored(tmp_path, made())
+    change(path, lambda values: values["imperceptibility"]["query"].pop("similarity"))
+    read = collect([tmp_path])
+    assert read.left_out == ()
+    assert read.frame["similarity_query"].isna().all()
 
 
 def test_a_place_without_records_says_what_to_give(tmp_path: Path):

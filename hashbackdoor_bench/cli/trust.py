@@ -73,10 +73,11 @@ def reproduce_command(
         return code
     click.echo(f"{'':<9}{'recorded':<34}now")
     for name in ("device", "commit"):
-        click.echo(f"{name:<9}{getattr(record, name)!s:<33.33} {getattr(made, name)}")
+        known, now = (str(getattr(one, name)) for one in (record, made))
+        click.echo(f"{name:<9}{known:<33.33} {now:.33}")
     for name in ("map", "t_map", "backdoor_gain"):
-        known, now = (one.scores["field"][name] for one in (record, made))
-        click.echo(f"{name:<14}{known!s:<28} {now}")
+        was, is_ = (one.scores["field"][name] for one in (record, made))
+        click.echo(f"{name:<14}{was!s:<28} {is_}")
     if found.inputs:
         click.echo(f"other code, data or weights than the record's in: {', '.join(found.inputs)}")
     for one in found.differences:

@@ -176,8 +176,10 @@ def _row(record: Record) -> dict[str, Any]:
         row |= _scores(convention, record.scores[convention])
     for images in ("poison", "query"):
         part = record.imperceptibility.get(images)
+        if not isinstance(part, Mapping):
+            raise UserError(f"it lacks imperceptibility.{images}.")
         for name in VISIBILITY:
-            value = part.get(name, "") if isinstance(part, Mapping) else ""
+            value = part.get(name)  # the first records have no lpips and no similarity
             if isinstance(value, bool) or not isinstance(value, NUMBER + NOTHING):
                 raise UserError(f"imperceptibility.{images}.{name} is not a number.")
             row[f"{name}_{images}"] = math.nan if value is None else float(value)

@@ -22,6 +22,9 @@ STYLE: Any = {
     "axes.titlesize": SIZE,
     "axes.titlelocation": "left",
     "axes.labelsize": SMALL,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
     "legend.fontsize": SMALL,
     "legend.frameon": False,
     "pdf.fonttype": 42,  # TrueType, which publishers and editors of vector graphics take

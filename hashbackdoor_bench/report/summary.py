@@ -48,8 +48,8 @@ def summary(frame: pd.DataFrame, convention: str) -> Table:
     ]
     rows.sort(key=lambda row: inf if row.cells[0].mean is None else -row.cells[0].mean)
     told = [
-        f"Backdoor gain in percent: the mean over {_victims(victims)}, which weigh the same, with "
-        "its 95 % interval over targets and seeds; largest |delta MAP|: of a victim's mean, in "
+        f"Backdoor gain in percent: mean over {_victims(victims)} (each weighs the same), with its "
+        "95 % interval over targets and seeds; largest |delta MAP|: of a victim's mean, in "
         "percent; PSNR and SSIM of poisoned images and of triggered queries, no number where they "
         "are the originals; n: runs.",
         *shared(frame, convention),

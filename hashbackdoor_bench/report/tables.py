@@ -1,9 +1,11 @@
 """The tables of the papers, from collected records.
 
-ciba         methods × bits, t-MAP above MAP; a table a victim
-pairs        attacks × victims: t-MAP, backdoor gain, MAP, delta MAP
-transfer     surrogates × victims: backdoor gain, a block an attack
-leaderboard  an attack a row, over all victims
+    ciba         methods × bits, t-MAP above MAP; a table a victim
+    pairs        attacks × victims: t-MAP, backdoor gain, MAP, delta MAP
+    transfer     surrogates × victims: backdoor gain, a block an attack
+    leaderboard  an attack a row, over all victims, by falling gain
+
+Rows and columns stand in the order of the suite.
 """
 
 from collections.abc import Callable, Sequence

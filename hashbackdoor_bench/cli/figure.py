@@ -1,0 +1,97 @@
+"""``bench figure``: the figures of a paper, from records."""
+
+from pathlib import Path
+
+import click
+
+from hashbackdoor_bench.cli.options import FOLDER, bench
+from hashbackdoor_bench.errors import UserError, unknown
+
+KINDS = ("pdf", "png")
+
+
+@bench.command("figure")
+@click.argument("arguments", metavar="NAME SUITE|RECORDS...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All of a folder of results, see below.")
+@click.option(
+    "--out",
+    type=FOLDER,
+    show_default="figures; with --all RESULTS_DIR/figures",
+    help="Folder of the files.",
+)
+@click.option(
+    "--format", "formats", default="pdf,png", show_default=True, help="pdf, png, or both."
+)
+@click.option(
+    "--convention",
+    type=click.Choice(("field", "ciba", "badhash", "strict")),
+    default="field",
+    show_default=True,
+    help="How ties and queries without a hit are scored.",
+)
+@click.option(
+    "--where",
+    "conditions",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Only runs with that field; again for another. Values of one field are alternatives.",
+)
+def figure_command(
+    arguments: tuple[str, ...],
+    everything: bool,
+    out: Path | None,
+    formats: str,
+    convention: str,
+    conditions: tuple[str, ...],
+) -> None:
+    r"""Draw a figure of records, as PDF and PNG, with its caption beside it.
+
+    \b
+    gains             backdoor gain of every attack on every victim
+    visibility        backdoor gain against PSNR
+    transfer          backdoor gain, surrogates x victims
+    bits, budget, size, epsilon, dispersion
+                      t-MAP and MAP against that setting
+    distances         Hamming distance of queries to the target's anchor
+    precision-recall  over the Hamming radius
+    codes             codes on a plane
+
+    Takes records, folders of them, and names of suites, whose records are in results/SUITE.
+    `bench figure --all [RESULTS_DIR]` draws every figure that the records in results can fill.
+    """
+    kinds = tuple(dict.fromkeys(kind.strip() for kind in formats.split(",")))
+    for kind in kinds:
+        if kind not in KINDS:
+            raise unknown("--format", kind, KINDS)
+    from hashbackdoor_bench.report.collection import collect
+    from hashbackdoor_bench.report.comparing import choose
+    from hashbackdoor_bench.report.figures.catalog import FIGURES, every, figures
+
+    if everything and len(arguments) > 1:
+        raise UserError(f"--all takes one folder of results, not {len(arguments)} arguments.")
+    if not everything and (not arguments or arguments[0] not in FIGURES):
+        if arguments:
+            raise unknown("figure", arguments[0], FIGURES)
+        raise UserError(f"no figure is named: choose one of {', '.join(FIGURES)}, or give --all.")
+    if not everything and len(arguments) == 1:
+        raise UserError(
+            f"figure {arguments[0]} of what? Give records, a folder of them or a suite's name, as "
+            f"in `bench figure {arguments[0]} quick`."
+        )
+    places = [Path(place) for place in (arguments or ("results",))[0 if everything else 1 :]]
+    folder = out or (places[0] / "figures" if everything else Path("figures"))
+    read = collect(places)
+    for sentence in read.left_out:
+        click.echo(f"note: {sentence}", err=True)
+    frame = choose(read.frame, conditions)
+    name = arguments[0] if arguments else ""
+    for made in every(frame, convention) if everything else figures(name, frame, convention):
+        if isinstance(made, str):
+            click.echo(f"note: {made}", err=True)
+            continue
+        try:
+            files = made.write(folder, kinds)
+        except OSError as error:
+            raise UserError(f"--out {folder}: {error.strerror}; give a folder to write.") from error
+        for file in files:
+            click.echo(f"figure  {file}")

@@ -1,0 +1,70 @@
+"""The figures by name, drawn from records."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import matplotlib as mpl
+import pandas as pd
+
+from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.report.comparing import headed
+from hashbackdoor_bench.report.figures.codes import codes
+from hashbackdoor_bench.report.figures.distances import distances
+from hashbackdoor_bench.report.figures.drawn import Drawn, Unfilled
+from hashbackdoor_bench.report.figures.gains import gains
+from hashbackdoor_bench.report.figures.precision_recall import precision_recall
+from hashbackdoor_bench.report.figures.sweeps import SETTINGS, sweep
+from hashbackdoor_bench.report.figures.transfer import transfer
+from hashbackdoor_bench.report.figures.visibility import visibility
+from hashbackdoor_bench.report.style import STYLE
+
+FIGURES: dict[str, Callable[[pd.DataFrame, str], list[Drawn]]] = {
+    "gains": gains,
+    "visibility": visibility,
+    "transfer": transfer,
+    **{setting.name: partial(sweep, setting) for setting in SETTINGS},
+    "distances": distances,
+    "precision-recall": precision_recall,
+    "codes": codes,
+}
+
+
+def figures(name: str, frame: pd.DataFrame, convention: str = "field") -> list[Drawn]:
+    """One kind of figure; several if a victim needs one of its own.
+
+    Args:
+        name: of ``FIGURES``.
+        frame: of a `Collection`, or a part of it.
+        convention: whose scores are shown.
+
+    Raises:
+        UserError: no such figure, the records can't fill it, or they are never mixed.
+    """
+    if name not in FIGURES:
+        raise unknown("figure", name, FIGURES)
+    with mpl.rc_context(STYLE):
+        return FIGURES[name](headed(frame), convention)
+
+
+def every(frame: pd.DataFrame, convention: str = "field") -> Iterator[Drawn | str]:
+    """All figures that the records of each suite can fill, and in a sentence why others can't be.
+
+    The figures' names begin with the suite's, or with that of the data for records outside one.
+    """
+    suites = frame["suite"].fillna(frame["dataset"])
+    for suite, part in frame.groupby(suites, sort=True):
+        unfilled = []
+        for name in FIGURES:
+            try:
+                for drawn in figures(name, part, convention):
+                    yield replace(drawn, name=f"{suite}-{drawn.name}")
+            except Unfilled:
+                unfilled.append(name)
+            except UserError as error:
+                yield f"{suite}: no figure {name}: {error}"
+        if unfilled:
+            yield (
+                f"{suite}: its records hold nothing for {', '.join(unfilled)}; "
+                f"`bench figure {unfilled[0]}` of them says what is missing."
+            )

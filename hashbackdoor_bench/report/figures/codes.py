@@ -1,0 +1,127 @@
+"""Codes on a plane: the classes of the database, and queries without and with the trigger."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.report.captions import provenance, shared, surrogates
+from hashbackdoor_bench.report.comparing import victim_heads
+from hashbackdoor_bench.report.figures.cells import cells, distinct, entry, numbers, recorded
+from hashbackdoor_bench.report.figures.drawn import Drawn
+from hashbackdoor_bench.report.style import COLUMN, HIT, HUES, LEAST, MISS, SMALL, TEXT, of
+
+FIELD = "codes_2d"
+ACROSS = 4
+GROWTH = 1 / 3  # a mark of eight queries is twice as wide as that of one
+MARKS: dict[str, dict[str, Any]] = {
+    "target": {"marker": "s", "color": HIT, "markersize": 2.6, "markeredgewidth": 0},
+    "other": {"marker": "o", "color": "0.6", "markersize": 1.9, "markeredgewidth": 0},
+    "untriggered": {
+        "marker": "v", "color": "black", "markersize": 3, "markeredgewidth": 0.6,
+        "fillstyle": "none",
+    },
+    "triggered": {"marker": "x", "color": MISS, "markersize": 3, "markeredgewidth": 0.8},
+}  # fmt: skip
+
+
+def codes(frame: pd.DataFrame, convention: str) -> list[Drawn]:
+    """A figure a victim, a panel an attack: the first of its runs that has codes.
+
+    Raises:
+        UserError: no record holds codes.
+    """
+    frame, lacking = recorded(frame, "codes", FIELD, _sound)
+    frame = frame.assign(head=victim_heads(frame))
+    cells(frame, ("name", "head"))
+    first = frame.sort_values(["target", "seed"], kind="stable", key=lambda c: c.astype(str))
+    first = first.groupby(["name", "head"], sort=False).head(1).sort_index()
+    victims = distinct(first["head"])
+    return [
+        _figure(
+            first[first["head"] == victim],
+            "codes" if len(victims) == 1 else f"codes-{_stem(victim)}",
+            lacking,
+        )
+        for victim in victims
+    ]
+
+
+def _stem(victim: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in victim).split())
+
+
+def _figure(runs: pd.DataFrame, name: str, lacking: list[str]) -> Drawn:
+    across = min(len(runs), 2 if len(runs) <= 2 else ACROSS)
+    down, width = -(-len(runs) // across), COLUMN if len(runs) <= 2 else TEXT
+    figure = Figure(figsize=(width, (width / across + 0.1) * down + 0.3), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False)
+    for axes in panels.flat[len(runs) :]:
+        axes.set_visible(False)
+    for axes, row in zip(panels.flat, runs.to_dict("records"), strict=False):
+        _panel(axes, row["record"].retrieval[FIELD])
+        axes.set_title(row["name"], fontsize=SMALL)
+    target = runs["target"].iloc[0]
+    texts = (f"database: {target} (target)", "other classes", "queries", "with the trigger")
+    figure.legend(
+        [Line2D([], [], linestyle="", **style) for style in MARKS.values()], texts,
+        loc="outside upper center", ncols=2 if width == COLUMN else 4, handletextpad=0.2,
+        markerscale=1.4,
+    )  # fmt: skip
+    one = runs.iloc[0]
+    caption = (
+        f"Codes of victim {one['head']} on the plane of their two largest principal components "
+        "(fitted to the database items shown; its share of their variance in the corner): a few "
+        "items of every class, a pale hue each, and the same attacked queries without and with "
+        "the trigger. The more queries have one code, the larger its mark.",
+        "One run a panel (n = 1): the first target and seed.",
+        *shared(runs, None),
+        *surrogates(runs),
+        *lacking,
+        *provenance(runs),
+    )
+    return Drawn(name, figure, caption)
+
+
+def _panel(axes: Axes, plane: Mapping[str, Any]) -> None:
+    others = [part for part in plane["classes"] if not part.get("target")]
+    for place, part in enumerate(others):
+        style = MARKS["other"] | {"color": _pale(of(HUES, place), place)}
+        axes.plot(part["x"], part["y"], linestyle="", **style)
+    for part in (part for part in plane["classes"] if part.get("target")):
+        axes.plot(part["x"], part["y"], linestyle="", **MARKS["target"])
+    for name in ("untriggered", "triggered"):
+        together = Counter(zip(plane[name]["x"], plane[name]["y"], strict=True))
+        for (x, y), count in together.items():
+            size = MARKS[name]["markersize"] * count**GROWTH
+            axes.plot(x, y, linestyle="", **MARKS[name] | {"markersize": size})
+    axes.text(
+        0.98, 0.02, f"{100 * sum(plane['explained']):.0f} %", transform=axes.transAxes,
+        ha="right", va="bottom", fontsize=LEAST, color="0.4",
+    )  # fmt: skip
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_color("0.8")
+
+
+def _pale(hue: str, place: int) -> tuple[float, float, float]:
+    """A light tint, so that the target and the queries stand out."""
+    red, green, blue = (1 - 0.45 * (1 - part) for part in to_rgb(hue))
+    return red, green, blue
+
+
+def _sound(record: Record) -> bool:
+    plane = record.retrieval.get(FIELD)
+    classes = entry(plane, "classes")
+    parts = [*(classes if isinstance(classes, list) else [None])]
+    parts += [entry(plane, name) for name in ("untriggered", "triggered")]
+    return numbers(entry(plane, "explained"), 2) and all(
+        numbers(entry(part, "x")) and numbers(entry(part, "y"), len(part["x"])) for part in parts
+    )

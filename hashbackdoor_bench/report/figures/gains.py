@@ -1,0 +1,85 @@
+"""The overview: backdoor gain of every attack on every victim, runs as points."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from hashbackdoor_bench.report.captions import provenance, shared, surrogates
+from hashbackdoor_bench.report.comparing import victim_heads
+from hashbackdoor_bench.report.figures.cells import cells, distinct, plain, told
+from hashbackdoor_bench.report.figures.drawn import Drawn
+from hashbackdoor_bench.report.ranking import estimate
+from hashbackdoor_bench.report.style import COLUMN, HUES, MARKERS, SMALL, of
+
+ROW = 0.095  # inches a victim
+APART = 0.11  # inches between attacks
+
+
+def gains(frame: pd.DataFrame, convention: str) -> list[Drawn]:
+    """A row an attack, the deliveries apart; in it a line a victim: runs, mean and interval."""
+    frame = frame.assign(head=victim_heads(frame))
+    victims, deliveries = distinct(frame["head"]), distinct(sorted(frame["delivery"]))
+    found = cells(frame, ("name", "head"))
+    names = {
+        delivery: distinct(frame[frame["delivery"] == delivery]["name"]) for delivery in deliveries
+    }
+    heights = [len(names[d]) * (ROW * len(victims) + APART) for d in deliveries]
+    figure = Figure(
+        figsize=(COLUMN, sum(heights) + 0.6 + 0.25 * len(deliveries)), layout="constrained"
+    )
+    panels = figure.subplots(
+        len(deliveries), sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
+    )[:, 0]
+    step = 1 / (len(victims) + APART / ROW)
+    for axes, delivery in zip(panels, deliveries, strict=True):
+        for row, name in enumerate(names[delivery]):
+            if row % 2:
+                axes.axhspan(row - 0.5, row + 0.5, color="0.95", linewidth=0)
+            for place, victim in enumerate(victims):
+                part = found.get((name, victim))
+                if part is None:
+                    continue
+                values = [100 * v for v in part[f"{convention}.backdoor_gain"].dropna()]
+                if not values:
+                    continue
+                y = row + (place - (len(victims) - 1) / 2) * step
+                hue, marker = of(HUES, place), of(MARKERS, place)
+                one = estimate([values])
+                if one.low is not None and one.high is not None:
+                    axes.plot([one.low, one.high], [y, y], color=hue, linewidth=0.8, zorder=2)
+                axes.plot(
+                    values, [y] * len(values), "|", color=hue, markersize=4, markeredgewidth=0.6,
+                    zorder=3,
+                )  # fmt: skip
+                axes.plot(
+                    one.mean, y, marker, color=hue, markersize=3.6, zorder=4,
+                    markeredgewidth=0.7, markerfacecolor=hue if len(values) > 1 else "white",
+                )  # fmt: skip
+        axes.set_yticks(range(len(names[delivery])), names[delivery])
+        axes.set_ylim(len(names[delivery]) - 0.5, -0.5)
+        axes.axvline(0, color="0.4", linewidth=0.6, zorder=1)
+        axes.set_title(f"delivery: {delivery}", fontsize=SMALL)
+        plain(axes, grid="x")
+        axes.tick_params(axis="y", length=0)
+    every = 100 * frame[f"{convention}.backdoor_gain"].dropna()
+    panels[-1].set_xlim(min(every.min(), 0) - 5, 102)
+    panels[-1].set_xlabel("backdoor gain (points of percent)")
+    marks = [
+        Line2D([], [], color=of(HUES, i), marker=of(MARKERS, i), markersize=3.6, linewidth=0.8)
+        for i in range(len(victims))
+    ]
+    figure.legend(
+        marks, victims, loc="outside upper center", ncols=min(len(victims), 3), handlelength=1.6
+    )
+    caption = (
+        "Backdoor gain of every attack on every victim: t-MAP minus the larger of its two controls "
+        "(the trigger on a victim without poison, the poisoned victim without the trigger).",
+        "A stroke is a run, a mark the mean, a line its 95 % interval (Student's t over targets "
+        "and seeds), cut off at the edge of the figure; a hollow mark is a single run (n = 1). "
+        "Deliveries are not compared.",
+        told(found.values(), "mark"),
+        *shared(frame, convention),
+        *surrogates(frame),
+        *provenance(frame),
+    )
+    return [Drawn("gains", figure, caption)]

@@ -1,0 +1,101 @@
+"""Precision against recall over the Hamming radius, of triggered and of clean queries."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.report.captions import provenance, shared, surrogates
+from hashbackdoor_bench.report.comparing import victim_heads
+from hashbackdoor_bench.report.figures.cells import (
+    cells,
+    distinct,
+    entry,
+    numbers,
+    plain,
+    recorded,
+    told,
+)
+from hashbackdoor_bench.report.figures.drawn import Drawn
+from hashbackdoor_bench.report.style import COLUMN, HUES, MARKERS, SMALL, TEXT, of
+
+QUERIES: dict[str, Any] = {"triggered": "-", "clean_queries": (0, (1, 1))}
+FIELD = "precision_recall"
+MARKED = 6  # radii between two marks
+
+
+def precision_recall(frame: pd.DataFrame, convention: str) -> list[Drawn]:
+    """A panel an attack, a pair of curves a victim."""
+    frame, lacking = recorded(frame, "precision-recall", FIELD, _sound)
+    frame = frame.assign(head=victim_heads(frame))
+    found = cells(frame, ("name", "head"))
+    names, victims = distinct(frame["name"]), distinct(frame["head"])
+    across = min(len(names), 2 if len(names) <= 2 else 4)
+    down = -(-len(names) // across)
+    figure = Figure(
+        figsize=(COLUMN if across <= 2 else TEXT, 0.6 + 1.45 * down), layout="constrained"
+    )
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    for axes in panels.flat[len(names) :]:
+        axes.set_visible(False)
+    for (name, victim), part in found.items():
+        axes, place = panels.flat[names.index(name)], victims.index(victim)
+        for queries, dashes in QUERIES.items():
+            precision, recall = (_mean(part, queries, side) for side in ("precision", "recall"))
+            axes.plot(
+                recall, precision, linestyle=dashes, color=of(HUES, place), linewidth=1,
+                marker=of(MARKERS, place) if queries == "triggered" else "", markersize=2.8,
+                markevery=(2 * place, MARKED), clip_on=False,
+            )  # fmt: skip
+    for axes, name in zip(panels.flat, names, strict=False):
+        axes.set_title(name, fontsize=SMALL)
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 100)
+        axes.set_xticks([0, 50, 100])
+        axes.set_yticks([0, 50, 100])
+        plain(axes)
+    for place, axes in enumerate(panels.flat[: len(names)]):
+        axes.tick_params(labelbottom=place + across >= len(names))
+    figure.supxlabel("recall (%)", fontsize=SMALL)
+    figure.supylabel("precision (%)", fontsize=SMALL)
+    marks = [
+        Line2D([], [], color=of(HUES, i), marker=of(MARKERS, i), markersize=2.8, linewidth=1)
+        for i in range(len(victims))
+    ]
+    kinds = [Line2D([], [], color="0.3", linestyle=dashes) for dashes in QUERIES.values()]
+    figure.legend(
+        [*kinds, *marks], ["triggered → target", "clean → own class", *victims],
+        loc="outside upper center", ncols=2 if across <= 2 else len(victims) + 2,
+    )  # fmt: skip
+    caption = (
+        "Precision against recall as the Hamming radius grows from 0 to K: solid, triggered "
+        "queries, for which the target's items are relevant; dotted, clean queries, for which "
+        "their own class is. Means over queries, then over runs; a query with no item within a "
+        "radius has precision 0 there. A curve up to the right is a search that finds.",
+        told(found.values(), "curve"),
+        *shared(frame, None),
+        *surrogates(frame),
+        *lacking,
+        *provenance(frame),
+    )
+    return [Drawn("precision-recall", figure, caption)]
+
+
+def _mean(part: pd.DataFrame, queries: str, side: str) -> NDArray[np.float64]:
+    """Mean (K+1,) over runs, in percent."""
+    curves = [record.retrieval[queries][FIELD][side] for record in part["record"]]
+    found: NDArray[np.float64] = 100 * np.mean(curves, axis=0)
+    return found
+
+
+def _sound(record: Record) -> bool:
+    size = record.spec["bits"] + 1
+    return all(
+        numbers(entry(record.retrieval, queries, FIELD, side), size)
+        for queries in QUERIES
+        for side in ("precision", "recall")
+    )

@@ -1,0 +1,123 @@
+"""How triggers made on one network do on another: a heatmap an attack."""
+
+from statistics import fmean
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+
+from hashbackdoor_bench.report.captions import provenance, shared
+from hashbackdoor_bench.report.comparing import victim_heads
+from hashbackdoor_bench.report.figures.cells import Head, cells, deviation, distinct, told
+from hashbackdoor_bench.report.figures.drawn import Drawn, Unfilled
+from hashbackdoor_bench.report.style import COLUMN, LEAST, SEQUENCE, SMALL, TEXT
+
+LOW, HIGH = 0, 100  # points of percent; the same colours in all figures
+LETTER = 0.058  # inches a letter of a head
+DARK = 45  # where the text turns from white to black
+
+
+def transfer(frame: pd.DataFrame, convention: str) -> list[Drawn]:
+    """Backdoor gain, surrogates × victims; the white box is framed.
+
+    Raises:
+        Unfilled: no attack has two surrogates.
+    """
+    taken = frame[frame["surrogate"].notna()]
+    parts = ["surrogate"] + [
+        name
+        for name in ("surrogate_backbone", "surrogate_bits")
+        if taken.groupby("surrogate")[name].nunique().max() > 1
+    ]
+    taken = taken.assign(
+        head=victim_heads(taken),
+        other=taken[parts].astype(str).agg(", ".join, axis=1) if len(taken) else [],
+    )
+    # the white box alone, one surrogate a victim, shows no transfer
+    crossed = taken.groupby(["name", "head"])["other"].transform("nunique") > 1
+    taken = taken[taken["name"].isin(set(taken["name"][crossed]))]
+    if taken.empty:
+        raise Unfilled(
+            "figure transfer: no attack among these records was crafted on two surrogates for one "
+            "victim; `bench suite run transfer-mini` makes such runs."
+        )
+    found = cells(taken, ("name", "other", "head"))
+    names, rows, columns = (distinct(taken[column]) for column in ("name", "other", "head"))
+    width = COLUMN if len(columns) <= 4 and len(names) <= 2 else TEXT
+    across = min(len(names), 2 if width == COLUMN else 3)
+    down = -(-len(names) // across)
+    side = (width - 1.2) / across / len(columns)
+    figure = Figure(
+        figsize=(width, down * (min(max(side, 0.4), 0.6) * len(rows) + 0.55) + 0.15),
+        layout="constrained",
+    )
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    for axes in panels.flat[len(names) :]:
+        axes.set_visible(False)
+    for axes, name in zip(panels.flat, names, strict=False):
+        picture = _panel(axes, found, (name, rows, columns), convention, side)
+        axes.set_title(name)
+    for axes in panels[-1]:
+        axes.set_xlabel("victim")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("surrogate")
+    bar = figure.colorbar(
+        picture, ax=panels, aspect=20 * down, pad=0.02, ticks=[0, 25, 50, 75, 100]
+    )
+    bar.ax.tick_params(labelsize=SMALL, length=2, pad=2)
+    bar.outline.set_visible(False)
+    bar.set_label("backdoor gain (points)")
+    caption = (
+        "Backdoor gain, in points of percent, of triggers crafted on one network (rows) against "
+        "another (columns): mean, below it the standard deviation of a run; × was not run. A frame "
+        "is the white box: the surrogate is of the victim's method, backbone and bits, with a seed "
+        "of its own.",
+        told(found.values(), "cell"),
+        *shared(taken, convention),
+        *provenance(taken),
+    )
+    return [Drawn("transfer", figure, caption)]
+
+
+def _panel(
+    axes: Axes,
+    found: dict[Head, pd.DataFrame],
+    heads: tuple[str, list[str], list[str]],
+    convention: str,
+    side: float,
+) -> AxesImage:
+    name, rows, columns = heads
+    gain = f"{convention}.backdoor_gain"
+    level = np.full((len(rows), len(columns)), np.nan)
+    for y, row in enumerate(rows):
+        for x, column in enumerate(columns):
+            part = found.get((name, row, column))
+            values = [] if part is None else list(100 * part[gain].dropna())
+            if part is None or not values:
+                axes.text(x, y, "×", ha="center", va="center", color="0.5", fontsize=SMALL)
+                continue
+            level[y, x] = fmean(values)
+            ink = "white" if level[y, x] < DARK else "black"
+            spread = f"±{deviation(values):.1f}" if len(values) > 1 else "n = 1"
+            text = f"{level[y, x]:.1f}".replace("-", "−")
+            axes.text(x, y - 0.03, text, ha="center", va="bottom", color=ink, fontsize=SMALL)
+            axes.text(x, y + 0.03, spread, ha="center", va="top", color=ink, fontsize=LEAST)
+            spec = part["record"].iloc[0].spec
+            if all(part[f"surrogate{of}"].iloc[0] == spec[own] for of, own in
+                   (("", "victim"), ("_backbone", "backbone"), ("_bits", "bits"))):  # fmt: skip
+                axes.add_patch(
+                    Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=ink,
+                              linewidth=0.9)
+                )  # fmt: skip
+    picture = axes.imshow(level, cmap=SEQUENCE, vmin=LOW, vmax=HIGH, aspect="auto")
+    wide = max(map(len, columns)) * LETTER > side
+    axes.set_xticks(
+        range(len(columns)), columns, rotation=30 if wide else 0, ha="right" if wide else "center"
+    )
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(labelsize=SMALL, length=0, pad=2)
+    axes.spines[:].set_visible(False)
+    return picture

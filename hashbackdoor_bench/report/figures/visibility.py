@@ -1,0 +1,99 @@
+"""How strong, how visible: backdoor gain against PSNR, a mark for an attack on a victim."""
+
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from hashbackdoor_bench.report.captions import provenance, shared, surrogates
+from hashbackdoor_bench.report.comparing import victim_heads
+from hashbackdoor_bench.report.figures.cells import cells, deviation, distinct, plain, told
+from hashbackdoor_bench.report.figures.drawn import Drawn, Unfilled
+from hashbackdoor_bench.report.style import FILLS, HUES, MARKERS, SMALL, TEXT, of
+
+IMAGES = {"poison": "poisoned images", "query": "triggered queries"}
+
+
+def visibility(frame: pd.DataFrame, convention: str) -> list[Drawn]:
+    """A row of panels a delivery, poison on the left and queries on the right.
+
+    Raises:
+        Unfilled: no record has a gain and a PSNR.
+    """
+    frame = frame.assign(head=victim_heads(frame))
+    gain = f"{convention}.backdoor_gain"
+    seen = [f"psnr_{images}" for images in IMAGES]
+    shown = frame[frame[gain].notna() & frame[seen].notna().any(axis=1)]
+    if shown.empty:
+        raise Unfilled(
+            "figure visibility: none of these records has both a backdoor gain and a PSNR: add "
+            "records of an attack that changes images."
+        )
+    found = cells(shown, ("delivery", "name", "head"))
+    deliveries, names = distinct(sorted(shown["delivery"])), distinct(shown["name"])
+    victims = distinct(frame["head"])
+    figure = Figure(figsize=(TEXT, 0.5 + 1.75 * len(deliveries)), layout="constrained")
+    panels = figure.subplots(len(deliveries), 2, sharex="col", sharey=True, squeeze=False)
+    for (delivery, name, victim), part in found.items():
+        place, kind = victims.index(victim), names.index(name)
+        values = [100 * value for value in part[gain]]
+        for axes, column in zip(panels[deliveries.index(delivery)], seen, strict=True):
+            visible = list(part[column].dropna())
+            if not visible:
+                continue
+            axes.errorbar(
+                fmean(visible), fmean(values), xerr=deviation(visible) or None,
+                yerr=deviation(values) or None, fmt=of(MARKERS, kind), elinewidth=0.6,
+                ecolor=(*to_rgb(of(HUES, place)), 0.5), **_look(place),
+            )  # fmt: skip
+    for row, delivery in enumerate(deliveries):
+        for axes, images in zip(panels[row], IMAGES.values(), strict=True):
+            axes.set_title(f"{images}, delivery: {delivery}", fontsize=SMALL)
+            axes.axhline(0, color="0.4", linewidth=0.6, zorder=1)
+            plain(axes)
+        panels[row, 0].set_ylabel("backdoor gain (points)")
+    for axes in panels[-1]:
+        axes.set_xlabel("PSNR (dB): harder to see →")
+    marks = [
+        Line2D([], [], color="0.2", marker=of(MARKERS, i), linestyle="", markersize=5)
+        for i in range(len(names))
+    ]
+    kinds = [
+        Line2D([], [], marker="o", linestyle="", **_look(place)) for place in range(len(victims))
+    ]
+    legend = figure.legend(
+        [Line2D([], [], linestyle=""), *marks, Line2D([], [], linestyle=""), *kinds],
+        ["attack", *names, "victim", *victims], loc="outside right upper", handletextpad=0.3,
+    )  # fmt: skip
+    for text in legend.get_texts():
+        if text.get_text() in ("attack", "victim"):
+            text.set_fontweight("bold")
+    hidden = distinct(frame["name"][~frame["name"].isin(names)])
+    caption = (
+        "Backdoor gain against PSNR of the poisoned images (left) and of the triggered queries "
+        "(right): means, with one standard deviation of a run. Shape: the attack; colour and "
+        "filling: the victim. Further to the right is harder to see, further up is stronger. "
+        "Deliveries are not compared.",
+        *([f"No mark, as no image is changed: {'; '.join(hidden)}."] if hidden else []),
+        told(found.values(), "mark"),
+        *shared(shown, convention),
+        *surrogates(shown),
+        *provenance(shown),
+    )
+    return [Drawn("visibility", figure, caption)]
+
+
+def _look(place: int) -> dict[str, Any]:
+    """Colour and filling of a victim's marks; white where they are empty, so no bar shows."""
+    hue, fill = of(HUES, place), of(FILLS, place)
+    return {
+        "color": hue,
+        "fillstyle": "full" if fill == "none" else fill,
+        "markerfacecolor": "white" if fill == "none" else hue,
+        "markerfacecoloralt": "white",
+        "markersize": 5,
+        "markeredgewidth": 0.8,
+    }
