@@ -396,10 +396,13 @@ def _hot(name: str, labels: Tensor) -> Iterator[tuple[slice, NDArray[np.bool_]]]
     for start in range(0, max(1, len(labels)), step):
         rows = slice(start, start + step)
         part = labels[rows].cpu()
-        hot = part == 1
-        if not (hot | (part == 0)).all():
+        if part.dtype == torch.uint8:  # as data sets hold them: looked at in place
+            valid, hot = part.numpy().max(initial=0) <= 1, part.numpy().view(np.bool_)
+        else:
+            valid, hot = torch.equal(part.bool().to(part.dtype), part), part.bool().numpy()
+        if not valid:
             raise ValueError(f"{name}: expected 0 and 1 only, one column a class")
-        yield rows, hot.numpy()
+        yield rows, hot
 
 
 def _tags(name: str, labels: Tensor) -> tuple[Words, NDArray[np.uint16] | None]:
