@@ -706,3 +706,22 @@ def test_labels_of_no_class_and_of_more_than_sixteen_bits_of_classes_are_counted
     labels = torch.zeros(8, 2**16 + 2, dtype=torch.uint8)
     labels[:, -1] = 1
     assert rank(query, labels[:3], database, labels).relevant.sum(1).tolist() == [8] * 3
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int8, torch.int64, torch.float64])
+def test_labels_of_any_dtype_count_the_same_and_stay_as_they_are(dtype):
+    query, query_labels, database, labels = random_data(5, 40, 16, 6, tags=2)
+    given = query_labels.to(dtype), labels.to(dtype)
+    found = rank(query, given[0], database, given[1])
+    assert torch.equal(found.relevant, rank(query, query_labels, database, labels).relevant)
+    assert torch.equal(given[1], labels.to(dtype))
+
+
+@pytest.mark.parametrize("wrong", [2, 255, -1, 0.5, math.nan])
+def test_a_label_that_is_neither_zero_nor_one_is_refused_in_every_dtype(wrong):
+    query, query_labels, database, labels = random_data(5, 40, 16, 6)
+    dtype = torch.uint8 if wrong in (2, 255) else torch.float32
+    labels = labels.to(dtype)
+    labels[7, 3] = wrong
+    with pytest.raises(ValueError, match="0 and 1 only"):
+        rank(query, query_labels, database, labels)
