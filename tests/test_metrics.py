@@ -725,3 +725,20 @@ def test_a_label_that_is_neither_zero_nor_one_is_refused_in_every_dtype(wrong):
     labels[7, 3] = wrong
     with pytest.raises(ValueError, match="0 and 1 only"):
         rank(query, query_labels, database, labels)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_the_seeded_order_is_that_of_splitmix64_over_the_ids(seed):
+    """Records of earlier commits were scored in this order."""
+
+    def mix(x: int) -> int:
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+        return x ^ x >> 31
+
+    ids = [5, 900, 2**62 + 3, 0, 77, 12, 31, 4]
+    salt = mix(seed + 0x9E3779B97F4A7C15)
+    wanted = sorted(range(len(ids)), key=lambda place: mix(ids[place] ^ salt))
+    same = torch.ones(len(ids), 8)
+    found = metrics.nearest(same[:1], same, len(ids), ids=torch.tensor(ids), seed=seed)
+    assert found.tolist() == [wanted]
