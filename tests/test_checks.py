@@ -98,6 +98,10 @@ class Good(Attack):
             random.random()
         if self.how == "seed":
             carrier = carrier ^ torch.randint(0, 255, carrier.shape, dtype=torch.uint8)
+        if self.how == "seed numpy":
+            carrier = carrier ^ int(np.random.randint(1, 255))
+        if self.how == "seed python":
+            carrier = carrier ^ random.randrange(1, 255)
         if self.how == "images":
             view.images.zero_()
         if self.how == "labels":
@@ -139,6 +143,8 @@ def test_an_attack_that_keeps_all_rules_has_no_finding():
         ("draws numpy", "draws from NumPy's global random numbers"),
         ("draws python", "draws from Python's global random numbers"),
         ("seed", "'carrier' differs when crafted twice"),
+        ("seed numpy", "'carrier' differs when crafted twice"),
+        ("seed python", "'carrier' differs when crafted twice"),
         ("images", "changes view.images in place"),
         ("labels", "changes view.labels in place"),
         ("surrogate", "training mode"),

@@ -78,7 +78,9 @@ def test_reproducing_reads_nothing_that_is_cached(
     false = edited(record_path, tmp_path / "false.json", lambda v: v["retrieval"].update(x=[1]))
     before = sorted((place / "cache").rglob("*"))
     assert main(["reproduce", str(false), "--json", "--results-dir", str(tmp_path / "new")]) == 1
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    stages, result = {event.get("stage") for event in events}, events[-1]
+    assert {"train clean victim", "train poisoned victim"} <= stages
     assert result["exact"]
     assert {one["name"].partition(".")[0] for one in result["differences"]} == {"retrieval"}
     assert result["inputs"] == []
