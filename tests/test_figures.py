@@ -344,7 +344,7 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for attack, label in attacks.items():
         for victim in ("hashnet", "csq", "dpsh"):
             for seed in (0, 1):
-                for surrogate in ("hashnet", "csq"):
+                for surrogate in ("hashnet", "csq")[: 2 - seed]:
                     path = run(folder, attack=attack, victim=victim, seed=seed,
                                surrogate=surrogate)  # fmt: skip
                     labels[path] = f"{label}, from {surrogate}"
@@ -354,7 +354,7 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for e, p, d in ((2.0, 4, 0.5), (8.0, 4, 0.5), (2.0, 8, 0.5), (2.0, 4, 1.0))
             ]
             changes += [{"budget": 0.05}, {"bits": 16}]
-            for place, change in enumerate(changes):
+            for place, change in enumerate(changes if seed or attack == "ciba" else changes[:1]):
                 path = run(folder, attack=attack, seed=seed, **change)
                 labels[path] = f"{label}, row {place}"
     indexed(folder, labels)
@@ -468,9 +468,11 @@ def test_bench_figure_writes_files_beside_their_caption(pairs: Path, tmp_path, c
 
 
 def test_bench_figure_all_writes_into_the_results_and_reads_nothing_back(pairs: Path, capsys):
-    for _ in range(2):
-        assert main(["figure", "--all", str(pairs), "--format", "pdf"]) == 0
+    for path in pairs.rglob("ciba-s1*.json"):
+        path.unlink()
+    assert main(["figure", "--all", str(pairs), "--format", "pdf"]) == 0
     captured = capsys.readouterr()
+    assert collect([pairs]).left_out == ()
     assert (pairs / "figures" / "fashion-mini-gains.pdf").is_file()
     assert "note: fashion-mini: its records hold nothing for transfer" in captured.err
 

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from hashbackdoor_bench.records import Record
@@ -69,6 +70,7 @@ def distances(frame: pd.DataFrame, convention: str) -> list[Drawn]:
         panels[row, 0].set_yticks([middle], [wrapped(name, LABEL)])
     for axes, victim in zip(panels[0], victims, strict=True):
         axes.set_title(victim)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     figure.supxlabel("Hamming distance to the target's anchor (bits)", fontsize=SMALL)
     figure.legend(
         [Line2D([], [], color="black", linewidth=0.8), Patch(color=HIT, alpha=0.75, linewidth=0)],
