@@ -142,16 +142,16 @@ def test_a_sweep_shows_mean_deviation_and_control_at_every_value(tmp_path: Path)
     values = {0.1: [0.3, 0.5], 0.4: [0.6, 0.7], 1.0: [0.9]}
     for budget, scores in values.items():
         for seed, score in enumerate(scores):
-            run(tmp_path, budget=budget, seed=seed, t_map=score, map=score)
+            run(tmp_path, budget=budget, seed=seed, t_map=score, map=score / 2)
     left, right = draw("budget", tmp_path).figure.axes
-    for axes in (left, right):
+    for axes, share in ((left, 100), (right, 50)):
         (line,) = [line for line in lines(axes)["None"] if line.get_linestyle() == "-"]
         assert list(line.get_xdata()) == pytest.approx([10, 40, 100])
-        assert list(line.get_ydata()) == pytest.approx([100 * fmean(v) for v in values.values()])
+        assert list(line.get_ydata()) == pytest.approx([share * fmean(v) for v in values.values()])
         (band,) = axes.collections
         corners = {tuple(np.round(point, 6)) for point in band.get_paths()[0].vertices}
-        reach = 100 * stdev(values[0.1])
-        assert {(10, round(40 - reach, 6)), (10, round(40 + reach, 6))} <= corners
+        middle, reach = share * 0.4, share * stdev(values[0.1])
+        assert {(10, round(middle + sign * reach, 6)) for sign in (-1, 1)} <= corners
         faces = [mark.get_markerfacecolor() for mark in lines(axes)["o"]]
         assert faces == [HIT, HIT, "white"]
     (control,) = [line for line in lines(left)["None"] if line.get_linestyle() != "-"]
