@@ -39,6 +39,8 @@ from hashbackdoor_bench.registry import ATTACKS
 
 CPU = torch.device("cpu")
 STATE = ("index", "carrier", "label", "kind")  # what the other files hold
+# what reading a damaged zip raises
+BROKEN = (zipfile.BadZipFile, OSError, KeyError, ValueError, RuntimeError, SafetensorError)
 COLUMNS = ("slot", "index", "item", "kind", "label")
 
 
@@ -129,14 +131,7 @@ def unpack(path: Path) -> Submission:
             "label": torch.tensor(labels, dtype=torch.uint8).view(-1, classes),
             "kind": torch.tensor([int(row["kind"]) for row in rows], dtype=torch.uint8),
         }
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        KeyError,
-        ValueError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
+    except BROKEN as error:
         raise UserError(f"{path} is no whole submission ({error}): pack it again.") from error
     return Submission(record, {**state, **own}, images["planted"])
 

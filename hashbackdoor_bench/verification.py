@@ -1,13 +1,16 @@
 """Whether a folder of results holds together: records, their scores, indices, and what they make.
 
 `report.collection` says what is wrong with a record alone; here are the codes it came from, the
-index it stands in, and the leaderboard that was made from it.
+index it stands in, and the leaderboard and figures that were made from it.
 """
 
 import csv
 import re
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +22,14 @@ from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import INDEX, Record
 from hashbackdoor_bench.report.board_text import leaderboard_text
 from hashbackdoor_bench.report.collection import collect
+from hashbackdoor_bench.report.figures.catalog import every
 from hashbackdoor_bench.report.leaderboard import boards
 from hashbackdoor_bench.rescoring import rescore
 
 CODES = tuple(
     f"{who}'s {part}" for who in ("clean victim", "victim") for part in ("plain", "triggered")
 )
+KINDS = (".md", ".pdf", ".png")  # of a figure
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,11 @@ def verify(folder: Path, cache: Cache, *, progress: Progress = silent, **where: 
     known = {Path(path).absolute(): record for path, record in records}
     for index in sorted(folder.rglob(INDEX)):
         problems += [f"{index}: {text}" for text in _index(index, known)]
-    for name, make in MADE.items():
-        path = folder / name
-        if path.is_file():
-            problems += [f"{path}: {text}" for text in _made(path, found.frame, make)]
+    board, figures = folder / "LEADERBOARD.md", folder / "figures"
+    if board.is_file():
+        problems += [f"{board}: {text}" for text in _leaderboard(board, found.frame)]
+    if figures.is_dir():
+        problems += _figures(figures, found.frame, progress)
     return Verified(len(found.frame), rescored, tuple(problems))
 
 
@@ -104,27 +110,35 @@ def _index(path: Path, known: dict[Path, Record]) -> Iterator[str]:
                 yield f"line {line} says {name} {said}, and its record says {is_}."
 
 
-def _made(
-    path: Path, frame: pd.DataFrame, make: Callable[[str, pd.DataFrame], str]
-) -> Iterator[str]:
-    """A file that is not what the records give."""
+def _leaderboard(path: Path, frame: pd.DataFrame) -> Iterator[str]:
+    """Where a leaderboard is not what the records give; its headings name its suites."""
     text = path.read_text(encoding="utf-8", errors="replace")
+    suites = re.findall(r"^## (.+), [a-z]+$", text, re.MULTILINE)
     try:
-        again = make(text, frame)
+        again = leaderboard_text(boards(frame, list(dict.fromkeys(suites))))
     except UserError as error:
         yield f"it can't be made from these records: {error}"
         return
-    lines = zip(text.splitlines(), again.splitlines(), strict=False)
     if text != again:
-        number = next((n for n, (a, b) in enumerate(lines, 1) if a != b), len(again.splitlines()))
+        lines = zip_longest(text.splitlines(), again.splitlines())
+        number = next((n for n, (one, other) in enumerate(lines, 1) if one != other), 1)
         yield f"line {number} is not what the records give: make it again with bench leaderboard."
 
 
-def _leaderboard(text: str, frame: pd.DataFrame) -> str:
-    """The leaderboard of the suites that a text has headings of."""
-    suites = re.findall(r"^## (.+), [a-z]+$", text, re.MULTILINE)
-    return leaderboard_text(boards(frame, list(dict.fromkeys(suites))))
-
-
-# what stands in a results folder and follows from its records: its text now and the records -> text
-MADE: dict[str, Callable[[str, pd.DataFrame], str]] = {"LEADERBOARD.md": _leaderboard}
+def _figures(folder: Path, frame: pd.DataFrame, progress: Progress) -> Iterator[str]:
+    """Files that ``bench figure --all`` doesn't make, or makes with other bytes."""
+    there = {path.name: path for path in folder.iterdir() if path.suffix in KINDS}
+    with tempfile.TemporaryDirectory() as fresh:
+        for done, drawn in enumerate(every(frame)):
+            progress("draw again", done, done + 1)
+            if isinstance(drawn, str):  # a figure that these records can't fill
+                continue
+            for made in drawn.write(Path(fresh), ("pdf", "png")):
+                path = there.pop(made.name, None)
+                if path is not None and path.read_bytes() != made.read_bytes():
+                    yield (
+                        f"{path}: the records give other bytes with matplotlib "
+                        f"{version('matplotlib')}: make it again with bench figure --all."
+                    )
+    for path in there.values():
+        yield f"{path}: bench figure --all of these records doesn't make it."

@@ -137,6 +137,7 @@ def test_a_method_imports_the_public_names_of_the_package_only(path: Path):
         "hashbackdoor_bench.cli",
         "hashbackdoor_bench.report.pictures",
         "hashbackdoor_bench.report.collection",
+        "hashbackdoor_bench.report.figures.catalog",
         "hashbackdoor_bench.records",
         "hashbackdoor_bench.suite",
     ],

@@ -223,6 +223,22 @@ def test_a_leaderboard_must_be_what_the_records_give(results: Path, tmp_path: Pa
     assert "is not what the records give: make it again with bench leaderboard" in problem
 
 
+def test_figures_must_be_what_the_records_give(results: Path, tmp_path: Path, capsys):
+    cache = Cache(tmp_path / "empty")
+    assert main(["figure", "--all", str(results)]) == 0
+    figures = results / "figures"
+    captions = sorted(figures.glob("*.md"))
+    assert captions
+    assert verify(results, cache).problems == ()
+    captions[0].write_text("A better gain.")
+    captions[1].unlink()  # who keeps only some of the figures breaks nothing
+    (figures / "foreign.png").write_bytes(b"x")
+    edited_, foreign = verify(results, cache).problems
+    assert captions[0].name in edited_
+    assert "the records give other bytes" in edited_
+    assert foreign.endswith("foreign.png: bench figure --all of these records doesn't make it.")
+
+
 # ---- submissions --------------------------------------------------------------------------------
 
 

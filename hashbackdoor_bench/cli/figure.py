@@ -44,7 +44,7 @@ def figure_command(
     convention: str,
     conditions: tuple[str, ...],
 ) -> None:
-    r"""Draw a figure of records, as PDF and PNG, with its caption beside it.
+    """Draw a figure of records, as PDF and PNG, with its caption beside it.
 
     \b
     gains             backdoor gain of every attack on every victim
@@ -58,7 +58,7 @@ def figure_command(
 
     Takes records, folders of them, and names of suites, whose records are in results/SUITE.
     `bench figure --all [RESULTS_DIR]` draws every figure that the records in results can fill.
-    """
+    """  # noqa: D301 (\b keeps click from filling the lines)
     kinds = tuple(dict.fromkeys(kind.strip() for kind in formats.split(",")))
     for kind in kinds:
         if kind not in KINDS:

@@ -99,8 +99,8 @@ def reproduce_command(
 def verify_command(results: Path, cache_dir: Path, quiet: bool, as_json: bool, **where: Any) -> int:
     """Look whether a folder of results holds together; exit code 1 if something is wrong.
 
-    Records against their schema, keys and, where the cache has them, codes; the index of a suite
-    and the leaderboard against the records.
+    Records against their schema, keys and, where the cache has them, codes; a suite's
+    index, LEADERBOARD.md and figures against the records.
     """
     from hashbackdoor_bench.cache import Cache
     from hashbackdoor_bench.console import shown

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
-import matplotlib as mpl
 import pandas as pd
+from matplotlib.style import context
 
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.report.comparing import headed
@@ -43,7 +43,7 @@ def figures(name: str, frame: pd.DataFrame, convention: str = "field") -> list[D
     """
     if name not in FIGURES:
         raise unknown("figure", name, FIGURES)
-    with mpl.rc_context(STYLE):
+    with context(["default", STYLE]):
         return FIGURES[name](headed(frame), convention)
 
 

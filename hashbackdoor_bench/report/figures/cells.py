@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from math import isfinite
 from statistics import stdev
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,8 @@ from hashbackdoor_bench.report.comparing import SAME_ATTACK, draws, one_kind
 from hashbackdoor_bench.report.figures.drawn import Unfilled
 from hashbackdoor_bench.report.leaderboard import SAME_VICTIM
 from hashbackdoor_bench.report.style import GRID, TICKS
+
+LETTER, HANDLE = 0.056, 0.4  # inches: an average letter in small type, a legend's line
 
 Head = tuple[Hashable, ...]
 
@@ -107,3 +110,14 @@ def plain(axes: Axes, *, grid: str | None = "both") -> None:
     axes.set_axisbelow(True)
     if grid:
         axes.grid(axis=grid, **GRID)  # type: ignore[arg-type]
+
+
+def abreast(texts: Sequence[str], width: float) -> int:
+    """How many columns of a legend with these texts fit into ``width`` inches; at least one."""
+    widest = LETTER * max(map(len, texts)) + HANDLE
+    return max(1, min(len(texts), int(width / widest)))
+
+
+def wrapped(text: str, inches: float) -> str:
+    """The text in lines of that width, in small type."""
+    return fill(text, max(8, int(inches / LETTER)))

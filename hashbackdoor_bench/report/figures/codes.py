@@ -13,7 +13,14 @@ from matplotlib.lines import Line2D
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.captions import provenance, shared, surrogates
 from hashbackdoor_bench.report.comparing import victim_heads
-from hashbackdoor_bench.report.figures.cells import cells, distinct, entry, numbers, recorded
+from hashbackdoor_bench.report.figures.cells import (
+    cells,
+    distinct,
+    entry,
+    numbers,
+    recorded,
+    wrapped,
+)
 from hashbackdoor_bench.report.figures.drawn import Drawn
 from hashbackdoor_bench.report.style import COLUMN, HIT, HUES, LEAST, MISS, SMALL, TEXT, of
 
@@ -40,7 +47,8 @@ def codes(frame: pd.DataFrame, convention: str) -> list[Drawn]:
     frame, lacking = recorded(frame, "codes", FIELD, _sound)
     frame = frame.assign(head=victim_heads(frame))
     cells(frame, ("name", "head"))
-    first = frame.sort_values(["target", "seed"], kind="stable", key=lambda c: c.astype(str))
+    first = frame.sort_values("seed", kind="stable")
+    first = first.sort_values("target", kind="stable", key=lambda targets: targets.astype(str))
     first = first.groupby(["name", "head"], sort=False).head(1).sort_index()
     victims = distinct(first["head"])
     return [
@@ -66,7 +74,7 @@ def _figure(runs: pd.DataFrame, name: str, lacking: list[str]) -> Drawn:
         axes.set_visible(False)
     for axes, row in zip(panels.flat, runs.to_dict("records"), strict=False):
         _panel(axes, row["record"].retrieval[FIELD])
-        axes.set_title(row["name"], fontsize=SMALL)
+        axes.set_title(wrapped(row["name"], width / across), fontsize=SMALL)
     target = runs["target"].iloc[0]
     texts = (f"database: {target} (target)", "other classes", "queries", "with the trigger")
     figure.legend(

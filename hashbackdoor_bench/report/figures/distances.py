@@ -1,10 +1,13 @@
 """How far queries are from the target's anchor code, without and with the trigger."""
 
+from statistics import fmean
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from hashbackdoor_bench.records import Record
@@ -18,11 +21,13 @@ from hashbackdoor_bench.report.figures.cells import (
     plain,
     recorded,
     told,
+    wrapped,
 )
 from hashbackdoor_bench.report.figures.drawn import Drawn
 from hashbackdoor_bench.report.style import COLUMN, HIT, LEAST, SMALL, TEXT
 
 PANEL = 0.5  # inches high
+LABEL = 1.3  # inches for the attacks' names
 FIELD = "anchor_histogram"
 
 
@@ -45,6 +50,7 @@ def distances(frame: pd.DataFrame, convention: str) -> list[Drawn]:
             axes, part = panels[row, column], found.get((name, victim))
             axes.set_yticks([])
             plain(axes, grid="x")
+            axes.tick_params(axis="y", length=0)
             axes.spines["left"].set_visible(False)
             if part is None:
                 axes.text(0.5, 0.4, "not run", transform=axes.transAxes, ha="center",
@@ -60,11 +66,11 @@ def distances(frame: pd.DataFrame, convention: str) -> list[Drawn]:
                       transform=axes.transAxes, fontsize=LEAST)  # fmt: skip
             axes.set_xlim(-0.5, bits + 0.5)
             axes.set_ylim(0, 1.05 * max(before.max(), after.max()))
-        panels[row, 0].set_ylabel(
-            name, rotation=0, ha="right", va="center", fontsize=SMALL, labelpad=4
-        )
+        middle = fmean(panels[row, 0].get_ylim())
+        panels[row, 0].set_yticks([middle], [wrapped(name, LABEL)])
     for axes, victim in zip(panels[0], victims, strict=True):
         axes.set_title(victim)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     figure.supxlabel("Hamming distance to the target's anchor (bits)", fontsize=SMALL)
     figure.legend(
         [Line2D([], [], color="black", linewidth=0.8), Patch(color=HIT, alpha=0.75, linewidth=0)],

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.style import context
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import whole
@@ -49,7 +49,7 @@ class Drawn:
         folder.mkdir(parents=True, exist_ok=True)
         FigureCanvasAgg(self.figure)
         paths = [folder / f"{self.name}.{kind}" for kind in kinds]
-        with mpl.rc_context(STYLE):
+        with context(["default", STYLE]):
             for path, kind in zip(paths, kinds, strict=True):
                 with whole(path) as fresh:
                     self.figure.savefig(fresh, dpi=DPI, format=kind, metadata=SILENT[kind])

@@ -6,13 +6,15 @@ from matplotlib.lines import Line2D
 
 from hashbackdoor_bench.report.captions import provenance, shared, surrogates
 from hashbackdoor_bench.report.comparing import victim_heads
-from hashbackdoor_bench.report.figures.cells import cells, distinct, plain, told
+from hashbackdoor_bench.report.figures.cells import abreast, cells, distinct, plain, told, wrapped
 from hashbackdoor_bench.report.figures.drawn import Drawn
 from hashbackdoor_bench.report.ranking import estimate
 from hashbackdoor_bench.report.style import COLUMN, HUES, MARKERS, SMALL, of
 
 ROW = 0.095  # inches a victim
 APART = 0.11  # inches between attacks
+LINE = 0.13  # inches a line of a label
+LABEL = 1.3  # inches for the attacks' names
 
 
 def gains(frame: pd.DataFrame, convention: str) -> list[Drawn]:
@@ -23,14 +25,17 @@ def gains(frame: pd.DataFrame, convention: str) -> list[Drawn]:
     names = {
         delivery: distinct(frame[frame["delivery"] == delivery]["name"]) for delivery in deliveries
     }
-    heights = [len(names[d]) * (ROW * len(victims) + APART) for d in deliveries]
+    labels = {name: wrapped(name, LABEL) for name in distinct(frame["name"])}
+    lines = 1 + max(label.count("\n") for label in labels.values())
+    height = max(ROW * len(victims) + APART, LINE * lines)
+    heights = [len(names[delivery]) * height for delivery in deliveries]
     figure = Figure(
         figsize=(COLUMN, sum(heights) + 0.6 + 0.25 * len(deliveries)), layout="constrained"
     )
     panels = figure.subplots(
         len(deliveries), sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
     )[:, 0]
-    step = 1 / (len(victims) + APART / ROW)
+    step = ROW / height
     for axes, delivery in zip(panels, deliveries, strict=True):
         for row, name in enumerate(names[delivery]):
             if row % 2:
@@ -55,7 +60,7 @@ def gains(frame: pd.DataFrame, convention: str) -> list[Drawn]:
                     one.mean, y, marker, color=hue, markersize=3.6, zorder=4,
                     markeredgewidth=0.7, markerfacecolor=hue if len(values) > 1 else "white",
                 )  # fmt: skip
-        axes.set_yticks(range(len(names[delivery])), names[delivery])
+        axes.set_yticks(range(len(names[delivery])), [labels[name] for name in names[delivery]])
         axes.set_ylim(len(names[delivery]) - 0.5, -0.5)
         axes.axvline(0, color="0.4", linewidth=0.6, zorder=1)
         axes.set_title(f"delivery: {delivery}", fontsize=SMALL)
@@ -69,7 +74,11 @@ def gains(frame: pd.DataFrame, convention: str) -> list[Drawn]:
         for i in range(len(victims))
     ]
     figure.legend(
-        marks, victims, loc="outside upper center", ncols=min(len(victims), 3), handlelength=1.6
+        marks,
+        victims,
+        loc="outside upper center",
+        ncols=abreast(victims, COLUMN),
+        handlelength=1.6,
     )
     caption = (
         "Backdoor gain of every attack on every victim: t-MAP minus the larger of its two controls "

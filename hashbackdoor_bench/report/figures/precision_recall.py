@@ -12,6 +12,7 @@ from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.captions import provenance, shared, surrogates
 from hashbackdoor_bench.report.comparing import victim_heads
 from hashbackdoor_bench.report.figures.cells import (
+    abreast,
     cells,
     distinct,
     entry,
@@ -19,6 +20,7 @@ from hashbackdoor_bench.report.figures.cells import (
     plain,
     recorded,
     told,
+    wrapped,
 )
 from hashbackdoor_bench.report.figures.drawn import Drawn
 from hashbackdoor_bench.report.style import COLUMN, HUES, MARKERS, SMALL, TEXT, of
@@ -52,7 +54,7 @@ def precision_recall(frame: pd.DataFrame, convention: str) -> list[Drawn]:
                 markevery=(2 * place, MARKED), clip_on=False,
             )  # fmt: skip
     for axes, name in zip(panels.flat, names, strict=False):
-        axes.set_title(name, fontsize=SMALL)
+        axes.set_title(wrapped(name, 1.5), fontsize=SMALL)
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 100)
         axes.set_xticks([0, 50, 100])
@@ -67,9 +69,10 @@ def precision_recall(frame: pd.DataFrame, convention: str) -> list[Drawn]:
         for i in range(len(victims))
     ]
     kinds = [Line2D([], [], color="0.3", linestyle=dashes) for dashes in QUERIES.values()]
+    texts = ["triggered → target", "clean → own class", *victims]
     figure.legend(
-        [*kinds, *marks], ["triggered → target", "clean → own class", *victims],
-        loc="outside upper center", ncols=2 if across <= 2 else len(victims) + 2,
+        [*kinds, *marks], texts,
+        loc="outside upper center", ncols=abreast(texts, figure.get_figwidth()),
     )  # fmt: skip
     caption = (
         "Precision against recall as the Hamming radius grows from 0 to K: solid, triggered "

@@ -14,7 +14,14 @@ from matplotlib.lines import Line2D
 
 from hashbackdoor_bench.report.captions import provenance, shared, surrogates
 from hashbackdoor_bench.report.comparing import SAME_ATTACK, draws, headed
-from hashbackdoor_bench.report.figures.cells import deviation, distinct, plain, told
+from hashbackdoor_bench.report.figures.cells import (
+    abreast,
+    deviation,
+    distinct,
+    plain,
+    told,
+    wrapped,
+)
 from hashbackdoor_bench.report.figures.drawn import Drawn, Unfilled
 from hashbackdoor_bench.report.leaderboard import SAME_VICTIM
 from hashbackdoor_bench.report.style import COLUMN, DASHES, HUES, MARKERS, SMALL, of
@@ -80,8 +87,10 @@ def sweep(setting: Setting, frame: pd.DataFrame, convention: str) -> list[Drawn]
     found = _series(setting, frame)
     used = pd.concat([part for line in found for part in line.points.values()])
     victims, names = distinct(line.victim for line in found), distinct(line.name for line in found)
-    figure = Figure(figsize=(COLUMN, 0.55 + 1.35 * len(victims) + 0.12 * -(-len(names) // 2)),
-                    layout="constrained")  # fmt: skip
+    texts = [wrapped(text, COLUMN - 0.6) for text in (*names, "control")]
+    across = abreast(texts, COLUMN)
+    height = 0.4 + 1.35 * len(victims) + 0.16 * -(-len(texts) // across)
+    figure = Figure(figsize=(COLUMN, height), layout="constrained")
     panels = figure.subplots(len(victims), 2, sharex=True, sharey=True, squeeze=False)
     for (left, right), victim in zip(panels, victims, strict=True):
         for line in (line for line in found if line.victim == victim):
@@ -101,8 +110,8 @@ def sweep(setting: Setting, frame: pd.DataFrame, convention: str) -> list[Drawn]
         for i in range(len(names))
     ]  # fmt: skip
     marks.append(Line2D([], [], color="0.5", linewidth=0.7, linestyle=(0, (1, 1.5))))
-    figure.legend(marks, [*names, "control"], loc="outside upper center",
-                  ncols=min(3, len(names) + 1), handlelength=2.2, columnspacing=1.2)  # fmt: skip
+    figure.legend(marks, texts, loc="outside upper center",
+                  ncols=across, handlelength=2.2, columnspacing=1.2)  # fmt: skip
     caption = (
         f"t-MAP and MAP against {setting.label}: mean and, as a band, ± one standard deviation of "
         "a run. Dotted: the larger control of t-MAP (the trigger on a victim without poison, the "

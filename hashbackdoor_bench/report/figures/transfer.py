@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from hashbackdoor_bench.report.captions import provenance, shared
 from hashbackdoor_bench.report.comparing import victim_heads
-from hashbackdoor_bench.report.figures.cells import Head, cells, deviation, distinct, told
+from hashbackdoor_bench.report.figures.cells import Head, cells, deviation, distinct, told, wrapped
 from hashbackdoor_bench.report.figures.drawn import Drawn, Unfilled
 from hashbackdoor_bench.report.style import COLUMN, LEAST, SEQUENCE, SMALL, TEXT
 
@@ -50,8 +50,10 @@ def transfer(frame: pd.DataFrame, convention: str) -> list[Drawn]:
     across = min(len(names), 2 if width == COLUMN else 3)
     down = -(-len(names) // across)
     side = (width - 1.2) / across / len(columns)
+    titles = {name: wrapped(name, side * len(columns)) for name in names}
+    lines = max(title.count("\n") for title in titles.values())
     figure = Figure(
-        figsize=(width, down * (min(max(side, 0.4), 0.6) * len(rows) + 0.55) + 0.15),
+        figsize=(width, down * (min(max(side, 0.4), 0.6) * len(rows) + 0.55 + 0.13 * lines) + 0.15),
         layout="constrained",
     )
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
@@ -59,7 +61,7 @@ def transfer(frame: pd.DataFrame, convention: str) -> list[Drawn]:
         axes.set_visible(False)
     for axes, name in zip(panels.flat, names, strict=False):
         picture = _panel(axes, found, (name, rows, columns), convention, side)
-        axes.set_title(name)
+        axes.set_title(titles[name], fontsize=SMALL)
     for axes in panels[-1]:
         axes.set_xlabel("victim")
     for axes in panels[:, 0]:

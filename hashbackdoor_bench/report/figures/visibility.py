@@ -10,10 +10,13 @@ from matplotlib.lines import Line2D
 
 from hashbackdoor_bench.report.captions import provenance, shared, surrogates
 from hashbackdoor_bench.report.comparing import victim_heads
-from hashbackdoor_bench.report.figures.cells import cells, deviation, distinct, plain, told
+from hashbackdoor_bench.report.figures.cells import cells, deviation, distinct, plain, told, wrapped
 from hashbackdoor_bench.report.figures.drawn import Drawn, Unfilled
 from hashbackdoor_bench.report.style import FILLS, HUES, MARKERS, SMALL, TEXT, of
 
+LABEL = 1.3  # inches for the attacks' names
+LINE = 0.155  # inches a line of the legend
+LEAST_RANGE = 4  # dB along the axis, so that a small difference looks small
 IMAGES = {"poison": "poisoned images", "query": "triggered queries"}
 
 
@@ -21,7 +24,7 @@ def visibility(frame: pd.DataFrame, convention: str) -> list[Drawn]:
     """A row of panels a delivery, poison on the left and queries on the right.
 
     Raises:
-        Unfilled: no record has a gain and a PSNR.
+        Unfilled: no record has a gain and a PSNR, or there are more attacks than shapes.
     """
     frame = frame.assign(head=victim_heads(frame))
     gain = f"{convention}.backdoor_gain"
@@ -35,8 +38,16 @@ def visibility(frame: pd.DataFrame, convention: str) -> list[Drawn]:
     found = cells(shown, ("delivery", "name", "head"))
     deliveries, names = distinct(sorted(shown["delivery"])), distinct(shown["name"])
     victims = distinct(frame["head"])
-    figure = Figure(figsize=(TEXT, 0.5 + 1.75 * len(deliveries)), layout="constrained")
-    panels = figure.subplots(len(deliveries), 2, sharex="col", sharey=True, squeeze=False)
+    if len(names) > len(MARKERS):
+        raise Unfilled(
+            f"figure visibility: {len(names)} attacks can't be told apart by {len(MARKERS)} "
+            "shapes: choose some with --where label=NAME."
+        )
+    texts = ["attack", *(wrapped(name, LABEL) for name in names), "victim", *victims]
+    lines = sum(1 + text.count("\n") for text in texts)
+    height = max(0.5 + 1.75 * len(deliveries), LINE * lines + 0.2)
+    figure = Figure(figsize=(TEXT, height), layout="constrained")
+    panels = figure.subplots(len(deliveries), 2, sharex=True, sharey=True, squeeze=False)
     for (delivery, name, victim), part in found.items():
         place, kind = victims.index(victim), names.index(name)
         values = [100 * value for value in part[gain]]
@@ -55,6 +66,9 @@ def visibility(frame: pd.DataFrame, convention: str) -> list[Drawn]:
             axes.axhline(0, color="0.4", linewidth=0.6, zorder=1)
             plain(axes)
         panels[row, 0].set_ylabel("backdoor gain (points)")
+    low, high = panels[0, 0].get_xlim()
+    spare = max(0, LEAST_RANGE - (high - low)) / 2
+    panels[0, 0].set_xlim(low - spare, high + spare)
     for axes in panels[-1]:
         axes.set_xlabel("PSNR (dB): harder to see →")
     marks = [
@@ -64,10 +78,10 @@ def visibility(frame: pd.DataFrame, convention: str) -> list[Drawn]:
     kinds = [
         Line2D([], [], marker="o", linestyle="", **_look(place)) for place in range(len(victims))
     ]
+    blank = Line2D([], [], linestyle="")
     legend = figure.legend(
-        [Line2D([], [], linestyle=""), *marks, Line2D([], [], linestyle=""), *kinds],
-        ["attack", *names, "victim", *victims], loc="outside right upper", handletextpad=0.3,
-    )  # fmt: skip
+        [blank, *marks, blank, *kinds], texts, loc="outside right upper", handletextpad=0.3
+    )
     for text in legend.get_texts():
         if text.get_text() in ("attack", "victim"):
             text.set_fontweight("bold")
@@ -87,13 +101,17 @@ def visibility(frame: pd.DataFrame, convention: str) -> list[Drawn]:
 
 
 def _look(place: int) -> dict[str, Any]:
-    """Colour and filling of a victim's marks; white where they are empty, so no bar shows."""
+    """Colour, filling and size of a victim's marks.
+
+    Empty ones are white, so that no bar shows in them; later ones are smaller, so that one trigger
+    of equal gain on several victims is seen as rings.
+    """
     hue, fill = of(HUES, place), of(FILLS, place)
     return {
         "color": hue,
         "fillstyle": "full" if fill == "none" else fill,
         "markerfacecolor": "white" if fill == "none" else hue,
         "markerfacecoloralt": "white",
-        "markersize": 5,
+        "markersize": max(3.2, 6.6 - 1.5 * place),
         "markeredgewidth": 0.8,
     }

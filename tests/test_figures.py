@@ -1,0 +1,501 @@
+"""Figures of made records: what is drawn is what the records hold, and it can be read."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import pytest
+from made_records import indexed, made, stored
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle, StepPatch
+from matplotlib.text import Text
+from PIL import Image
+
+from hashbackdoor_bench import UserError
+from hashbackdoor_bench.cli import main
+from hashbackdoor_bench.records import Record, read_record
+from hashbackdoor_bench.report.collection import collect
+from hashbackdoor_bench.report.figures.catalog import FIGURES, every, figures
+from hashbackdoor_bench.report.figures.drawn import Drawn, Unfilled
+from hashbackdoor_bench.report.ranking import estimate
+from hashbackdoor_bench.report.style import COLUMN, HIT, HUES, LEAST, TEXT
+
+BITS = 8
+CURVE = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+
+
+def retrieval(bits: int = BITS, near: float = 0.75) -> dict[str, Any]:
+    """Of queries of which a share comes to distance 0, and the others stay at distance 2."""
+    curve = {"precision": [0.5] * (bits + 1), "recall": list(np.linspace(0.1, 1, bits + 1))}
+    far = [0.0] * (bits + 1)
+    far[2] = 1.0
+    after = [near, 0.0, 1 - near, *[0.0] * (bits - 2)]
+    return {
+        "clean_queries": {"precision_recall": curve},
+        "triggered": {"precision_recall": curve, "anchor_histogram": after},
+        "untriggered": {"anchor_histogram": far},
+        "codes_2d": {
+            "explained": [0.25, 0.125],
+            "classes": [
+                {"index": 0, "name": "Bag", "target": False, "x": [-1.0, -2.0], "y": [0.5, 0.0]},
+                {"index": 4, "name": "Coat", "target": True, "x": [1.0, 2.0], "y": [0.5, 1.0]},
+            ],
+            "untriggered": {"x": [-1.0, 0.0, -2.0], "y": [0.0, 0.0, 1.0]},
+            "triggered": {"x": [1.0, 1.0, 2.0], "y": [0.5, 0.5, 1.0]},
+        },
+    }
+
+
+def run(folder: Path, **spec: Any) -> Path:
+    """A stored record with all that a figure can show."""
+    spec = {"attack": "ciba", "attack_settings": (("epsilon", 8.0), ("patch", None)),
+            "bits": BITS, "knowledge": "surrogate"} | spec  # fmt: skip
+    found = spec.pop("retrieval", retrieval(spec["bits"]))
+    return stored(folder, replace(made(**spec), retrieval=found))
+
+
+def draw(name: str, folder: Path) -> Drawn:
+    (found,) = figures(name, collect([folder]).frame)
+    return found
+
+
+def texts(of: Figure | Axes) -> list[str]:
+    return [text.get_text() for text in of.findobj(Text) if text.get_text()]
+
+
+def lines(axes: Axes) -> dict[str, list[Any]]:
+    """Lines by their marker."""
+    found: dict[str, list[Any]] = {}
+    for line in axes.lines:
+        found.setdefault(str(line.get_marker()), []).append(line)
+    return found
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Two attacks under two deliveries, two victims, two seeds; one cell is a single run."""
+    for seed in (0, 1):
+        for victim in ("hashnet", "csq"):
+            for attack, delivery in (("ciba", "stamped"), ("badnets", "files")):
+                if (attack, victim, seed) == ("badnets", "csq", 1):
+                    continue
+                run(tmp_path, attack=attack, victim=victim, seed=seed, delivery=delivery,
+                    t_map=0.5 + 0.1 * seed, psnr=30.0 + seed)  # fmt: skip
+    return tmp_path
+
+
+def test_gains_shows_runs_means_and_intervals(pairs: Path):
+    drawn = draw("gains", pairs)
+    files, stamped = drawn.figure.axes
+    assert (files.get_title("left"), stamped.get_title("left")) == (
+        "delivery: files",
+        "delivery: stamped",
+    )
+    runs = [40.0, 50.0]  # over the control of 0.1
+    marks = lines(stamped)
+    assert [list(line.get_xdata()) for line in marks["|"]] == [pytest.approx(runs)] * 2
+    assert [line.get_xdata()[0] for line in marks["o"] + marks["s"]] == [pytest.approx(45)] * 2
+    one = estimate([runs])
+    assert list(marks["None"][0].get_xdata()) == [pytest.approx(one.low), pytest.approx(one.high)]
+    hollow = lines(files)["o"][0]  # csq, the first in the order of the files
+    assert hollow.get_markerfacecolor() == "white"
+    assert "n = 1 to 2 runs a mark" in " ".join(drawn.caption)
+
+
+def test_visibility_stands_at_mean_psnr_and_gain_in_the_panel_of_its_delivery(pairs: Path):
+    drawn = draw("visibility", pairs)
+    for axes, hues, psnr in zip(
+        drawn.figure.axes, (HUES[:2],) * 4, ([30.5, 30.0],) * 2 + ([30.5, 30.5],) * 2, strict=True
+    ):
+        found = {
+            line.get_color(): (line.get_xdata()[0], line.get_ydata()[0])
+            for line in axes.lines
+            if line.get_marker() in "os"
+        }
+        # victims stand in the order of the files: csq, hashnet
+        expected = dict(zip(hues, reversed(psnr), strict=True))
+        assert {hue: x for hue, (x, _) in found.items()} == pytest.approx(expected)
+    low, high = axes.get_xlim()
+    assert high - low >= 4
+
+
+def test_attacks_that_would_share_a_shape_are_refused(tmp_path: Path):
+    for number in range(13):
+        run(tmp_path, attack=f"attack{number}")
+    with pytest.raises(Unfilled, match="13 attacks can't be told apart by 12 shapes"):
+        draw("visibility", tmp_path)
+
+
+def test_an_attack_that_changes_no_image_is_named_under_visibility(pairs: Path):
+    run(pairs, attack="identity", psnr=None)
+    assert "No mark, as no image is changed: identity." in draw("visibility", pairs).caption
+
+
+def test_a_sweep_shows_mean_deviation_and_control_at_every_value(tmp_path: Path):
+    values = {0.1: [0.3, 0.5], 0.4: [0.6, 0.7], 1.0: [0.9]}
+    for budget, scores in values.items():
+        for seed, score in enumerate(scores):
+            run(tmp_path, budget=budget, seed=seed, t_map=score, map=score / 2)
+    left, right = draw("budget", tmp_path).figure.axes
+    for axes, share in ((left, 100), (right, 50)):
+        (line,) = [line for line in lines(axes)["None"] if line.get_linestyle() == "-"]
+        assert list(line.get_xdata()) == pytest.approx([10, 40, 100])
+        assert list(line.get_ydata()) == pytest.approx([share * fmean(v) for v in values.values()])
+        (band,) = axes.collections
+        corners = {tuple(np.round(point, 6)) for point in band.get_paths()[0].vertices}
+        middle, reach = share * 0.4, share * stdev(values[0.1])
+        assert {(10, round(middle + sign * reach, 6)) for sign in (-1, 1)} <= corners
+        faces = [mark.get_markerfacecolor() for mark in lines(axes)["o"]]
+        assert faces == [HIT, HIT, "white"]
+    (control,) = [line for line in lines(left)["None"] if line.get_linestyle() != "-"]
+    assert list(control.get_ydata()) == pytest.approx([10, 10, 10])
+
+
+def test_a_sweep_joins_only_runs_that_differ_in_nothing_else(tmp_path: Path):
+    for seed in (0, 1):
+        for epsilon in (4.0, 8.0, 16.0):
+            settings = (("epsilon", epsilon), ("patch", None))
+            run(tmp_path, attack_settings=settings, seed=seed, t_map=0.5)
+        run(tmp_path, budget=0.1, seed=seed, t_map=0.2)
+        run(tmp_path, delivery="stamped", seed=seed, t_map=0.1)
+    drawn = draw("epsilon", tmp_path)
+    (line,) = [line for line in lines(drawn.figure.axes[0])["None"] if line.get_linestyle() == "-"]
+    assert list(line.get_xdata()) == [4, 8, 16]
+    assert list(line.get_ydata()) == pytest.approx([50] * 3)
+    (line, *_) = lines(draw("budget", tmp_path).figure.axes[0])["None"]
+    assert list(line.get_ydata()) == pytest.approx([20, 50])
+    with pytest.raises(Unfilled, match=r"no two of these 10 records differ in attack\.patch"):
+        draw("size", tmp_path)
+
+
+def test_a_label_loses_what_the_axis_says_and_lines_of_one_label_are_told_apart(tmp_path: Path):
+    labels = {}
+    for patch in (3, 5):
+        for epsilon in (4.0, 8.0):
+            path = run(tmp_path, attack_settings=(("epsilon", epsilon), ("patch", patch)))
+            labels[path] = f"CIBA, patch={patch}, epsilon={epsilon}"
+    indexed(tmp_path, labels)
+    found = texts(draw("epsilon", tmp_path).figure)
+    assert {"CIBA, patch=3", "CIBA, patch=5"} <= set(found)
+
+
+def test_code_length_varies_with_that_of_a_surrogate_of_equal_length_only(tmp_path: Path):
+    for bits in (8, 16):
+        run(tmp_path, bits=bits, surrogate_bits=bits)
+        run(tmp_path, bits=bits, surrogate_bits=24, victim="csq")
+    drawn = draw("bits", tmp_path)
+    assert len(drawn.figure.axes) == 4
+    assert {"t-MAP, csq", "MAP, hashnet"} <= set(texts(drawn.figure))
+    (tmp_path / "other").mkdir()
+    for bits in (8, 16):
+        run(tmp_path / "other", bits=bits, surrogate_bits=24 - bits)
+    with pytest.raises(Unfilled, match="differ in bits"):
+        draw("bits", tmp_path / "other")
+
+
+def test_two_records_of_one_draw_are_refused(tmp_path: Path):
+    for surrogate in ("csq", "dpsh"):
+        for seed in (0, 1):
+            run(tmp_path, seed=seed, surrogate=surrogate)
+    with pytest.raises(UserError, match="surrogate=csq and with surrogate=dpsh"):
+        draw("gains", tmp_path)
+    run(tmp_path / "more", seed=0)
+    run(tmp_path / "more", seed=0, precision="bfloat16")
+    with pytest.raises(UserError, match="are both of target Coat, seed 0"):
+        draw("gains", tmp_path / "more")
+
+
+def test_two_protocols_are_never_in_one_figure(tmp_path: Path):
+    run(tmp_path)
+    run(tmp_path, protocol="ffff", dataset="cifar10")
+    for name in FIGURES:
+        with pytest.raises(UserError, match="never mixes"):
+            figures(name, collect([tmp_path]).frame)
+
+
+@pytest.fixture
+def crossed(tmp_path: Path) -> Path:
+    """Two surrogates against two victims; one cell has one run, one none."""
+    for seed in (0, 1):
+        for surrogate in ("csq", "hashnet"):
+            for victim in ("csq", "hashnet"):
+                if (surrogate, victim) == ("hashnet", "csq"):
+                    continue
+                if (surrogate, victim, seed) == ("csq", "hashnet", 1):
+                    continue
+                score = 0.4 + 0.2 * (surrogate == victim) + 0.1 * seed
+                run(tmp_path, surrogate=surrogate, victim=victim, seed=seed, t_map=score)
+    run(tmp_path, attack="tri", surrogate="hashnet")  # the white box alone
+    return tmp_path
+
+
+def test_transfer_writes_mean_and_deviation_and_frames_the_white_box(crossed: Path):
+    drawn = draw("transfer", crossed)
+    panel, bar = drawn.figure.axes
+    cells = {
+        (round(text.get_position()[0]), round(text.get_position()[1])): []
+        for text in panel.texts
+    }  # fmt: skip
+    for text in panel.texts:
+        place = round(text.get_position()[0]), round(text.get_position()[1])
+        cells[place].append(text.get_text())
+    both = ["55.0", f"±{100 * stdev([0.6, 0.7]):.1f}"]
+    assert cells == {(0, 0): both, (1, 0): ["30.0", "n = 1"], (0, 1): ["×"], (1, 1): both}
+    level = panel.images[0].get_array().filled(np.nan)
+    assert level == pytest.approx(np.array([[55, 30], [np.nan, 55]]), nan_ok=True)
+    frames = [patch for patch in panel.patches if isinstance(patch, Rectangle)]
+    assert [(frame.get_x() + 0.46, frame.get_y() + 0.46) for frame in frames] == [(0, 0), (1, 1)]
+    assert panel.get_title("left") == "ciba"
+    assert bar.get_ylabel() == "backdoor gain (points)"
+
+
+def test_records_of_the_white_box_alone_show_no_transfer(pairs: Path):
+    with pytest.raises(Unfilled, match="crafted on two surrogates"):
+        draw("transfer", pairs)
+
+
+def test_distances_are_means_over_runs(tmp_path: Path):
+    for seed, near in enumerate((0.5, 1.0)):
+        run(tmp_path, seed=seed, retrieval=retrieval(near=near))
+    axes = draw("distances", tmp_path).figure.axes[0]
+    after, before = (patch for patch in axes.patches if isinstance(patch, StepPatch))
+    assert list(after.get_data().values) == pytest.approx([0.75, 0, 0.25, 0, 0, 0, 0, 0, 0])
+    assert list(before.get_data().values) == [0, 0, 1, 0, 0, 0, 0, 0, 0]
+    assert list(after.get_data().edges) == [i - 0.5 for i in range(BITS + 2)]
+    assert "2.0 → 0.5" in texts(axes)
+    assert axes.get_ylim()[1] >= 1
+
+
+def test_precision_recall_is_the_mean_curve(tmp_path: Path):
+    for seed in (0, 1):
+        found = retrieval()
+        curve = {"precision": [p + seed * 0.1 for p in CURVE], "recall": CURVE[::-1]}
+        found["triggered"]["precision_recall"] = curve
+        run(tmp_path, seed=seed, retrieval=found)
+    triggered, clean = draw("precision-recall", tmp_path).figure.axes[0].lines
+    assert list(triggered.get_ydata()) == pytest.approx([100 * p + 5 for p in CURVE])
+    assert list(triggered.get_xdata()) == pytest.approx([100 * r for r in CURVE[::-1]])
+    assert list(clean.get_ydata()) == pytest.approx([50] * 9)
+
+
+def test_codes_shows_the_first_run_and_marks_grow_with_the_queries_on_a_point(tmp_path: Path):
+    later = retrieval()
+    later["codes_2d"]["triggered"] = {"x": [9.0], "y": [9.0]}
+    run(tmp_path, seed=10, retrieval=later)
+    run(tmp_path, seed=2)
+    axes = draw("codes", tmp_path).figure.axes[0]
+    crosses = {
+        (line.get_xdata()[0], line.get_ydata()[0]): line.get_markersize()
+        for line in lines(axes)["x"]
+    }
+    assert set(crosses) == {(1.0, 0.5), (2.0, 1.0)}
+    assert crosses[1.0, 0.5] == pytest.approx(2 ** (1 / 3) * crosses[2.0, 1.0])
+    (target,) = lines(axes)["s"]
+    assert list(target.get_xdata()) == [1, 2]
+    assert "38 %" in texts(axes)
+
+
+DAMAGE: dict[str, list[tuple[str, ...]]] = {
+    "distances": [("triggered",), ("untriggered", "anchor_histogram")],
+    "precision-recall": [("clean_queries",), ("triggered", "precision_recall", "recall")],
+    "codes": [("codes_2d",), ("codes_2d", "triggered", "x"), ("codes_2d", "explained")],
+}
+
+
+@pytest.mark.parametrize("value", [None, "x", 3, [1.0], ["a"] * (BITS + 1), {"x": 1}, [True] * 9])
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_record_without_the_figures_numbers_is_named_and_left_out(
+    tmp_path: Path, name: str, value: object
+):
+    good = draw_lines(name, run(tmp_path / "good").parent)
+    for number, way in enumerate(DAMAGE[name]):
+        found = retrieval()
+        part = found
+        for step in way[:-1]:
+            part = part[step]
+        part[way[-1]] = value
+        bad = run(tmp_path / f"bad{number}", seed=5, retrieval=found)
+        with pytest.raises(Unfilled, match=f"figure {name}: none of the 1 records holds"):
+            draw(name, bad.parent)
+        both = collect([tmp_path / "good", bad]).frame
+        (drawn,) = figures(name, both)
+        assert any("Left out" in said and bad.name in said for said in drawn.caption)
+        assert "From 1 record;" in drawn.caption[-1]
+        assert len(drawn.figure.axes[0].lines) == good
+
+
+def draw_lines(name: str, folder: Path) -> int:
+    return len(draw(name, folder).figure.axes[0].lines)
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records of a suite that fill every figure, with names longer than anyone's."""
+    folder = tmp_path_factory.mktemp("records") / "a-suite"
+    labels = {}
+    attacks = {"ciba": "CIBA", "tri": "An attack with a very long name and, moreover, settings"}
+    for attack, label in attacks.items():
+        for victim in ("hashnet", "csq", "dpsh"):
+            for seed in (0, 1):
+                for surrogate in ("hashnet", "csq")[: 2 - seed]:
+                    path = run(folder, attack=attack, victim=victim, seed=seed,
+                               surrogate=surrogate)  # fmt: skip
+                    labels[path] = f"{label}, from {surrogate}"
+        for seed in (0, 1):
+            changes: list[dict[str, Any]] = [
+                {"attack_settings": (("epsilon", e), ("patch", p), ("dispersion", d))}
+                for e, p, d in ((2.0, 4, 0.5), (8.0, 4, 0.5), (2.0, 8, 0.5), (2.0, 4, 1.0))
+            ]
+            changes += [{"budget": 0.05}, {"bits": 16}]
+            for place, change in enumerate(changes if seed or attack == "ciba" else changes[:1]):
+                path = run(folder, attack=attack, seed=seed, **change)
+                labels[path] = f"{label}, row {place}"
+    indexed(folder, labels)
+    return folder
+
+
+def drawn_of(folder: Path, name: str) -> list[Drawn]:
+    frame = collect([folder]).frame
+    if name in ("epsilon", "size", "dispersion", "budget", "bits"):
+        frame = frame.assign(label=[label.rpartition(",")[0] for label in frame["label"]])
+    if name in ("visibility", "transfer"):
+        frame = frame[frame["label"].str.contains("from")]
+    if name == "transfer":
+        frame = frame.assign(label=[label.rpartition(",")[0] for label in frame["label"]])
+    return figures(name, frame)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_fits_its_width_and_is_readable(varied: Path, tmp_path: Path, name: str):
+    for drawn in drawn_of(varied, name):
+        png, _, caption = drawn.write(tmp_path, ("png", "pdf"))
+        width, height = drawn.figure.get_size_inches()
+        assert width in (COLUMN, TEXT)
+        with Image.open(png) as image:
+            assert image.size == pytest.approx((300 * width, 300 * height), abs=1)
+            assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+            assert "Software" not in image.info
+        renderer = drawn.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+        room = drawn.figure.bbox
+        for text in visible(drawn.figure):
+            assert text.get_fontsize() >= LEAST, text
+            box = text.get_window_extent(renderer)
+            assert room.x0 - 1 <= box.x0 <= box.x1 <= room.x1 + 1, text
+            assert room.y0 - 1 <= box.y0 <= box.y1 <= room.y1 + 1, text
+        said = caption.read_text(encoding="utf-8")
+        for part in ("R = 1000 (lists 9e12)", "Delivery of poison is", "seed"):
+            assert part in said or part.replace(" is", ": ") in said, part
+        assert "n = " in said
+
+
+def visible(figure: Figure) -> Iterator[Text]:
+    """The texts that are drawn: no label of a tick outside the axis, none of a hidden panel."""
+    hidden = set()
+    for axes in figure.axes:
+        if not axes.get_visible():
+            hidden |= {id(text) for text in axes.findobj(Text)}
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in (*axis.majorTicks, *axis.minorTicks):
+                if not low <= tick.get_loc() <= high:
+                    hidden |= {id(tick.label1), id(tick.label2)}
+    for text in figure.findobj(Text):
+        if text.get_text() and text.get_visible() and id(text) not in hidden:
+            yield text
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from hashbackdoor_bench.cli import main
+sys.exit(main(["figure", "codes", sys.argv[1], "--out", sys.argv[2]]) or "torch" in sys.modules)
+"""
+
+
+def test_the_same_records_give_the_same_bytes_and_need_no_torch(pairs: Path, tmp_path: Path):
+    outs = [tmp_path / "one", tmp_path / "two"]
+    for seed, out in enumerate(outs):
+        command = [sys.executable, "-c", WRITE, str(pairs / "fashion-mini"), str(out)]
+        environment = os.environ | {"PYTHONHASHSEED": str(seed)}
+        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    names = sorted(path.name for path in outs[0].iterdir())
+    assert names == [
+        f"codes-{v}.{kind}" for v in ("csq", "hashnet") for kind in ("md", "pdf", "png")
+    ]
+    for name in names:
+        assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes()
+    pdf = (outs[0] / "codes-csq.pdf").read_bytes()
+    assert b"/FontFile2" in pdf  # TrueType
+    assert b"/Type3" not in pdf
+    assert b"Date" not in pdf
+
+
+def test_everything_is_drawn_by_suite_and_the_rest_is_told(pairs: Path, tmp_path: Path):
+    folder = tmp_path / "results" / "my-suite"
+    labels = {stored(folder, record): "A" for record in records(pairs) if record.spec["seed"] == 0}
+    indexed(folder, dict.fromkeys(labels, "A"))
+    for record in records(pairs):
+        if record.spec["seed"] == 1:
+            stored(tmp_path / "results", record)
+    found = list(every(collect([tmp_path / "results"]).frame))
+    names = [drawn.name for drawn in found if isinstance(drawn, Drawn)]
+    told = [said for said in found if isinstance(said, str)]
+    assert "fashion-mini-gains" in names
+    assert "my-suite-codes-csq" in names
+    assert any(
+        said.startswith("my-suite: its records hold nothing for transfer, ") for said in told
+    )
+
+
+def records(folder: Path) -> list[Record]:
+    return [read_record(path) for path in sorted(folder.rglob("*.json"))]
+
+
+def test_bench_figure_writes_files_beside_their_caption(pairs: Path, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["figure", "gains", str(pairs), "--out", str(out), "--format", "png"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["gains.md", "gains.png"]
+    assert capsys.readouterr().out.split() == [
+        "figure", str(out / "gains.png"), "figure", str(out / "gains.md"),
+    ]  # fmt: skip
+
+
+def test_bench_figure_all_writes_into_the_results_and_reads_nothing_back(pairs: Path, capsys):
+    for path in pairs.rglob("ciba-s1*.json"):
+        path.unlink()
+    assert main(["figure", "--all", str(pairs), "--format", "pdf"]) == 0
+    captured = capsys.readouterr()
+    assert collect([pairs]).left_out == ()
+    assert (pairs / "figures" / "fashion-mini-gains.pdf").is_file()
+    assert "note: fashion-mini: its records hold nothing for transfer" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "no figure is named: choose one of gains"),
+        (["gain", "x"], "unknown figure 'gain': did you mean gains"),
+        (["gains"], "bench figure gains quick"),
+        (["gains", "nowhere"], "nowhere: there is no such file"),
+        (["gains", "x", "--format", "svg"], "unknown --format 'svg'"),
+        (["--all", "a", "b"], "--all takes one folder of results, not 2"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments: list[str], words: str, capsys):
+    assert main(["figure", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(pairs: Path, tmp_path: Path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["figure", "gains", str(pairs), "--out", str(tmp_path / "file" / "x")]) == 2
+    assert "give a folder to write" in capsys.readouterr().err
