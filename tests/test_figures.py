@@ -23,6 +23,7 @@ from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import Record, read_record
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.figures.catalog import FIGURES, every, figures
+from hashbackdoor_bench.report.figures.cells import numbers
 from hashbackdoor_bench.report.figures.drawn import Drawn, Unfilled
 from hashbackdoor_bench.report.ranking import estimate
 from hashbackdoor_bench.report.style import COLUMN, HIT, HUES, LEAST, TEXT
@@ -329,6 +330,12 @@ def test_a_record_without_the_figures_numbers_is_named_and_left_out(
         assert any("Left out" in said and bad.name in said for said in drawn.caption)
         assert "From 1 record;" in drawn.caption[-1]
         assert len(drawn.figure.axes[0].lines) == good
+
+
+def test_numbers_are_finite():
+    assert numbers([1, 2.5], 2)
+    assert not numbers([1, float("nan")])
+    assert not numbers([float("inf")])
 
 
 def draw_lines(name: str, folder: Path) -> int:
