@@ -23,9 +23,10 @@ from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import Record, read_record
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.figures.catalog import FIGURES, every, figures
+from hashbackdoor_bench.report.figures.cells import numbers
 from hashbackdoor_bench.report.figures.drawn import Drawn, Unfilled
 from hashbackdoor_bench.report.ranking import estimate
-from hashbackdoor_bench.report.style import COLUMN, HIT, HUES, LEAST, TEXT
+from hashbackdoor_bench.report.style import HIT, HUES
 
 BITS = 8
 CURVE = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
@@ -331,6 +332,12 @@ def test_a_record_without_the_figures_numbers_is_named_and_left_out(
         assert len(drawn.figure.axes[0].lines) == good
 
 
+def test_numbers_are_finite():
+    assert numbers([1, 2.5], 2)
+    assert not numbers([1, float("nan")])
+    assert not numbers([float("inf")])
+
+
 def draw_lines(name: str, folder: Path) -> int:
     return len(draw(name, folder).figure.axes[0].lines)
 
@@ -377,7 +384,7 @@ def test_a_figure_fits_its_width_and_is_readable(varied: Path, tmp_path: Path, n
     for drawn in drawn_of(varied, name):
         png, _, caption = drawn.write(tmp_path, ("png", "pdf"))
         width, height = drawn.figure.get_size_inches()
-        assert width in (COLUMN, TEXT)
+        assert width in (3.4, 7.0)
         with Image.open(png) as image:
             assert image.size == pytest.approx((300 * width, 300 * height), abs=1)
             assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
@@ -385,7 +392,7 @@ def test_a_figure_fits_its_width_and_is_readable(varied: Path, tmp_path: Path, n
         renderer = drawn.figure.canvas.get_renderer()  # type: ignore[attr-defined]
         room = drawn.figure.bbox
         for text in visible(drawn.figure):
-            assert text.get_fontsize() >= LEAST, text
+            assert text.get_fontsize() >= 6, text
             box = text.get_window_extent(renderer)
             assert room.x0 - 1 <= box.x0 <= box.x1 <= room.x1 + 1, text
             assert room.y0 - 1 <= box.y0 <= box.y1 <= room.y1 + 1, text

@@ -26,6 +26,7 @@ from hashbackdoor_bench.report.style import COLUMN, HIT, HUES, LEAST, MISS, SMAL
 
 FIELD = "codes_2d"
 ACROSS = 4
+SHARE = 0.35  # inches beside a panel's title
 GROWTH = 1 / 3  # a mark of eight queries is twice as wide as that of one
 MARKS: dict[str, dict[str, Any]] = {
     "target": {"marker": "s", "color": HIT, "markersize": 2.6, "markeredgewidth": 0},
@@ -74,7 +75,7 @@ def _figure(runs: pd.DataFrame, name: str, lacking: list[str]) -> Drawn:
         axes.set_visible(False)
     for axes, row in zip(panels.flat, runs.to_dict("records"), strict=False):
         _panel(axes, row["record"].retrieval[FIELD])
-        axes.set_title(wrapped(row["name"], width / across), fontsize=SMALL)
+        axes.set_title(wrapped(row["name"], width / across - SHARE), fontsize=SMALL)
     target = runs["target"].iloc[0]
     texts = (f"database: {target} (target)", "other classes", "queries", "with the trigger")
     figure.legend(
@@ -85,7 +86,7 @@ def _figure(runs: pd.DataFrame, name: str, lacking: list[str]) -> Drawn:
     one = runs.iloc[0]
     caption = (
         f"Codes of victim {one['head']} on the plane of their two largest principal components "
-        "(fitted to the database items shown; its share of their variance in the corner): a few "
+        "(fitted to the database items shown; its share of their variance on the right): a few "
         "items of every class, a pale hue each, and the same attacked queries without and with "
         "the trigger. The more queries have one code, the larger its mark.",
         "One run a panel (n = 1): the first target and seed.",
@@ -109,10 +110,8 @@ def _panel(axes: Axes, plane: Mapping[str, Any]) -> None:
         for (x, y), count in together.items():
             size = MARKS[name]["markersize"] * count**GROWTH
             axes.plot(x, y, linestyle="", **MARKS[name] | {"markersize": size})
-    axes.text(
-        0.98, 0.02, f"{100 * sum(plane['explained']):.0f} %", transform=axes.transAxes,
-        ha="right", va="bottom", fontsize=LEAST, color="0.4",
-    )  # fmt: skip
+    share = f"{100 * sum(plane['explained']):.0f} %"
+    axes.set_title(share, loc="right", fontsize=LEAST, color="0.4")
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xticks([])
     axes.set_yticks([])

@@ -112,6 +112,6 @@ def _look(place: int) -> dict[str, Any]:
         "fillstyle": "full" if fill == "none" else fill,
         "markerfacecolor": "white" if fill == "none" else hue,
         "markerfacecoloralt": "white",
-        "markersize": max(3.2, 6.6 - 1.5 * place),
-        "markeredgewidth": 0.8,
+        "markersize": max(4.0, 6.8 - 1.2 * place),
+        "markeredgewidth": 0.7,
     }
