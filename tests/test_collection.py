@@ -86,6 +86,15 @@ def test_a_run_found_twice_counts_once(tmp_path: Path):
     assert told.endswith(f"it is the run of {path.as_posix()} again.")
 
 
+def test_two_suites_may_share_a_run(tmp_path: Path):
+    for name in ("a", "b"):
+        path = stored(tmp_path / name, made())
+        indexed(tmp_path / name, {path: f"CIBA of {name}"})
+    both = collect([tmp_path])
+    assert sorted(both.frame["label"]) == ["CIBA of a", "CIBA of b"]
+    assert both.left_out == ()
+
+
 def change(path: Path, edit: Any) -> None:
     values = json.loads(path.read_text())
     edit(values)

@@ -90,7 +90,7 @@ def collect(places: Iterable[Path]) -> Collection:
     order: list[tuple[int, float]] = []
     left_out: list[str] = []
     indices: dict[Path, Mapping[str, tuple[str, str, int]]] = {}
-    first: dict[str, str] = {}
+    first: dict[tuple[str | None, str], str] = {}
     asked = [Path(place) for place in places]
     for path in (path for place in asked for path in _files(place)):
         name = path.as_posix()
@@ -99,12 +99,6 @@ def collect(places: Iterable[Path]) -> Collection:
         except (UserError, RecursionError) as error:
             left_out.append(f"{name} is left out: {_short(name, error)}")
             continue
-        if row["key"] in first:
-            # two places may hold one file; only another file is news
-            if first[row["key"]] != name:
-                left_out.append(f"{name} is left out: it is the run of {first[row['key']]} again.")
-            continue
-        first[row["key"]] = name
         # DATASET/VICTIM-BITS/FILE, see `records.record_path`
         folder = path.absolute().parent.parent.parent
         if folder not in indices:
@@ -112,6 +106,12 @@ def collect(places: Iterable[Path]) -> Collection:
             left_out += told
         place = path.absolute().relative_to(folder).as_posix()
         suite, label, number = indices[folder].get(place, (None, None, math.inf))
+        known = suite, row["key"]  # two suites may share a run
+        if known in first:
+            if first[known] != name:  # two places may hold one file; only another file is news
+                left_out.append(f"{name} is left out: it is the run of {first[known]} again.")
+            continue
+        first[known] = name
         order.append((list(indices).index(folder), number))
         rows.append({"path": name, "suite": suite, "label": label} | row)
     if not rows:
