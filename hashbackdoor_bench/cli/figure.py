@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from hashbackdoor_bench.cli.options import FOLDER, bench
+from hashbackdoor_bench.cli.options import FOLDER, bench, records_options, records_read
 from hashbackdoor_bench.errors import UserError, unknown
 
 KINDS = ("pdf", "png")
@@ -22,20 +22,7 @@ KINDS = ("pdf", "png")
 @click.option(
     "--format", "formats", default="pdf,png", show_default=True, help="pdf, png, or both."
 )
-@click.option(
-    "--convention",
-    type=click.Choice(("field", "ciba", "badhash", "strict")),
-    default="field",
-    show_default=True,
-    help="How ties and queries without a hit are scored.",
-)
-@click.option(
-    "--where",
-    "conditions",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Only runs with that field; again for another. Values of one field are alternatives.",
-)
+@records_options
 def figure_command(
     arguments: tuple[str, ...],
     everything: bool,
@@ -63,8 +50,6 @@ def figure_command(
     for kind in kinds:
         if kind not in KINDS:
             raise unknown("--format", kind, KINDS)
-    from hashbackdoor_bench.report.collection import collect
-    from hashbackdoor_bench.report.comparing import choose
     from hashbackdoor_bench.report.figures.catalog import FIGURES, every, figures
 
     if everything and len(arguments) > 1:
@@ -80,10 +65,7 @@ def figure_command(
         )
     places = [Path(place) for place in (arguments or ("results",))[0 if everything else 1 :]]
     folder = out or (places[0] / "figures" if everything else Path("figures"))
-    read = collect(places)
-    for sentence in read.left_out:
-        click.echo(f"note: {sentence}", err=True)
-    frame = choose(read.frame, conditions)
+    frame = records_read(places, conditions)
     name = arguments[0] if arguments else ""
     for made in every(frame, convention) if everything else figures(name, frame, convention):
         if isinstance(made, str):

@@ -2,14 +2,18 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hashbackdoor_bench import __version__
+from hashbackdoor_bench.records import CONVENTIONS
 from hashbackdoor_bench.registry import ATTACKS, VICTIMS, Registry
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KINDS: dict[str, Registry[Any]] = {"attack": ATTACKS, "victim": VICTIMS}
 
@@ -70,6 +74,40 @@ def talk(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def records_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which records are looked at, and by which convention."""
+    for option in (
+        click.option(
+            "--where",
+            "conditions",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Only runs with that field; again for another. "
+            "Values of one field are alternatives.",
+        ),
+        click.option(
+            "--convention",
+            type=click.Choice(CONVENTIONS),
+            default="field",
+            show_default=True,
+            help="How ties and queries without a hit are scored.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def records_read(places: Iterable[Path], conditions: Sequence[str] = ()) -> "pd.DataFrame":
+    """The records of ``places`` that meet ``conditions``; what is left out is told."""
+    from hashbackdoor_bench.report.collection import collect
+    from hashbackdoor_bench.report.comparing import choose
+
+    read = collect(places)
+    for sentence in read.left_out:
+        click.echo(f"note: {sentence}", err=True)
+    return choose(read.frame, conditions)
 
 
 def mode_of(quiet: bool, as_json: bool) -> str:

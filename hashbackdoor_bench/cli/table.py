@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from hashbackdoor_bench.cli.options import FILE, bench
-from hashbackdoor_bench.records import CONVENTIONS
+from hashbackdoor_bench.cli.options import FILE, bench, records_options, records_read
 
 LAYOUTS = ("ciba", "pairs", "transfer", "leaderboard")
 FORMATS = ("text", "md", "latex", "csv", "html")
@@ -23,20 +22,7 @@ FORMATS = ("text", "md", "latex", "csv", "html")
 @click.option(
     "--format", "kind", type=click.Choice(FORMATS), default="text", show_default=True, help="Of it."
 )
-@click.option(
-    "--convention",
-    type=click.Choice(CONVENTIONS),
-    default="field",
-    show_default=True,
-    help="How ties and queries without a hit are scored.",
-)
-@click.option(
-    "--where",
-    "conditions",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Only runs with that field; again for another. Values of one field are alternatives.",
-)
+@records_options
 @click.option("--with-published", is_flag=True, help="The paper's numbers below, marked as such.")
 def table_command(
     places: tuple[Path, ...],
@@ -50,17 +36,12 @@ def table_command(
 
     Takes records, folders of them, and names of suites, whose records are in results/SUITE.
     """
-    from hashbackdoor_bench.report.collection import collect
-    from hashbackdoor_bench.report.comparing import choose
     from hashbackdoor_bench.report.published import published
     from hashbackdoor_bench.report.tables import tables
     from hashbackdoor_bench.report.typeset import WRITERS, text
 
-    read = collect(places)
-    for sentence in read.left_out:
-        click.echo(f"note: {sentence}", err=True)
     numbers = published() if with_published else ()
-    made = tables(choose(read.frame, conditions), layout, convention, numbers)
+    made = tables(records_read(places, conditions), layout, convention, numbers)
     if kind != "text":
         click.echo(WRITERS[kind](made), nl=False)
         return
