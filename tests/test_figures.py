@@ -454,11 +454,14 @@ def test_everything_is_drawn_by_suite_and_the_rest_is_told(pairs: Path, tmp_path
     found = list(every(collect([tmp_path / "results"]).frame))
     names = [drawn.name for drawn in found if isinstance(drawn, Drawn)]
     told = [said for said in found if isinstance(said, str)]
-    assert "fashion-mini-gains" in names
+    assert all(name.startswith("my-suite-") for name in names)
     assert "my-suite-codes-csq" in names
     assert any(
         said.startswith("my-suite: its records hold nothing for transfer, ") for said in told
     )
+    (folder / "index.csv").unlink()
+    alone = [d.name for d in every(collect([folder]).frame) if isinstance(d, Drawn)]
+    assert "fashion-mini-gains" in alone
 
 
 def records(folder: Path) -> list[Record]:

@@ -50,9 +50,10 @@ def figures(name: str, frame: pd.DataFrame, convention: str = "field") -> list[D
 def every(frame: pd.DataFrame, convention: str = "field") -> Iterator[Drawn | str]:
     """All figures that the records of each suite can fill, and in a sentence why others can't be.
 
-    The figures' names begin with the suite's, or with that of the data for records outside one.
+    The figures' names begin with the suite's. Beside suites, records outside one are passed over:
+    single runs have pictures of their own. Without any suite they count as one, named as the data.
     """
-    suites = frame["suite"].fillna(frame["dataset"])
+    suites = frame["suite" if frame["suite"].notna().any() else "dataset"]
     for suite, part in frame.groupby(suites, sort=True):
         unfilled = []
         for name in FIGURES:
