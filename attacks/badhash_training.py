@@ -59,11 +59,11 @@ def label_losses(
     Args:
         network: LabCLN.
         rows: (U,C) float, the different labels.
-        draw: (B,) long, which of them this batch shows, repetitions included; the network sees each
-            once.
+        draw: (B,) long on the CPU, which of them this batch shows, repetitions included; the
+            network sees each once.
         smoothing: epsilon of the first view; the second is the label itself.
     """
-    shown, back = torch.unique(draw, return_inverse=True)
+    shown, back = (x.to(rows.device) for x in torch.unique(draw, return_inverse=True))
     plain = rows[shown]
     pairs = torch.stack([smooth(plain, smoothing), plain], 1)  # (u,2,C)
     # A product, since the gradient of out[back] is summed in any order, by several threads.
@@ -92,7 +92,7 @@ def train_label_network(
     random = view.generator("label draws")
     draws = torch.randint(len(rows), (steps, 128), generator=random)
     curves: dict[str, list[Tensor]] = defaultdict(list)
-    for step, draw in enumerate(draws.to(view.device)):
+    for step, draw in enumerate(draws):
         for group in optimizer.param_groups:
             group["lr"] = 1e-4 * 0.1 ** ((2 * step >= steps) + (4 * step >= 3 * steps))
         losses = label_losses(network, rows, draw, smoothing)

@@ -56,12 +56,18 @@ class TrainingSet:
 
     def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Images (N,3,h,w) uint8 of the rows ``index`` (N,), and their poison slots (N,)."""
-        images = self.images[index.to(self.images.device)]
+        device = self.images.device
+        images = self.images[index.to(device)]
         slot = self.slot[index]
         if self.overlay is not None:
-            rows = slot >= 0
-            images[rows.to(images.device)] = self.overlay[slot[rows].to(images.device)]
+            rows = positions(slot)
+            images[rows.to(device)] = self.overlay[slot[rows].to(device)]
         return images, slot
+
+
+def positions(slot: Tensor) -> Tensor:
+    """Which of slots (N,) are poisoned: (n,) long. With a mask, the CPU would wait for the GPU."""
+    return (slot >= 0).nonzero()[:, 0]
 
 
 def centre_crop(images: Tensor, size: int) -> Tensor:
@@ -201,9 +207,9 @@ def _batch(
     """x (N,3,S,S) in [0,1] on the device: gathered, augmented, stamped."""
     images, slot = data.gather(index)
     images = images.to(device, non_blocking=True)
-    poisoned = slot >= 0
+    poisoned = positions(slot)
     x = augment(images, draws, kind, size)
-    if poisoned.any():
+    if len(poisoned):
         rows = poisoned.to(device)
         if data.frozen:
             x[rows] = to_unit(centre_crop(images[rows], size))
@@ -295,6 +301,7 @@ def encode(
         if trigger is not None:
             x = trigger(x)
         with autocast(device, precision):
-            codes.append(model.code(x.contiguous(memory_format=torch.channels_last)).cpu())
+            codes.append(model.code(x.contiguous(memory_format=torch.channels_last)))
         progress(stage, min(start + batch_size, len(images)), len(images))
-    return torch.cat(codes) if codes else torch.empty(0, 0, dtype=torch.int8)
+    # Brought back together: one batch at a time would have a GPU wait for the next one's launch.
+    return torch.cat(codes).cpu() if codes else torch.empty(0, 0, dtype=torch.int8)

@@ -22,6 +22,7 @@ from hashbackdoor_bench.benchmarks.speed.clock import (
 )
 from hashbackdoor_bench.benchmarks.speed.networks import network
 from hashbackdoor_bench.benchmarks.speed.table import report, table, write
+from pretend import GPU, pretend_gpu
 
 CPU = torch.device("cpu")
 
@@ -56,6 +57,14 @@ def test_every_part_that_has_a_literal_or_a_ceiling_says_what_it_compared(measur
             if row.share is not None:
                 assert row.ceiling, row.part
                 assert row.share > 0, row.part
+
+
+@pytest.mark.parametrize("part", ["crafting", "training", "encoding"])
+def test_the_parts_with_a_network_run_on_a_gpu(part: str, tmp_path: Path):
+    with pretend_gpu():
+        rows = list(PARTS[part](Setting(True, 1, GPU, tmp_path)))
+    assert all(row.equal for row in rows)
+    assert all(time > 0 for row in rows for time in row.seconds["ours"])
 
 
 def test_the_issue_s_parts_are_all_there(measured):

@@ -1,0 +1,136 @@
+"""Runs on a GPU that isn't there: nothing is left on the CPU, and no step waits; see `pretend`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pretend import GPU, OnGpu, WrongDevice, pretend_gpu, waits
+from test_pipeline import spec
+from torch import Tensor, nn
+
+from hashbackdoor_bench import ATTACKS, VICTIMS, HashLoss, HashModel
+from hashbackdoor_bench.cache import Cache
+from hashbackdoor_bench.pipeline import run
+from hashbackdoor_bench.samples import draw_samples
+from hashbackdoor_bench.spec import Recipe
+from hashbackdoor_bench.training import TrainingSet, encode, fit
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    return Cache(tmp_path_factory.mktemp("gpu"))
+
+
+def quick(attack: str, **changes: Any) -> tuple[tuple[str, Any], ...]:
+    return tuple({**ATTACKS[attack].cls.quick, **changes}.items())
+
+
+def training(poisoned: int, items: int) -> TrainingSet:
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 255, (items, 3, 32, 32), generator=random, dtype=torch.uint8)
+    labels = torch.eye(2, dtype=torch.uint8)[torch.arange(items) % 2]
+    slot = torch.full((items,), -1)
+    slot[:poisoned] = torch.arange(poisoned)
+
+    def stamp(x: Tensor, slots: Tensor) -> Tensor:
+        assert isinstance(x, OnGpu)
+        assert isinstance(slots, OnGpu)
+        return x / 2
+
+    return TrainingSet(images, labels, slot, images[:poisoned].clone(), stamp)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda x, y: x + y,
+        lambda x, y: torch.stack([x, y]),
+        lambda x, y: y[x.long()],
+        lambda x, y: nn.functional.mse_loss(y, x),
+        lambda x, y: nn.Linear(3, 3)(x),
+        lambda x, y: nn.Linear(3, 3).to(GPU)(y),
+        lambda x, y: x.numpy(),
+        lambda x, y: np.asarray(x),
+        lambda x, y: torch.rand(3, generator=torch.Generator(), device=GPU),
+        lambda x, y: x.uniform_(generator=torch.Generator()),
+    ],
+)
+def test_the_pretence_refuses_what_cuda_refuses(mistake: Any):
+    with pretend_gpu():
+        x, y = torch.zeros(3, device=GPU), torch.zeros(3)
+        with pytest.raises(WrongDevice):
+            mistake(x, y)
+
+
+def test_the_pretence_allows_what_cuda_allows_and_comes_back():
+    with pretend_gpu():
+        x, y = torch.zeros(3, device=GPU), torch.arange(3.0)
+        x.copy_(y)
+        assert x[torch.tensor([2])].device == GPU
+        assert (x + torch.tensor(1)).device == GPU
+        layer = nn.Linear(3, 2).to(GPU)
+        layer(x).sum().backward()
+        assert layer.weight.device == layer.weight.grad.device == GPU  # type: ignore[union-attr]
+        assert type(x.cpu()) is Tensor
+        assert x.cpu().numpy().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("attack", list(ATTACKS))
+def test_a_run_keeps_every_tensor_where_it_belongs(tiny: Path, tmp_path: Path, cache, attack: str):
+    given = spec(tiny, attack=attack, attack_settings=quick(attack), victim="csq")
+    with pretend_gpu():
+        record, path, stages = run(given, cache=cache, results=tmp_path, device="cuda")
+        draw_samples(path, stages)
+    assert record.device == "a GPU that isn't there"
+    assert all(isinstance(x, OnGpu) for x in stages.backdoor.state_dict().values())
+
+
+def test_its_numbers_are_those_of_the_cpu(tiny: Path, tmp_path: Path):
+    given = spec(tiny, attack="ciba", attack_settings=quick("ciba"), precision="float32")
+    plain, *_ = run(given, cache=Cache(tmp_path / "cpu"), results=tmp_path, device="cpu")
+    with pretend_gpu():
+        found, *_ = run(given, cache=Cache(tmp_path / "gpu"), results=tmp_path / "g", device="cuda")
+    assert found.scores == plain.scores
+
+
+@pytest.mark.parametrize("victim", list(VICTIMS))
+def test_training_goes_on_from_a_checkpoint_there_and_waits_only_between_epochs(
+    tmp_path: Path, victim: str
+):
+    recipe = Recipe(2, 4, "adam", 1e-3, 1e-3, augment="crop", precision="float32")
+
+    def waited(items: int) -> int:
+        with pretend_gpu():
+            torch.manual_seed(0)
+            loss: HashLoss = VICTIMS[victim].cls(16, 2, items).to(GPU)
+            model = HashModel("cnn32", 16, loss).to(GPU)
+            data = training(items // 2, items)
+            waits.clear()
+            place = tmp_path / f"{items}.safetensors"
+            for epochs in (1, 2):
+                part = Recipe(**{**recipe.__dict__, "epochs": epochs})
+                fit(model, loss, data, part, seed="s", size=32, checkpoint=place)
+            count = waits.total()
+            encode(model, data.images, size=32, batch_size=2)
+            assert waits.total() == count + 1
+        return count
+
+    assert 0 < waited(8) == waited(32)
+
+
+@pytest.mark.parametrize(
+    ("attack", "names"),
+    [("ciba", ("steps", "perturbation_steps")), ("badhash", ("label_steps",))],
+)
+def test_a_step_of_crafting_waits_for_nothing(tiny: Path, tmp_path: Path, attack: str, names: Any):
+    counts = []
+    for steps in (2, 6):
+        settings = quick(attack, **dict.fromkeys(names, steps))
+        given = spec(tiny, attack=attack, attack_settings=settings)
+        with pretend_gpu():
+            waits.clear()
+            run(given, cache=Cache(tmp_path / str(steps)), results=tmp_path, device="cuda")
+        counts.append(waits.copy())
+    assert counts[0] == counts[1]
