@@ -71,18 +71,24 @@ def test_the_issue_s_parts_are_all_there(measured):
     parts = {row.part for rows in measured.values() for row in rows}
     assert parts == {
         "scoring", "scoring, growth", "trigger crafting", "confusing perturbations", "training",
-        "evaluation encode", "preparing", "an epoch's images", "start-up",
+        "several trainings", "evaluation encode", "preparing", "an epoch's images", "start-up",
     }  # fmt: skip
 
 
 def test_a_report_is_json_with_the_machine_and_a_table_has_each_goal(measured, tmp_path):
     rows = [row for part in measured.values() for row in part]
-    path = write(report(rows, CPU, quick=True, repeat=1), tmp_path)
+    path = write(report(rows, CPU, quick=True, repeat=1), rows, tmp_path)
     found = json.loads(path.read_text())
     assert {"device", "threads", "versions", "commit", "rows", "cores"} <= found.keys()
     assert {"torch", "numpy", "numba"} <= found["versions"].keys()
     assert len(found["rows"]) == len(rows)
-    assert table(rows).row_count == sum(len(row.goals) for row in rows)
+    goals = sum(len(row.goals) for row in rows)
+    assert table(rows).row_count == goals
+    page = path.with_suffix(".md").read_text().splitlines()
+    lines = [line for line in page if line.startswith("|")]
+    assert len(lines) == 2 + goals
+    assert {line.count("|") for line in lines} == {10}
+    assert any("×) DataLoader" in line for line in lines)
 
 
 def test_a_start_imports_neither_torch_nor_numpy():

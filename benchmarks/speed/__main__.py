@@ -11,13 +11,13 @@ from rich.console import Console
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.provenance import device_of
 
-from . import crafting, encoding, job, preparing, scoring, startup, training
+from . import crafting, encoding, job, preparing, scoring, several, startup, training
 from .clock import Row, Setting
-from .table import report, table, write
+from .table import NOTE, report, table, write
 
 PARTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     part.__name__.rpartition(".")[2]: part.measure
-    for part in (scoring, crafting, training, encoding, preparing, startup, job)
+    for part in (scoring, crafting, training, several, encoding, preparing, startup, job)
 }
 RESULTS = Path("results/speed")
 WIDE = 200  # characters of the table in a file
@@ -50,14 +50,11 @@ def speed(
                 rows.append(row)
                 console.print(f"{row.part}: {row.work}", style="dim", highlight=False)
     console.print(table(rows))
-    console.print(
-        "seconds are medians of rounds in turn (least-most); ×: times ours, the median of the "
-        "rounds' ratios; *: a sample, scaled. Ceilings, checks and samples stand in the JSON.",
-        style="dim",
-    )
+    console.print(NOTE, style="dim", highlight=False)
     whole = not parts and not quick
     if output or whole:
-        path = write(report(rows, place, quick=quick, repeat=rounds), output or RESULTS)
+        found = report(rows, place, quick=quick, repeat=rounds)
+        path = write(found, rows, output or RESULTS)
         console.print(f"written   {path}", highlight=False)
 
 

@@ -79,6 +79,7 @@ class Row:
         ceiling: how the least was measured.
         share: of the ceiling that ours reaches; None where there is none.
         facts: other numbers, with their units in their names.
+        peers: contestants that are another tool, or another way, for the table.
     """
 
     part: str
@@ -91,6 +92,7 @@ class Row:
     ceiling: str = ""
     share: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    peers: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
         """All of it, with medians, ranges and ratios to ours, pair by pair."""

@@ -166,4 +166,5 @@ def _epoch(root: Path, items: Items, setting: Setting) -> Row:
         f"memory bandwidth, {rate / 1e9:.1f} GB/s by a streaming sum",
         moved / rate / min(seconds["ours"]),
         {"bytes_per_second": moved / min(seconds["ours"])},
+        ["DataLoader"],
     )

@@ -148,6 +148,7 @@ def _scored(size: Size, setting: Setting) -> Row:
             "counters_per_second": pairs / bare["count"],
             "memory_bytes_per_second": bytes_a_second(replace(setting, device=torch.device("cpu"))),
         },
+        ["FAISS"] if index is not None else [],
     )
 
 

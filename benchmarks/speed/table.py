@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,31 +19,53 @@ from hashbackdoor_bench.provenance import made_by
 
 from .clock import Row, ratio
 
-PEERS = ("FAISS", "DataLoader")
+HEAD = ("part", "work", "ours", "literal", "peer", "must reach", "found", "", "of ceiling")
+NOTE = (
+    "Seconds are medians of rounds in turn (least-most); ×: times ours, the median of the rounds' "
+    "ratios; *: a sample, scaled. Ceilings, checks and samples stand in the JSON."
+)
 ALSO = ("faiss-cpu", "numba", "pillow", "matplotlib", "scikit-learn")  # beside those of a record
 
 
 def table(rows: Sequence[Row]) -> Table:
     """One line a row, and one more for each further goal."""
-    found = Table(
-        "part", "work", "ours", "literal", "peer", "must reach", "found", "", "of ceiling",
-        box=SIMPLE_HEAD,
-    )  # fmt: skip
-    for row in rows:
-        peer = next((name for name in PEERS if name in row.seconds), None)
-        head = [
-            row.part,
-            row.work,
-            _spell(row, "ours"),
-            _spell(row, "literal"),
-            "" if peer is None else f"{_spell(row, peer)} {peer}",
+    found = Table(*HEAD, box=SIMPLE_HEAD)
+    for line in _lines(rows):
+        found.add_row(*line)
+    return found
+
+
+def markdown(found: dict[str, Any], rows: Sequence[Row]) -> str:
+    """A page with the machine and the same table; ``found`` is the `report`."""
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v is not None)
+    lines = [HEAD, ("---",) * len(HEAD), *_lines(rows)]
+    return "\n".join(
+        [
+            f"# Speed on {found['device']}",
+            "",
+            f"`python -m benchmarks.speed --repeat {found['repeat']}`, {found['date'][:10]}, "
+            f"commit {str(found['commit'])[:7]}, {found['cores']} cores; {versions}.",
+            "",
+            *(
+                f"| {' | '.join(cell.replace(chr(10), '<br>') for cell in line)} |"
+                for line in lines
+            ),
+            "",
+            NOTE,
+            "",
         ]
+    )
+
+
+def _lines(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
+    for row in rows:
+        peers = "\n".join(f"{_spell(row, name)} {name}" for name in row.peers)
+        head = (row.part, row.work, _spell(row, "ours"), _spell(row, "literal"), peers)
         share = "" if row.share is None else f"{row.share:.0%}"
         for goal in row.goals:
             bound = f"{goal.what} {'≤' if goal.most else '≥'} {goal.bound:g}"
-            found.add_row(*head, bound, f"{goal.found:.3g}", "yes" if goal.reached else "NO", share)
-            head, share = [""] * 5, ""
-    return found
+            yield *head, bound, f"{goal.found:.3g}", "yes" if goal.reached else "NO", share
+            head, share = ("",) * 5, ""
 
 
 def _spell(row: Row, name: str) -> str:
@@ -80,10 +102,11 @@ def report(
     }
 
 
-def write(found: dict[str, Any], folder: Path) -> Path:
-    """Write a report under its device's name; the file."""
+def write(found: dict[str, Any], rows: Sequence[Row], folder: Path) -> Path:
+    """Write a report under its device's name, and its table beside it; the report's file."""
     slug = re.sub(r"[^a-z0-9]+", "-", str(found["device"]).lower()).strip("-")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{slug}.json"
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(markdown(found, rows), encoding="utf-8")
     return path

@@ -168,6 +168,7 @@ def _trained(size: Size, setting: Setting) -> Row:
             "matmul_multiply_adds_per_second": multiply_adds_a_second(setting, dtype),
             "images_per_second": steps * size.batch / min(seconds["ours"]),
         },
+        ["DataLoader"],
     )
 
 

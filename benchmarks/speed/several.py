@@ -1,0 +1,127 @@
+"""Several small trainings at once on one device: how many processes make the most runs an hour."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+
+import torch
+
+from hashbackdoor_bench.executors.work import limits
+from hashbackdoor_bench.training import TrainingSet, fit
+
+from .clock import Goal, Row, Setting, ratio
+from .networks import network, one_hot, pictures, recipe
+from .training import SMALL, TINY, Size
+
+GPU_WORKERS = (1, 2, 4, 8, 16)
+
+
+def measure(setting: Setting) -> Iterator[Row]:
+    """The row of this part."""
+    size = TINY if setting.quick else SMALL
+    layouts = {spell(*layout): layout for layout in layouts_of(setting.device)}
+    ours, *others = layouts
+    found: dict[str, list[float]] = {name: [] for name in layouts}
+    digests: dict[int, set[str]] = {}
+    for turn in range(setting.repeat):
+        for name in list(layouts)[:: -1 if turn % 2 else 1]:
+            workers, threads = layouts[name]
+            seconds, weights = together(size, workers, threads, setting.device)
+            found[name].append(seconds / workers)
+            digests.setdefault(threads, set()).update(weights)
+    if setting.device.type == "cpu":
+        assert all(len(weights) == 1 for weights in digests.values()), "other weights beside others"
+    times = {"ours": found[ours], **{name: found[name] for name in others}}
+    share = min([1.0, *(ratio(times, name) for name in others)])
+    steps = size.items // size.batch
+    yield Row(
+        "several trainings",
+        f"{size.backbone}, {steps} steps of {size.batch}, {ours}; seconds of one training's share",
+        times,
+        [Goal("share of the most runs an hour", share, 0.9)],
+        equal="weights equal those beside any number of others, at equal threads"
+        if setting.device.type == "cpu"
+        else "",
+        least="the training alone",
+        facts={"trainings_per_hour": {n: 3600 / min(seconds) for n, seconds in found.items()}},
+        peers=others,
+    )
+
+
+def layouts_of(device: torch.device) -> list[tuple[int, int]]:
+    """(processes, threads of each) that are compared; `bench suite run`'s own is the first."""
+    cores = len(os.sched_getaffinity(0))
+    if device.type == "cuda":
+        return [(workers, 1) for workers in GPU_WORKERS if workers <= cores]
+    return [(cores, 1)] + [(1, cores)] * (cores > 1)
+
+
+def spell(workers: int, threads: int) -> str:
+    """A layout, for a person."""
+    return f"{workers} × {threads} thread{'s' * (threads > 1)}"
+
+
+def together(
+    size: Size, workers: int, threads: int, device: torch.device
+) -> tuple[float, list[str]]:
+    """Seconds until all of several processes have trained, and the digests of their weights."""
+    command = [sys.executable, "-m", __name__, json.dumps(asdict(size)), str(device)]
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env={**os.environ, **limits(threads)},
+                    text=True,
+                )
+            )
+            for _ in range(workers)
+        ]
+        said = [_line(process) for process in running]
+        assert set(said) == {"ready"}, said
+        start = time.perf_counter()
+        for process in running:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        weights = [_line(process) for process in running]
+        return time.perf_counter() - start, weights
+
+
+def _line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline().strip()
+    assert line, f"a training ended with code {process.wait()}"
+    return line
+
+
+def train(size: Size, device: torch.device) -> None:
+    """What a process does: train once to warm up, say so, and train again when told."""
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    images, labels = pictures(size.items, size.stored), one_hot(size.items)
+    data = TrainingSet(images, labels, torch.full((size.items,), -1)).to(device)
+    ours = recipe(device, batch_size=size.batch, augment=size.augment)
+
+    def once(items: int) -> str:
+        model, loss = network(size.backbone, size.size, size.items, device)
+        few = replace(
+            data, images=data.images[:items], labels=data.labels[:items], slot=data.slot[:items]
+        )
+        fit(model, loss, few, ours, seed="0", size=size.size)
+        return f"{sum(float(p.detach().double().sum()) for p in model.parameters()):.17g}"
+
+    once(2 * size.batch)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(once(size.items), flush=True)
+
+
+if __name__ == "__main__":
+    train(Size(**json.loads(sys.argv[1])), torch.device(sys.argv[2]))
