@@ -93,15 +93,18 @@ def augment(images: Tensor, draws: Tensor, kind: str, size: int) -> Tensor:
     draws = draws.to(images.device)
     if kind == "rrc":
         return _resized_crop(to_unit(images), draws, size)
+    mirrored = draws[:, 2:3] < 0.5
     if kind == "flip":
         images = centre_crop(images, size)
-    elif images.shape[-1] == size:
+        shown = torch.where(mirrored[..., None, None], images.flip(-1), images)
+        return to_unit(shown.contiguous(memory_format=torch.channels_last))
+    if images.shape[-1] == size:
         images = torch.nn.functional.pad(images, (size // PAD,) * 4)
     n, _, height, width = images.shape
     step = torch.arange(size, device=images.device)
     row = (draws[:, 0] * (height - size + 1)).long()[:, None] + step  # (N,S)
     column = (draws[:, 1] * (width - size + 1)).long()[:, None] + step
-    column = torch.where(draws[:, 2:3] < 0.5, column.flip(1), column)
+    column = torch.where(mirrored, column.flip(1), column)
     item = torch.arange(n, device=images.device)[:, None, None]
     cropped = images[item, :, row[:, :, None], column[:, None, :]]  # (N,S,S,3)
     return to_unit(cropped).permute(0, 3, 1, 2)  # so it is channels-last already

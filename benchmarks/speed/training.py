@@ -45,7 +45,7 @@ class Size:
 
 
 SMALL = Size("cnn32", 3000, 32, 32, 32, "flip")
-LARGE = Size("resnet18", 96, 256, 224, 16, "crop")
+LARGE = Size("resnet18", 320, 256, 224, 16, "crop")
 LARGE_GPU = Size("resnet50", 6400, 256, 224, 128, "crop")
 TINY = Size("cnn32", 24, 32, 32, 8, "flip")
 
