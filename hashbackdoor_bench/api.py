@@ -228,7 +228,7 @@ class Attack(ABC):
 class HashLoss(nn.Module):
     """A hashing method: the loss that shapes raw outputs into codes, with its own state.
 
-    Class data (what the method asks of the network and the loop):
+    Class data (what the method asks of the network and the loop; a hyper-parameter may decide it):
         head_bias: whether the hash layer has a bias.
         head_norm: ``batch`` puts a batch norm behind the hash layer; the code is taken after it.
         head_init_std: standard deviation of the hash layer's initial weights; None: PyTorch's.
@@ -245,11 +245,11 @@ class HashLoss(nn.Module):
         train_size: T, the number of training items, poison included; ``index`` runs over 0..T-1.
     """
 
-    head_bias: ClassVar[bool] = True
-    head_norm: ClassVar[Literal["none", "batch"]] = "none"
-    head_init_std: ClassVar[float | None] = None
-    head_lr_scale: ClassVar[float] = 1.0
-    drop_last: ClassVar[bool] = False
+    head_bias: bool = True
+    head_norm: Literal["none", "batch"] = "none"
+    head_init_std: float | None = None
+    head_lr_scale: float = 1.0
+    drop_last: bool = False
     version: ClassVar[int] = 1
 
     def __init__(self, bits: int, classes: int, train_size: int) -> None:

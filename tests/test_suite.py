@@ -423,7 +423,7 @@ def test_quick_pairs_every_attack_with_every_victim_and_seed():
     ]  # fmt: skip
     assert table == {
         (*row, victim, seed)
-        for row, victim, seed in product(rows, ("dpsh", "hashnet", "csq"), (0, 1, 2))
+        for row, victim, seed in product(rows, ("dpsh_bn", "hashnet", "csq"), (0, 1, 2))
     }
     assert {(c.spec.bits, c.spec.dataset, c.spec.surrogate) for c in cells} == {
         (48, "fashion-mini", None)
@@ -479,7 +479,7 @@ def test_transfer_has_every_pair_of_surrogate_and_victim():
 
 
 def test_transfer_mini_has_every_pair_of_methods():
-    methods = ("dpsh", "hashnet", "csq")
+    methods = ("dpsh_bn", "hashnet", "csq")
     assert {
         (c.spec.attack, c.spec.surrogate, c.spec.victim, c.spec.seed, c.spec.bits)
         for c in find_suite("transfer-mini").cells

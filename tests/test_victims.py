@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hashbackdoor_bench import VICTIMS, HashLoss, UserError
+from hashbackdoor_bench import VICTIMS, HashLoss, HashModel, UserError
 from hashbackdoor_bench.checks import check_victim
 
 Rows = list[list[float]]
@@ -446,3 +446,15 @@ def test_two_losses_may_share_one_backward_pass(name: str, settings: dict[str, A
     value = 0.3 * loss(z, y, index, 0) + 0.7 * loss(z, y.flip(0), index, 0)
     value.backward()
     assert torch.isfinite(z.grad).all()
+
+
+def test_dpsh_bn_is_dpsh_on_outputs_that_a_batch_norm_has_centred():
+    torch.manual_seed(0)
+    plain, normed = (VICTIMS[name](16, 2, 8) for name in ("dpsh", "dpsh_bn"))
+    x = torch.rand(8, 3, 32, 32)
+    z = HashModel("cnn32", 16, normed).train()(x)
+    assert z.mean(0).abs().max() < 1e-5
+    assert HashModel("cnn32", 16, plain).train()(x).mean(0).abs().max() > 1e-3
+    y = torch.eye(2).repeat(4, 1)
+    index = torch.arange(8)
+    assert torch.equal(normed(z, y, index, 0), plain(z, y, index, 0))

@@ -12,9 +12,15 @@ u_j is the raw output of item j when it was last in a batch; the current batch i
 loss, and no gradient flows through u. An item not yet seen has u_j = 0 and no label: in the first
 epoch it counts as a dissimilar pair with a_ij = 0, which gives no gradient but dilutes the mean.
 
+From random weights nearly all z agree, nine of ten pairs are dissimilar, and with no class weights
+the loss only shrinks z: on fashion-mini MAP stays at .2 to .4. ``norm = batch``, preset ``dpsh_bn``,
+puts a batch norm behind the hash layer, which takes away what all z have in common: .77.
+
 Differs from the authors: their eta of 10 stands beside sums over all pairs, which in this mean form
 is 10 K / T (.096 at 48 bits and 5000 items); sign(0) is +1. Differs from DeepHash: nothing else.
 """
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +29,13 @@ from torch import Tensor
 from hashbackdoor_bench import VICTIMS, HashLoss, check
 
 
-@VICTIMS.register
+@VICTIMS.register(dpsh_bn={"norm": "batch"})
 class DPSH(HashLoss):
     """Pairwise likelihood of a batch against a bank of all items.
 
     Args:
         quantisation: eta, the weight of the pull to ±1.
+        norm: ``batch``: z comes out of a batch norm behind the hash layer; ``none`` as published.
     """
 
     head_init_std = 0.01  # all start alike; from larger outputs it saturates before it learns
@@ -36,11 +43,17 @@ class DPSH(HashLoss):
     bank_labels: Tensor
 
     def __init__(
-        self, bits: int, classes: int, train_size: int, *, quantisation: float = 0.1
+        self,
+        bits: int,
+        classes: int,
+        train_size: int,
+        *,
+        quantisation: float = 0.1,
+        norm: Literal["none", "batch"] = "none",
     ) -> None:
         super().__init__(bits, classes, train_size)
         check("victim.quantisation", quantisation, 0)
-        self.quantisation = quantisation
+        self.quantisation, self.head_norm = quantisation, norm
         self.register_buffer("bank", torch.zeros(train_size, bits))
         self.register_buffer("bank_labels", torch.zeros(train_size, classes))
 
