@@ -13,7 +13,7 @@ loss, and no gradient flows through u. An item not yet seen has u_j = 0 and no l
 epoch it counts as a dissimilar pair with a_ij = 0, which gives no gradient but dilutes the mean.
 
 From random weights nearly all z agree, nine of ten pairs are dissimilar, and with no class weights
-the loss only shrinks z: on fashion-mini MAP stays at .2 to .4. ``norm = batch``, preset ``dpsh_bn``,
+the loss only shrinks z: on fashion-mini MAP stays at .2 to .4. ``norm = batch``, preset `dpsh_bn`,
 puts a batch norm behind the hash layer, which takes away what all z have in common: .77.
 
 Differs from the authors: their eta of 10 stands beside sums over all pairs, which in this mean form
