@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hashbackdoor_bench import metrics, poisoning
 from hashbackdoor_bench.api import AttackerView, Backdoor, to_bytes, to_unit
+from hashbackdoor_bench.augmentation import centre_crop
 from hashbackdoor_bench.cache import Artifact, Cache, Content, writable
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.hasher import Hasher
@@ -23,7 +24,6 @@ from hashbackdoor_bench.provenance import device_of, made_by
 from hashbackdoor_bench.records import Record, read_record, record_key, record_path
 from hashbackdoor_bench.scores import packed, score
 from hashbackdoor_bench.spec import RunSpec, digest
-from hashbackdoor_bench.training import centre_crop
 
 
 class Run:

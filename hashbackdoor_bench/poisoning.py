@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench.api import Backdoor, Delivery, ThreatModel, to_bytes, to_unit
+from hashbackdoor_bench.augmentation import centre_crop
 from hashbackdoor_bench.data import Split
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.training import TrainingSet, centre_crop
+from hashbackdoor_bench.training import TrainingSet
 
 
 def count(target_items: int, budget: float, poison_count: int | None) -> int:

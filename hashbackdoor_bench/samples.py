@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench import metrics
+from hashbackdoor_bench.augmentation import centre_crop
 from hashbackdoor_bench.pipeline import Run
 from hashbackdoor_bench.poisoning import planted
 from hashbackdoor_bench.report.beside import complete
 from hashbackdoor_bench.scores import item_keys, packed
-from hashbackdoor_bench.training import centre_crop
 
 SHOWN, NEAREST = 8, 10
 

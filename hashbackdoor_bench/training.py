@@ -1,4 +1,4 @@
-"""The only training loop, with its augmentation, optimiser, schedule, checkpoint and resume.
+"""The only training loop, with its optimiser, schedule, checkpoint and resume.
 
 Images stay uint8 until they are in a batch on the device; augmentation runs on the whole batch.
 Every draw comes from a generator of (seed, purpose, epoch), so a run that goes on from the
@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench.api import HashLoss, derive_seed, generator, to_unit
+from hashbackdoor_bench.augmentation import augment, centre_crop
 from hashbackdoor_bench.checkpoint import Checkpoint
 from hashbackdoor_bench.errors import Diverged
 from hashbackdoor_bench.model import HashModel, best_precision
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.spec import Recipe
-
-PAD = 16  # an image stored at the network's size gets size / PAD px of zeros before its random crop
 
 
 @dataclass(frozen=True)
@@ -68,64 +67,6 @@ class TrainingSet:
 def positions(slot: Tensor) -> Tensor:
     """Which of slots (N,) are poisoned: (n,) long. With a mask, the CPU would wait for the GPU."""
     return (slot >= 0).nonzero()[:, 0]
-
-
-def centre_crop(images: Tensor, size: int) -> Tensor:
-    """(N,3,h,w) -> (N,3,size,size), a view; the top left corner is rounded up, as Pillow does."""
-    top, left = ((side - size + 1) // 2 for side in images.shape[-2:])
-    return images[..., top : top + size, left : left + size]
-
-
-def augment(images: Tensor, draws: Tensor, kind: str, size: int) -> Tensor:
-    """What training shows of stored images.
-
-    Args:
-        images: (N,3,h,w) uint8.
-        draws: (N,5) in [0,1), the chance that decides.
-        kind: ``crop``, ``flip``, ``rrc`` or ``none``, see `Recipe`.
-        size: S.
-
-    Returns:
-        (N,3,S,S) float32 in [0,1].
-    """
-    if kind == "none":
-        return to_unit(centre_crop(images, size))
-    draws = draws.to(images.device)
-    if kind == "rrc":
-        return _resized_crop(to_unit(images), draws, size)
-    mirrored = draws[:, 2:3] < 0.5
-    if kind == "flip":
-        images = centre_crop(images, size)
-        shown = torch.where(mirrored[..., None, None], images.flip(-1), images)
-        return to_unit(shown.contiguous(memory_format=torch.channels_last))
-    if images.shape[-1] == size:
-        images = torch.nn.functional.pad(images, (size // PAD,) * 4)
-    n, _, height, width = images.shape
-    step = torch.arange(size, device=images.device)
-    row = (draws[:, 0] * (height - size + 1)).long()[:, None] + step  # (N,S)
-    column = (draws[:, 1] * (width - size + 1)).long()[:, None] + step
-    column = torch.where(mirrored, column.flip(1), column)
-    item = torch.arange(n, device=images.device)[:, None, None]
-    cropped = images[item, :, row[:, :, None], column[:, None, :]]  # (N,S,S,3)
-    return to_unit(cropped).permute(0, 3, 1, 2)  # so it is channels-last already
-
-
-def _resized_crop(x: Tensor, draws: Tensor, size: int) -> Tensor:
-    """RandomResizedCrop (area 8-100 %, ratio 3/4-4/3) and flip, bilinear, one box an image.
-
-    torchvision draws up to ten boxes until one lies inside; here a side that is too long is cut.
-    """
-    area = 0.08 + 0.92 * draws[:, 0]
-    ratio = torch.exp((2 * draws[:, 1] - 1) * math.log(4 / 3))
-    width = (area * ratio).sqrt().clamp_(max=1)
-    height = (area / ratio).sqrt().clamp_(max=1)
-    flip = torch.where(draws[:, 2] < 0.5, -1.0, 1.0)
-    zero = torch.zeros_like(width)
-    centre_x = (1 - width) * (2 * draws[:, 3] - 1)
-    centre_y = (1 - height) * (2 * draws[:, 4] - 1)
-    theta = torch.stack([width * flip, zero, centre_x, zero, height, centre_y], 1).view(-1, 2, 3)
-    grid = torch.nn.functional.affine_grid(theta, [len(x), 3, size, size], align_corners=False)
-    return torch.nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 def fit(

@@ -3,9 +3,9 @@ import torch
 
 from hashbackdoor_bench import ATTACKS, Patch, ThreatModel, UserError
 from hashbackdoor_bench.api import generator, to_unit
+from hashbackdoor_bench.augmentation import centre_crop
 from hashbackdoor_bench.data import Split
 from hashbackdoor_bench.poisoning import count, draw, planted, poisoned_set
-from hashbackdoor_bench.training import centre_crop
 
 CLEAN = ThreatModel(label="clean", knowledge="none", trigger="patch")
 DIRTY = ThreatModel(label="dirty", knowledge="none", trigger="patch")

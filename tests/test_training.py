@@ -12,14 +12,13 @@ from torch import nn
 
 from hashbackdoor_bench import VICTIMS, HashLoss, HashModel
 from hashbackdoor_bench.api import to_bytes, to_unit
+from hashbackdoor_bench.augmentation import augment, centre_crop
 from hashbackdoor_bench.errors import Diverged
 from hashbackdoor_bench.model import sign
 from hashbackdoor_bench.spec import Recipe
 from hashbackdoor_bench.training import (
     TrainingSet,
     _schedule,
-    augment,
-    centre_crop,
     encode,
     fit,
 )

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hashbackdoor_bench.api import HashLoss, generator, to_unit
+from hashbackdoor_bench.augmentation import centre_crop
 from hashbackdoor_bench.model import HashModel
 from hashbackdoor_bench.spec import Recipe
-from hashbackdoor_bench.training import TrainingSet, autocast, centre_crop, fit
+from hashbackdoor_bench.training import TrainingSet, autocast, fit
 
 from .ceilings import multiply_adds, multiply_adds_a_second
 from .clock import Entry, Goal, Row, Setting, in_turn, ratio, samples_of
