@@ -76,7 +76,7 @@ def shared_tags(label: Words, tags: Words, begin: int, end: int, out: Words) -> 
 
 @compiled
 def count_by_tag(first: int, last: int, sides: Sides, items: Ints, relevant: Ints) -> None:
-    """Counts all items, and those that share a tag, by distance in items and relevant (Q, K+1)."""
+    """Adds all items, and those that share a tag, by distance to items and relevant (Q, K+1)."""
     codes, words, labels, tags = sides
     distance, shared = np.zeros(BLOCK, np.uint32), np.zeros(BLOCK, np.uint64)
     both = np.zeros((last - first, items.shape[1]), np.int64)  # items + 2^32 relevant
@@ -89,8 +89,8 @@ def count_by_tag(first: int, last: int, sides: Sides, items: Ints, relevant: Int
                 both[q - first, distance[j]] += 1 + (np.int64(shared[j] != 0) << 32)
     for q in range(first, last):
         for d in range(items.shape[1]):
-            items[q, d] = both[q - first, d] & 0xFFFFFFFF
-            relevant[q, d] = both[q - first, d] >> 32
+            items[q, d] += both[q - first, d] & 0xFFFFFFFF
+            relevant[q, d] += both[q - first, d] >> 32
 
 
 @compiled

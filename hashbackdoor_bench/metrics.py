@@ -27,6 +27,7 @@ from torch import Tensor
 
 from hashbackdoor_bench.counting import (
     Floats,
+    Ints,
     Sides,
     Words,
     count_by_class,
@@ -42,6 +43,7 @@ Empty = Literal["zero", "skip"]
 Normalizer = Literal["retrieved", "ideal"]
 
 LABELS = 2**22  # entries of label rows that are looked at at once
+PART = 2**18  # items of the database that are counted at once
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,15 @@ class Ranking:
     Args:
         items: (Q, K+1) int32, database items at each Hamming distance 0..K from a query.
         relevant: (Q, K+1) int32, those of them that share a tag with the query.
+        database: D.
         sides: codes of queries (Q, W) and database (W, D), labels of queries (Q, T) and database
-            (T, D), all packed in 64-bit words, the database in its seeded order.
+            (T, D), all packed in 64-bit words, the database in its seeded order; None: not kept.
     """
 
     items: Tensor
     relevant: Tensor
-    sides: Sides
+    database: int
+    sides: Sides | None
 
 
 def pack(codes: Tensor) -> Tensor:
@@ -123,8 +127,12 @@ def rank(
     bits: int | None = None,
     ids: Tensor | None = None,
     seed: int = 0,
+    seeded: bool = True,
 ) -> Ranking:
     """Counts, for every query and Hamming distance, the items and the relevant items.
+
+    Time is linear in Q times D. Beyond its input it takes memory for Q (K+1) counts and for a part
+    of the database; ``seeded`` adds all of the database, packed.
 
     Args:
         query_codes: (Q, K), or (Q, ceil(K/8)) bit-packed. A uint8 tensor is packed, any other
@@ -136,6 +144,7 @@ def rank(
         ids: (D,) distinct integers that name the items. The seeded order belongs to them, not to
             the order in which the database stands; by default they are its positions.
         seed: chooses the order that ``ties="seeded"`` means.
+        seeded: keep what ``ties="seeded"`` needs.
 
     Raises:
         ValueError: for a code that is not ±1, a label that is not 0 or 1, shapes that do not fit
@@ -143,33 +152,43 @@ def rank(
     """
     codes = {"query_codes": query_codes, "database_codes": database_codes}
     bits = _bits(codes, bits)
-    query, database = (_code_words(name, code, bits) for name, code in codes.items())
-    tags, query_class = _tags("query_labels", query_labels)
-    item_tags, item_class = _tags("database_labels", database_labels)
-    if (len(tags), len(item_tags)) != (len(query), len(database)):
-        raise ValueError(
-            f"{len(query)} query_codes with {len(tags)} query_labels, "
-            f"{len(database)} database_codes with {len(item_tags)} database_labels"
-        )
+    for name, labels in (("query_labels", query_labels), ("database_labels", database_labels)):
+        _rows_of_labels(name, labels)
     _same_classes(query_labels, database_labels)
-    order = _seeded_order(len(database), ids, seed)
-    sides = query, _by_word(database, order), tags, _by_word(item_tags, order)
-    del item_tags, order  # of ten million items a quarter of the memory
+    size = len(database_codes)
+    if (len(query_labels), len(database_labels)) != (len(query_codes), size):
+        raise ValueError(
+            f"{len(query_codes)} query_codes with {len(query_labels)} query_labels, "
+            f"{size} database_codes with {len(database_labels)} database_labels"
+        )
+    names = _names(size, ids)
+    query = _code_words("query_codes", query_codes, bits)
+    tags, query_class = _tags("query_labels", query_labels)
     items = np.zeros((len(query), bits + 1), np.int32)
     relevant = np.zeros_like(items)
-    if query_class is None or item_class is None:
-        in_threads(count_by_tag, sides, items, relevant)
-    else:
-        # One tag an item: with the database in the order of classes, relevant items are one range.
-        untagged = query_labels.shape[1]
-        by_class = _by_word(database, np.argsort(item_class, kind="stable"))
-        size = np.bincount(item_class, minlength=untagged + 1)
-        stop = np.cumsum(size)
-        start = stop - size
-        start[untagged] = stop[untagged]
-        spans = start[query_class], stop[query_class]
-        in_threads(count_by_class, query, by_class, *spans, items, relevant)
-    return Ranking(torch.from_numpy(items), torch.from_numpy(relevant), sides)
+    for start in range(0, size, PART):
+        part = slice(start, start + PART)
+        words = _code_words("database_codes", database_codes[part], bits, start)
+        item_tags, item_class = _tags("database_labels", database_labels[part])
+        if query_class is None or item_class is None:
+            sides = query, np.ascontiguousarray(words.T), tags, np.ascontiguousarray(item_tags.T)
+            in_threads(count_by_tag, sides, items, relevant)
+        else:
+            # One tag an item: in the order of classes, a query's relevant items are one range.
+            untagged = query_labels.shape[1]
+            by_class = _by_word(words, np.argsort(item_class, kind="stable"))
+            count = np.bincount(item_class, minlength=untagged + 1)
+            stop = np.cumsum(count)
+            begin = stop - count
+            begin[untagged] = stop[untagged]
+            spans = begin[query_class], stop[query_class]
+            in_threads(count_by_class, query, by_class, *spans, items, relevant)
+    kept = None
+    if seeded:
+        order = _seeded_order(names, seed)
+        words = _by_word(_code_words("database_codes", database_codes, bits), order)
+        kept = query, words, tags, _by_word(_tags("database_labels", database_labels)[0], order)
+    return Ranking(torch.from_numpy(items), torch.from_numpy(relevant), size, kept)
 
 
 def average_precision(
@@ -203,7 +222,8 @@ def average_precision(
     """
     convention = Convention(ties, empty, normalizer)
     both = query_codes, query_labels, database_codes, database_labels
-    return score(rank(*both, bits=bits, ids=ids, seed=seed), top_k, convention)
+    ranking = rank(*both, bits=bits, ids=ids, seed=seed, seeded=ties == "seeded")
+    return score(ranking, top_k, convention)
 
 
 def score(ranking: Ranking, top_k: int | None, convention: Convention) -> Tensor:
@@ -274,7 +294,7 @@ def nearest(
     codes = {"query_codes": query_codes, "database_codes": database_codes}
     bits = _bits(codes, bits)
     query, database = (_code_words(name, code, bits) for name, code in codes.items())
-    order = _seeded_order(len(database), ids, seed)
+    order = _seeded_order(_names(len(database), ids), seed)
     words, row = _by_word(database, order), np.zeros(len(database), np.uint32)
     found = np.zeros((len(query), min(n, len(database))), np.int64)
     for q, code in enumerate(query):
@@ -368,23 +388,26 @@ def _bits(codes: dict[str, Tensor], bits: int | None) -> int:
     return bits
 
 
-def _packed(name: str, codes: Tensor) -> NDArray[np.uint8]:
+def _packed(name: str, codes: Tensor, first: int = 0) -> NDArray[np.uint8]:
+    """Bit-packed codes; ``first`` is the number of their first row, for the message."""
     if codes.dtype == torch.uint8:
         raise ValueError(f"{name}: uint8 means packed already, expected ±1 of another dtype")
     wrong = ~((codes == 1) | (codes == -1))
     if wrong.any():
         row, column = divmod(int(wrong.flatten().byte().argmax()), codes.shape[1])
         raise ValueError(
-            f"{name}: {int(wrong.sum())} entries are neither -1 nor +1, the first is "
-            f"{codes[row, column].item()} in row {row}, column {column}; "
+            f"{name}: {codes[row, column].item()} in row {first + row}, column {column} is neither "
+            "-1 nor +1; "
             "torch.sign(0) is 0, use torch.where(z >= 0, 1, -1)"
         )
     return np.packbits((codes > 0).cpu().numpy(), axis=1)
 
 
-def _code_words(name: str, codes: Tensor, bits: int) -> Words:
-    """Codes of either form as (N, W) words, zero past ``bits``."""
-    packed = codes.cpu().numpy().copy() if codes.dtype == torch.uint8 else _packed(name, codes)
+def _code_words(name: str, codes: Tensor, bits: int, first: int = 0) -> Words:
+    """Codes of either form as (N, W) words, zero past ``bits``; ``first``: see `_packed`."""
+    packed = (
+        codes.cpu().numpy().copy() if codes.dtype == torch.uint8 else _packed(name, codes, first)
+    )
     packed[:, bits // 8 :] &= 256 - (1 << (8 - bits % 8))
     return _as_words(packed)
 
@@ -403,10 +426,14 @@ def _by_word(rows: Words, order: NDArray[np.intp]) -> Words:
     return out
 
 
-def _hot(name: str, labels: Tensor) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
-    """Labels (N, C) as booleans, 4 MB at a time, and which rows they are."""
+def _rows_of_labels(name: str, labels: Tensor) -> None:
     if labels.dim() != 2:
         raise ValueError(f"{name}: expected the shape (items, classes), not {tuple(labels.shape)}")
+
+
+def _hot(name: str, labels: Tensor) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
+    """Labels (N, C) as booleans, 4 MB at a time, and which rows they are."""
+    _rows_of_labels(name, labels)
     step = max(1, LABELS // max(1, labels.shape[1]))
     for start in range(0, max(1, len(labels)), step):
         rows = slice(start, start + step)
@@ -443,11 +470,20 @@ def _same_classes(labels: Tensor, other: Tensor) -> None:
         raise ValueError(f"labels of {labels.shape[1]} classes against {other.shape[1]} classes")
 
 
-def _seeded_order(database: int, ids: Tensor | None, seed: int) -> NDArray[np.intp]:
-    """Positions of the items in the order of a random number made from each id (splitmix64)."""
-    names = np.arange(database) if ids is None else ids.cpu().numpy()
+def _names(database: int, ids: Tensor | None) -> Ints:
+    """Distinct integers (D,) that name the items."""
+    if ids is None:
+        return np.arange(database)
+    names: Ints = ids.cpu().numpy()
     if names.shape != (database,) or names.dtype.kind not in "iu":
         raise ValueError(f"ids: expected {database} integers, not {names.dtype} {names.shape}")
+    if len(np.unique(names)) < database:
+        raise ValueError("ids: one id names two items, which would leave their order open")
+    return names
+
+
+def _seeded_order(names: Ints, seed: int) -> NDArray[np.intp]:
+    """Positions of the items in the order of a random number made from each id (splitmix64)."""
 
     def mix(x: Words) -> Words:  # in place
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -457,20 +493,17 @@ def _seeded_order(database: int, ids: Tensor | None, seed: int) -> NDArray[np.in
         return x
 
     salt = mix(np.array([seed]).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15))
-    keys = mix(names.astype(np.uint64) ^ salt)
-    order = np.argsort(keys)
-    if ids is not None:  # equal ids have equal keys, and no others do: each step can be undone
-        keys = keys[order]
-        if (keys[1:] == keys[:-1]).any():
-            raise ValueError("ids: one id names two items, which would leave their order open")
+    # Different ids have different keys, for each step can be undone.
+    order: NDArray[np.intp] = np.argsort(mix(names.astype(np.uint64) ^ salt))
     return order
 
 
 def _top_k(ranking: Ranking, top_k: int | None) -> int:
     if top_k is not None and (top_k == 0 or top_k < -1):
         raise ValueError(f"top_k={top_k}: expected a positive number, or -1 for the whole database")
-    database = int(ranking.sides[1].shape[1])
-    return database if top_k is None or top_k == -1 else min(top_k, database)
+    if top_k is None or top_k == -1:
+        return ranking.database
+    return min(top_k, ranking.database)
 
 
 def _sums(ranking: Ranking, top_k: int | None, ties: Ties) -> Floats:
@@ -479,6 +512,8 @@ def _sums(ranking: Ranking, top_k: int | None, ties: Ties) -> Floats:
     items, relevant = ranking.items.numpy(), ranking.relevant.numpy()
     sums = np.zeros((len(items), 3))
     if ties == "seeded":
+        if ranking.sides is None:
+            raise ValueError('ties="seeded" needs rank(..., seeded=True)')
         in_threads(sum_in_order, ranking.sides, items, cut, sums)
     else:
         end = {"expected": 0, "optimistic": 1, "pessimistic": -1}[ties]

@@ -573,8 +573,8 @@ NAN_CODE[4, 7] = math.nan
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (changed(0, NOT_A_CODE), r"query_codes: 1 entries .* 0.0 in row 1, column 2; torch.sign"),
-        (changed(2, NAN_CODE), r"database_codes: 1 entries .* nan in row 4, column 7"),
+        (changed(0, NOT_A_CODE), r"query_codes: 0.0 in row 1, column 2 .* torch.sign"),
+        (changed(2, NAN_CODE), r"database_codes: nan in row 4, column 7 is neither"),
         (changed(0, torch.ones(3, 9)), r"different lengths: .*'query_codes': 9"),
         (changed(2, torch.ones(5, 2, dtype=torch.uint8)), r"2 packed bytes .* do not hold 8 bits"),
         (changed(0, torch.ones(8)), r"query_codes: expected the shape"),
@@ -680,7 +680,54 @@ def test_labels_read_in_parts_are_those_read_at_once(tags, monkeypatch):
     parts = rank(*data)
     assert torch.equal(whole.items, parts.items)
     assert torch.equal(whole.relevant, parts.relevant)
+    assert whole.sides is not None
+    assert parts.sides is not None
     assert all(np.array_equal(*pair) for pair in zip(whole.sides, parts.sides, strict=True))
+
+
+@pytest.mark.parametrize("tags", [1, 2])
+def test_a_database_counted_in_parts_gives_what_it_gives_at_once(tags, monkeypatch):
+    data = random_data(50, 300, 16, 70, tags)
+    data[3][290:] = 0  # the last part is of another kind: nothing is tagged
+    whole = rank(*data)
+    monkeypatch.setattr(metrics, "PART", 7)
+    parts = rank(*data)
+    assert torch.equal(whole.items, parts.items)
+    assert torch.equal(whole.relevant, parts.relevant)
+    assert metrics.score_all(whole, 20).keys() == metrics.score_all(parts, 20).keys()
+    for name, value in metrics.score_all(whole, 20).items():
+        assert torch.equal(value.nan_to_num(-1), metrics.score_all(parts, 20)[name].nan_to_num(-1))
+    data[2][-1, 3] = 0
+    with pytest.raises(ValueError, match="row 299, column 3"):
+        rank(*data)
+
+
+def test_one_part_may_have_items_of_one_tag_and_the_next_of_two(monkeypatch):
+    query, query_labels, database, labels = random_data(20, 100, 16, 5)
+    labels[60:] = torch.roll(labels[60:], 1, 1) | labels[60:]
+    monkeypatch.setattr(metrics, "PART", 30)
+    ranking = rank(query, query_labels, database, labels)
+    distance, relevance = distances_and_relevance((query, query_labels, database, labels))
+    assert torch.equal(ranking.items, counted(distance, relevance * 0 + 1))
+    assert torch.equal(ranking.relevant, counted(distance, relevance))
+
+
+def counted(distance: Tensor, weight: Tensor) -> Tensor:
+    rows = [
+        torch.bincount(d.long().flatten(), w.double().flatten(), minlength=17)
+        for d, w in zip(torch.as_tensor(distance), torch.as_tensor(weight), strict=True)
+    ]
+    return torch.stack(rows).int()
+
+
+def test_a_ranking_without_its_order_scores_all_but_the_seeded_ties():
+    data = random_data(10, 50, 16, 4)
+    ranking = rank(*data, seeded=False)
+    assert ranking.sides is None
+    plain = metrics.Convention()
+    assert torch.equal(metrics.score(ranking, 9, plain), metrics.score(rank(*data), 9, plain))
+    with pytest.raises(ValueError, match="seeded=True"):
+        metrics.score(ranking, 9, metrics.CONVENTIONS["ciba"])
 
 
 @pytest.mark.parametrize("where", ["items with two tags", "a wrong entry"])
