@@ -52,31 +52,30 @@ def contrastive_loss(feature: Tensor, temperature: float = 0.5) -> Tensor:
 
 
 def label_losses(
-    network: LabCLN, rows: Tensor, draw: Tensor, smoothing: float
+    network: LabCLN, rows: Tensor, shown: Tensor, back: Tensor, smoothing: float
 ) -> dict[str, Tensor]:
     """The three terms of LabCLN's loss for one batch.
 
     Args:
         network: LabCLN.
         rows: (U,C) float, the different labels.
-        draw: (B,) long on the CPU, which of them this batch shows, repetitions included; the
-            network sees each once.
+        shown: (u,) long, which of them this batch shows; the network sees each once.
+        back: (B,) long, the batch as entries of ``shown``.
         smoothing: epsilon of the first view; the second is the label itself.
     """
-    shown, back = (x.to(rows.device) for x in torch.unique(draw, return_inverse=True))
     plain = rows[shown]
     pairs = torch.stack([smooth(plain, smoothing), plain], 1)  # (u,2,C)
     # A product, since the gradient of out[back] is summed in any order, by several threads.
     repeat = F.one_hot(back, len(shown)).to(plain.dtype)  # (B,u)
     feature, code, classes = (
-        (repeat @ out.view(len(shown), -1)).view(2 * len(draw), -1)
+        (repeat @ out.view(len(shown), -1)).view(2 * len(back), -1)
         for out in network(pairs.flatten(0, 1))
     )
     labels = plain[back].repeat_interleave(2, 0)  # (2B,C)
     return {
         "contrastive": contrastive_loss(feature),
         "classes": F.mse_loss(classes, labels),
-        "quantisation": (sign(code) - code).square().sum() / (1e4 * len(draw)),
+        "quantisation": (sign(code) - code).square().sum() / (1e4 * len(back)),
     }
 
 
@@ -91,11 +90,15 @@ def train_label_network(
     optimizer = Adam(network.parameters(), lr=1e-4, betas=BETAS, fused=True)
     random = view.generator("label draws")
     draws = torch.randint(len(rows), (steps, 128), generator=random)
+    # All is sent before the first step: a copy in a step would make it wait.
+    shown, back = zip(*(torch.unique(draw, return_inverse=True) for draw in draws), strict=True)
+    every = torch.split(torch.cat(shown).to(view.device), [len(x) for x in shown])
+    batches = zip(every, torch.stack(back).to(view.device), strict=True)
     curves: dict[str, list[Tensor]] = defaultdict(list)
-    for step, draw in enumerate(draws):
+    for step, (some, places) in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = 1e-4 * 0.1 ** ((2 * step >= steps) + (4 * step >= 3 * steps))
-        losses = label_losses(network, rows, draw, smoothing)
+        losses = label_losses(network, rows, some, places, smoothing)
         optimizer.zero_grad()
         sum(losses.values(), torch.zeros((), device=view.device)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -283,11 +286,11 @@ def play(view: AttackerView, game: Game) -> dict[str, list[float]]:
         order = torch.randperm(len(view.images), generator=view.generator(f"order {epoch}"))
         sums: dict[str, list[Tensor]] = defaultdict(list)
         for step, part in enumerate(torch.split(order, own.batch)):
-            x = to_unit(view.images[part].to(view.device))
+            x = to_unit(view.images[part].to(view.device, non_blocking=True))
             with view.autocast():
                 fake = game.generate(x)
                 if step % 3 == 0 and own.adversarial:
-                    y = view.labels[part].to(view.device).float()
+                    y = view.labels[part].to(view.device, non_blocking=True).float()
                     loss, right = game.discriminator_loss(fake, x, y)
                     judge.zero_grad()
                     loss.backward(inputs=judging)  # type: ignore[no-untyped-call]

@@ -186,7 +186,7 @@ def optimise_patch(
         len(view.images), (steps, batch), generator=view.generator("patch images")
     )
     for step in range(steps):
-        x = to_unit(view.images[draws[step]].to(view.device))
+        x = to_unit(view.images[draws[step]].to(view.device, non_blocking=True))
         gradient = patch_gradient(model, x, patch / 255, anchor, sharpness(step, steps), scale)
         patch = (patch - step_size * gradient.mean(0)).clamp_(0, 255)
         view.progress("optimise patch", step + 1, steps)

@@ -228,7 +228,7 @@ class Attack(ABC):
 class HashLoss(nn.Module):
     """A hashing method: the loss that shapes raw outputs into codes, with its own state.
 
-    Class data (what the method asks of the network and the loop; a hyper-parameter may decide it):
+    What the method asks of the network and the loop, set on the class or by the constructor:
         head_bias: whether the hash layer has a bias.
         head_norm: ``batch`` puts a batch norm behind the hash layer; the code is taken after it.
         head_init_std: standard deviation of the hash layer's initial weights; None: PyTorch's.

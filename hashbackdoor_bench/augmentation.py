@@ -24,7 +24,7 @@ def augment(images: Tensor, draws: Tensor, kind: str, size: int) -> Tensor:
 
     Args:
         images: (N,3,h,w) uint8.
-        draws: (N,5) in [0,1), the chance that decides.
+        draws: (N,5) in [0,1), the chance that decides; on the images' device.
         kind: ``crop``, ``flip``, ``rrc`` or ``none``, see `Recipe`.
         size: S.
 
@@ -33,7 +33,6 @@ def augment(images: Tensor, draws: Tensor, kind: str, size: int) -> Tensor:
     """
     if kind == "none":
         return to_unit(centre_crop(images, size))
-    draws = draws.to(images.device)
     if kind == "rrc":
         return _resized_crop(to_unit(images), draws, size)
     mirrored = draws[:, 2:3] < 0.5

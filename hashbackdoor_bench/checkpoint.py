@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, as_tensor, nn
+from torch import Tensor, as_tensor, empty_like, nn
 from torch.optim import Optimizer
 
 Part = nn.Module | Optimizer
@@ -84,6 +84,10 @@ def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
         number, _, name = key.partition(".")
         state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    for weight, values in optimizer.state.items():  # a fused kernel wants the weight's strides
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                values[name] = empty_like(weight).copy_(value)
 
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, Any]:

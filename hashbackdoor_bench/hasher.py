@@ -16,9 +16,10 @@ from hashbackdoor_bench.progress import Progress
 from hashbackdoor_bench.provenance import file_hash
 from hashbackdoor_bench.registry import VICTIMS
 from hashbackdoor_bench.spec import Recipe
-from hashbackdoor_bench.training import TrainingSet, encode, fit
+from hashbackdoor_bench.training import encode, fit
+from hashbackdoor_bench.training_set import TrainingSet
 
-PIXELS = 2**20  # that a GPU encodes at once
+PIXELS = 2**20  # that a GPU encodes at once, at least
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class Hasher:
     ) -> Tensor:
         """Codes (N,K) of stored images (N,3,h,w); without a backward pass, more fit at a time.
 
-        A GPU that is given few small images waits for the next launch: it gets 2^20 pixels.
+        A GPU that is given few small images waits for the next launch: it gets 2^20 pixels or more.
         """
         batch = 4 * self.recipe.batch_size
         if next(model.parameters()).device.type == "cuda":

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from hashbackdoor_bench.counting import (
     Floats,
-    Ints,
     Sides,
     Words,
     count_by_class,
@@ -132,7 +131,8 @@ def rank(
     """Counts, for every query and Hamming distance, the items and the relevant items.
 
     Time is linear in Q times D. Beyond its input it takes memory for Q (K+1) counts and for a part
-    of the database; ``seeded`` adds all of the database, packed.
+    of the database, which is checked part by part; ``seeded`` adds all of the database, packed, and
+    ``ids`` a sorted copy of themselves.
 
     Args:
         query_codes: (Q, K), or (Q, ceil(K/8)) bit-packed. A uint8 tensor is packed, any other
@@ -161,7 +161,8 @@ def rank(
             f"{len(query_codes)} query_codes with {len(query_labels)} query_labels, "
             f"{size} database_codes with {len(database_labels)} database_labels"
         )
-    names = _names(size, ids)
+    if ids is not None:
+        _check_ids(size, ids)
     query = _code_words("query_codes", query_codes, bits)
     tags, query_class = _tags("query_labels", query_labels)
     items = np.zeros((len(query), bits + 1), np.int32)
@@ -185,7 +186,7 @@ def rank(
             in_threads(count_by_class, query, by_class, *spans, items, relevant)
     kept = None
     if seeded:
-        order = _seeded_order(names, seed)
+        order = _seeded_order(size, ids, seed)
         words = _by_word(_code_words("database_codes", database_codes, bits), order)
         kept = query, words, tags, _by_word(_tags("database_labels", database_labels)[0], order)
     return Ranking(torch.from_numpy(items), torch.from_numpy(relevant), size, kept)
@@ -294,7 +295,9 @@ def nearest(
     codes = {"query_codes": query_codes, "database_codes": database_codes}
     bits = _bits(codes, bits)
     query, database = (_code_words(name, code, bits) for name, code in codes.items())
-    order = _seeded_order(_names(len(database), ids), seed)
+    if ids is not None:
+        _check_ids(len(database), ids)
+    order = _seeded_order(len(database), ids, seed)
     words, row = _by_word(database, order), np.zeros(len(database), np.uint32)
     found = np.zeros((len(query), min(n, len(database))), np.int64)
     for q, code in enumerate(query):
@@ -397,8 +400,7 @@ def _packed(name: str, codes: Tensor, first: int = 0) -> NDArray[np.uint8]:
         row, column = divmod(int(wrong.flatten().byte().argmax()), codes.shape[1])
         raise ValueError(
             f"{name}: {codes[row, column].item()} in row {first + row}, column {column} is neither "
-            "-1 nor +1; "
-            "torch.sign(0) is 0, use torch.where(z >= 0, 1, -1)"
+            "-1 nor +1; torch.sign(0) is 0, use torch.where(z >= 0, 1, -1)"
         )
     return np.packbits((codes > 0).cpu().numpy(), axis=1)
 
@@ -470,19 +472,15 @@ def _same_classes(labels: Tensor, other: Tensor) -> None:
         raise ValueError(f"labels of {labels.shape[1]} classes against {other.shape[1]} classes")
 
 
-def _names(database: int, ids: Tensor | None) -> Ints:
-    """Distinct integers (D,) that name the items."""
-    if ids is None:
-        return np.arange(database)
-    names: Ints = ids.cpu().numpy()
+def _check_ids(database: int, ids: Tensor) -> None:
+    names = ids.cpu().numpy()
     if names.shape != (database,) or names.dtype.kind not in "iu":
         raise ValueError(f"ids: expected {database} integers, not {names.dtype} {names.shape}")
     if len(np.unique(names)) < database:
         raise ValueError("ids: one id names two items, which would leave their order open")
-    return names
 
 
-def _seeded_order(names: Ints, seed: int) -> NDArray[np.intp]:
+def _seeded_order(database: int, ids: Tensor | None, seed: int) -> NDArray[np.intp]:
     """Positions of the items in the order of a random number made from each id (splitmix64)."""
 
     def mix(x: Words) -> Words:  # in place
@@ -493,9 +491,9 @@ def _seeded_order(names: Ints, seed: int) -> NDArray[np.intp]:
         return x
 
     salt = mix(np.array([seed]).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15))
+    names = np.arange(database) if ids is None else ids.cpu().numpy()
     # Different ids have different keys, for each step can be undone.
-    order: NDArray[np.intp] = np.argsort(mix(names.astype(np.uint64) ^ salt))
-    return order
+    return np.argsort(mix(names.astype(np.uint64) ^ salt))
 
 
 def _top_k(ranking: Ranking, top_k: int | None) -> int:

@@ -17,7 +17,7 @@ from hashbackdoor_bench.api import Backdoor, Delivery, ThreatModel, to_bytes, to
 from hashbackdoor_bench.augmentation import centre_crop
 from hashbackdoor_bench.data import Split
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.training import TrainingSet
+from hashbackdoor_bench.training_set import TrainingSet
 
 
 def count(target_items: int, budget: float, poison_count: int | None) -> int:

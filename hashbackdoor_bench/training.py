@@ -7,7 +7,6 @@ checkpoint of an epoch needs no random state, and on the CPU ends with bit-equal
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,53 +19,7 @@ from hashbackdoor_bench.errors import Diverged
 from hashbackdoor_bench.model import HashModel, best_precision
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.spec import Recipe
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """A training list, with poison in it or not.
-
-    Attributes:
-        images: (T,3,h,w) uint8 as stored; poisoned rows are not read if ``overlay`` has them.
-        labels: (T,C) uint8, 0/1.
-        slot: (T,) long, the row of ``overlay`` that stands in for an image; -1: none.
-        overlay: (P,3,h,w) uint8, what poisoned rows hold; None: nothing is poisoned.
-        stamp: puts the trigger on images after augmentation: x (n,3,S,S) in [0,1], slots (n,) ->
-            (n,3,S,S).
-        frozen: poisoned rows are not augmented.
-    """
-
-    images: Tensor
-    labels: Tensor
-    slot: Tensor
-    overlay: Tensor | None = None
-    stamp: Callable[[Tensor, Tensor], Tensor] | None = None
-    frozen: bool = False
-
-    def to(self, device: torch.device) -> "TrainingSet":
-        """The same with its tensors on ``device``; images stay where they are if they don't fit."""
-        images = self.images
-        if device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
-            images = images.to(device)
-        overlay = None if self.overlay is None else self.overlay.to(images.device)
-        return TrainingSet(
-            images, self.labels.to(device), self.slot, overlay, self.stamp, self.frozen
-        )
-
-    def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (N,3,h,w) uint8 of the rows ``index`` (N,), and their poison slots (N,)."""
-        device = self.images.device
-        images = self.images[index.to(device)]
-        slot = self.slot[index]
-        if self.overlay is not None:
-            rows = positions(slot)
-            images[rows.to(device)] = self.overlay[slot[rows].to(device)]
-        return images, slot
-
-
-def positions(slot: Tensor) -> Tensor:
-    """Which of slots (N,) are poisoned: (n,) long. With a mask, the CPU would wait for the GPU."""
-    return (slot >= 0).nonzero()[:, 0]
+from hashbackdoor_bench.training_set import Batch, TrainingSet, batches, held
 
 
 def fit(
@@ -103,38 +56,38 @@ def fit(
     optimizer = _optimizer(model, loss, recipe)
     rates = [group["lr"] for group in optimizer.param_groups]
     items, size_of_batch = len(data.labels), recipe.batch_size
-    starts = list(range(0, items, size_of_batch))
-    rest = items % size_of_batch
-    if len(starts) > 1 and (rest == 1 or (rest and loss.drop_last)):
-        starts.pop()  # one image alone has no pair, and no variance for a batch norm
-    total = recipe.epochs * len(starts)
+    steps, rest = divmod(items, size_of_batch)
+    if rest and (not steps or not (rest == 1 or loss.drop_last)):
+        steps += 1  # else it is left out: one image alone has no pair, and no variance
+    total = recipe.epochs * steps
     kept = Checkpoint(checkpoint, model=model, loss=loss, optimizer=optimizer)
     found = kept.load() or {"epoch": 0, "history": []}
     first, history = int(found["epoch"]), list(found["history"])
-    step = first * len(starts)
+    step = first * steps
     progress(stage, step, total)
     for epoch in range(first, recipe.epochs):
         loss.on_epoch(epoch)
         order = torch.randperm(items, generator=generator(seed, "order", epoch))
+        order = order[: steps * size_of_batch]
         draws = torch.rand(items, 5, generator=generator(seed, "augment", epoch))
-        losses = torch.zeros(len(starts), device=device)
+        losses = torch.zeros(steps, device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(derive_seed(seed, "dropout", epoch))
-            for batch, start in enumerate(starts):
-                index = order[start : start + size_of_batch]
-                x = _batch(data, index, draws[index], recipe.augment, size, device)
+            for batch, given in enumerate(batches(data, order, draws, size_of_batch, device)):
+                x = pixels(data, given, recipe.augment, size, device)
                 factor = _schedule(recipe, step / total)
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * factor
-                losses[batch] = _step(model, loss, optimizer, x, data.labels, index, step, recipe)
+                shown = data.labels[given.index].float()
+                losses[batch] = _step(model, loss, optimizer, x, shown, given.index, step, recipe)
                 step += 1
-                if device.type == "cpu" and batch + 1 < len(starts):  # elsewhere it would wait
+                if device.type == "cpu" and batch + 1 < steps:  # elsewhere it would wait
                     progress(stage, step, total, loss=float(losses[batch]))
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
             raise Diverged(
                 f"the loss became {losses[bad[0]].item()} in step "
-                f"{step - len(starts) + int(bad[0])} (epoch {epoch + 1}); the last good checkpoint "
+                f"{step - steps + int(bad[0])} (epoch {epoch + 1}); the last good checkpoint "
                 f"is that of epoch {epoch}: try a smaller --lr than {recipe.lr:g}, or "
                 "--precision float32."
             )
@@ -145,20 +98,16 @@ def fit(
     return history
 
 
-def _batch(
-    data: TrainingSet, index: Tensor, draws: Tensor, kind: str, size: int, device: torch.device
-) -> Tensor:
+def pixels(data: TrainingSet, batch: Batch, kind: str, size: int, device: torch.device) -> Tensor:
     """x (N,3,S,S) in [0,1] on the device: gathered, augmented, stamped."""
-    images, slot = data.gather(index)
-    images = images.to(device, non_blocking=True)
-    poisoned = positions(slot)
-    x = augment(images, draws, kind, size)
-    if len(poisoned):
-        rows = poisoned.to(device)
+    images = data.gather(*batch.stored).to(device, non_blocking=True)
+    x = augment(images, batch.draws, kind, size)
+    rows = batch.rows
+    if len(rows):
         if data.frozen:
             x[rows] = to_unit(centre_crop(images[rows], size))
         if data.stamp is not None:
-            x[rows] = data.stamp(x[rows], slot[poisoned].to(device))
+            x[rows] = data.stamp(x[rows], batch.slots)
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -172,10 +121,9 @@ def _step(
     step: int,
     recipe: Recipe,
 ) -> Tensor:
-    index = index.to(x.device)
     with autocast(x.device, recipe.precision):
         z = model(x)
-    value: Tensor = loss(z.float(), labels[index].float(), index, step)
+    value: Tensor = loss(z.float(), labels, index, step)
     optimizer.zero_grad(set_to_none=True)
     value.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
@@ -198,7 +146,7 @@ def _optimizer(model: HashModel, loss: HashLoss, recipe: Recipe) -> torch.optim.
     decay = recipe.weight_decay
     if recipe.optimizer == "rmsprop":
         return torch.optim.RMSprop(groups, lr=recipe.lr, weight_decay=decay)
-    # One kernel instead of a dozen; on the CPU it changes rounding and saves 4 % of a step.
+    # One kernel instead of a dozen. Not on the CPU: it would change rounding for 4 % of a step.
     fused = next(model.parameters()).device.type == "cuda"
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
@@ -242,7 +190,7 @@ def encode(
         stage: its name for ``progress``.
     """
     device = next(model.parameters()).device
-    codes = []
+    images, codes = held(images, device), []
     for start in range(0, len(images), batch_size):
         batch = centre_crop(images[start : start + batch_size], size).to(device)
         x = to_unit(batch)

@@ -32,16 +32,21 @@ waits = Counter[str]()  # lines of the package at which the CPU waits for the GP
 
 
 def waited(name: str, args: Any, target: torch.device | None) -> None:
-    """Count a call for whose result the CPU waits: it reads one, or takes a shape from values."""
+    """Count a call that makes the CPU wait: it reads a value, or takes a shape from values."""
     mask = name in ("__getitem__", "__setitem__") and any(
         isinstance(x, OnGpu) and x.dtype == torch.bool
         for x in (args[1] if isinstance(args[1], tuple) else (args[1],))
     )
     if mask or name in WAITS or (name == "to" and target is not None and target.type == "cpu"):
-        for line in reversed(traceback.extract_stack(limit=20)):
-            if Path(line.filename).parent.name in OURS:
-                waits[f"{Path(line.filename).name}:{line.lineno} {line.name}: {name}"] += 1
-                return
+        count(name)
+
+
+def count(name: str) -> None:
+    """Add to `waits` at the innermost line of the package."""
+    for line in reversed(traceback.extract_stack(limit=20)):
+        if Path(line.filename).parent.name in OURS:
+            waits[f"{Path(line.filename).name}:{line.lineno} {line.name}: {name}"] += 1
+            return
 
 
 class WrongDevice(RuntimeError):
@@ -144,6 +149,8 @@ class _Mode(TorchFunctionMode):
             return func(*args, **kwargs)
         if isinstance(kwargs.get("generator"), torch.Generator):
             raise WrongDevice(f"{name}: a CPU generator draws for a tensor on the GPU")
+        if name in ("tensor", "as_tensor") or (name == "to" and not kwargs.get("non_blocking")):
+            count(f"{name} the GPU")
         return tree_map(put, func(*on_cpu(args), **on_cpu(kwargs)))
 
 

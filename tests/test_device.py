@@ -10,12 +10,15 @@ from pretend import GPU, OnGpu, WrongDevice, pretend_gpu, waits
 from test_pipeline import spec
 from torch import Tensor, nn
 
-from hashbackdoor_bench import ATTACKS, VICTIMS, HashLoss, HashModel
+from hashbackdoor_bench import ATTACKS, VICTIMS, HashLoss, HashModel, hasher
 from hashbackdoor_bench.cache import Cache
 from hashbackdoor_bench.pipeline import run
+from hashbackdoor_bench.plan import Plan
+from hashbackdoor_bench.progress import silent
 from hashbackdoor_bench.samples import draw_samples
 from hashbackdoor_bench.spec import Recipe
-from hashbackdoor_bench.training import TrainingSet, encode, fit
+from hashbackdoor_bench.training import encode, fit
+from hashbackdoor_bench.training_set import TrainingSet
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +87,9 @@ def test_a_run_keeps_every_tensor_where_it_belongs(tiny: Path, tmp_path: Path, c
         record, path, stages = run(given, cache=cache, results=tmp_path, device="cuda")
         draw_samples(path, stages)
     assert record.device == "a GPU that isn't there"
-    assert all(isinstance(x, OnGpu) for x in stages.backdoor.state_dict().values())
+    state = stages.backdoor.state_dict()
+    assert state
+    assert all(isinstance(x, OnGpu) for x in state.values())
 
 
 def test_its_numbers_are_those_of_the_cpu(tiny: Path, tmp_path: Path, monkeypatch):
@@ -104,25 +109,44 @@ def test_its_numbers_are_those_of_the_cpu(tiny: Path, tmp_path: Path, monkeypatc
 def test_training_goes_on_from_a_checkpoint_there_and_waits_only_between_epochs(
     tmp_path: Path, victim: str, optimizer: str
 ):
-    recipe = Recipe(2, 4, optimizer, 1e-3, 1e-3, augment="crop", precision="float32")
-
-    def waited(items: int) -> int:
+    def trained(items: int, *stops: int) -> tuple[int, dict[str, Tensor]]:
+        """Trains to each of the epochs, always with new objects; waits, and the weights."""
+        place = tmp_path / f"{items}-{len(stops)}.safetensors"
+        data = training(items // 2, items)
         with pretend_gpu():
-            torch.manual_seed(0)
-            loss: HashLoss = VICTIMS[victim].cls(16, 2, items).to(GPU)
-            model = HashModel("cnn32", 16, loss).to(GPU)
-            data = training(items // 2, items)
             waits.clear()
-            place = tmp_path / f"{items}.safetensors"
-            for epochs in (1, 2):
-                part = Recipe(**{**recipe.__dict__, "epochs": epochs})
-                fit(model, loss, data, part, seed="s", size=32, checkpoint=place)
-            count = waits.total()
+            for epochs in stops:
+                torch.manual_seed(0)
+                loss: HashLoss = VICTIMS[victim](16, 2, items).to(GPU)
+                model = HashModel("cnn32", 16, loss).to(GPU)
+                recipe = Recipe(
+                    epochs, 4, optimizer, 1e-3, 1e-3, schedule="constant", augment="crop",
+                    precision="float32",
+                )  # fmt: skip
+                fit(model, loss, data, recipe, seed="s", size=32, checkpoint=place)
+            found = waits.total()
             encode(model, data.images, size=32, batch_size=2)
-            assert waits.total() == count + 1
-        return count
+            assert waits.total() <= found + 2  # there and back
+            return found, {name: x.cpu() for name, x in model.state_dict().items()}
 
-    assert 0 < waited(8) == waited(32)
+    few, whole = trained(8, 2)
+    assert 0 < few == trained(32, 2)[0]
+    _, resumed = trained(8, 1, 2)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_gpu_encodes_many_small_images_at_once(tiny: Path, tmp_path: Path, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        hasher, "encode", lambda *args, batch_size, **more: sizes.append(batch_size)
+    )
+    given = spec(tiny, attack="clean")
+    for device in ("cpu", "cuda"):
+        with pretend_gpu():
+            plan = Plan(given, cache=Cache(tmp_path), device=torch.device(device))
+            network, _ = plan.victim.fresh(60, torch.device(device))
+            plan.victim.codes(network, plan.splits.query.images, progress=silent, stage="")
+    assert sizes == [64, 1024]
 
 
 @pytest.mark.parametrize(

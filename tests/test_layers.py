@@ -28,14 +28,18 @@ ALLOWED: dict[str, set[str]] = {
     "spectrum": set(),
     "data": {"errors", "progress"},
     "augmentation": {"api"},
-    "training": {"api", "augmentation", "checkpoint", "errors", "model", "progress", "spec"},
-    "poisoning": {"api", "augmentation", "data", "errors", "training"},
+    "training_set": set(),
+    "training": {
+        "api", "augmentation", "checkpoint", "errors", "model", "progress", "spec", "training_set",
+    },
+    "poisoning": {"api", "augmentation", "data", "errors", "training_set"},
     "cache": {"errors", "progress", "spec"},
     "marks": set(),
     "records": {"errors", "spec"},
     "provenance": {"errors"},
     "hasher": {
         "api", "cache", "errors", "model", "progress", "provenance", "registry", "spec", "training",
+        "training_set",
     },
     "plan": {
         "api", "cache", "data", "errors", "hasher", "model", "poisoning", "progress", "registry",

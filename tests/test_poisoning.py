@@ -6,6 +6,8 @@ from hashbackdoor_bench.api import generator, to_unit
 from hashbackdoor_bench.augmentation import centre_crop
 from hashbackdoor_bench.data import Split
 from hashbackdoor_bench.poisoning import count, draw, planted, poisoned_set
+from hashbackdoor_bench.training import pixels
+from hashbackdoor_bench.training_set import batches
 
 CLEAN = ThreatModel(label="clean", knowledge="none", trigger="patch")
 DIRTY = ThreatModel(label="dirty", knowledge="none", trigger="patch")
@@ -76,9 +78,11 @@ def test_files_hold_the_trigger_and_stamped_carriers_do_not(side: int):
     bad = backdoor(train, 32)
     for delivery in ("files", "frozen", "stamped"):
         items = poisoned_set(train, bad, delivery, 32, CPU)
-        images, slot = items.gather(torch.arange(30))
-        assert slot[bad.index].tolist() == [0, 1, 2]
-        others = slot < 0
+        every = torch.arange(30)
+        rows, slots = items.poisoned(every)
+        images = items.gather(every, rows, slots)
+        assert dict(zip(rows.tolist(), slots.tolist(), strict=True)) == {3: 0, 9: 1, 12: 2}
+        others = [n for n in range(30) if n not in rows]
         assert torch.equal(images[others], train.images[others])
         inner = centre_crop(images[bad.index], 32)
         expected = bad.carrier if delivery == "stamped" else planted(bad, CPU)
@@ -99,13 +103,11 @@ def test_dirty_labels_reach_training():
 def test_without_augmentation_stamped_and_files_show_the_same_pixels():
     train = split(32)
     bad = backdoor(train, 32)
-    from hashbackdoor_bench.training import _batch
-
-    shown = [
-        _batch(poisoned_set(train, bad, delivery, 32, CPU), torch.arange(30), torch.zeros(30, 5),
-               "none", 32, CPU)
-        for delivery in ("stamped", "files", "frozen")
-    ]  # fmt: skip
+    shown = []
+    for delivery in ("stamped", "files", "frozen"):
+        data = poisoned_set(train, bad, delivery, 32, CPU)
+        (batch,) = batches(data, torch.arange(30), torch.zeros(30, 5), 30, CPU)
+        shown.append(pixels(data, batch, "none", 32, CPU))
     assert torch.equal(shown[0], shown[1])
     assert torch.equal(shown[0], shown[2])
 

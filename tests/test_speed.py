@@ -77,7 +77,7 @@ def test_the_issue_s_parts_are_all_there(measured):
 
 def test_a_report_is_json_with_the_machine_and_a_table_has_each_goal(measured, tmp_path):
     rows = [row for part in measured.values() for row in part]
-    path = write(report(rows, CPU, quick=True, repeat=1), rows, tmp_path)
+    path = write(report(rows, CPU, quick=True, repeat=1, parts=["job"]), rows, tmp_path)
     found = json.loads(path.read_text())
     assert {"device", "threads", "versions", "commit", "rows", "cores"} <= found.keys()
     assert {"torch", "numpy", "numba"} <= found["versions"].keys()
@@ -85,6 +85,7 @@ def test_a_report_is_json_with_the_machine_and_a_table_has_each_goal(measured, t
     goals = sum(len(row.goals) for row in rows)
     assert table(rows).row_count == goals
     page = path.with_suffix(".md").read_text().splitlines()
+    assert any("speed --quick --repeat 1 --part job`" in line for line in page)
     lines = [line for line in page if line.startswith("|")]
     assert len(lines) == 2 + goals
     assert {line.count("|") for line in lines} == {10}

@@ -16,12 +16,8 @@ from hashbackdoor_bench.augmentation import augment, centre_crop
 from hashbackdoor_bench.errors import Diverged
 from hashbackdoor_bench.model import sign
 from hashbackdoor_bench.spec import Recipe
-from hashbackdoor_bench.training import (
-    TrainingSet,
-    _schedule,
-    encode,
-    fit,
-)
+from hashbackdoor_bench.training import _schedule, encode, fit, pixels
+from hashbackdoor_bench.training_set import TrainingSet, batches
 
 RECIPE = Recipe(2, 16, "sgd", 0.05, 0.05, 0.9, 5e-4, "onecycle", "crop", "float32")
 
@@ -36,7 +32,7 @@ def items(count: int = 48, side: int = 32) -> TrainingSet:
 
 def network(victim: str = "csq", seed: int = 0, train_size: int = 48) -> tuple[HashModel, HashLoss]:
     torch.manual_seed(seed)
-    loss = VICTIMS[victim].cls(16, 2, train_size)
+    loss = VICTIMS[victim](16, 2, train_size)
     return HashModel("cnn32", 16, loss), loss
 
 
@@ -310,10 +306,9 @@ def test_frozen_poison_is_not_augmented():
     overlay = data.images[:4] + 5
     slot = torch.tensor([0, 1, 2, 3, -1, -1, -1, -1])
     frozen = TrainingSet(data.images, data.labels, slot, overlay, frozen=True)
-    from hashbackdoor_bench.training import _batch
-
-    draws = torch.zeros(8, 5)
-    x = _batch(frozen, torch.arange(8), draws, "crop", 32, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    (batch,) = batches(frozen, torch.arange(8), torch.zeros(8, 5), 8, cpu)
+    x = pixels(frozen, batch, "crop", 32, cpu)
     assert torch.equal(to_bytes(x[:4]), overlay)
     assert not torch.equal(to_bytes(x[4:]), data.images[4:])
 

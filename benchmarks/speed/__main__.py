@@ -53,7 +53,7 @@ def speed(
     console.print(NOTE, style="dim", highlight=False)
     whole = not parts and not quick
     if output or whole:
-        found = report(rows, place, quick=quick, repeat=rounds)
+        found = report(rows, place, quick=quick, repeat=rounds, parts=parts)
         path = write(found, rows, output or RESULTS)
         console.print(f"written   {path}", highlight=False)
 

@@ -22,7 +22,7 @@ from hashbackdoor_bench.data.prepared import open_prepared, prepare_items
 from hashbackdoor_bench.data.protocols import protocol
 from hashbackdoor_bench.data.splits import Items
 from hashbackdoor_bench.progress import silent
-from hashbackdoor_bench.training import TrainingSet
+from hashbackdoor_bench.training_set import TrainingSet
 
 from .ceilings import bytes_a_second
 from .clock import Entry, Goal, Row, Setting, in_turn, ratio, samples_of
@@ -125,7 +125,7 @@ def _epoch(root: Path, items: Items, setting: Setting) -> Row:
     def ours() -> Tensor:
         total = torch.zeros((), dtype=torch.long)
         for index in torch.split(torch.randperm(len(train), generator=draws), BATCH):
-            total += listed.gather(index)[0][0, 0, 0, 0]
+            total += listed.gather(index, *listed.poisoned(index))[0, 0, 0, 0]
         return total
 
     def literal() -> list[Any]:

@@ -38,13 +38,15 @@ def table(rows: Sequence[Row]) -> Table:
 def markdown(found: dict[str, Any], rows: Sequence[Row]) -> str:
     """A page with the machine and the same table; ``found`` is the `report`."""
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v is not None)
+    words = ["python -m benchmarks.speed", *["--quick"] * found["quick"]]
+    words += [f"--repeat {found['repeat']}", *(f"--part {part}" for part in found["parts"])]
     lines = [HEAD, ("---",) * len(HEAD), *_lines(rows)]
     return "\n".join(
         [
             f"# Speed on {found['device']}",
             "",
-            f"`python -m benchmarks.speed --repeat {found['repeat']}`, {found['date'][:10]}, "
-            f"commit {str(found['commit'])[:7]}, {found['cores']} cores; {versions}.",
+            f"`{' '.join(words)}`, {found['date'][:10]}, commit {str(found['commit'])[:7]}, "
+            f"{found['cores']} cores; {versions}.",
             "",
             *(
                 f"| {' | '.join(cell.replace(chr(10), '<br>') for cell in line)} |"
@@ -80,9 +82,14 @@ def _spell(row: Row, name: str) -> str:
 
 
 def report(
-    rows: Sequence[Row], device: torch.device, *, quick: bool, repeat: int
+    rows: Sequence[Row],
+    device: torch.device,
+    *,
+    quick: bool,
+    repeat: int,
+    parts: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """All rows with the machine, the versions and the commit."""
+    """All rows with the machine, the versions and the commit; ``parts``: only these were run."""
     origin = made_by(device)
     for name in ALSO:
         try:
@@ -98,6 +105,7 @@ def report(
         "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
         "quick": quick,
         "repeat": repeat,
+        "parts": list(parts),
         "rows": [row.as_json() for row in rows],
     }
 

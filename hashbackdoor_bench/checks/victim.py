@@ -69,11 +69,11 @@ def declares(trial: Trial) -> Iterator[str]:
     if not issubclass(cls, HashLoss):
         yield f"{cls.__name__} is no HashLoss: derive it from hashbackdoor_bench.HashLoss."
         return
-    if cls.head_norm not in ("none", "batch"):
-        yield f"head_norm is {cls.head_norm!r}: write none or batch."
-    if not cls.head_lr_scale > 0:
-        yield f"head_lr_scale is {cls.head_lr_scale}: it must be above 0."
     loss = trial.loss()
+    if loss.head_norm not in ("none", "batch"):
+        yield f"head_norm is {loss.head_norm!r}: write none or batch."
+    if not loss.head_lr_scale > 0:
+        yield f"head_lr_scale is {loss.head_lr_scale}: it must be above 0."
     found = (loss.bits, loss.classes, loss.train_size)
     if found != (BITS, CLASSES, ITEMS):
         yield f"bits, classes, train_size are {found}: pass them on to super().__init__()."

@@ -1,0 +1,106 @@
+"""A training list with its poison, and how its batches reach the device."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """A training list, with poison in it or not.
+
+    Attributes:
+        images: (T,3,h,w) uint8 as stored; poisoned rows are not read if ``overlay`` has them.
+        labels: (T,C) uint8, 0/1.
+        slot: (T,) long, the row of ``overlay`` that stands in for an image; -1: none.
+        overlay: (P,3,h,w) uint8, what poisoned rows hold; None: nothing is poisoned.
+        stamp: puts the trigger on images after augmentation: x (n,3,S,S) in [0,1], slots (n,) ->
+            (n,3,S,S).
+        frozen: poisoned rows are not augmented.
+    """
+
+    images: Tensor
+    labels: Tensor
+    slot: Tensor
+    overlay: Tensor | None = None
+    stamp: Callable[[Tensor, Tensor], Tensor] | None = None
+    frozen: bool = False
+
+    def to(self, device: torch.device) -> "TrainingSet":
+        """The same with its tensors on ``device``; images stay where they are if they don't fit."""
+        images = held(self.images, device)
+        overlay = None if self.overlay is None else self.overlay.to(images.device)
+        return TrainingSet(
+            images, self.labels.to(device), self.slot, overlay, self.stamp, self.frozen
+        )
+
+    def poisoned(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of the items ``index`` (N,) are poisoned: places in it (n,), and slots (n,)."""
+        slot = self.slot[index]
+        rows = (slot >= 0).nonzero()[:, 0]
+        return rows, slot[rows]
+
+    def gather(self, index: Tensor, rows: Tensor, slots: Tensor) -> Tensor:
+        """Images (N,3,h,w) uint8 of items ``index`` (N,) and their `poisoned`, where images are."""
+        images = self.images[index]
+        if self.overlay is not None:
+            images[rows] = self.overlay[slots]
+        return images
+
+
+def held(images: Tensor, device: torch.device) -> Tensor:
+    """Images on a GPU if half of its free memory takes them, else as they are."""
+    fits = device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+    return images.to(device) if fits else images
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step shows.
+
+    Attributes:
+        index: (N,) long, which items.
+        draws: (N,5), see `augment`.
+        rows: (n,) long, which of them are poisoned.
+        slots: (n,) long, and with what.
+        stored: index, rows and slots again, where the stored images are.
+    """
+
+    index: Tensor
+    draws: Tensor
+    rows: Tensor
+    slots: Tensor
+    stored: tuple[Tensor, Tensor, Tensor]
+
+
+def batches(
+    data: TrainingSet, order: Tensor, draws: Tensor, size: int, device: torch.device
+) -> Iterator[Batch]:
+    """An epoch's batches of ``size``, sent to the device together: no step waits for a copy.
+
+    Args:
+        data: the training list.
+        order: the items that are shown.
+        draws: (T,5), of all items.
+        size: N.
+        device: where training runs.
+    """
+    poisoned = [data.poisoned(part) for part in torch.split(order, size)]
+    counts = [len(rows) for rows, _ in poisoned]
+    rows, slots = (torch.cat(side) for side in zip(*poisoned, strict=True))
+
+    def parts(where: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        return zip(
+            torch.split(order.to(where), size),
+            torch.split(rows.to(where), counts),
+            torch.split(slots.to(where), counts),
+            strict=True,
+        )
+
+    chances = torch.split(draws[order].to(device), size)
+    for (index, here, what), stored, chance in zip(
+        parts(device), parts(data.images.device), chances, strict=True
+    ):
+        yield Batch(index, chance, here, what, stored)
