@@ -101,6 +101,13 @@ def change(path: Path, edit: Any) -> None:
     path.write_text(json.dumps(values))
 
 
+def test_measurements_of_speed_are_no_records_and_no_problem(tmp_path: Path):
+    stored(tmp_path, made())
+    (tmp_path / "speed").mkdir()
+    (tmp_path / "speed" / "machine.json").write_text("{}")
+    assert collect([tmp_path]).left_out == ()
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [

@@ -161,8 +161,8 @@ def test_a_board_is_one_delivery(tmp_path):
     assert found == {"files": [("A", (1, 1))], "stamped": [("B", (1, 1))]}
 
 
-@pytest.mark.parametrize(("delta", "stands"), [(0.0199, True), (0.0201, False), (-0.0201, False)])
-def test_a_victim_changed_by_more_than_the_limit_costs_the_place(tmp_path, delta, stands):
+@pytest.mark.parametrize(("delta", "stands"), [(0.05, True), (-0.0199, True), (-0.0201, False)])
+def test_a_victim_that_finds_less_than_the_limit_allows_costs_the_place(tmp_path, delta, stands):
     changed = runs("a", 0.8, victims=("csq",), map=0.8 + delta, map_clean_victim=0.8)
     board = board_of(tmp_path, {"A": changed + runs("a", 0.8, victims=("hashnet",), map=0.81)})
     (row,) = board.rows
@@ -276,7 +276,7 @@ def test_the_text_is_stable_and_escaped(tmp_path):
 
 def test_the_rules_page_says_what_the_code_does():
     text = RULES.read_text(encoding="utf-8")
-    assert f"±{100 * leaderboard.LARGEST_DELTA:.1f} points" in text
+    assert f"-{100 * leaderboard.LARGEST_FALL:.1f} points" in text
     assert f"at\nleast {100 * leaderboard.LEAST_CLEAN_MAP:.0f} %" in text
     assert f"at most {100 * leaderboard.MOST_POISON:.1f} %" in text
     assert f"convention `{leaderboard.CONVENTION}`" in text

@@ -22,6 +22,7 @@ from hashbackdoor_bench.spec import canonical
 from hashbackdoor_bench.suite import shipped
 
 RESULTS = Path("results")  # where suites put their records if nothing else is said
+SPEED = "speed"  # its folder in which benchmarks.speed puts measurements, which are no records
 TEXT, NUMBER = (str,), (int, float)
 NOTHING = (type(None),)
 
@@ -143,7 +144,8 @@ def _files(place: Path) -> Iterator[Path]:
         yield place
         return
     for path in sorted(place.rglob("*.json")):
-        if path.is_file() and not path.name.startswith("."):  # `records.whole` writes to .NAME
+        hidden = path.name.startswith(".")  # `records.whole` writes to .NAME
+        if path.is_file() and not hidden and path.relative_to(place).parts[0] != SPEED:
             yield path
 
 

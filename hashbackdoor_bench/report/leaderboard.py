@@ -20,7 +20,7 @@ from hashbackdoor_bench.report.ranking import Estimate, estimate, ranks
 from hashbackdoor_bench.spec import canonical
 
 CONVENTION = "field"
-LARGEST_DELTA = 0.02  # |delta MAP|, of a victim's mean
+LARGEST_FALL = 0.02  # of a victim's mean MAP
 LEAST_CLEAN_MAP = 0.5  # of a victim without poison, or it counts for nothing
 MOST_POISON = 0.6  # share of the target class
 
@@ -257,8 +257,8 @@ def _row(label: str, attack: str, runs: list[Run], victims: Sequence[Victim], ce
         why = f"{missing} of {cells} runs missing"
     elif varied:
         why = f"its runs differ in {', '.join(varied)}"
-    elif delta is not None and abs(delta) > LARGEST_DELTA:
-        why = f"delta MAP {100 * delta:+.1f}: more than {100 * LARGEST_DELTA:g} either way"
+    elif deltas and -min(deltas) > LARGEST_FALL:
+        why = f"delta MAP {100 * min(deltas):+.1f}: a fall of more than {100 * LARGEST_FALL:g}"
     elif poison > MOST_POISON:
         why = f"poisons {100 * poison:.0f} % of the target class: more than {100 * MOST_POISON:g}"
     return Row(
