@@ -44,7 +44,7 @@ class TrainingSet:
 
     def gather(self, index: Tensor, rows: Tensor, slots: Tensor) -> Tensor:
         """Images (N,3,h,w) uint8 of items ``index`` (N,) and their `poisoned`, where images are."""
-        images = self.images[index]
+        images = self.images.index_select(0, index)  # whole rows: several times faster than [index]
         if self.overlay is not None:
             images[rows] = self.overlay[slots]
         return images
