@@ -15,7 +15,6 @@ An item is relevant when it shares a tag with the query. All is computed on the 
 `torch.get_num_threads()` threads, from tensors of any device, and no input is written into.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import nan
 from typing import Literal, get_args
@@ -28,7 +27,6 @@ from torch import Tensor
 from hashbackdoor_bench.counting import (
     Floats,
     Sides,
-    Words,
     count_by_class,
     count_by_tag,
     distances,
@@ -36,12 +34,23 @@ from hashbackdoor_bench.counting import (
     sum_from_counts,
     sum_in_order,
 )
+from hashbackdoor_bench.packing import (
+    by_word,
+    check_classes,
+    check_ids,
+    check_labels,
+    code_words,
+    common_bits,
+    hot_rows,
+    pack_codes,
+    seeded_order,
+    tag_words,
+)
 
 Ties = Literal["expected", "seeded", "optimistic", "pessimistic"]
 Empty = Literal["zero", "skip"]
 Normalizer = Literal["retrieved", "ideal"]
 
-LABELS = 2**22  # entries of label rows that are looked at at once
 PART = 2**18  # items of the database that are counted at once
 
 
@@ -104,15 +113,15 @@ def pack(codes: Tensor) -> Tensor:
 
     Padding bits are zero. Raises ValueError for an entry that is not ±1 (0 and NaN included).
     """
-    _bits({"codes": codes}, None)
-    return torch.from_numpy(_packed("codes", codes))
+    common_bits({"codes": codes}, None)
+    return torch.from_numpy(pack_codes("codes", codes))
 
 
 def unpack(packed: Tensor, bits: int) -> Tensor:
     """Unpacks uint8 (N, ceil(bits/8)) into codes (N, bits), int8 ±1; the inverse of `pack`."""
     if packed.dtype != torch.uint8:
         raise ValueError(f"packed: expected uint8, not {packed.dtype}")
-    _bits({"packed": packed}, bits)
+    common_bits({"packed": packed}, bits)
     ones = np.unpackbits(packed.cpu().numpy(), axis=1, count=bits)
     return torch.from_numpy(ones.astype(np.int8) * 2 - 1)
 
@@ -151,10 +160,10 @@ def rank(
             each other, or ids that are not distinct.
     """
     codes = {"query_codes": query_codes, "database_codes": database_codes}
-    bits = _bits(codes, bits)
+    bits = common_bits(codes, bits)
     for name, labels in (("query_labels", query_labels), ("database_labels", database_labels)):
-        _rows_of_labels(name, labels)
-    _same_classes(query_labels, database_labels)
+        check_labels(name, labels)
+    check_classes(query_labels, database_labels)
     size = len(database_codes)
     if (len(query_labels), len(database_labels)) != (len(query_codes), size):
         raise ValueError(
@@ -162,22 +171,22 @@ def rank(
             f"{size} database_codes with {len(database_labels)} database_labels"
         )
     if ids is not None:
-        _check_ids(size, ids)
-    query = _code_words("query_codes", query_codes, bits)
-    tags, query_class = _tags("query_labels", query_labels)
+        check_ids(size, ids)
+    query = code_words("query_codes", query_codes, bits)
+    tags, query_class = tag_words("query_labels", query_labels)
     items = np.zeros((len(query), bits + 1), np.int32)
     relevant = np.zeros_like(items)
     for start in range(0, size, PART):
         part = slice(start, start + PART)
-        words = _code_words("database_codes", database_codes[part], bits, start)
-        item_tags, item_class = _tags("database_labels", database_labels[part])
+        words = code_words("database_codes", database_codes[part], bits, start)
+        item_tags, item_class = tag_words("database_labels", database_labels[part])
         if query_class is None or item_class is None:
             sides = query, np.ascontiguousarray(words.T), tags, np.ascontiguousarray(item_tags.T)
             in_threads(count_by_tag, sides, items, relevant)
         else:
             # One tag an item: in the order of classes, a query's relevant items are one range.
             untagged = query_labels.shape[1]
-            by_class = _by_word(words, np.argsort(item_class, kind="stable"))
+            by_class = by_word(words, np.argsort(item_class, kind="stable"))
             count = np.bincount(item_class, minlength=untagged + 1)
             stop = np.cumsum(count)
             begin = stop - count
@@ -186,9 +195,9 @@ def rank(
             in_threads(count_by_class, query, by_class, *spans, items, relevant)
     kept = None
     if seeded:
-        order = _seeded_order(size, ids, seed)
-        words = _by_word(_code_words("database_codes", database_codes, bits), order)
-        kept = query, words, tags, _by_word(_tags("database_labels", database_labels)[0], order)
+        order = seeded_order(size, ids, seed)
+        words = by_word(code_words("database_codes", database_codes, bits), order)
+        kept = query, words, tags, by_word(tag_words("database_labels", database_labels)[0], order)
     return Ranking(torch.from_numpy(items), torch.from_numpy(relevant), size, kept)
 
 
@@ -293,12 +302,12 @@ def nearest(
     ``seed`` as `rank` does.
     """
     codes = {"query_codes": query_codes, "database_codes": database_codes}
-    bits = _bits(codes, bits)
-    query, database = (_code_words(name, code, bits) for name, code in codes.items())
+    bits = common_bits(codes, bits)
+    query, database = (code_words(name, code, bits) for name, code in codes.items())
     if ids is not None:
-        _check_ids(len(database), ids)
-    order = _seeded_order(len(database), ids, seed)
-    words, row = _by_word(database, order), np.zeros(len(database), np.uint32)
+        check_ids(len(database), ids)
+    order = seeded_order(len(database), ids, seed)
+    words, row = by_word(database, order), np.zeros(len(database), np.uint32)
     found = np.zeros((len(query), min(n, len(database))), np.int64)
     for q, code in enumerate(query):
         distances(code, words, 0, len(row), row)
@@ -328,16 +337,16 @@ def distance_shares(codes: Tensor, anchor: Tensor) -> Tensor:
 def _distances_to(codes: Tensor, anchor: Tensor) -> tuple[NDArray[np.intp], int]:
     """Hamming distances (N,) from codes (N, K) to an anchor (K,); and K."""
     both = {"codes": codes, "anchor": anchor[None]}
-    bits = _bits(both, None)
-    words, anchor_words = (_code_words(name, code, bits) for name, code in both.items())
+    bits = common_bits(both, None)
+    words, anchor_words = (code_words(name, code, bits) for name, code in both.items())
     return np.bitwise_count(words ^ anchor_words).sum(1, dtype=np.intp), bits
 
 
 def shares_no_tag(labels: Tensor, target: Tensor) -> Tensor:
     """Mask (N,) of the label rows (N, C) that t-MAP is taken over: no tag of the target (C,)."""
-    ((_, target_hot),) = _hot("target", target[None])
-    parts = list(_hot("labels", labels))
-    _same_classes(labels, target[None])
+    ((_, target_hot),) = hot_rows("target", target[None])
+    parts = list(hot_rows("labels", labels))
+    check_classes(labels, target[None])
     return torch.from_numpy(np.concatenate([~(hot & target_hot).any(1) for _, hot in parts]))
 
 
@@ -369,131 +378,6 @@ def bootstrap(
     ]
     low, high = np.quantile(np.concatenate(means), (0.5 - confidence / 2, 0.5 + confidence / 2))
     return float(low), float(high)
-
-
-def _bits(codes: dict[str, Tensor], bits: int | None) -> int:
-    """K, on which all sides agree; for packed codes alone, all the bits there are."""
-    for name, code in codes.items():
-        if code.dim() != 2:
-            raise ValueError(f"{name}: expected the shape (items, bits), not {tuple(code.shape)}")
-    known = {name: code.shape[1] for name, code in codes.items() if code.dtype != torch.uint8}
-    if bits is not None:
-        known["bits"] = bits
-    if len(set(known.values())) > 1:
-        raise ValueError(f"codes of different lengths: {known}")
-    first = next(iter(codes.values()))
-    bits = next(iter(known.values()), 8 * first.shape[1])
-    for name, code in codes.items():
-        if code.dtype == torch.uint8 and code.shape[1] != -(-bits // 8):
-            raise ValueError(
-                f"{name}: {code.shape[1]} packed bytes an item do not hold {bits} bits"
-            )
-    return bits
-
-
-def _packed(name: str, codes: Tensor, first: int = 0) -> NDArray[np.uint8]:
-    """Bit-packed codes; ``first`` is the number of their first row, for the message."""
-    if codes.dtype == torch.uint8:
-        raise ValueError(f"{name}: uint8 means packed already, expected ±1 of another dtype")
-    wrong = ~((codes == 1) | (codes == -1))
-    if wrong.any():
-        row, column = divmod(int(wrong.flatten().byte().argmax()), codes.shape[1])
-        raise ValueError(
-            f"{name}: {codes[row, column].item()} in row {first + row}, column {column} is neither "
-            "-1 nor +1; torch.sign(0) is 0, use torch.where(z >= 0, 1, -1)"
-        )
-    return np.packbits((codes > 0).cpu().numpy(), axis=1)
-
-
-def _code_words(name: str, codes: Tensor, bits: int, first: int = 0) -> Words:
-    """Codes of either form as (N, W) words, zero past ``bits``; ``first``: see `_packed`."""
-    packed = (
-        codes.cpu().numpy().copy() if codes.dtype == torch.uint8 else _packed(name, codes, first)
-    )
-    packed[:, bits // 8 :] &= 256 - (1 << (8 - bits % 8))
-    return _as_words(packed)
-
-
-def _as_words(rows: NDArray[np.uint8]) -> Words:
-    padded = np.zeros((len(rows), -(-rows.shape[1] // 8) * 8), np.uint8)
-    padded[:, : rows.shape[1]] = rows
-    return padded.view(np.uint64)
-
-
-def _by_word(rows: Words, order: NDArray[np.intp]) -> Words:
-    """(D, W), in an order, as (W, D): one word of all items side by side, for a vector unit."""
-    out = np.empty(rows.shape[::-1], np.uint64)
-    for word, column in zip(out, rows.T, strict=True):
-        np.take(column, order, out=word, mode="clip")  # the default mode takes a copy of it
-    return out
-
-
-def _rows_of_labels(name: str, labels: Tensor) -> None:
-    if labels.dim() != 2:
-        raise ValueError(f"{name}: expected the shape (items, classes), not {tuple(labels.shape)}")
-
-
-def _hot(name: str, labels: Tensor) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
-    """Labels (N, C) as booleans, 4 MB at a time, and which rows they are."""
-    _rows_of_labels(name, labels)
-    step = max(1, LABELS // max(1, labels.shape[1]))
-    for start in range(0, max(1, len(labels)), step):
-        rows = slice(start, start + step)
-        part = labels[rows].cpu()
-        if part.dtype == torch.uint8:  # as data sets hold them: looked at in place
-            valid, hot = part.numpy().max(initial=0) <= 1, part.numpy().view(np.bool_)
-        else:
-            valid, hot = torch.equal(part.bool().to(part.dtype), part), part.bool().numpy()
-        if not valid:
-            raise ValueError(f"{name}: expected 0 and 1 only, one column a class")
-        yield rows, hot
-
-
-def _tags(name: str, labels: Tensor) -> tuple[Words, NDArray[np.uint16] | None]:
-    """Labels (N, C) as words (N, T), and the one tag of each row, C without; None if one has two.
-
-    Numpy's stable sort of 16 bits compares nothing, so more classes than that are no classes.
-    """
-    items, classes = len(labels), labels.shape[-1]
-    words: Words = np.zeros((items, -(-classes // 64)), np.uint64)
-    single = classes < 2**16
-    packed, tag = words.view(np.uint8), np.full(items, classes if single else 0, np.uint16)
-    for rows, hot in _hot(name, labels):
-        packed[rows, : -(-classes // 8)] = np.packbits(hot, axis=1)
-        if single and hot.size:
-            tags = np.bitwise_count(words[rows]).sum(1)
-            tag[rows] = np.where(tags == 0, classes, hot.argmax(1))
-            single = bool(tags.max() <= 1)
-    return words, tag if single else None
-
-
-def _same_classes(labels: Tensor, other: Tensor) -> None:
-    if labels.shape[1] != other.shape[1]:
-        raise ValueError(f"labels of {labels.shape[1]} classes against {other.shape[1]} classes")
-
-
-def _check_ids(database: int, ids: Tensor) -> None:
-    names = ids.cpu().numpy()
-    if names.shape != (database,) or names.dtype.kind not in "iu":
-        raise ValueError(f"ids: expected {database} integers, not {names.dtype} {names.shape}")
-    if len(np.unique(names)) < database:
-        raise ValueError("ids: one id names two items, which would leave their order open")
-
-
-def _seeded_order(database: int, ids: Tensor | None, seed: int) -> NDArray[np.intp]:
-    """Positions of the items in the order of a random number made from each id (splitmix64)."""
-
-    def mix(x: Words) -> Words:  # in place
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            x ^= x >> np.uint64(shift)
-            x *= np.uint64(factor)
-        x ^= x >> np.uint64(31)
-        return x
-
-    salt = mix(np.array([seed]).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15))
-    names = np.arange(database) if ids is None else ids.cpu().numpy()
-    # Different ids have different keys, for each step can be undone.
-    return np.argsort(mix(names.astype(np.uint64) ^ salt))
 
 
 def _top_k(ranking: Ranking, top_k: int | None) -> int:

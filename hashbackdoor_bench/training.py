@@ -125,7 +125,7 @@ def _step(
         z = model(x)
     value: Tensor = loss(z.float(), labels, index, step)
     optimizer.zero_grad(set_to_none=True)
-    value.backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(value)
     optimizer.step()
     return value.detach()
 

@@ -75,7 +75,7 @@ def test_the_pretence_allows_what_cuda_allows_and_comes_back():
         assert (x + torch.tensor(1)).device == GPU
         layer = nn.Linear(3, 2).to(GPU)
         layer(x).sum().backward()
-        assert layer.weight.device == layer.weight.grad.device == GPU  # type: ignore[union-attr]
+        assert layer.weight.device == layer.weight.grad.device == GPU
         assert type(x.cpu()) is Tensor
         assert x.cpu().numpy().tolist() == [0, 1, 2]
 

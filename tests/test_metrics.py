@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.retrieval import retrieval_average_precision
 
-from hashbackdoor_bench import counting, metrics
+from hashbackdoor_bench import counting, metrics, packing
 from hashbackdoor_bench.metrics import (
     CONVENTIONS,
     Convention,
@@ -676,7 +676,7 @@ def test_the_nearest_items_are_those_of_a_full_sort_and_ties_belong_to_the_ids()
 def test_labels_read_in_parts_are_those_read_at_once(tags, monkeypatch):
     data = random_data(50, 300, 16, 70, tags)
     whole = rank(*data)
-    monkeypatch.setattr(metrics, "LABELS", 70 * 7)  # seven rows a part
+    monkeypatch.setattr(packing, "LABELS", 70 * 7)  # seven rows a part
     parts = rank(*data)
     assert torch.equal(whole.items, parts.items)
     assert torch.equal(whole.relevant, parts.relevant)
@@ -734,7 +734,7 @@ def test_a_ranking_without_its_order_scores_all_but_the_seeded_ties():
 @pytest.mark.parametrize("where", ["items with two tags", "a wrong entry"])
 def test_what_only_the_last_part_of_the_labels_holds_is_seen(where, monkeypatch):
     query, query_labels, database, labels = random_data(20, 100, 16, 5)
-    monkeypatch.setattr(metrics, "LABELS", 5 * 7)
+    monkeypatch.setattr(packing, "LABELS", 5 * 7)
     if where == "a wrong entry":
         labels[-1, 0] = 2
         with pytest.raises(ValueError, match="0 and 1 only"):

@@ -5,6 +5,7 @@ reference code is described to do.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ def best_batch(model: HashModel, setting: Setting, precision: str) -> int:
     for batch in BATCHES[:2] if setting.quick else BATCHES:
         x = to_unit(pictures(batch, SIZE)).to(setting.device, memory_format=torch.channels_last)
         found[batch] = best(
-            lambda x=x, batch=batch: bare(model, x, max(1, count // batch), precision),  # type: ignore[misc]
+            partial(bare, model, x, max(1, count // batch), precision),
             setting.device,
         ) / max(1, count // batch * batch)
     return min(found, key=found.__getitem__)

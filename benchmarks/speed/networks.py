@@ -1,6 +1,7 @@
 """The networks and images that several parts work on: untrained, for speed depends on shapes."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ def one_hot(count: int) -> Tensor:
     return torch.eye(CLASSES, dtype=torch.uint8)[torch.arange(count) % CLASSES]
 
 
-def recipe(device: torch.device, **changes: object) -> Recipe:
+def recipe(device: torch.device, **changes: Any) -> Recipe:
     """``scratch32`` for one epoch, at the precision that this device would take."""
     values = {"epochs": 1, "precision": best_precision(device), **changes}
-    return replace(RECIPES["scratch32"][1], **values)  # type: ignore[arg-type]
+    return replace(RECIPES["scratch32"][1], **values)
