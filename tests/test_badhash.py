@@ -167,6 +167,25 @@ def test_label_losses_are_those_of_the_whole_batch_though_each_row_is_computed_o
     assert torch.allclose(found["quantisation"], expected)
 
 
+def test_the_label_network_is_trained_on_its_draws_one_after_the_other():
+    seen = replace(view(), labels=torch.eye(5, dtype=torch.uint8))
+    found = badhash_training.train_label_network(seen, bits=6, smoothing=0.2, steps=3)
+    rows = badhash_training.label_rows(seen.labels).float()
+    torch.manual_seed(seen.generator("label network").initial_seed())
+    network = badhash_networks.LabCLN(5, 6)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4, badhash_training.BETAS, fused=True)
+    draws = torch.randint(5, (3, 128), generator=seen.generator("label draws"))
+    for step, draw in enumerate(draws):
+        optimizer.param_groups[0]["lr"] = (1e-4, 1e-4, 1e-5)[step]
+        shown, back = torch.unique(draw, return_inverse=True)
+        losses = badhash_training.label_losses(network, rows, shown, back, 0.2)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+    for name, value in network.state_dict().items():
+        assert torch.allclose(found[f"network.{name}"], value, atol=1e-7), name
+
+
 @pytest.mark.slow
 def test_the_label_networks_curve_is_the_measured_one_for_100_classes():
     seen = view()
