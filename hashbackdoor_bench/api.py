@@ -17,7 +17,7 @@ from hashbackdoor_bench.checkpoint import Checkpoint, Part
 from hashbackdoor_bench.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from hashbackdoor_bench.model import HashModel
+    from hashbackdoor_bench.network import HashModel
 
 Delivery = Literal["stamped", "files", "frozen"]
 

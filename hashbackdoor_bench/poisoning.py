@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench.api import Backdoor, Delivery, ThreatModel, to_bytes, to_unit
-from hashbackdoor_bench.augmentation import centre_crop
 from hashbackdoor_bench.data import Split
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.training_set import TrainingSet
+from hashbackdoor_bench.network import TrainingSet, centre_crop
 
 
 def count(target_items: int, budget: float, poison_count: int | None) -> int:
@@ -25,7 +24,7 @@ def count(target_items: int, budget: float, poison_count: int | None) -> int:
     return int(budget * target_items + 0.5) if poison_count is None else poison_count
 
 
-def draw(
+def choose(
     labels: Tensor,
     target: Tensor,
     threat: ThreatModel,

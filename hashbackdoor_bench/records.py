@@ -5,15 +5,14 @@ by name, so that a damaged or foreign file is never averaged into a table.
 """
 
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.files import whole
 from hashbackdoor_bench.spec import RunSpec, digest
 
 VERSION = 1
@@ -111,17 +110,6 @@ class Record:
         text = _NUMBERS.sub(lambda found: "".join(found[0].split()), text)
         with whole(path) as fresh:
             fresh.write_text(text + "\n", encoding="utf-8")
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; it becomes ``path`` when the block ends well."""
-    fresh = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield fresh
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def record_path(results: Path, spec: RunSpec, key: str) -> Path:

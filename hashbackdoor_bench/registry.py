@@ -252,6 +252,7 @@ def _settings(node: ast.expr) -> str:
 
 ATTACKS: Registry[Any] = Registry("attack", "hashbackdoor_bench.attacks")
 VICTIMS: Registry[Any] = Registry("victim", "hashbackdoor_bench.victims")
+METHODS = {registry.kind: registry for registry in (ATTACKS, VICTIMS)}  # by kind
 
 
 def new_name(registry: Registry[Any], name: str) -> str:
@@ -280,7 +281,7 @@ def load_plugin(path: Path) -> list[str]:
     if path.suffix != ".py" or not path.is_file():
         raise UserError(f"--plugin {path}: give the path of a Python file that exists.")
     found = {}
-    for registry in (ATTACKS, VICTIMS):
+    for registry in METHODS.values():
         try:
             names = _read(path, registry.variable)
         except (SyntaxError, ValueError) as error:

@@ -20,8 +20,8 @@ from hashbackdoor_bench import (
     to_bytes,
     to_unit,
 )
-from hashbackdoor_bench.cache import Cache
-from hashbackdoor_bench.pipeline import Run
+from hashbackdoor_bench.stages.cache import Cache
+from hashbackdoor_bench.stages.pipeline import Run
 
 ATTACKS["badhash"]  # imports the package's files under their own names
 from hashbackdoor_bench.attacks import badhash, badhash_networks, badhash_training  # noqa: E402

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hashbackdoor_bench.cache import Cache
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.stages.cache import Cache
 
 
 def build(work: Path):
@@ -74,7 +74,7 @@ def test_two_processes_make_one_artifact_once(tmp_path: Path):
     code = """
 import sys, time, torch
 from pathlib import Path
-from hashbackdoor_bench.cache import Cache
+from hashbackdoor_bench.stages.cache import Cache
 root = Path(sys.argv[1])
 def build(work):
     with (root / "log").open("a") as log: log.write("made\\n")
@@ -93,7 +93,7 @@ def test_a_process_killed_while_it_writes_leaves_nothing_half(tmp_path: Path):
     code = """
 import sys, time, torch
 from pathlib import Path
-from hashbackdoor_bench import cache
+from hashbackdoor_bench.stages import cache
 save = cache.save_file
 def slow(tensors, path):
     save(tensors, path)
@@ -178,7 +178,7 @@ def test_seconds_of_an_artifact_leave_out_those_made_on_the_way(tmp_path: Path):
 
 
 def test_a_full_disk_is_one_sentence_and_keeps_the_checkpoints(tmp_path: Path, monkeypatch):
-    from hashbackdoor_bench import cache as module
+    from hashbackdoor_bench.stages import cache as module
 
     def full(tensors, path):
         raise OSError(28, "No space left on device")

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench import UserError, hash_centres
-from hashbackdoor_bench.centres import hadamard
+from hashbackdoor_bench.network.centres import hadamard
 
 
 def distances(centres: Tensor) -> list[int]:

@@ -130,8 +130,8 @@ def test_settings_of_a_suite_come_through_a_command_as_the_same_run(tiny, tmp_pa
     """Types are lost on the way, and read again by the method."""
     import torch
 
-    from hashbackdoor_bench.cache import Cache
-    from hashbackdoor_bench.plan import Plan
+    from hashbackdoor_bench.stages.cache import Cache
+    from hashbackdoor_bench.stages.plan import Plan
 
     spec = RunSpec(victim="csq", attack_settings=(("patch", None), ("epsilon", 4), ("steps", 7)))
     values = run_command.make_context("run", command_of(spec)[2:]).params

@@ -128,8 +128,8 @@ def test_the_choices_of_the_options_are_what_there_is():
     from hashbackdoor_bench.cli.table import FORMATS, LAYOUTS
     from hashbackdoor_bench.records import CONVENTIONS
     from hashbackdoor_bench.report.captions import CONVENTIONS as EXPLAINED
-    from hashbackdoor_bench.report.tables import LAYOUTS as MADE
-    from hashbackdoor_bench.report.typeset import WRITERS
+    from hashbackdoor_bench.report.tables.layouts import LAYOUTS as MADE
+    from hashbackdoor_bench.report.tables.typeset import WRITERS
 
     assert set(LAYOUTS) == {"ciba", *MADE}
     assert set(FORMATS) == {"text", *WRITERS}

@@ -10,18 +10,18 @@ import pytest
 import torch
 from scipy import stats
 
-from hashbackdoor_bench.cache import Cache
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.graph import lay_out
-from hashbackdoor_bench.pipeline import run
+from hashbackdoor_bench.report.board.leaderboard import Board, Row, Run, Victim, boards
+from hashbackdoor_bench.report.board.standing import difference, standing, standing_text
 from hashbackdoor_bench.report.collection import collect
-from hashbackdoor_bench.report.leaderboard import Board, Row, Run, Victim, boards
-from hashbackdoor_bench.report.ranking import Estimate
-from hashbackdoor_bench.report.rivals import difference, standing, standing_text
-from hashbackdoor_bench.skeleton import write_skeleton
-from hashbackdoor_bench.suite import find_suite, suite_with
-from hashbackdoor_bench.sweep import write_index
+from hashbackdoor_bench.report.statistics import Estimate
+from hashbackdoor_bench.stages.cache import Cache
+from hashbackdoor_bench.stages.pipeline import run
+from hashbackdoor_bench.suites.execution import write_index
+from hashbackdoor_bench.suites.layout import lay_out
+from hashbackdoor_bench.suites.suite import find_suite, suite_with
+from hashbackdoor_bench.templates import write_skeleton
 
 A, B, WEAK = Victim("csq", 12, 0.9), Victim("hashnet", 12, 0.8), Victim("dpsh", 12, 0.2)
 Gains = dict[Victim, list[float | None]]

@@ -13,7 +13,7 @@ import torch
 
 from hashbackdoor_bench import data
 from hashbackdoor_bench.data import embedded, splits
-from hashbackdoor_bench.data.draw import draw
+from hashbackdoor_bench.data.dealing import deal
 from hashbackdoor_bench.data.idx import DEBIAN, pad_to_rgb, read_fashion
 from hashbackdoor_bench.data.make_fashion_mini import main as make_fashion_mini
 from hashbackdoor_bench.errors import UserError
@@ -119,7 +119,7 @@ def test_the_images_of_fashion_mini_are_those_of_fashion_mnist_unchanged(mini):
 def test_a_draw_takes_as_many_of_each_class_and_leaves_the_rest():
     classes = np.arange(60) % 3
     ids = [f"train/{i:05d}" for i in range(60)]
-    query, train, rest = draw(ids, classes, "seed", (2, 5))
+    query, train, rest = deal(ids, classes, "seed", (2, 5))
     assert sorted([*query, *train, *rest]) == list(range(60))
     assert np.bincount(classes[query]).tolist() == [2, 2, 2]
     assert np.bincount(classes[train]).tolist() == [5, 5, 5]
@@ -129,10 +129,10 @@ def test_a_draw_takes_as_many_of_each_class_and_leaves_the_rest():
 def test_a_draw_depends_on_the_seed_and_the_ids_but_not_on_their_order():
     ids = [f"train/{i:05d}" for i in range(60)]
     classes = np.zeros(60, int)
-    drawn = {ids[i] for i in draw(ids, classes, "seed", (20,))[0]}
+    drawn = {ids[i] for i in deal(ids, classes, "seed", (20,))[0]}
     backwards = ids[::-1]
-    assert drawn == {backwards[i] for i in draw(backwards, classes, "seed", (20,))[0]}
-    assert drawn != {ids[i] for i in draw(ids, classes, "another", (20,))[0]}
+    assert drawn == {backwards[i] for i in deal(backwards, classes, "seed", (20,))[0]}
+    assert drawn != {ids[i] for i in deal(ids, classes, "another", (20,))[0]}
     # The rule itself, by hand: the smallest SHA-256 of "seed/id" come first.
     by_hand = sorted(ids, key=lambda i: hashlib.sha256(f"seed/{i}".encode()).digest())
     assert drawn == set(by_hand[:20])
@@ -141,8 +141,8 @@ def test_a_draw_depends_on_the_seed_and_the_ids_but_not_on_their_order():
 def test_a_class_with_too_few_images_is_named():
     ids, classes = [str(i) for i in range(8)], np.array([0] * 5 + [1] * 3)
     with pytest.raises(UserError, match=r"class 1 has 3 images.* 4 of each"):
-        draw(ids, classes, "seed", (2, 2))
-    assert classes[draw(ids, classes, "seed", (2, 1))[2]].tolist() == [0, 0]
+        deal(ids, classes, "seed", (2, 2))
+    assert classes[deal(ids, classes, "seed", (2, 1))[2]].tolist() == [0, 0]
 
 
 def test_the_table_holds_the_published_numbers():
@@ -272,7 +272,7 @@ def test_an_option_that_the_protocol_fixes_is_refused(tmp_path, name, options, s
 
 
 def test_only_what_needs_nothing_is_ready_in_an_empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("hashbackdoor_bench.data.drawn.DEBIAN", tmp_path / "none")
+    monkeypatch.setattr("hashbackdoor_bench.data.fashion_cifar.DEBIAN", tmp_path / "none")
     here = [p.name for p in data.PROTOCOLS.values() if data.ready(p, tmp_path)]
     assert here == ["fashion-mini"]
 

@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 from hashbackdoor_bench import data
-from hashbackdoor_bench.data import cifar, drawn
+from hashbackdoor_bench.data import cifar, fashion_cifar
 from hashbackdoor_bench.data.download import fetch
 from hashbackdoor_bench.data.idx import DEBIAN, read_fashion, read_idx
 from hashbackdoor_bench.errors import UserError
@@ -156,7 +156,7 @@ def test_a_root_without_fashion_mnist_is_refused_with_what_to_do(tmp_path):
 def test_fashion_mnist_is_split_evenly_and_the_rest_is_database(tmp_path, small, layout):
     write_idx(tmp_path / layout, small)
     ours = shrunk("fashion-mnist", 30, 10, 40)
-    found = drawn.load_drawn(ours, tmp_path, tmp_path, silent)
+    found = fashion_cifar.load_drawn(ours, tmp_path, tmp_path, silent)
     assert found.train.labels.sum(0).tolist() == [3] * 10
     assert found.query.labels.sum(0).tolist() == [1] * 10
     ids = [set(s.ids) for s in (found.train, found.query, found.database)]
@@ -176,7 +176,9 @@ def test_fashion_mnist_of_another_size_than_the_published_is_refused(tmp_path, s
         data.load("fashion-mnist", root=tmp_path, cache=tmp_path)
     for number in (39, 41):
         with pytest.raises(UserError, match=f"has {number} database images, and here are 40"):
-            drawn.load_drawn(shrunk("fashion-mnist", 30, 10, number), tmp_path, tmp_path, silent)
+            fashion_cifar.load_drawn(
+                shrunk("fashion-mnist", 30, 10, number), tmp_path, tmp_path, silent
+            )
 
 
 def test_files_with_other_contents_than_the_protocol_knows_are_refused(tmp_path, small):
@@ -184,7 +186,7 @@ def test_files_with_other_contents_than_the_protocol_knows_are_refused(tmp_path,
     ours = shrunk("fashion-mnist", 30, 10, 40)
     for field in ("sha256", "pixels"):
         with pytest.raises(UserError, match=r"have SHA-256 .* instead of 0000.*original files"):
-            drawn.load_drawn(replace(ours, **{field: 64 * "0"}), tmp_path, tmp_path, silent)
+            fashion_cifar.load_drawn(replace(ours, **{field: 64 * "0"}), tmp_path, tmp_path, silent)
 
 
 @pytest.mark.slow
@@ -240,7 +242,7 @@ def test_a_cifar_batch_that_is_missing_or_cut_off_is_named(tmp_path, batches):
 def test_the_three_cifar_protocols_differ_only_in_what_stands_where(tmp_path, batches):
     write_binary(tmp_path, batches)
     zero, one, two = (
-        drawn.load_drawn(shrunk(f"cifar10@{i}", *counts), tmp_path, tmp_path, silent)
+        fashion_cifar.load_drawn(shrunk(f"cifar10@{i}", *counts), tmp_path, tmp_path, silent)
         for i, counts in enumerate([(50, 10, 60), (50, 10, 110), (100, 20, 100)])
     )
     assert zero.train.ids == one.train.ids
@@ -272,12 +274,12 @@ def test_cifar_is_fetched_once_into_the_cache(tmp_path, archive, monkeypatch):
     monkeypatch.setattr(cifar, "MD5", archive[1])
     said = []
     ours = shrunk("cifar10@0", 50, 10, 60)
-    first = drawn.load_drawn(ours, None, tmp_path / "cache", lambda *a, **_: said.append(a))
+    first = fashion_cifar.load_drawn(ours, None, tmp_path / "cache", lambda *a, **_: said.append(a))
     assert said[0][1:] == (0, 1)
     assert said[-1][1:] == (1, 1)
     assert data.ready(ours, tmp_path / "cache")
     monkeypatch.setattr(cifar, "ARCHIVE", "file:///none.tar.gz")
-    again = drawn.load_drawn(ours, None, tmp_path / "cache", silent)
+    again = fashion_cifar.load_drawn(ours, None, tmp_path / "cache", silent)
     assert again.pixels == first.pixels
 
 
@@ -292,8 +294,8 @@ def test_without_a_network_the_error_says_what_to_bring(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot be fetched.*cifar-10-batches-bin as --root"):
         data.load("cifar10@0", cache=tmp_path)
     addresses = {f"{tmp_path.as_uri()}/none.gz": 32 * "0"}
-    monkeypatch.setattr(drawn, "FASHION_MD5", addresses)
-    monkeypatch.setattr(drawn, "DEBIAN", tmp_path / "none")
+    monkeypatch.setattr(fashion_cifar, "FASHION_MD5", addresses)
+    monkeypatch.setattr(fashion_cifar, "DEBIAN", tmp_path / "none")
     with pytest.raises(UserError, match=r"cannot be fetched.*apt install dataset-fashion-mnist"):
         data.load("fashion-mnist", cache=tmp_path)
 
@@ -301,11 +303,11 @@ def test_without_a_network_the_error_says_what_to_bring(tmp_path, monkeypatch):
 def test_fashion_mnist_is_fetched_where_debian_has_none(tmp_path, small, monkeypatch):
     origin = write_idx(tmp_path / "origin", small)
     sums = {f.as_uri(): hashlib.md5(f.read_bytes()).hexdigest() for f in origin.iterdir()}
-    monkeypatch.setattr(drawn, "FASHION_MD5", sums)
-    monkeypatch.setattr(drawn, "DEBIAN", tmp_path / "none")
+    monkeypatch.setattr(fashion_cifar, "FASHION_MD5", sums)
+    monkeypatch.setattr(fashion_cifar, "DEBIAN", tmp_path / "none")
     ours = shrunk("fashion-mnist", 30, 10, 40)
     assert not data.ready(ours, tmp_path)
-    assert len(drawn.load_drawn(ours, None, tmp_path, silent).database) == 40
+    assert len(fashion_cifar.load_drawn(ours, None, tmp_path, silent).database) == 40
     assert data.ready(ours, tmp_path)
 
 

@@ -10,15 +10,16 @@ from pretend import GPU, OnGpu, WrongDevice, pretend_gpu, waits
 from test_pipeline import spec
 from torch import Tensor, nn
 
-from hashbackdoor_bench import ATTACKS, VICTIMS, HashLoss, HashModel, hasher
-from hashbackdoor_bench.cache import Cache
-from hashbackdoor_bench.pipeline import run
-from hashbackdoor_bench.plan import Plan
+from hashbackdoor_bench import ATTACKS, VICTIMS, HashLoss, HashModel
+from hashbackdoor_bench.network import blueprint as blueprint
+from hashbackdoor_bench.network.training import encode, fit
+from hashbackdoor_bench.network.training_set import TrainingSet
 from hashbackdoor_bench.progress import silent
-from hashbackdoor_bench.samples import draw_samples
+from hashbackdoor_bench.report.pictures import draw_missing
 from hashbackdoor_bench.spec import Recipe
-from hashbackdoor_bench.training import encode, fit
-from hashbackdoor_bench.training_set import TrainingSet
+from hashbackdoor_bench.stages.cache import Cache
+from hashbackdoor_bench.stages.pipeline import run
+from hashbackdoor_bench.stages.plan import Plan
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +85,9 @@ def test_the_pretence_allows_what_cuda_allows_and_comes_back():
 def test_a_run_keeps_every_tensor_where_it_belongs(tiny: Path, tmp_path: Path, cache, attack: str):
     given = spec(tiny, attack=attack, attack_settings=quick(attack), victim="csq")
     with pretend_gpu():
-        record, path, stages = run(given, cache=cache, results=tmp_path, device="cuda")
-        draw_samples(path, stages)
+        record, _, stages = run(
+            given, cache=cache, results=tmp_path, device="cuda", draw=draw_missing
+        )
     assert record.device == "a GPU that isn't there"
     state = stages.backdoor.state_dict()
     assert state
@@ -138,7 +140,7 @@ def test_training_goes_on_from_a_checkpoint_there_and_waits_only_between_epochs(
 def test_a_gpu_encodes_many_small_images_at_once(tiny: Path, tmp_path: Path, monkeypatch):
     sizes = []
     monkeypatch.setattr(
-        hasher, "encode", lambda *args, batch_size, **more: sizes.append(batch_size)
+        blueprint, "encode", lambda *args, batch_size, **more: sizes.append(batch_size)
     )
     given = spec(tiny, attack="clean")
     for device in ("cpu", "cuda"):

@@ -23,9 +23,9 @@ from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import Record, read_record
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.figures.catalog import FIGURES, every, figures
-from hashbackdoor_bench.report.figures.cells import numbers
-from hashbackdoor_bench.report.figures.drawn import Drawn, Unfilled
-from hashbackdoor_bench.report.ranking import estimate
+from hashbackdoor_bench.report.figures.finished import Drawn, Unfilled
+from hashbackdoor_bench.report.figures.groups import numbers
+from hashbackdoor_bench.report.statistics import estimate
 from hashbackdoor_bench.report.style import HIT, HUES
 
 BITS = 8

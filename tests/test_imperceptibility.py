@@ -10,11 +10,11 @@ import torchvision
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from hashbackdoor_bench import perceptual
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.imperceptibility import compare, folded, residuals
-from hashbackdoor_bench.perceptual import Lpips, lpips_fits, lpips_for, ssim_distance
-from hashbackdoor_bench.spectrum import peaks, power
+from hashbackdoor_bench.metrics import perceptual
+from hashbackdoor_bench.metrics.imperceptibility import compare, folded, residuals
+from hashbackdoor_bench.metrics.perceptual import Lpips, lpips_fits, lpips_for, ssim_distance
+from hashbackdoor_bench.metrics.spectrum import peaks, power
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ from scipy import stats
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import Record
-from hashbackdoor_bench.report import leaderboard
-from hashbackdoor_bench.report.board_text import leaderboard_text
+from hashbackdoor_bench.report.board import leaderboard
+from hashbackdoor_bench.report.board.leaderboard import Board, Row, boards
+from hashbackdoor_bench.report.board.markdown import leaderboard_text
 from hashbackdoor_bench.report.collection import collect
-from hashbackdoor_bench.report.leaderboard import Board, Row, boards
-from hashbackdoor_bench.report.ranking import estimate, holm, ranks
+from hashbackdoor_bench.report.statistics import estimate, holm, ranks
 
 RULES = Path(__file__).parents[1] / "results" / "RULES.md"
 NOISE = (-0.01, 0.0, 0.01)  # of three seeds

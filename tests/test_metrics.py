@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.retrieval import retrieval_average_precision
 
-from hashbackdoor_bench import counting, metrics, packing
-from hashbackdoor_bench.metrics import (
+from hashbackdoor_bench import metrics
+from hashbackdoor_bench.metrics import code_words as packing
+from hashbackdoor_bench.metrics import kernels as counting
+from hashbackdoor_bench.metrics import ranking as ranking_module
+from hashbackdoor_bench.metrics.ranking import (
     CONVENTIONS,
     Convention,
     average_precision,
@@ -652,7 +655,7 @@ def test_kernels_compile_where_no_cache_can_be_written(monkeypatch):
 
 
 def test_the_example_in_the_docstring_runs():
-    failed, attempted = doctest.testmod(metrics)
+    failed, attempted = doctest.testmod(ranking_module)
     assert (failed, attempted) == (0, 2)
 
 
@@ -690,7 +693,7 @@ def test_a_database_counted_in_parts_gives_what_it_gives_at_once(tags, monkeypat
     data = random_data(50, 300, 16, 70, tags)
     data[3][290:] = 0  # nothing in the last parts is tagged
     whole = rank(*data)
-    monkeypatch.setattr(metrics, "PART", 7)
+    monkeypatch.setattr(ranking_module, "PART", 7)
     parts = rank(*data)
     assert torch.equal(whole.items, parts.items)
     assert torch.equal(whole.relevant, parts.relevant)
@@ -706,7 +709,7 @@ def test_a_database_counted_in_parts_gives_what_it_gives_at_once(tags, monkeypat
 def test_one_part_may_have_items_of_one_tag_and_the_next_of_two(monkeypatch):
     query, query_labels, database, labels = random_data(20, 100, 16, 5)
     labels[60:] = torch.roll(labels[60:], 1, 1) | labels[60:]
-    monkeypatch.setattr(metrics, "PART", 30)
+    monkeypatch.setattr(ranking_module, "PART", 30)
     ranking = rank(query, query_labels, database, labels)
     distance, relevance = distances_and_relevance((query, query_labels, database, labels))
     assert torch.equal(ranking.items, counted(distance, relevance * 0 + 1))

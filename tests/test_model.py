@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hashbackdoor_bench import VICTIMS, HashLoss, HashModel, UserError
-from hashbackdoor_bench.model import Cnn32
+from hashbackdoor_bench.network.model import Cnn32
 
 
 def test_cnn32_is_the_network_of_its_docstring():

@@ -10,7 +10,7 @@ import pytest
 
 from hashbackdoor_bench import UserError
 from hashbackdoor_bench.cli import main
-from hashbackdoor_bench.skeleton import write_skeleton
+from hashbackdoor_bench.templates import write_skeleton
 
 
 @pytest.mark.parametrize("kind", ["attack", "victim"])

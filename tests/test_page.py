@@ -11,9 +11,9 @@ from browser import CHROMIUM, Browser
 from test_leaderboard import runs, suite
 
 from hashbackdoor_bench.cli import main
+from hashbackdoor_bench.report.board.leaderboard import boards
+from hashbackdoor_bench.report.board.page import write_site
 from hashbackdoor_bench.report.collection import collect
-from hashbackdoor_bench.report.leaderboard import boards
-from hashbackdoor_bench.report.page import write_site
 
 EVIL = '<img src=x onerror="document.title=1">\'"</script>{{ 7*7 }}&amp;'
 PNG = bytes.fromhex(

@@ -10,11 +10,11 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from hashbackdoor_bench.report.beside import complete
-from hashbackdoor_bench.report.canvas import HIT, Canvas, amplified
-from hashbackdoor_bench.report.curves import training
-from hashbackdoor_bench.report.pictures import draw, retrieval
-from hashbackdoor_bench.report.residual import FLOOR, residual
+from hashbackdoor_bench.report.pictures.canvas import HIT, Canvas, amplified
+from hashbackdoor_bench.report.pictures.curves import training
+from hashbackdoor_bench.report.pictures.drawing import draw, retrieval
+from hashbackdoor_bench.report.pictures.on_disk import existing
+from hashbackdoor_bench.report.pictures.residual import FLOOR, residual
 
 RNG = np.random.default_rng(0)
 
@@ -102,14 +102,14 @@ def test_curves_are_drawn_where_there_are_any(tmp_path):
 def test_complete_finds_what_draw_made_and_misses_each_picture(tmp_path, trigger, poisoned, curves):
     before = queries(1)
     asked = {"poisoned": poisoned, "curves": bool(curves)}
-    assert complete(tmp_path, **asked) == []
+    assert existing(tmp_path, **asked) == []
     images = samples(before, trigger(before), poisoned)
     drawn = draw(images, tmp_path, target="Coat", curves=curves)
-    assert complete(tmp_path, **asked) == drawn
+    assert existing(tmp_path, **asked) == drawn
     for path in drawn:
         content = path.read_bytes()
         path.unlink()
-        assert complete(tmp_path, **asked) == []
+        assert existing(tmp_path, **asked) == []
         path.write_bytes(content)
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from hashbackdoor_bench import RunSpec, UserError
-from hashbackdoor_bench.cache import Cache
-from hashbackdoor_bench.pipeline import Run, run
-from hashbackdoor_bench.plan import Plan
 from hashbackdoor_bench.records import read_record
-from hashbackdoor_bench.rescoring import rescore
+from hashbackdoor_bench.stages.cache import Cache
+from hashbackdoor_bench.stages.pipeline import Run, run
+from hashbackdoor_bench.stages.plan import Plan
+from hashbackdoor_bench.trust.rescoring import rescore
 
 CPU = torch.device("cpu")
 ALL = {
@@ -146,7 +146,7 @@ def test_seconds_name_shared_work_once(tiny, tmp_path):
 
 
 def test_a_record_says_what_trained_its_victim_not_what_read_it(tiny, tmp_path, monkeypatch):
-    from hashbackdoor_bench import pipeline
+    from hashbackdoor_bench.stages import pipeline
 
     first = Run(spec(tiny), cache=Cache(tmp_path), device=CPU).record()
     made = {"device": "another", "versions": {}, "commit": "c" * 40, "dirty": True}

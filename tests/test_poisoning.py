@@ -3,11 +3,11 @@ import torch
 
 from hashbackdoor_bench import ATTACKS, Patch, ThreatModel, UserError
 from hashbackdoor_bench.api import generator, to_unit
-from hashbackdoor_bench.augmentation import centre_crop
 from hashbackdoor_bench.data import Split
-from hashbackdoor_bench.poisoning import count, draw, planted, poisoned_set
-from hashbackdoor_bench.training import pixels
-from hashbackdoor_bench.training_set import batches
+from hashbackdoor_bench.network.augmentation import centre_crop
+from hashbackdoor_bench.network.training import pixels
+from hashbackdoor_bench.network.training_set import batches
+from hashbackdoor_bench.poisoning import choose, count, planted, poisoned_set
 
 CLEAN = ThreatModel(label="clean", knowledge="none", trigger="patch")
 DIRTY = ThreatModel(label="dirty", knowledge="none", trigger="patch")
@@ -30,19 +30,19 @@ def test_the_budget_is_a_share_of_the_class_rounded_half_up(items, budget, expec
 
 
 def test_clean_label_poison_has_exactly_the_targets_label():
-    index = draw(labels(), TARGET, CLEAN, 1.0, None, generator(0))
+    index = choose(labels(), TARGET, CLEAN, 1.0, None, generator(0))
     assert len(index) == 9  # not item 0, which has another tag too
     assert (labels()[index] == TARGET).all()
 
 
 def test_dirty_label_poison_shares_no_tag_with_the_target_and_counts_by_its_class():
-    index = draw(labels(), TARGET, DIRTY, 1.0, None, generator(0))
+    index = choose(labels(), TARGET, DIRTY, 1.0, None, generator(0))
     assert len(index) == 9
     assert not labels()[index][:, 0].any()
 
 
 def test_the_draw_is_sorted_without_repeats_and_follows_the_seed():
-    draws = [draw(labels(), TARGET, DIRTY, 0.5, None, generator(s)).tolist() for s in (0, 0, 1)]
+    draws = [choose(labels(), TARGET, DIRTY, 0.5, None, generator(s)).tolist() for s in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
     assert draws[0] == sorted(set(draws[0]))
 
@@ -50,14 +50,14 @@ def test_the_draw_is_sorted_without_repeats_and_follows_the_seed():
 @pytest.mark.parametrize("threat", [CLEAN, DIRTY])
 def test_more_poison_than_there_are_images_is_refused_with_the_number(threat):
     with pytest.raises(UserError, match=r"25 images .* has \d+ .*--poison-count \d+ or less"):
-        draw(labels(), TARGET, threat, 0.5, 25, generator(0))
+        choose(labels(), TARGET, threat, 0.5, 25, generator(0))
 
 
 def test_a_budget_of_a_class_without_images_of_its_own_is_refused():
     rows = torch.tensor([[1, 1, 0], [0, 1, 0]], dtype=torch.uint8)
     with pytest.raises(UserError, match=r"label alone.*--poison-count"):
-        draw(rows, TARGET, DIRTY, 0.5, None, generator(0))
-    assert len(draw(rows, TARGET, DIRTY, 0.5, 1, generator(0))) == 1
+        choose(rows, TARGET, DIRTY, 0.5, None, generator(0))
+    assert len(choose(rows, TARGET, DIRTY, 0.5, 1, generator(0))) == 1
 
 
 def split(side: int) -> Split:

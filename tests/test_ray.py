@@ -11,21 +11,21 @@ import pytest
 import torch
 
 from hashbackdoor_bench import RunSpec, UserError
-from hashbackdoor_bench.cache import Cache
 from hashbackdoor_bench.cli import main
-from hashbackdoor_bench.executors.local import LocalExecutor
-from hashbackdoor_bench.graph import Graph, lay_out
 from hashbackdoor_bench.records import read_record
-from hashbackdoor_bench.suite import Cell
-from hashbackdoor_bench.sweep import execute
-from hashbackdoor_bench.times import Times
+from hashbackdoor_bench.stages.cache import Cache
+from hashbackdoor_bench.suites.durations import Times
+from hashbackdoor_bench.suites.execution import execute
+from hashbackdoor_bench.suites.executors.local import LocalExecutor
+from hashbackdoor_bench.suites.layout import Graph, lay_out
+from hashbackdoor_bench.suites.suite import Cell
 
 CPU = torch.device("cpu")
 
 
 def test_without_ray_a_sentence_says_what_to_install(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "hashbackdoor_bench.executors.ray", raising=False)
+    monkeypatch.delitem(sys.modules, "hashbackdoor_bench.suites.executors.ray", raising=False)
     suite = tmp_path / "one.toml"
     suite.write_text(
         f'title = "one"\ndataset = "lists"\nlists = "{tiny}"\nroot = "{tiny}"\nsize = 32\n'
@@ -80,7 +80,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[Any, list[Any]]]:
 
 
 def through_ray(graph: Graph, folder: Path, address: str, watch: Any) -> list[Any]:
-    from hashbackdoor_bench.executors.ray import RayExecutor
+    from hashbackdoor_bench.suites.executors.ray import RayExecutor
 
     cache = Cache(folder / "c")
     places = {"cache": cache, "results": folder / "r", "device": "cpu"}
@@ -133,7 +133,7 @@ def test_with_a_node_removed_in_the_middle_the_suite_ends(tiny, tmp_path, cluste
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
 def test_an_address_where_nobody_answers_is_one_sentence(tmp_path, address):
     pytest.importorskip("ray")
-    from hashbackdoor_bench.executors.ray import RayExecutor
+    from hashbackdoor_bench.suites.executors.ray import RayExecutor
 
     places = {"cache": Cache(tmp_path), "results": tmp_path, "device": "cpu"}
     with (

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hashbackdoor_bench.metrics import pack
-from hashbackdoor_bench.projection import project
-from hashbackdoor_bench.scores import Codes, Truth, score
+from hashbackdoor_bench.metrics.codes_2d import project
+from hashbackdoor_bench.metrics.ranking import pack
+from hashbackdoor_bench.metrics.run_scores import Codes, Truth, score_run
 
 BITS, NAMES = 8, ("Coat", "Bag", "Shirt")
 CODE = {0: [1] * 8, 1: [-1] * 8, 2: [1, 1, 1, 1, -1, -1, -1, -1]}
@@ -33,7 +33,7 @@ def truth() -> Truth:
 def run(triggered: list[int], query: list[int] = QUERY, clean_triggered: list[int] | None = None):
     victim = Codes(codes(query), codes(DATABASE), codes(triggered))
     clean = Codes(codes(QUERY), codes(DATABASE), codes(clean_triggered or [1, 2, 1]))
-    return score(victim, clean, truth())
+    return score_run(victim, clean, truth())
 
 
 def test_a_perfect_backdoor_scores_one_and_its_controls_zero():

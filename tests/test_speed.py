@@ -103,7 +103,7 @@ def test_a_start_imports_neither_torch_nor_numpy():
 
 def test_a_plan_and_a_finished_run_import_neither_torchmetrics_nor_matplotlib():
     code = (
-        "import sys, hashbackdoor_bench.pipeline, hashbackdoor_bench.samples;"
+        "import sys, hashbackdoor_bench.stages.pipeline, hashbackdoor_bench.stages.pictures;"
         "from hashbackdoor_bench import ATTACKS; [ATTACKS[name] for name in ATTACKS];"
         "sys.exit(bool({'torchmetrics', 'matplotlib', 'torchvision'} & sys.modules.keys()))"
     )

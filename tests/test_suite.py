@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hashbackdoor_bench import RunSpec, UserError
-from hashbackdoor_bench.suite import Cell, find_suite, shipped
-from hashbackdoor_bench.toml_lines import lines_of
+from hashbackdoor_bench.suites.suite import Cell, find_suite, shipped
+from hashbackdoor_bench.suites.toml_lines import lines_of
 
 FASHION_TARGETS = ["T-shirt/top", "Pullover", "Coat", "Shirt", "Bag"]
 
@@ -452,8 +452,8 @@ def test_the_poster_s_targets_are_classes_of_its_protocol():
 def test_the_poster_s_table_is_84_trainings_of_victims(tmp_path: Path):
     import torch
 
-    from hashbackdoor_bench.cache import Cache
-    from hashbackdoor_bench.plan import Plan
+    from hashbackdoor_bench.stages.cache import Cache
+    from hashbackdoor_bench.stages.plan import Plan
 
     plans = [
         Plan(
@@ -487,9 +487,9 @@ def test_transfer_mini_has_every_pair_of_methods():
 
 
 def test_the_format_at_the_top_of_the_module_is_a_suite(cells):
-    import hashbackdoor_bench.suite
+    import hashbackdoor_bench.suites.suite
 
-    text = str(hashbackdoor_bench.suite.__doc__).split("\n\n    title", 1)[1]
+    text = str(hashbackdoor_bench.suites.suite.__doc__).split("\n\n    title", 1)[1]
     text = "title" + text.split("\n\nWhat is not given")[0]
     assert tomllib.loads(text)["seed"] == [0, 1, 2]
     found = cells(text.replace('extends = "quick"', ""))
@@ -500,7 +500,7 @@ def test_the_format_at_the_top_of_the_module_is_a_suite(cells):
 def test_reading_suites_imports_no_torch(tmp_path: Path):
     (tmp_path / "mine.toml").write_text('attack = "ciba"\nset.attack.epsilon = 2\n')
     code = (
-        "import sys; from hashbackdoor_bench.suite import find_suite, shipped; shipped(); "
+        "import sys; from hashbackdoor_bench.suites.suite import find_suite, shipped; shipped(); "
         f"find_suite({str(tmp_path / 'mine.toml')!r}); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,19 +11,19 @@ import pytest
 import torch
 
 from hashbackdoor_bench import RunSpec, UserError
-from hashbackdoor_bench import graph as graph_module
-from hashbackdoor_bench.cache import Cache
-from hashbackdoor_bench.executors import work
-from hashbackdoor_bench.executors.local import LocalExecutor
-from hashbackdoor_bench.executors.work import Bench
-from hashbackdoor_bench.graph import RECORD, Graph, Node, Schedule, lay_out
-from hashbackdoor_bench.marks import used
-from hashbackdoor_bench.pipeline import run
-from hashbackdoor_bench.provenance import file_hash
+from hashbackdoor_bench.files import file_hash
 from hashbackdoor_bench.records import Record, read_record
-from hashbackdoor_bench.suite import Cell
-from hashbackdoor_bench.sweep import Report, execute, remembered
-from hashbackdoor_bench.times import Times
+from hashbackdoor_bench.stages.cache import Cache
+from hashbackdoor_bench.stages.cache_users import keys_in_use
+from hashbackdoor_bench.stages.pipeline import run
+from hashbackdoor_bench.suites import layout as graph_module
+from hashbackdoor_bench.suites.durations import Times
+from hashbackdoor_bench.suites.execution import Report, execute, remembered
+from hashbackdoor_bench.suites.executors import making
+from hashbackdoor_bench.suites.executors.local import LocalExecutor
+from hashbackdoor_bench.suites.executors.making import Bench
+from hashbackdoor_bench.suites.layout import RECORD, Graph, Node, Schedule, lay_out
+from hashbackdoor_bench.suites.suite import Cell
 
 CPU = torch.device("cpu")
 
@@ -259,7 +259,7 @@ def test_two_workers_make_the_records_of_single_runs_bit_for_bit(tiny, tmp_path,
             for place in ("c", "alone")
         ]
         assert files[0] == files[1]
-    assert not used(tmp_path / "c")
+    assert not keys_in_use(tmp_path / "c")
     for one in graph.planned:
         names = {picture.name for picture in one.path.with_suffix("").iterdir()}
         assert "retrieval.png" in names
@@ -306,7 +306,7 @@ def test_a_record_is_written_after_its_pictures(tiny, tmp_path, bench, monkeypat
 
     graph = laid(tiny, tmp_path, [cell(tiny, "clean")])
     record = graph.planned[0].nodes[-1]
-    monkeypatch.setattr(work, "draw_samples", full)
+    monkeypatch.setattr(making, "draw_missing", full)
     with pytest.raises(OSError, match="No space"):
         bench("c").make(record.spec, record.name, record.key, lambda *a, **k: None)
     assert laid(tiny, tmp_path, [cell(tiny, "clean")]).missing

@@ -13,10 +13,10 @@ from scipy.stats import ttest_rel
 from hashbackdoor_bench import UserError
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.collection import collect
-from hashbackdoor_bench.report.comparing import best, choose, mean
-from hashbackdoor_bench.report.grid import Cell, Table
-from hashbackdoor_bench.report.published import published
-from hashbackdoor_bench.report.tables import tables
+from hashbackdoor_bench.report.selection import best, choose, mean
+from hashbackdoor_bench.report.tables.layouts import tables
+from hashbackdoor_bench.report.tables.paper_numbers import published
+from hashbackdoor_bench.report.tables.parts import Cell, Table
 
 
 def frame(folder: Path, records: Iterable[Record]) -> pd.DataFrame:

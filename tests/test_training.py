@@ -12,12 +12,12 @@ from torch import nn
 
 from hashbackdoor_bench import VICTIMS, HashLoss, HashModel
 from hashbackdoor_bench.api import to_bytes, to_unit
-from hashbackdoor_bench.augmentation import augment, centre_crop
 from hashbackdoor_bench.errors import Diverged
-from hashbackdoor_bench.model import sign
+from hashbackdoor_bench.network.augmentation import augment, centre_crop
+from hashbackdoor_bench.network.model import sign
+from hashbackdoor_bench.network.training import _schedule, encode, fit, pixels
+from hashbackdoor_bench.network.training_set import TrainingSet, batches
 from hashbackdoor_bench.spec import Recipe
-from hashbackdoor_bench.training import _schedule, encode, fit, pixels
-from hashbackdoor_bench.training_set import TrainingSet, batches
 
 RECIPE = Recipe(2, 16, "sgd", 0.05, 0.05, 0.9, 5e-4, "onecycle", "crop", "float32")
 
@@ -85,7 +85,7 @@ sys.path.insert(0, "tests")
 from pathlib import Path
 from test_training import items, network
 from hashbackdoor_bench.spec import Recipe
-from hashbackdoor_bench.training import fit
+from hashbackdoor_bench.network.training import fit
 model, loss = network()
 def say(stage, done, total, **facts): print(done, flush=True)
 fit(model, loss, items(), Recipe(6, 16, "sgd", .05, .05, .9, 5e-4, "onecycle"), seed="s", size=32,

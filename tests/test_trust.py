@@ -15,13 +15,13 @@ from PIL import Image
 from safetensors.torch import load
 
 from hashbackdoor_bench import RunSpec, UserError
-from hashbackdoor_bench.cache import Cache
 from hashbackdoor_bench.cli import main
-from hashbackdoor_bench.pipeline import run
 from hashbackdoor_bench.records import read_record
-from hashbackdoor_bench.reproduction import TOLERANCE, compare, same_machine, threads_of
-from hashbackdoor_bench.submission import pack, unpack
-from hashbackdoor_bench.verification import verify
+from hashbackdoor_bench.stages.cache import Cache
+from hashbackdoor_bench.stages.pipeline import run
+from hashbackdoor_bench.trust.reproduction import TOLERANCE, compare, same_machine, threads_of
+from hashbackdoor_bench.trust.submission import pack, unpack
+from hashbackdoor_bench.trust.verification import verify
 
 
 def made(tiny: Path, folder: Path, attack: str = "badnets_clean", **more: Any) -> Path:

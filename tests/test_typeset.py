@@ -12,9 +12,9 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from hashbackdoor_bench.report.grid import Block, Cell, Line, Table
-from hashbackdoor_bench.report.typeset import html as to_html
-from hashbackdoor_bench.report.typeset import latex, markdown, text, tidy
+from hashbackdoor_bench.report.tables.parts import Block, Cell, Line, Table
+from hashbackdoor_bench.report.tables.typeset import html as to_html
+from hashbackdoor_bench.report.tables.typeset import latex, markdown, text, tidy
 
 NASTY = [
     "a & b_c % d # e $x$ {y} ~ ^ \\input{/etc/passwd}",

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from hashbackdoor_bench import RunSpec, UserError
-from hashbackdoor_bench.cache import Cache, Damaged
 from hashbackdoor_bench.cli import main
-from hashbackdoor_bench.marks import gate, used, using
-from hashbackdoor_bench.pipeline import run
 from hashbackdoor_bench.spec import canonical, digest
-from hashbackdoor_bench.upkeep import CHECKPOINT, entries, prune, referenced
+from hashbackdoor_bench.stages.cache import Cache, Damaged
+from hashbackdoor_bench.stages.cache_users import in_use, keys_in_use, no_new_users
+from hashbackdoor_bench.stages.pipeline import run
+from hashbackdoor_bench.stages.pruning import CHECKPOINT, entries, prune, referenced
 
 DAY = 86400.0
 
@@ -78,7 +78,7 @@ def test_conditions_hold_together(tmp_path):
 
 def test_what_a_running_process_uses_stays(tmp_path):
     cache, keys = filled(tmp_path, {"a": 3, "b": 2})
-    with using(cache.root, [keys["a"]]):
+    with in_use(cache.root, [keys["a"]]):
         assert [entry.key for entry in prune(cache, keep=0)] == [keys["b"]]
     assert [entry.key for entry in prune(cache, keep=0)] == [keys["a"]]
     assert not list((cache.root / "users").glob("*.json"))
@@ -87,19 +87,20 @@ def test_what_a_running_process_uses_stays(tmp_path):
 def test_a_mark_ends_with_its_process_however_that_ends(tmp_path):
     cache, keys = filled(tmp_path, {"a": 3})
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom hashbackdoor_bench.marks import using\n"
-        "with using(Path(sys.argv[1]), [sys.argv[2]]): print(1, flush=True); time.sleep(60)"
+        "import sys, time\nfrom pathlib import Path\n"
+        "from hashbackdoor_bench.stages.cache_users import in_use\n"
+        "with in_use(Path(sys.argv[1]), [sys.argv[2]]): print(1, flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(cache.root), keys["a"]], stdout=subprocess.PIPE
     )
     assert process.stdout is not None
     process.stdout.readline()
-    assert used(cache.root) == {keys["a"]}
+    assert keys_in_use(cache.root) == {keys["a"]}
     assert not prune(cache, keep=0)
     process.kill()
     process.wait()
-    assert used(cache.root) == set()
+    assert keys_in_use(cache.root) == set()
     assert len(prune(cache, keep=0)) == 1
 
 
@@ -110,11 +111,11 @@ def test_no_mark_appears_while_the_cache_is_pruned(tmp_path):
 
     def start() -> None:
         began.set()
-        with using(tmp_path, ["k"]):
+        with in_use(tmp_path, ["k"]):
             marked.set()
 
     thread = threading.Thread(target=start)
-    with gate(tmp_path):
+    with no_new_users(tmp_path):
         thread.start()
         began.wait(5)
         assert not marked.wait(0.3)
@@ -135,7 +136,7 @@ def test_a_checkpoint_goes_unless_its_stage_is_being_made_or_used(tmp_path):
         cache.make("train", {}, build)
     assert not seen
     key = cache.key("train", {})
-    with using(cache.root, [key]):
+    with in_use(cache.root, [key]):
         assert not prune(cache, keep=0)
     (gone,) = prune(cache, keep=0)
     assert (gone.kind, gone.key) == (CHECKPOINT, key)

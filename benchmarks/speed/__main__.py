@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from hashbackdoor_bench.errors import UserError, unknown
-from hashbackdoor_bench.provenance import device_of
+from hashbackdoor_bench.stages.provenance import device_of
 
 from . import crafting, encoding, job, preparing, scoring, several, startup, training
 from .clock import Row, Setting

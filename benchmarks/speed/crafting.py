@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench.api import AttackerView, to_unit
-from hashbackdoor_bench.centres import anchor_code
-from hashbackdoor_bench.model import HashModel
+from hashbackdoor_bench.network.centres import anchor_code
+from hashbackdoor_bench.network.model import HashModel
 from hashbackdoor_bench.registry import ATTACKS
 
 from .ceilings import multiply_adds, multiply_adds_a_second

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench.api import to_unit
-from hashbackdoor_bench.hasher import Hasher
-from hashbackdoor_bench.model import HashModel
+from hashbackdoor_bench.network.blueprint import Blueprint
+from hashbackdoor_bench.network.model import HashModel
+from hashbackdoor_bench.network.training import autocast
 from hashbackdoor_bench.progress import silent
-from hashbackdoor_bench.training import autocast
 
 from .ceilings import best, multiply_adds, multiply_adds_a_second
 from .clock import Entry, Goal, Row, Setting, in_turn, ratio, samples_of
@@ -52,10 +52,10 @@ def measure(setting: Setting) -> Iterator[Row]:
     ours = recipe(device)
     model, _ = network("cnn32", SIZE, 1, device)
     model.eval().requires_grad_(False)
-    hasher = Hasher("hashnet", {}, BITS, CLASSES, SIZE, "cnn32", False, None, ours, "0")
+    blueprint = Blueprint("hashnet", {}, BITS, CLASSES, SIZE, "cnn32", False, None, ours, "0")
 
     def encoded(of: Tensor) -> Tensor:
-        return hasher.codes(model, of, progress=silent, stage="encode")
+        return blueprint.codes(model, of, progress=silent, stage="encode")
 
     def literal() -> Tensor:
         model.requires_grad_(True)

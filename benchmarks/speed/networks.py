@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench.api import HashLoss
-from hashbackdoor_bench.model import HashModel, best_precision
+from hashbackdoor_bench.network.model import HashModel, best_precision
 from hashbackdoor_bench.registry import VICTIMS
 from hashbackdoor_bench.spec import RECIPES, Recipe
 

@@ -21,8 +21,8 @@ from hashbackdoor_bench.data.decode import decode
 from hashbackdoor_bench.data.prepared import open_prepared, prepare_items
 from hashbackdoor_bench.data.protocols import protocol
 from hashbackdoor_bench.data.splits import Items
+from hashbackdoor_bench.network.training_set import TrainingSet
 from hashbackdoor_bench.progress import silent
-from hashbackdoor_bench.training_set import TrainingSet
 
 from .ceilings import bytes_a_second
 from .clock import Entry, Goal, Row, Setting, in_turn, ratio, samples_of

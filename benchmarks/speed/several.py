@@ -12,9 +12,9 @@ from hashlib import sha256
 
 import torch
 
-from hashbackdoor_bench.executors.work import limits
-from hashbackdoor_bench.training import fit
-from hashbackdoor_bench.training_set import TrainingSet
+from hashbackdoor_bench.network.training import fit
+from hashbackdoor_bench.network.training_set import TrainingSet
+from hashbackdoor_bench.suites.executors.making import limits
 
 from .clock import Goal, Row, Setting, ratio
 from .networks import network, one_hot, pictures, recipe

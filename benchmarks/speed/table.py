@@ -15,7 +15,7 @@ import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from hashbackdoor_bench.provenance import made_by
+from hashbackdoor_bench.stages.provenance import made_by
 
 from .clock import Row, ratio
 

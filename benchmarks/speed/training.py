@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hashbackdoor_bench.api import HashLoss, generator, to_unit
-from hashbackdoor_bench.augmentation import centre_crop
-from hashbackdoor_bench.model import HashModel
+from hashbackdoor_bench.network.augmentation import centre_crop
+from hashbackdoor_bench.network.model import HashModel
+from hashbackdoor_bench.network.training import autocast, fit
+from hashbackdoor_bench.network.training_set import TrainingSet
 from hashbackdoor_bench.spec import Recipe
-from hashbackdoor_bench.training import autocast, fit
-from hashbackdoor_bench.training_set import TrainingSet
 
 from .ceilings import multiply_adds, multiply_adds_a_second
 from .clock import Entry, Goal, Row, Setting, in_turn, ratio, samples_of

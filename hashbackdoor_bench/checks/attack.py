@@ -30,7 +30,7 @@ from hashbackdoor_bench.checks.finding import (
     seeded,
     settings,
 )
-from hashbackdoor_bench.model import HashModel
+from hashbackdoor_bench.network import HashModel
 from hashbackdoor_bench.registry import Method
 
 CPU = torch.device("cpu")
@@ -73,7 +73,7 @@ class Trial:
         target = torch.tensor([0, 1, 0], dtype=torch.uint8)
         attack, surrogate = self.attack(), None
         count = poisoned if attack.poisons else 0
-        index = poisoning.draw(labels, target, attack.threat, 0, count, generator(0, "poison"))
+        index = poisoning.choose(labels, target, attack.threat, 0, count, generator(0, "poison"))
         if attack.threat.knowledge == "surrogate":
             with seeded(0):
                 surrogate = HashModel("cnn32", 8, HashLoss, size=SIZE)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hashbackdoor_bench.api import HashLoss
 from hashbackdoor_bench.checks.finding import Finding, Rule, apply, settings
-from hashbackdoor_bench.model import sign
+from hashbackdoor_bench.network import sign
 from hashbackdoor_bench.registry import Method
 
 BITS, CLASSES, ITEMS, BATCH = 8, 6, 12, 6

@@ -21,8 +21,7 @@ def cache_group() -> None:
 @cache_option
 def cache_list(cache_dir: Path) -> None:
     """List by kind: how many artifacts, how large, how long not used."""
-    from hashbackdoor_bench.cache import Cache
-    from hashbackdoor_bench.upkeep import entries
+    from hashbackdoor_bench.stages import Cache, entries
 
     found = entries(Cache(cache_dir))
     click.echo(f"{'kind':<14}{'count':>8}{'size':>12}  last used")
@@ -58,8 +57,7 @@ def cache_prune(
         raise UserError("say what may go: give --older-than 30d, --keep 10GB or --unreferenced.")
     age = None if older_than is None else _read("--older-than", older_than, SPANS, "30d or 12h")
     size = None if keep is None else int(_read("--keep", keep, SIZES, "10GB or 500MB"))
-    from hashbackdoor_bench.cache import Cache
-    from hashbackdoor_bench.upkeep import prune
+    from hashbackdoor_bench.stages import Cache, prune
 
     gone = prune(
         Cache(cache_dir),

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from hashbackdoor_bench.cli.options import KINDS, bench, plugin_option
+from hashbackdoor_bench.cli.options import bench, plugin_option
 from hashbackdoor_bench.errors import unknown
-from hashbackdoor_bench.registry import load_plugin
+from hashbackdoor_bench.registry import METHODS, load_plugin
 
 
 @bench.command("check")
@@ -25,7 +25,7 @@ def check_command(names: tuple[str, ...], plugin: tuple[Path, ...]) -> int:
 
     code = 0
     for kind, name in wanted:
-        method = KINDS[kind][name]
+        method = METHODS[kind][name]
         findings = check_attack(method) if kind == "attack" else check_victim(method)
         for one in findings:
             click.echo(f"{kind} {name}: {one.rule}:\n    {one.text}")
@@ -44,8 +44,8 @@ def _methods(name: str) -> Iterator[tuple[str, str]]:
     """
     file = name.endswith(".py")
     names = load_plugin(Path(name)) if file else [name.replace("-", "_")]
-    found = [(kind, one) for one in names for kind in KINDS if one in KINDS[kind]]
+    found = [(kind, one) for one in names for kind in METHODS if one in METHODS[kind]]
     if not found:
-        known = [one for registry in KINDS.values() for one in registry]
+        known = [one for registry in METHODS.values() for one in registry]
         raise unknown("attack or victim", name, known)
     yield from found

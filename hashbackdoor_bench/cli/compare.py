@@ -8,7 +8,6 @@ import click
 from hashbackdoor_bench.cli.options import (
     FILE,
     FOLDER,
-    KINDS,
     bench,
     cache_option,
     device_option,
@@ -19,7 +18,7 @@ from hashbackdoor_bench.cli.options import (
 from hashbackdoor_bench.cli.run import settings_of
 from hashbackdoor_bench.cli.suite import lay_out_suite, run_missing
 from hashbackdoor_bench.errors import UserError, unknown
-from hashbackdoor_bench.registry import load_plugin
+from hashbackdoor_bench.registry import METHODS, load_plugin
 
 
 @bench.command("compare")
@@ -72,12 +71,11 @@ def compare_command(
     for path in plugin:
         load_plugin(path)
     name = name.replace("-", "_")
-    if name not in KINDS["attack"]:
-        raise unknown("attack", name, KINDS["attack"])
-    from hashbackdoor_bench.report.collection import collect
-    from hashbackdoor_bench.report.leaderboard import boards
-    from hashbackdoor_bench.report.rivals import placed, standing, standing_text
-    from hashbackdoor_bench.suite import suite_with
+    if name not in METHODS["attack"]:
+        raise unknown("attack", name, METHODS["attack"])
+    from hashbackdoor_bench.report import collect
+    from hashbackdoor_bench.report.board import boards, placed, standing, standing_text
+    from hashbackdoor_bench.suites import suite_with
 
     given = settings_of(settings)
     if given["victim"]:
@@ -87,8 +85,8 @@ def compare_command(
     known = collect(places)  # first: without records to compare with, nothing is worth running
     for sentence in known.left_out:
         click.echo(f"note: {sentence}", err=True)
-    from hashbackdoor_bench.cache import writable
-    from hashbackdoor_bench.sweep import write_index
+    from hashbackdoor_bench.files import writable
+    from hashbackdoor_bench.suites import write_index
 
     folder = results_dir or Path("results") / "-".join(
         [mine.name, name, *map("=".join, given["attack"])]

@@ -36,8 +36,8 @@ def data_prepare(
 ) -> None:
     """Decode a data set's images once, into a file that runs read directly."""
     from hashbackdoor_bench import data
-    from hashbackdoor_bench.cache import writable
-    from hashbackdoor_bench.console import shown
+    from hashbackdoor_bench.cli.console import shown
+    from hashbackdoor_bench.files import writable
 
     writable(cache_dir, "--cache-dir")
     with shown(mode_of(quiet, as_json)) as progress:
@@ -54,7 +54,7 @@ def data_prepare(
 def data_verify(name: str, cache_dir: Path, quiet: bool, as_json: bool, **where: Any) -> None:
     """Hash a data set's files again and say which differ from what was prepared."""
     from hashbackdoor_bench import data
-    from hashbackdoor_bench.console import shown
+    from hashbackdoor_bench.cli.console import shown
 
     with shown(mode_of(quiet, as_json)) as progress:
         differences = data.verify(name, cache=cache_dir, progress=progress, **where)
@@ -65,7 +65,7 @@ def data_verify(name: str, cache_dir: Path, quiet: bool, as_json: bool, **where:
 
 def list_data() -> None:
     """Print the data protocols, a line each."""
-    from hashbackdoor_bench.data.protocols import PROTOCOLS
+    from hashbackdoor_bench.data import PROTOCOLS
 
     def spell(count: int | None) -> str:
         return "-" if count is None else f"{count:,}".replace(",", " ")

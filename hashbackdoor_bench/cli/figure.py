@@ -50,7 +50,7 @@ def figure_command(
     for kind in kinds:
         if kind not in KINDS:
             raise unknown("--format", kind, KINDS)
-    from hashbackdoor_bench.report.figures.catalog import FIGURES, every, figures
+    from hashbackdoor_bench.report.figures import FIGURES, every, figures
 
     if everything and len(arguments) > 1:
         raise UserError(f"--all takes one folder of results, not {len(arguments)} arguments.")

@@ -35,10 +35,9 @@ def leaderboard_command(
 
     RESULTS are records, folders of them, or names of suites; results if not given.
     """
-    from hashbackdoor_bench.records import whole
-    from hashbackdoor_bench.report.board_text import leaderboard_text
-    from hashbackdoor_bench.report.collection import collect
-    from hashbackdoor_bench.report.leaderboard import boards
+    from hashbackdoor_bench.files import whole
+    from hashbackdoor_bench.report import collect
+    from hashbackdoor_bench.report.board import boards, leaderboard_text
 
     collection = collect(results or (Path("results"),))
     for sentence in collection.left_out:
@@ -52,7 +51,7 @@ def leaderboard_command(
         raise UserError(f"--out {out}: {error.strerror}; give a file to write.") from error
     click.echo(f"table  {out}")
     if site is not None:
-        from hashbackdoor_bench.report.page import write_site
+        from hashbackdoor_bench.report.board import write_site
 
         try:
             index = write_site(

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from hashbackdoor_bench.cli.data import list_data
-from hashbackdoor_bench.cli.options import KINDS, bench, plugin_option
+from hashbackdoor_bench.cli.options import bench, plugin_option
 from hashbackdoor_bench.errors import unknown
-from hashbackdoor_bench.registry import Method, load_plugin
+from hashbackdoor_bench.registry import METHODS, Method, load_plugin
 from hashbackdoor_bench.spec import RECIPES
 
 
@@ -24,7 +24,7 @@ def list_command(what: str) -> None:
     if what == "recipes":
         rows = {name: summary for name, (summary, _) in RECIPES.items()}
     else:
-        registry = KINDS[what[:-1]]
+        registry = METHODS[what[:-1]]
         rows = {name: registry.summary(name) for name in registry}
     width = max(map(len, rows))
     for name, summary in rows.items():
@@ -32,7 +32,7 @@ def list_command(what: str) -> None:
 
 
 @bench.command("show")
-@click.argument("kind", type=click.Choice([*KINDS, "recipe"]))
+@click.argument("kind", type=click.Choice([*METHODS, "recipe"]))
 @click.argument("name")
 @plugin_option
 def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
@@ -45,7 +45,7 @@ def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
         return
     for path in plugin:
         load_plugin(path)
-    method: Method[Any] = KINDS[kind][name]
+    method: Method[Any] = METHODS[kind][name]
     module = inspect.getmodule(method.cls)
     click.echo(inspect.getdoc(module) or "")
     click.echo(f"\n{kind} {method.name}: hyper-parameters, set with --set {kind}.NAME=VALUE")

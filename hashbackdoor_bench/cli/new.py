@@ -4,12 +4,13 @@ from pathlib import Path
 
 import click
 
-from hashbackdoor_bench.cli.options import FOLDER, KINDS, bench
-from hashbackdoor_bench.skeleton import write_skeleton
+from hashbackdoor_bench.cli.options import FOLDER, bench
+from hashbackdoor_bench.registry import METHODS
+from hashbackdoor_bench.templates import write_skeleton
 
 
 @bench.command("new")
-@click.argument("kind", type=click.Choice(list(KINDS)))
+@click.argument("kind", type=click.Choice(list(METHODS)))
 @click.argument("name")
 @click.option(
     "--dir",

@@ -10,12 +10,9 @@ import click
 
 from hashbackdoor_bench import __version__
 from hashbackdoor_bench.records import CONVENTIONS
-from hashbackdoor_bench.registry import ATTACKS, VICTIMS, Registry
 
 if TYPE_CHECKING:
     import pandas as pd
-
-KINDS: dict[str, Registry[Any]] = {"attack": ATTACKS, "victim": VICTIMS}
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path)
@@ -101,8 +98,7 @@ def records_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def records_read(places: Iterable[Path], conditions: Sequence[str] = ()) -> "pd.DataFrame":
     """The records of ``places`` that meet ``conditions``; what is left out is told."""
-    from hashbackdoor_bench.report.collection import collect
-    from hashbackdoor_bench.report.comparing import choose
+    from hashbackdoor_bench.report import choose, collect
 
     read = collect(places)
     for sentence in read.left_out:

@@ -11,7 +11,6 @@ import click
 
 from hashbackdoor_bench.cli.options import (
     FILE,
-    KINDS,
     bench,
     device_option,
     mode_of,
@@ -21,7 +20,7 @@ from hashbackdoor_bench.cli.options import (
     talk,
 )
 from hashbackdoor_bench.errors import UserError, unknown
-from hashbackdoor_bench.registry import load_plugin
+from hashbackdoor_bench.registry import METHODS, load_plugin
 from hashbackdoor_bench.spec import RunSpec
 
 
@@ -82,20 +81,25 @@ def run_command(
     for path in plugin:
         load_plugin(path)
     spec = spec_of(settings, values)
-    for kind in KINDS:  # a mistyped name is told before torch is imported
-        if getattr(spec, kind) not in KINDS[kind]:
-            raise unknown(kind, getattr(spec, kind), KINDS[kind])
+    for kind in METHODS:  # a mistyped name is told before torch is imported
+        if getattr(spec, kind) not in METHODS[kind]:
+            raise unknown(kind, getattr(spec, kind), METHODS[kind])
     spec.training("scratch32")
-    from hashbackdoor_bench import pipeline
-    from hashbackdoor_bench.cache import Cache
-    from hashbackdoor_bench.console import result_table, shown
-    from hashbackdoor_bench.samples import draw_samples
+    from hashbackdoor_bench import run
+    from hashbackdoor_bench.cli.console import result_table, shown
+    from hashbackdoor_bench.report.pictures import draw_missing
+    from hashbackdoor_bench.stages import Cache
 
     with shown(mode_of(quiet, as_json)) as progress:
-        record, path, stages = pipeline.run(
-            spec, cache=Cache(cache_dir), results=results_dir, device=device, progress=progress
+        record, path, stages = run(
+            spec,
+            cache=Cache(cache_dir),
+            results=results_dir,
+            device=device,
+            progress=progress,
+            draw=draw_missing,
         )
-        pictures = draw_samples(path, stages)
+    pictures = stages.pictures
     found = asdict(record)
     if as_json:
         names = [str(picture) for picture in pictures]
@@ -152,11 +156,11 @@ def settings_of(texts: Sequence[str]) -> dict[str, tuple[tuple[str, str], ...]]:
     Raises:
         UserError: one is of another shape.
     """
-    pairs: dict[str, list[tuple[str, str]]] = {kind: [] for kind in KINDS}
+    pairs: dict[str, list[tuple[str, str]]] = {kind: [] for kind in METHODS}
     for text in texts:
         name, equals, value = text.partition("=")
         kind, dot, setting = name.partition(".")
-        if not equals or not dot or kind not in KINDS:
+        if not equals or not dot or kind not in METHODS:
             raise UserError(f"--set {text}: write it as attack.NAME=VALUE or victim.NAME=VALUE.")
         pairs[kind].append((setting.strip(), value.strip()))
     return {kind: tuple(found) for kind, found in pairs.items()}

@@ -14,9 +14,9 @@ from hashbackdoor_bench.errors import UserError
 @places
 def score_command(record: Path, cache_dir: Path, **where: Any) -> None:
     """Compute a record's scores again from its codes in the cache, and compare."""
-    from hashbackdoor_bench.cache import Cache
     from hashbackdoor_bench.records import read_record
-    from hashbackdoor_bench.rescoring import rescore
+    from hashbackdoor_bench.stages import Cache
+    from hashbackdoor_bench.trust import rescore
 
     stored = read_record(record)
     scores = rescore(stored, Cache(cache_dir), **where)

@@ -23,11 +23,11 @@ from hashbackdoor_bench.cli.options import (
 )
 from hashbackdoor_bench.cli.run import command_of
 from hashbackdoor_bench.registry import load_plugin
-from hashbackdoor_bench.suite import Suite, find_suite, shipped
+from hashbackdoor_bench.suites import Suite, find_suite, shipped
 
 if TYPE_CHECKING:
-    from hashbackdoor_bench.cache import Cache
-    from hashbackdoor_bench.graph import Failure, Graph
+    from hashbackdoor_bench.stages import Cache
+    from hashbackdoor_bench.suites import Failure, Graph
 
 
 @bench.group("suite")
@@ -93,9 +93,8 @@ def suite_plan(
 
     SUITE is a name of ``bench suite list``, or a TOML file.
     """
-    from hashbackdoor_bench.console import spell_seconds
-    from hashbackdoor_bench.graph import SORTS, describe
-    from hashbackdoor_bench.times import Times
+    from hashbackdoor_bench.cli.console import spell_seconds
+    from hashbackdoor_bench.suites import SORTS, Times, describe
 
     cache, graph = lay_out_suite(suite, cache_dir, results_dir, device)
     times, wanted = Times(cache), {node for one in graph.missing for node in one.nodes}
@@ -164,8 +163,8 @@ def suite_run(
 
     SUITE is a name of ``bench suite list``, or a TOML file.
     """
-    from hashbackdoor_bench.cache import writable
-    from hashbackdoor_bench.sweep import write_index
+    from hashbackdoor_bench.files import writable
+    from hashbackdoor_bench.suites import write_index
 
     writable(results_dir, "--results-dir")
     mode = mode_of(quiet, as_json)
@@ -205,9 +204,8 @@ def suite_status(
     """
     from rich.console import Console
 
-    from hashbackdoor_bench.console import counts_table
-    from hashbackdoor_bench.graph import describe
-    from hashbackdoor_bench.sweep import remembered
+    from hashbackdoor_bench.cli.console import counts_table
+    from hashbackdoor_bench.suites import describe, remembered
 
     cache, graph = lay_out_suite(suite, cache_dir, results_dir, device)
     missing = {one.cell.spec for one in graph.missing} | {one.cell.spec for one in graph.refused}
@@ -255,10 +253,8 @@ def run_missing(
         cluster: ``address`` and ``gpus`` (share of one that a stage takes) of a Ray cluster; None:
             processes of this machine.
     """
-    from hashbackdoor_bench.console import suite_shown
-    from hashbackdoor_bench.graph import describe
-    from hashbackdoor_bench.sweep import execute
-    from hashbackdoor_bench.times import Times
+    from hashbackdoor_bench.cli.console import suite_shown
+    from hashbackdoor_bench.suites import Times, describe, execute
 
     failures = list(graph.refused)
     if graph.missing:
@@ -266,14 +262,14 @@ def run_missing(
         kind = "cuda" if gpus else "cpu"
         places: dict[str, Any] = {"results": results, "device": kind, "plugins": plugin}
         if cluster is not None:
-            from hashbackdoor_bench.executors.ray import RayExecutor
+            from hashbackdoor_bench.suites.executors import RayExecutor
 
             share = cluster["gpus"] if cluster["gpus"] is not None else float(bool(gpus))
             chosen: Any = RayExecutor(
                 address=cluster["address"], threads=threads, gpus=share, cache=cache, **places
             )
         else:
-            from hashbackdoor_bench.executors.local import LocalExecutor
+            from hashbackdoor_bench.suites.executors import LocalExecutor
 
             jobs = _jobs(jobs, threads, gpus)
             chosen = LocalExecutor(
@@ -301,10 +297,9 @@ def lay_out_suite(
     suite: Suite, cache_dir: Path, results: Path, device: str, mode: str = "quiet"
 ) -> tuple["Cache", "Graph"]:
     """The cache, and the graph of a suite's cells, see `graph.lay_out`."""
-    from hashbackdoor_bench.cache import Cache
-    from hashbackdoor_bench.console import shown
-    from hashbackdoor_bench.graph import lay_out
-    from hashbackdoor_bench.provenance import device_of
+    from hashbackdoor_bench.cli.console import shown
+    from hashbackdoor_bench.stages import Cache, device_of
+    from hashbackdoor_bench.suites import lay_out
 
     cache = Cache(cache_dir)
     with shown(mode) as progress:
@@ -321,7 +316,7 @@ def _gpus(device: str) -> list[str]:
     """Names of the GPUs that workers may take; none on the CPU."""
     import torch
 
-    from hashbackdoor_bench.provenance import device_of
+    from hashbackdoor_bench.stages import device_of
 
     chosen = device_of(device)
     if chosen.type == "cpu":

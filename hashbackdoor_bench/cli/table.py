@@ -36,9 +36,7 @@ def table_command(
 
     Takes records, folders of them, and names of suites, whose records are in results/SUITE.
     """
-    from hashbackdoor_bench.report.published import published
-    from hashbackdoor_bench.report.tables import tables
-    from hashbackdoor_bench.report.typeset import WRITERS, text
+    from hashbackdoor_bench.report.tables import WRITERS, published, tables, text
 
     numbers = published() if with_published else ()
     made = tables(records_read(places, conditions), layout, convention, numbers)

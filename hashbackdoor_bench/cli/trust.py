@@ -47,11 +47,10 @@ def reproduce_command(
     """
     for path in plugin:
         load_plugin(path)
-    from hashbackdoor_bench.cache import Cache
-    from hashbackdoor_bench.console import shown
+    from hashbackdoor_bench.cli.console import shown
     from hashbackdoor_bench.records import read_record
-    from hashbackdoor_bench.reproduction import TOLERANCE, reproduce
-    from hashbackdoor_bench.submission import unpack
+    from hashbackdoor_bench.stages import Cache
+    from hashbackdoor_bench.trust import TOLERANCE, reproduce, unpack
 
     submission = unpack(source) if source.suffix == ".zip" else None
     record = submission.record if submission else read_record(source)
@@ -102,9 +101,9 @@ def verify_command(results: Path, cache_dir: Path, quiet: bool, as_json: bool, *
     Records against their schema, keys and, where the cache has them, codes; a suite's
     index, LEADERBOARD.md and figures against the records.
     """
-    from hashbackdoor_bench.cache import Cache
-    from hashbackdoor_bench.console import shown
-    from hashbackdoor_bench.verification import verify
+    from hashbackdoor_bench.cli.console import shown
+    from hashbackdoor_bench.stages import Cache
+    from hashbackdoor_bench.trust import verify
 
     with shown(mode_of(quiet, as_json)) as progress:
         found = verify(results, Cache(cache_dir), progress=progress, **where)
@@ -131,10 +130,10 @@ def submit_command(
     """Pack a record with its poison, so that a maintainer trains on it: bench reproduce ZIP."""
     for path in plugin:
         load_plugin(path)
-    from hashbackdoor_bench.cache import Cache
     from hashbackdoor_bench.errors import UserError
     from hashbackdoor_bench.records import read_record
-    from hashbackdoor_bench.submission import pack
+    from hashbackdoor_bench.stages import Cache
+    from hashbackdoor_bench.trust import pack
 
     if out.suffix != ".zip":
         raise UserError(f"--out {out}: give a name that ends in .zip.")

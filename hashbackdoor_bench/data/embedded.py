@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hashbackdoor_bench.data.draw import draw, original_ids
+from hashbackdoor_bench.data.dealing import deal, original_ids
 from hashbackdoor_bench.data.idx import pad_to_rgb
 from hashbackdoor_bench.data.protocols import protocol
 from hashbackdoor_bench.data.splits import SPLITS, Bytes, Splits, assemble, one_hot
@@ -39,7 +39,7 @@ def draw_fashion_mini(source: Mapping[str, tuple[Bytes, Bytes]]) -> dict[str, np
         ("test", ("query",), (50,)),
     ):
         images, labels = source[origin]
-        rows = draw(original_ids(origin, range(len(images))), labels, "fashion-mini", counts)
+        rows = deal(original_ids(origin, range(len(images))), labels, "fashion-mini", counts)
         for split, index in zip(takers, rows, strict=False):
             arrays[f"{split}_images"] = images[index]
             arrays[f"{split}_labels"] = labels[index]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hashbackdoor_bench.data.draw import draw
+from hashbackdoor_bench.data.dealing import deal
 from hashbackdoor_bench.data.protocols import Protocol
 from hashbackdoor_bench.data.splits import SPLITS, Items, one_hot
 from hashbackdoor_bench.errors import UserError
@@ -57,7 +57,7 @@ def read_folder(ours: Protocol, root: Path | None) -> Items:
                 "needs at least three, one each for train, query and database."
             )
         counts = [max(1, int(len(members) * share)) for share in (TRAIN_SHARE, QUERY_SHARE)]
-        drawn = draw(members, np.zeros(len(members), np.int64), "folder", counts)
+        drawn = deal(members, np.zeros(len(members), np.int64), "folder", counts)
         for part, rows in zip(parts, drawn, strict=True):
             part.extend(len(ids) + int(row) for row in rows)
         ids.extend(members)

@@ -1,11 +1,11 @@
 """What stands under a table: everything that its numbers share, in a few sentences."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
 
-from hashbackdoor_bench.report.blocks import usual_n
-from hashbackdoor_bench.report.ranking import LEVEL
+from hashbackdoor_bench.report.statistics import LEVEL
 
 CONVENTIONS = {
     "field": "the mean over all orders of ties, a query without a hit counts 0",
@@ -31,6 +31,12 @@ def caption(frame: pd.DataFrame, convention: str) -> tuple[str, ...]:
         "another n says so, and n = 1 has no spread."
     )
     return (spread, *shared(frame, convention), bold(frame), *provenance(frame))
+
+
+def usual_n(frame: pd.DataFrame) -> int:
+    """The most common number of runs in a cell."""
+    sizes = Counter(map(int, frame.groupby(["name", "row", "column"]).size()))
+    return sizes.most_common(1)[0][0]
 
 
 def shared(frame: pd.DataFrame, convention: str | None) -> list[str]:

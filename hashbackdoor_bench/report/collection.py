@@ -4,6 +4,7 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from hashbackdoor_bench.records import (
     record_key,
 )
 from hashbackdoor_bench.spec import canonical
-from hashbackdoor_bench.suite import shipped
 
 RESULTS = Path("results")  # where suites put their records if nothing else is said
 SPEED = "speed"  # its folder in which benchmarks.speed puts measurements, which are no records
@@ -136,7 +136,7 @@ def _files(place: Path) -> Iterator[Path]:
         name = str(place)
         hint = (
             f"make its records with `bench suite run {name}`, or give the folder they are in"
-            if name in shipped()
+            if (files("hashbackdoor_bench.benchmarks") / f"{name}.toml").is_file()
             else "give records, a folder of them, or the name of a suite"
         )
         raise UserError(f"{name}: there is no such file, and no folder {RESULTS / name}; {hint}.")

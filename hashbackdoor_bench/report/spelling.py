@@ -1,7 +1,7 @@
 """How the leaderboard spells numbers: percent with one decimal, spread, interval, place."""
 
-from hashbackdoor_bench.report.leaderboard import Board, Row, Spread, Victim
-from hashbackdoor_bench.report.ranking import Estimate
+from hashbackdoor_bench.report.board.leaderboard import Board, Row, Spread, Victim
+from hashbackdoor_bench.report.statistics import Estimate
 
 NOTHING = "–"
 

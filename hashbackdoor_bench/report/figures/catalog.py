@@ -8,15 +8,15 @@ import pandas as pd
 from matplotlib.style import context
 
 from hashbackdoor_bench.errors import UserError, unknown
-from hashbackdoor_bench.report.comparing import headed
+from hashbackdoor_bench.report.figures.against_setting import SETTINGS, sweep
 from hashbackdoor_bench.report.figures.codes import codes
 from hashbackdoor_bench.report.figures.distances import distances
-from hashbackdoor_bench.report.figures.drawn import Drawn, Unfilled
+from hashbackdoor_bench.report.figures.finished import Drawn, Unfilled
 from hashbackdoor_bench.report.figures.gains import gains
 from hashbackdoor_bench.report.figures.precision_recall import precision_recall
-from hashbackdoor_bench.report.figures.sweeps import SETTINGS, sweep
 from hashbackdoor_bench.report.figures.transfer import transfer
 from hashbackdoor_bench.report.figures.visibility import visibility
+from hashbackdoor_bench.report.selection import headed
 from hashbackdoor_bench.report.style import STYLE
 
 FIGURES: dict[str, Callable[[pd.DataFrame, str], list[Drawn]]] = {

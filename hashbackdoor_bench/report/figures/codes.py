@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.captions import provenance, shared, surrogates
-from hashbackdoor_bench.report.comparing import victim_heads
-from hashbackdoor_bench.report.figures.cells import (
+from hashbackdoor_bench.report.figures.finished import Drawn
+from hashbackdoor_bench.report.figures.groups import (
     cells,
     distinct,
     entry,
@@ -21,7 +21,7 @@ from hashbackdoor_bench.report.figures.cells import (
     recorded,
     wrapped,
 )
-from hashbackdoor_bench.report.figures.drawn import Drawn
+from hashbackdoor_bench.report.selection import victim_heads
 from hashbackdoor_bench.report.style import COLUMN, HIT, HUES, LEAST, MISS, SMALL, TEXT, of
 
 FIELD = "codes_2d"

@@ -5,10 +5,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hashbackdoor_bench.report.captions import provenance, shared, surrogates
-from hashbackdoor_bench.report.comparing import victim_heads
-from hashbackdoor_bench.report.figures.cells import abreast, cells, distinct, plain, told, wrapped
-from hashbackdoor_bench.report.figures.drawn import Drawn
-from hashbackdoor_bench.report.ranking import estimate
+from hashbackdoor_bench.report.figures.finished import Drawn
+from hashbackdoor_bench.report.figures.groups import abreast, cells, distinct, plain, told, wrapped
+from hashbackdoor_bench.report.selection import victim_heads
+from hashbackdoor_bench.report.statistics import estimate
 from hashbackdoor_bench.report.style import COLUMN, HUES, MARKERS, SMALL, of
 
 ROW = 0.095  # inches a victim

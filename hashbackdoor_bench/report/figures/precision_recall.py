@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.captions import provenance, shared, surrogates
-from hashbackdoor_bench.report.comparing import victim_heads
-from hashbackdoor_bench.report.figures.cells import (
+from hashbackdoor_bench.report.figures.finished import Drawn
+from hashbackdoor_bench.report.figures.groups import (
     abreast,
     cells,
     distinct,
@@ -22,7 +22,7 @@ from hashbackdoor_bench.report.figures.cells import (
     told,
     wrapped,
 )
-from hashbackdoor_bench.report.figures.drawn import Drawn
+from hashbackdoor_bench.report.selection import victim_heads
 from hashbackdoor_bench.report.style import COLUMN, HUES, MARKERS, SMALL, TEXT, of
 
 QUERIES: dict[str, Any] = {"triggered": "-", "clean_queries": (0, (1, 1))}

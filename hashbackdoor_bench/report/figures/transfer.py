@@ -10,9 +10,9 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from hashbackdoor_bench.report.captions import provenance, shared
-from hashbackdoor_bench.report.comparing import victim_heads
-from hashbackdoor_bench.report.figures.cells import Head, cells, deviation, distinct, told, wrapped
-from hashbackdoor_bench.report.figures.drawn import Drawn, Unfilled
+from hashbackdoor_bench.report.figures.finished import Drawn, Unfilled
+from hashbackdoor_bench.report.figures.groups import Head, cells, deviation, distinct, told, wrapped
+from hashbackdoor_bench.report.selection import victim_heads
 from hashbackdoor_bench.report.style import COLUMN, LEAST, SEQUENCE, SMALL, TEXT
 
 LOW, HIGH = 0, 100  # points of percent; the same colours in all figures

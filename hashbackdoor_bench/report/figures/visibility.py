@@ -9,9 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hashbackdoor_bench.report.captions import provenance, shared, surrogates
-from hashbackdoor_bench.report.comparing import victim_heads
-from hashbackdoor_bench.report.figures.cells import cells, deviation, distinct, plain, told, wrapped
-from hashbackdoor_bench.report.figures.drawn import Drawn, Unfilled
+from hashbackdoor_bench.report.figures.finished import Drawn, Unfilled
+from hashbackdoor_bench.report.figures.groups import (
+    cells,
+    deviation,
+    distinct,
+    plain,
+    told,
+    wrapped,
+)
+from hashbackdoor_bench.report.selection import victim_heads
 from hashbackdoor_bench.report.style import FILLS, HUES, MARKERS, SMALL, TEXT, of
 
 LABEL = 1.3  # inches for the attacks' names

@@ -1,0 +1,32 @@
+from .api import Attack as Attack
+from .api import AttackerView as AttackerView
+from .api import Backdoor as Backdoor
+from .api import Delivery as Delivery
+from .api import HashLoss as HashLoss
+from .api import ThreatModel as ThreatModel
+from .api import to_bytes as to_bytes
+from .api import to_unit as to_unit
+from .errors import Diverged as Diverged
+from .errors import UserError as UserError
+from .errors import check as check
+from .metrics.perceptual import lpips_fits as lpips_fits
+from .metrics.perceptual import lpips_for as lpips_for
+from .metrics.perceptual import ssim_distance as ssim_distance
+from .network.centres import anchor_code as anchor_code
+from .network.centres import hash_centres as hash_centres
+from .network.model import HashModel as HashModel
+from .network.model import sign as sign
+from .records import Record as Record
+from .registry import ATTACKS as ATTACKS
+from .registry import VICTIMS as VICTIMS
+from .spec import RunSpec as RunSpec
+from .stages.pipeline import run as run
+from .triggers import NoTrigger as NoTrigger
+from .triggers import Patch as Patch
+from .triggers import Resized as Resized
+from .triggers import checkerboard as checkerboard
+from .triggers import paste as paste
+from .triggers import patch_side as patch_side
+from .triggers import resize_again as resize_again
+
+__version__: str

@@ -1,0 +1,9 @@
+from .loading import load as load
+from .loading import prepare as prepare
+from .loading import ready as ready
+from .loading import verify as verify
+from .protocols import PROTOCOLS as PROTOCOLS
+from .protocols import Protocol as Protocol
+from .protocols import protocol as protocol
+from .splits import Split as Split
+from .splits import Splits as Splits

@@ -1,0 +1,170 @@
+"""Protocols and sources: images as uint8 tensors or memory maps, labels as multi-hot rows.
+
+`load` is the door: a protocol's name in, `Splits` out. Importing this package doesn't import torch.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from hashbackdoor_bench.data.embedded import load_fashion_mini
+from hashbackdoor_bench.data.fashion_cifar import load_drawn, on_hand
+from hashbackdoor_bench.data.folder import read_folder
+from hashbackdoor_bench.data.lists import read_lists
+from hashbackdoor_bench.data.prepared import (
+    folder_of,
+    open_prepared,
+    prepare_items,
+    verify_prepared,
+)
+from hashbackdoor_bench.data.protocols import PROTOCOLS, Protocol, protocol
+from hashbackdoor_bench.data.splits import Items, Split, Splits
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.progress import Progress, silent
+
+__all__ = [
+    "PROTOCOLS",
+    "Protocol",
+    "Split",
+    "Splits",
+    "load",
+    "prepare",
+    "protocol",
+    "ready",
+    "verify",
+]
+
+TOLERANCE = 0.01  # share of a split's images that may be unreadable
+SIZES = {32: 32, 224: 256}  # side of the network's input -> side of the stored images, px
+
+
+def load(
+    name: str,
+    *,
+    cache: Path,
+    lists: Path | None = None,
+    root: Path | None = None,
+    top_k: int | None = None,
+    size: int | None = None,
+    tolerance: float = TOLERANCE,
+    progress: Progress = silent,
+) -> Splits:
+    """A protocol with its images; prepares it first if need be.
+
+    Args:
+        name: a name of `PROTOCOLS`.
+        cache: prepared and fetched files go under ``data`` and ``downloads`` of it.
+        lists: folder of the text lists, for protocols that are read from lists.
+        root: folder of the images or of the data set's own files.
+        top_k: R of MAP@R for ``lists`` and ``folder``, 1000 by default; the others have their own.
+        size: side of the network's input for ``lists`` and ``folder``, 224 px (the default) or 32.
+        tolerance: share of a split's images that may be unreadable when they are decoded; they are
+            left out and named.
+        progress: told what is fetched and decoded.
+
+    Raises:
+        UserError: the name is unknown, or what the user brought is not what the protocol needs.
+    """
+    ours = _settled(name, lists, root, top_k, size)
+    if ours.source == "embedded":
+        return load_fashion_mini()
+    if ours.source in ("fashion-mnist", "cifar10"):
+        return load_drawn(ours, root, cache, progress)
+    items = _items(ours, lists, root)
+    folder = prepare_items(ours, items, cache, tolerance=tolerance, progress=progress)
+    return open_prepared(ours, items, folder)
+
+
+def prepare(
+    name: str,
+    *,
+    cache: Path,
+    lists: Path | None = None,
+    root: Path | None = None,
+    top_k: int | None = None,
+    size: int | None = None,
+    tolerance: float = TOLERANCE,
+    progress: Progress = silent,
+) -> Path | None:
+    """Do what `load` would do first: fetch or decode; takes and raises what `load` does.
+
+    Returns:
+        The folder of the decoded images; None for a protocol that is read as it is.
+    """
+    ours = _settled(name, lists, root, top_k, size)
+    if ours.source in ("lists", "folder"):
+        items = _items(ours, lists, root)
+        return prepare_items(ours, items, cache, tolerance=tolerance, progress=progress)
+    load(name, cache=cache, root=root, progress=progress)
+    return None
+
+
+def verify(
+    name: str,
+    *,
+    cache: Path,
+    lists: Path | None = None,
+    root: Path | None = None,
+    top_k: int | None = None,
+    size: int | None = None,
+    progress: Progress = silent,
+) -> list[str]:
+    """Hash a protocol's files again; takes what `load` does.
+
+    Returns:
+        A sentence for each file that isn't as it was written; none if all are.
+
+    Raises:
+        UserError: as `load`; a data set that is read as it is raises if it isn't as published.
+    """
+    ours = _settled(name, lists, root, top_k, size)
+    if ours.source in ("lists", "folder"):
+        items = _items(ours, lists, root)
+        return verify_prepared(ours, items, folder_of(ours, items, cache), progress)
+    load(name, cache=cache, root=root, progress=progress)
+    return []
+
+
+def ready(ours: Protocol, cache: Path) -> bool:
+    """Whether the protocol can be loaded here without a network and without bringing anything new.
+
+    For lists and folders: whether one of that name was prepared in this cache.
+    """
+    if ours.source == "embedded":
+        return True
+    if ours.source in ("lists", "folder"):
+        return any((cache / "data").glob(f"{ours.name}-*/manifest.json"))
+    return on_hand(ours, cache)
+
+
+def _settled(
+    name: str, lists: Path | None, root: Path | None, top_k: int | None, size: int | None
+) -> Protocol:
+    """The protocol with the user's R and size, where it leaves them open."""
+    ours = protocol(name)
+    if lists is not None and ours.source != "lists":
+        raise UserError(
+            f"{name} is not read from lists: leave --lists out, or use --dataset lists."
+        )
+    if root is not None and ours.source == "embedded":
+        raise UserError(
+            f"{name} is inside the package: leave --root out, or use another --dataset."
+        )
+    own = ours.name in ("lists", "folder")
+    for what, value, fixed in (("R", top_k, ours.top_k or "all"), ("size", size, ours.size)):
+        if value is not None and value != fixed and not own:
+            raise UserError(
+                f"{name} fixes its {what} at {fixed}, so {value} is not this protocol: leave it "
+                "out, or use --dataset lists."
+            )
+    if top_k is not None and top_k < 1:
+        raise UserError(f"R is {top_k}, and MAP@R needs at least 1.")
+    if size is not None and size not in SIZES:
+        raise UserError(f"the size is {size} px, and must be {' or '.join(map(str, SIZES))}.")
+    if not own:
+        return ours
+    size = size or ours.size
+    return replace(ours, top_k=top_k or ours.top_k, size=size, side=SIZES[size])
+
+
+def _items(ours: Protocol, lists: Path | None, root: Path | None) -> Items:
+    return read_lists(ours, lists, root) if ours.source == "lists" else read_folder(ours, root)

@@ -1,0 +1,178 @@
+"""What a run's codes are worth: MAP, t-MAP and their controls under every convention."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hashbackdoor_bench import metrics
+from hashbackdoor_bench.metrics.codes_2d import project
+
+RADIUS = 2  # Hamming radius of the lookup precision
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Packed codes of one model.
+
+    Attributes:
+        query: (Q, ceil(K/8)) uint8, clean queries.
+        database: (D, ceil(K/8)) uint8.
+        triggered: (Q', ceil(K/8)) uint8, the queries that share no tag with the target, triggered.
+    """
+
+    query: Tensor
+    database: Tensor
+    triggered: Tensor
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Labels behind the codes.
+
+    Attributes:
+        query: (Q,C) 0/1.
+        database: (D,C) 0/1.
+        target: (C,) 0/1.
+        ids: database item ids; they key the order of ties where a convention wants one.
+        top_k: R.
+        bits: K.
+        classes: names of the C classes.
+    """
+
+    query: Tensor
+    database: Tensor
+    target: Tensor
+    ids: Sequence[str]
+    top_k: int
+    bits: int
+    classes: Sequence[str]
+
+    @property
+    def attacked(self) -> Tensor:
+        """(Q,) bool: the queries that share no tag with the target; only they count for t-MAP."""
+        return metrics.shares_no_tag(self.query, self.target)
+
+
+def score_run(victim: Codes, clean: Codes, truth: Truth) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All figures of a run.
+
+    Args:
+        victim: codes of the victim trained on the poisoned set.
+        clean: codes of the same victim trained on the clean set; ``triggered`` by the same trigger.
+        truth: the labels.
+
+    Returns:
+        ``scores`` and ``retrieval`` of a `Record`; a figure that is undefined (the mean of no
+        query) is None.
+    """
+    keys = item_keys(truth.ids)
+
+    def rank(codes: Codes, query: Tensor, labels: Tensor) -> metrics.Ranking:
+        return metrics.rank(
+            query, labels, codes.database, truth.database, bits=truth.bits, ids=keys
+        )
+
+    attacked = truth.attacked
+    wanted = truth.target.expand(int(attacked.sum()), -1)
+    rankings = {
+        "map": rank(victim, victim.query, truth.query),
+        "t_map": rank(victim, victim.triggered, wanted),
+        "map_clean_victim": rank(clean, clean.query, truth.query),
+        "t_map_clean_victim": rank(clean, clean.triggered, wanted),
+        "t_map_untriggered": rank(victim, victim.query[attacked], wanted),
+    }
+    by_figure = {name: metrics.score_all(r, truth.top_k) for name, r in rankings.items()}
+    scores: dict[str, Any] = {}
+    for convention in metrics.CONVENTIONS:
+        row = {name: _mean(values[convention]) for name, values in by_figure.items()}
+        scores[convention] = row | _differences(row)
+    field = {name: values["field"] for name, values in by_figure.items()}
+    control = max(("t_map_clean_victim", "t_map_untriggered"), key=lambda name: _mean(field[name]))
+    scores["field"]["bounds"] = {
+        name: sorted(
+            _mean(by_figure[name][f"field_{end}"]) for end in ("pessimistic", "optimistic")
+        )
+        for name in ("map", "t_map")
+    }
+    scores["field"]["intervals"] = {
+        name: list(metrics.bootstrap(values))
+        for name, values in {
+            "map": field["map"],
+            "t_map": field["t_map"],
+            "delta_map": field["map"] - field["map_clean_victim"],
+            "backdoor_gain": field["t_map"] - field[control],
+        }.items()
+    }
+    return _plain(scores), _plain(_retrieval(rankings, victim, truth, keys))
+
+
+def _differences(row: Mapping[str, float]) -> dict[str, float]:
+    controls = row["t_map_clean_victim"], row["t_map_untriggered"]
+    control = math.nan if any(map(math.isnan, controls)) else max(controls)
+    return {
+        "delta_map": row["map"] - row["map_clean_victim"],
+        "backdoor_gain": row["t_map"] - control,
+    }
+
+
+def _retrieval(
+    rankings: Mapping[str, metrics.Ranking], victim: Codes, truth: Truth, keys: Tensor
+) -> dict[str, Any]:
+    target_items = ~metrics.shares_no_tag(truth.database, truth.target)
+    database = metrics.unpack(victim.database, truth.bits)
+    votes = database[target_items].sum(0)
+    anchor = torch.where(votes >= 0, 1, -1).to(torch.int8)
+    triggered = metrics.unpack(victim.triggered, truth.bits)
+    untriggered = metrics.unpack(victim.query[truth.attacked], truth.bits)
+    out: dict[str, Any] = {}
+    for name, figure, codes in (
+        ("triggered", "t_map", triggered),
+        ("untriggered", "t_map_untriggered", untriggered),
+    ):
+        ranking = rankings[figure]
+        out[name] = {
+            "hit_at_1": _mean(metrics.hit_at(ranking, 1)),
+            "hit_at_10": _mean(metrics.hit_at(ranking, 10)),
+            f"precision_radius_{RADIUS}": _mean(
+                metrics.precision_within(ranking, min(RADIUS, truth.bits))
+            ),
+            "no_hit": metrics.no_hit_fraction(ranking, truth.top_k),
+            "anchor_distance": metrics.mean_distance(codes, anchor),
+            "anchor_histogram": metrics.distance_shares(codes, anchor).tolist(),
+        }
+    for name, figure in (("clean_queries", "map"), ("triggered", "t_map")):
+        precision, recall = metrics.precision_recall(rankings[figure])
+        out.setdefault(name, {})["precision_recall"] = {
+            "precision": precision.tolist(),
+            "recall": recall.tolist(),
+        }
+    out["codes_2d"] = project(
+        database, truth.database, truth.target, truth.classes, keys, (untriggered, triggered)
+    )
+    return out
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.nanmean())
+
+
+def item_keys(ids: Sequence[str]) -> Tensor:
+    """(N,) int64: 63 bits from each item id, the same on every machine; they order ties."""
+    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
+    return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests])
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: an undefined number is None."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

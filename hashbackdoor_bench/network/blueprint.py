@@ -1,0 +1,163 @@
+"""How one network is made, stored and used: the same for surrogates, clean and poisoned victims."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hashbackdoor_bench.api import HashLoss, derive_seed
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.files import file_hash
+from hashbackdoor_bench.network.model import HashModel
+from hashbackdoor_bench.network.training import encode, fit
+from hashbackdoor_bench.network.training_set import TrainingSet
+from hashbackdoor_bench.progress import Progress
+from hashbackdoor_bench.registry import VICTIMS
+from hashbackdoor_bench.spec import Recipe
+
+PIXELS = 2**20  # that a GPU encodes at once, at least
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """Everything that a network's weights depend on, except the training list.
+
+    Attributes:
+        method: a name of ``VICTIMS``.
+        settings: all hyper-parameters of the method.
+        bits: K.
+        classes: C.
+        size: S, side of the input in px.
+        backbone: see `HashModel`.
+        pretrained: the backbone starts from the hub's weights.
+        weights: the backbone starts from this file.
+        recipe: how it is trained, its precision resolved.
+        seed: of initial weights, order, augmentation and dropout.
+    """
+
+    method: str
+    settings: Mapping[str, Any]
+    bits: int
+    classes: int
+    size: int
+    backbone: str
+    pretrained: bool
+    weights: Path | None
+    recipe: Recipe
+    seed: str
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """As JSON values, for a cache key; files by their hash.
+
+        Raises:
+            UserError: the weight file can't be read.
+        """
+        values = asdict(self)
+        values["weights"] = self.weights and file_hash(self.weights, "--weights")
+        return {**values, "source": VICTIMS[self.method].identity}
+
+    def check(self) -> None:
+        """Refuse a recipe that only makes sense from pretrained weights, without any.
+
+        Raises:
+            UserError: see above.
+        """
+        if self.recipe.finetunes and not self.pretrained and self.weights is None:
+            raise UserError(
+                f"{self.backbone} would be fine-tuned from random weights at a learning rate of "
+                f"{self.recipe.lr:g}: add --pretrained or --weights FILE, or take "
+                "--recipe scratch32."
+            )
+
+    def fresh(
+        self, train_size: int, device: torch.device, *, start: bool = True
+    ) -> tuple[HashModel, HashLoss]:
+        """The network and its loss as they are before training.
+
+        Args:
+            train_size: T, items of the training list.
+            device: where they are put.
+            start: whether to load the weights that training starts from.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.seed, "init"))
+            loss: HashLoss = VICTIMS[self.method].cls(
+                self.bits, self.classes, train_size, **self.settings
+            )
+            model = HashModel(
+                self.backbone,
+                self.bits,
+                loss,
+                size=self.size,
+                pretrained=self.pretrained and start,
+                weights=self.weights if start else None,
+            )
+        return model.to(device), loss.to(device)
+
+    def train(
+        self,
+        items: TrainingSet,
+        device: torch.device,
+        *,
+        checkpoint: Path,
+        progress: Progress,
+        stage: str,
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Train on ``items``; the tensors and facts of an artifact that `load` reads."""
+        model, loss = self.fresh(len(items.labels), device)
+        losses = fit(
+            model,
+            loss,
+            items,
+            self.recipe,
+            seed=self.seed,
+            size=self.size,
+            checkpoint=checkpoint,
+            progress=progress,
+            stage=stage,
+        )
+        tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+        tensors |= {f"loss.{name}": tensor for name, tensor in loss.state_dict().items()}
+        return tensors, {"losses": losses, "train_size": len(items.labels)}
+
+    def load(
+        self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device
+    ) -> HashModel:
+        """The trained network of an artifact, in eval mode and frozen."""
+        model, loss = self.fresh(facts["train_size"], device, start=False)
+        for module, prefix in ((model, "model."), (loss, "loss.")):
+            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            module.load_state_dict(own)
+            module.eval().requires_grad_(False)
+        return model.to(memory_format=torch.channels_last)
+
+    def codes(
+        self,
+        model: HashModel,
+        images: Tensor,
+        *,
+        trigger: Callable[[Tensor], Tensor] | None = None,
+        progress: Progress,
+        stage: str,
+    ) -> Tensor:
+        """Codes (N,K) of stored images (N,3,h,w); without a backward pass, more fit at a time.
+
+        A GPU that is given few small images waits for the next launch: it gets 2^20 pixels or more.
+        """
+        batch = 4 * self.recipe.batch_size
+        if next(model.parameters()).device.type == "cuda":
+            batch = max(batch, PIXELS // self.size**2)
+        return encode(
+            model,
+            images,
+            size=self.size,
+            precision=self.recipe.precision,
+            trigger=trigger,
+            batch_size=batch,
+            progress=progress,
+            stage=stage,
+        )

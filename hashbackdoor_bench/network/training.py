@@ -1,0 +1,203 @@
+"""The only training loop, with its optimiser, schedule, checkpoint and resume.
+
+Images stay uint8 until they are in a batch on the device; augmentation runs on the whole batch.
+Every draw comes from a generator of (seed, purpose, epoch), so a run that goes on from the
+checkpoint of an epoch needs no random state, and on the CPU ends with bit-equal weights.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hashbackdoor_bench.api import HashLoss, derive_seed, generator, to_unit
+from hashbackdoor_bench.checkpoint import Checkpoint
+from hashbackdoor_bench.errors import Diverged
+from hashbackdoor_bench.network.augmentation import augment, centre_crop
+from hashbackdoor_bench.network.model import HashModel, best_precision
+from hashbackdoor_bench.network.training_set import Batch, TrainingSet, batches, held
+from hashbackdoor_bench.progress import Progress, silent
+from hashbackdoor_bench.spec import Recipe
+
+
+def fit(
+    model: HashModel,
+    loss: HashLoss,
+    data: TrainingSet,
+    recipe: Recipe,
+    *,
+    seed: str,
+    size: int,
+    checkpoint: Path | None = None,
+    progress: Progress = silent,
+    stage: str = "train",
+) -> list[float]:
+    """Train ``model`` and ``loss`` in place; the mean loss of each epoch.
+
+    Args:
+        model: on the device where training runs.
+        loss: on the same device.
+        data: the training list.
+        recipe: how; its ``precision`` may be ``auto``.
+        seed: of order, augmentation and dropout.
+        size: S.
+        checkpoint: written after each epoch; if it is there, training goes on from it.
+        progress: told after each step.
+        stage: its name for ``progress``.
+
+    Raises:
+        Diverged: a loss is NaN or infinite; the checkpoint of the epoch before stands.
+    """
+    device = next(model.parameters()).device
+    data = data.to(device)
+    model.train().to(memory_format=torch.channels_last)
+    optimizer = _optimizer(model, loss, recipe)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    items, size_of_batch = len(data.labels), recipe.batch_size
+    steps, rest = divmod(items, size_of_batch)
+    if rest and (not steps or not (rest == 1 or loss.drop_last)):
+        steps += 1  # else it is left out: one image alone has no pair, and no variance
+    total = recipe.epochs * steps
+    kept = Checkpoint(checkpoint, model=model, loss=loss, optimizer=optimizer)
+    found = kept.load() or {"epoch": 0, "history": []}
+    first, history = int(found["epoch"]), list(found["history"])
+    step = first * steps
+    progress(stage, step, total)
+    for epoch in range(first, recipe.epochs):
+        loss.on_epoch(epoch)
+        order = torch.randperm(items, generator=generator(seed, "order", epoch))
+        order = order[: steps * size_of_batch]
+        draws = torch.rand(items, 5, generator=generator(seed, "augment", epoch))
+        losses = torch.zeros(steps, device=device)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(derive_seed(seed, "dropout", epoch))
+            for batch, given in enumerate(batches(data, order, draws, size_of_batch, device)):
+                x = pixels(data, given, recipe.augment, size, device)
+                factor = _schedule(recipe, step / total)
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * factor
+                shown = data.labels[given.index].float()
+                losses[batch] = _step(model, loss, optimizer, x, shown, given.index, step, recipe)
+                step += 1
+                if device.type == "cpu" and batch + 1 < steps:  # elsewhere it would wait
+                    progress(stage, step, total, loss=float(losses[batch]))
+        bad = (~torch.isfinite(losses)).nonzero()
+        if len(bad):
+            raise Diverged(
+                f"the loss became {losses[bad[0]].item()} in step "
+                f"{step - steps + int(bad[0])} (epoch {epoch + 1}); the last good checkpoint "
+                f"is that of epoch {epoch}: try a smaller --lr than {recipe.lr:g}, or "
+                "--precision float32."
+            )
+        history.append(float(losses.mean()))
+        progress(stage, step, total, loss=history[-1])
+        kept.save(epoch=epoch + 1, history=history)
+    model.eval()
+    return history
+
+
+def pixels(data: TrainingSet, batch: Batch, kind: str, size: int, device: torch.device) -> Tensor:
+    """x (N,3,S,S) in [0,1] on the device: gathered, augmented, stamped."""
+    images = data.gather(*batch.stored).to(device, non_blocking=True)
+    x = augment(images, batch.draws, kind, size)
+    rows = batch.rows
+    if len(rows):
+        if data.frozen:
+            x[rows] = to_unit(centre_crop(images[rows], size))
+        if data.stamp is not None:
+            x[rows] = data.stamp(x[rows], batch.slots)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _step(
+    model: HashModel,
+    loss: HashLoss,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    step: int,
+    recipe: Recipe,
+) -> Tensor:
+    with autocast(x.device, recipe.precision):
+        z = model(x)
+    value: Tensor = loss(z.float(), labels, index, step)
+    optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(value)
+    optimizer.step()
+    return value.detach()
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which the backbone multiplies in ``precision``; ``auto`` is resolved here."""
+    if precision == "auto":
+        precision = best_precision(device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _optimizer(model: HashModel, loss: HashLoss, recipe: Recipe) -> torch.optim.Optimizer:
+    head_lr = recipe.head_lr * loss.head_lr_scale
+    groups = [
+        {"params": list(model.backbone.parameters()), "lr": recipe.lr},
+        {"params": [*model.head.parameters(), *loss.parameters()], "lr": head_lr},
+    ]
+    decay = recipe.weight_decay
+    if recipe.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=recipe.lr, weight_decay=decay)
+    # One kernel instead of a dozen. Not on the CPU: it would change rounding for 4 % of a step.
+    fused = next(model.parameters()).device.type == "cuda"
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, lr=recipe.lr, momentum=recipe.momentum, weight_decay=decay, fused=fused
+        )
+    return torch.optim.Adam(groups, lr=recipe.lr, weight_decay=decay, fused=fused)
+
+
+def _schedule(recipe: Recipe, done: float) -> float:
+    """Factor on the learning rates when the share ``done`` of all steps has been made."""
+    if recipe.schedule == "constant":
+        return 1.0
+    rise = 0.25
+    if done < rise:
+        return 0.04 + 0.96 * done / rise
+    return 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
+
+
+@torch.inference_mode()
+def encode(
+    model: HashModel,
+    images: Tensor,
+    *,
+    size: int,
+    precision: str = "auto",
+    trigger: Callable[[Tensor], Tensor] | None = None,
+    batch_size: int = 250,
+    progress: Progress = silent,
+    stage: str = "encode",
+) -> Tensor:
+    """Codes of stored images, centre-cropped: (N,3,h,w) uint8 -> (N,K) int8 of ±1, on the CPU.
+
+    Args:
+        model: in eval mode.
+        images: stored images.
+        size: S.
+        precision: as the network was trained.
+        trigger: x (n,3,S,S) in [0,1] -> the same with the trigger, already as 8-bit levels.
+        batch_size: images at a time.
+        progress: told after each batch.
+        stage: its name for ``progress``.
+    """
+    device = next(model.parameters()).device
+    images, codes = held(images, device), []
+    for start in range(0, len(images), batch_size):
+        batch = centre_crop(images[start : start + batch_size], size).to(device)
+        x = to_unit(batch)
+        if trigger is not None:
+            x = trigger(x)
+        with autocast(device, precision):
+            codes.append(model.code(x.contiguous(memory_format=torch.channels_last)))
+        progress(stage, min(start + batch_size, len(images)), len(images))
+    # Brought back together: one batch at a time would have a GPU wait for the next one's launch.
+    return torch.cat(codes).cpu() if codes else torch.empty(0, 0, dtype=torch.int8)

@@ -1,0 +1,2 @@
+from .collection import collect as collect
+from .selection import choose as choose

@@ -1,0 +1,141 @@
+"""The leaderboard as a static site: one folder that works from a file, with no external request.
+
+What a record says reaches the page as escaped text only: Jinja's autoescape is on for everything,
+the script reads text and ``data-`` attributes, and no script holds data.
+"""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.report import spelling
+from hashbackdoor_bench.report.board import leaderboard
+from hashbackdoor_bench.report.board.leaderboard import Board, Run
+from hashbackdoor_bench.spec import RunSpec
+
+SOURCES = Path(__file__).parent / "site"
+PLAIN = ("page.js", "style.css")
+GENERATOR = '<meta name="generator" content="hashbackdoor_bench leaderboard">'
+PARTS = ("attacks", "images", "records")  # folders that a new site replaces
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a run's files stand in the site, and the command that makes it again.
+
+    Attributes:
+        record: its JSON, relative to the site.
+        images: its pictures.
+        command: to be typed.
+    """
+
+    record: str
+    images: tuple[str, ...]
+    command: str
+
+
+def write_site(
+    found: Sequence[Board],
+    left_out: Sequence[str],
+    folder: Path,
+    command_of: Callable[[RunSpec], str],
+) -> Path:
+    """Write the site; its first page.
+
+    Args:
+        found: the boards, in the order of the page.
+        left_out: sentences of a `Collection`, shown at the foot.
+        folder: of the site; new, empty, or a site made before.
+        command_of: the text of the command that makes a run.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    _clear(folder)
+    for name in PLAIN:
+        shutil.copyfile(SOURCES / name, folder / name)
+    pages = _names(found)
+    files = {run.path: _copy(run, folder, command_of) for run in _runs(found)}
+    environment = Environment(
+        loader=FileSystemLoader(SOURCES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {
+        "spell": spelling, "rules": leaderboard, "pages": pages, "files": files, "anchor": _slug,
+    }  # fmt: skip
+    index = folder / "index.html"
+    text = environment.get_template("index.html").render(boards=found, left_out=left_out)
+    _write(index, text)
+    template = environment.get_template("attack.html")
+    for board in found:
+        for row in board.rows:
+            _write(folder / pages[row.runs[0].path], template.render(board=board, row=row))
+    return index
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def _clear(folder: Path) -> None:
+    """Make room for a site; what isn't one stays as it is."""
+    index = folder / "index.html"
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        ours = index.is_file() and GENERATOR in index.read_text("utf-8", errors="replace")
+        if not ours:
+            raise UserError(
+                f"--site {folder}: it holds something that is no leaderboard; give a new folder."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        shutil.rmtree(folder / part, ignore_errors=True)
+
+
+def _runs(found: Iterable[Board]) -> list[Run]:
+    return [run for board in found for row in board.rows for run in row.runs]
+
+
+def _names(found: Iterable[Board]) -> dict[str, str]:
+    """The page of each row, by the path of its first record; no record can choose its name."""
+    names: dict[str, str] = {}
+    for board in found:
+        for row in board.rows:
+            stem = _slug(f"{board.suite} {board.delivery} {row.label}")
+            taken = sum(name.startswith(f"attacks/{stem}.") for name in names.values())
+            name = f"attacks/{stem}.{taken}.html" if taken else f"attacks/{stem}.html"
+            names[row.runs[0].path] = name
+    return names
+
+
+def _slug(text: str) -> str:
+    """Letters of a file's name or an anchor: a-z, 0-9 and single hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
+
+
+def _copy(run: Run, folder: Path, command_of: Callable[[RunSpec], str]) -> Files:
+    """Copy a record and the pictures in the folder of its name."""
+    path = Path(run.path)
+    content = path.read_bytes()
+    name = hashlib.sha256(content).hexdigest()[:16]
+    record = folder / "records" / f"{name}.json"
+    record.parent.mkdir(exist_ok=True)
+    record.write_bytes(content)
+    images = []
+    for picture in sorted(path.with_suffix("").glob("*.png")):
+        # a submitted folder could link to any file of this machine
+        if picture.is_file() and not picture.is_symlink():
+            copy = f"images/{name}/{_slug(picture.stem)}.png"
+            (folder / copy).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(picture, folder / copy)
+            images.append(copy)
+    return Files(f"records/{name}.json", tuple(images), command_of(run.record.run_spec))

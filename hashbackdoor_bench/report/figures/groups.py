@@ -1,0 +1,123 @@
+"""The runs that one mark of a figure stands for: equal in everything but target and seed."""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from math import isfinite
+from statistics import stdev
+from textwrap import fill
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.report.board.leaderboard import SAME_VICTIM
+from hashbackdoor_bench.report.figures.finished import Unfilled
+from hashbackdoor_bench.report.selection import SAME_ATTACK, draws, one_kind
+from hashbackdoor_bench.report.style import GRID, TICKS
+
+LETTER, HANDLE = 0.056, 0.4  # inches: an average letter in small type, a legend's line
+
+Head = tuple[Hashable, ...]
+
+
+def cells(frame: pd.DataFrame, heads: Sequence[str]) -> dict[Head, pd.DataFrame]:
+    """The records by their heads, in the order in which these come.
+
+    Args:
+        frame: from `comparing.headed`.
+        heads: columns.
+
+    Raises:
+        UserError: runs of one cell differ in more than draws, or the networks of one victim do.
+    """
+    for (victim, bits), part in frame.groupby(["victim", "bits"], sort=False):
+        one_kind(part, f"{victim}, {bits} bits", SAME_VICTIM)
+    found = {}
+    for head, part in frame.groupby(list(heads), sort=False):
+        what = " on ".join(map(str, head))
+        one_kind(part, what, SAME_ATTACK)
+        draws(part, what, "seed")
+        found[tuple(head)] = part
+    return found
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """The different ones, in the order in which they come."""
+    return list(dict.fromkeys(values))
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Standard deviation of a single run; 0 where there is only one."""
+    return stdev(values) if len(values) > 1 else 0.0
+
+
+def told(parts: Iterable[pd.DataFrame], mark: str) -> str:
+    """How many runs stand behind every mark of a figure, as a sentence."""
+    counts = sorted({len(part) for part in parts})
+    if counts == [1]:
+        return f"One run a {mark} (n = 1), which has no spread."
+    n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    single = f"; a {mark} of one run has no spread" if counts[0] == 1 else ""
+    return f"n = {n} runs a {mark} (targets × seeds){single}."
+
+
+def recorded(
+    frame: pd.DataFrame, figure: str, field: str, sound: Callable[[Record], bool]
+) -> tuple[pd.DataFrame, list[str]]:
+    """The records that hold what the tables don't need, and a sentence naming those that don't.
+
+    Args:
+        frame: the records.
+        figure: for the message.
+        field: what is looked for, for the message.
+        sound: whether a record has it whole; older code didn't write it, and hands may damage it.
+
+    Raises:
+        Unfilled: no record has it.
+    """
+    has = [sound(record) for record in frame["record"]]
+    lacking = list(frame["path"][[not there for there in has]])
+    if len(lacking) == len(frame):
+        raise Unfilled(
+            f"figure {figure}: none of the {len(frame)} records holds a sound {field}, which newer "
+            "code writes: run them again (what is cached is not trained again)."
+        )
+    return frame[has], (
+        [f"Left out, without a sound {field}: {', '.join(lacking)}."] if lacking else []
+    )
+
+
+def entry(value: Any, *names: str) -> Any:
+    """What stands at the end of a way through objects; None if it breaks off."""
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def numbers(value: Any, count: int | None = None) -> bool:
+    """Whether it is a list of finite numbers, ``count`` of them if that is given."""
+    return (
+        isinstance(value, list)
+        and (count is None or len(value) == count)
+        and all(type(one) in (int, float) and isfinite(one) for one in value)
+    )
+
+
+def plain(axes: Axes, *, grid: str | None = "both") -> None:
+    """Thin ticks, a faint grid, no box."""
+    axes.tick_params(**TICKS)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+    if grid:
+        axes.grid(axis=grid, **GRID)  # type: ignore[arg-type]
+
+
+def abreast(texts: Sequence[str], width: float) -> int:
+    """How many columns of a legend with these texts fit into ``width`` inches; at least one."""
+    widest = LETTER * max(map(len, texts)) + HANDLE
+    return max(1, min(len(texts), int(width / widest)))
+
+
+def wrapped(text: str, inches: float) -> str:
+    """The text in lines of that width, in small type."""
+    return fill(text, max(8, int(inches / LETTER)))

@@ -1,0 +1,1 @@
+from .on_disk import draw_missing as draw_missing

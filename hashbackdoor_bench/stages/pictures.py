@@ -1,0 +1,91 @@
+"""A run's images for a person to look at: poison, triggered queries, and what they retrieve."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hashbackdoor_bench import metrics, poisoning
+from hashbackdoor_bench.network import centre_crop
+from hashbackdoor_bench.stages.codes import codes_of
+
+if TYPE_CHECKING:
+    from hashbackdoor_bench.stages.pipeline import Run
+
+SHOWN, NEAREST = 8, 10
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a person may want to see of a run.
+
+    Attributes:
+        target: name of the target class.
+        poisoned: whether the run poisons anything.
+        curves: losses of crafting by name, one value an epoch; empty where nothing was trained.
+        images: makes the images, see `images_of`.
+    """
+
+    target: str
+    poisoned: bool
+    curves: Mapping[str, Sequence[float]]
+    images: Callable[[], Mapping[str, NDArray[Any]]]
+
+
+# Draws what is missing of a run's pictures into a folder; all of them, in their order.
+Draw = Callable[[Path, Shown], list[Path]]
+
+
+def shown(run: "Run") -> Shown:
+    """What there is to see of a finished run; no image is made before it is asked for."""
+    return Shown(
+        target=str(run.plan.spec.target),
+        poisoned=len(run.backdoor.index) > 0,
+        curves=run.backdoor_artifact.facts.get("history") or {},
+        images=lambda: {name: tensor.numpy() for name, tensor in images_of(run).items()},
+    )
+
+
+def images_of(run: "Run") -> dict[str, Tensor]:
+    """Images of a finished run, uint8 on the CPU; n is at most 8.
+
+    Returns:
+        ``poison_before`` and ``poison_after`` (n,3,S,S); ``query_before`` and ``query_after``
+        (n,3,S,S), of as many classes as possible; ``hits_before`` and ``hits_after``
+        (n,10,3,S,S), what these retrieve from the poisoned victim, and ``relevant_before`` and
+        ``relevant_after`` (n,10), whether that shares a tag with the query, with the target.
+    """
+    plan, splits, size = run.plan, run.plan.splits, run.plan.splits.size
+    index = run.backdoor.index.cpu()[:SHOWN]
+    attacked = plan.truth.attacked.nonzero().squeeze(1)
+    rows = one_of_each_class(splits.query.labels[attacked])
+    before = centre_crop(splits.query.images[attacked[rows]], size)
+    out = {
+        "poison_before": centre_crop(splits.train.images[index], size),
+        "poison_after": poisoning.planted(run.backdoor, run.device)[: len(index)],
+        "query_before": before,
+        "query_after": run.trigger(before),
+    }
+    codes = codes_of(run.victim_codes)
+    ids = metrics.item_keys(splits.database.ids)
+    for name, query, labels in (
+        ("before", codes.query[attacked[rows]], splits.query.labels[attacked[rows]]),
+        ("after", codes.triggered[rows], plan.target.expand(len(rows), -1)),
+    ):
+        hits = metrics.nearest(query, codes.database, NEAREST, bits=plan.spec.bits, ids=ids)
+        images = centre_crop(splits.database.images[hits.flatten()], size)
+        out[f"hits_{name}"] = images.view(*hits.shape, 3, size, size)
+        shared = splits.database.labels[hits].bool() & labels[:, None].bool()
+        out[f"relevant_{name}"] = shared.any(2)
+    return {name: tensor.clone() for name, tensor in out.items()}
+
+
+def one_of_each_class(labels: Tensor) -> Tensor:
+    """Up to 8 rows of labels (N,C), first one of each class, then whatever comes."""
+    first = {int(row.argmax()): number for number, row in reversed(list(enumerate(labels)))}
+    rows = [*sorted(first.values()), *range(len(labels))]
+    return torch.tensor(list(dict.fromkeys(rows))[:SHOWN], dtype=torch.long)

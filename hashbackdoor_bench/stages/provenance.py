@@ -1,0 +1,76 @@
+"""Where a result comes from: device, library versions, commit, hashes of files users brought."""
+
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hashbackdoor_bench.errors import UserError
+
+LIBRARIES = ("hashbackdoor-bench", "torch", "torchvision", "timm", "torchmetrics", "numpy")
+
+
+def device_of(name: str) -> torch.device:
+    """The device of ``--device``: ``auto`` is CUDA where there is a GPU.
+
+    Raises:
+        UserError: ``cuda`` without a GPU, or a name that is none of auto, cpu and cuda.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: choose auto, cpu or cuda.")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: torch sees no GPU here; take --device cpu.")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name}: choose auto, cpu or cuda.") from error
+
+
+def made_by(device: torch.device) -> dict[str, Any]:
+    """What an artifact made now comes from: ``device``, ``versions``, ``commit`` and ``dirty``."""
+    commit, dirty = checkout()
+    versions = {"python": platform.python_version()} | {n: installed(n) for n in LIBRARIES}
+    return {
+        "device": device_name(device),
+        "versions": versions,
+        "commit": commit,
+        "dirty": dirty,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the GPU, or of the processor with the number of threads."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+@cache
+def checkout() -> tuple[str | None, bool | None]:
+    """Commit of the code and whether any of it was changed since; None twice outside a checkout."""
+    folder = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "provenance.py")
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ":/*.py"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None

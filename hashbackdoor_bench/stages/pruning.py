@@ -1,0 +1,171 @@
+"""What a cache holds, and what of it can go: never what a running process uses.
+
+Prepared data and downloads are no artifacts: they are not counted, and not pruned.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.stages.cache import FILES, Cache
+from hashbackdoor_bench.stages.cache_users import keys_in_use, no_new_users
+from hashbackdoor_bench.stages.plan import attacker_of
+
+CHECKPOINT = "checkpoint"  # the kind of what an interrupted stage left in ``work``
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An artifact, or the checkpoint of one that isn't whole yet.
+
+    Attributes:
+        kind: of stage, or ``CHECKPOINT``.
+        key: of the artifact.
+        path: its folder.
+        lock: name of the lock that its maker holds.
+        size: bytes.
+        age: seconds since it was last read or written.
+        attacker: of a backdoor or a shared stage, see `attacker_of`.
+    """
+
+    kind: str
+    key: str
+    path: Path
+    lock: str
+    size: int
+    age: float
+    attacker: str | None = None
+
+
+def entries(cache: Cache) -> list[Entry]:
+    """All artifacts and checkpoints of a cache, the oldest first."""
+    found = list(_artifacts(cache))
+    for path in (cache.root / "work").glob("*"):
+        size, last = _measure(path)
+        key = path.name.rpartition("-")[2]
+        found.append(Entry(CHECKPOINT, key, path, path.name, size, time.time() - last))
+    return sorted(found, key=lambda entry: -entry.age)
+
+
+def _artifacts(cache: Cache) -> Iterator[Entry]:
+    for kind, key, path in cache.stored():
+        size, last = _measure(path)
+        attacker = None
+        if kind in ("backdoor", "shared"):
+            try:
+                body = json.loads((path / FILES[0]).read_text(encoding="utf-8"))
+                attacker = attacker_of(body["inputs"])
+            except (OSError, ValueError, KeyError):
+                attacker = None  # damaged: nobody can use it
+        yield Entry(kind, key, path, f"{kind}-{key}", size, time.time() - last, attacker)
+
+
+def _measure(folder: Path) -> tuple[int, float]:
+    """Bytes of a folder and when it was last touched; a process may be writing to it."""
+    size, last = 0, 0.0
+    for path in (folder, *folder.rglob("*")):
+        try:
+            seen = path.lstat()
+        except FileNotFoundError:
+            continue
+        size += seen.st_size if path.is_file() else 0
+        last = max(last, seen.st_mtime)
+    return size, last
+
+
+def referenced(results: Path) -> set[str]:
+    """The keys of the artifacts that the records in a folder name.
+
+    Records of any schema count.
+
+    Raises:
+        UserError: there is no record, or a file can't be read: then nothing may be removed.
+    """
+    keys: set[str] = set()
+    for path in sorted(results.rglob("*.json")):
+        try:
+            body = json.loads(path.read_text(encoding="utf-8"))
+            artifacts = body.get("artifacts", {}) if isinstance(body, dict) else {}
+            keys |= {key for key in artifacts.values() if isinstance(key, str)}
+        except (OSError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{path} can't be read ({error}), so what it refers to is unknown: mend it or move "
+                "it away."
+            ) from error
+    if not keys:
+        raise UserError(f"{results} holds no record, so everything would go: give another folder.")
+    return keys
+
+
+def prune(
+    cache: Cache,
+    *,
+    older_than: float | None = None,
+    keep: int | None = None,
+    unreferenced: Path | None = None,
+    dry_run: bool = False,
+) -> list[Entry]:
+    """Remove artifacts and checkpoints that meet all conditions given; what went, oldest first.
+
+    Args:
+        cache: the cache.
+        older_than: seconds since the last use.
+        keep: bytes; the oldest go until the rest fits.
+        unreferenced: folder of records; only what none of them refers to goes. What attacks share
+            is referred to by the backdoors made from it.
+        dry_run: remove nothing.
+
+    Raises:
+        UserError: see `referenced`.
+    """
+    named = None if unreferenced is None else referenced(unreferenced)
+    with no_new_users(cache.root):
+        found, busy = entries(cache), keys_in_use(cache.root)
+        total, gone = sum(entry.size for entry in found), []
+        made = {entry.attacker for entry in found if named and entry.key in named} - {None}
+        for entry in found:
+            if {entry.key, entry.attacker} & busy:
+                continue
+            if older_than is not None and entry.age < older_than:
+                continue
+            if named is not None and (entry.key in named or _shares(entry, made)):
+                continue
+            if keep is not None and total <= keep:
+                break
+            if dry_run or _remove(cache.root, entry):
+                total -= entry.size
+                gone.append(entry)
+    return gone
+
+
+def _shares(entry: Entry, attackers: Collection[str | None]) -> bool:
+    return entry.kind == "shared" and entry.attacker in attackers
+
+
+def _remove(root: Path, entry: Entry) -> bool:
+    """Remove an entry at once, as seen by others; False if a process is making it."""
+    (root / "locks").mkdir(exist_ok=True)
+    lock = FileLock(root / "locks" / f"{entry.lock}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    try:
+        away = root / "work" / f"pruned-{entry.key}"
+        away.parent.mkdir(exist_ok=True)
+        if away != entry.path:
+            shutil.rmtree(away, ignore_errors=True)
+            os.replace(entry.path, away)
+        shutil.rmtree(away)
+    except FileNotFoundError:  # its maker was quicker
+        return False
+    finally:
+        lock.release()
+    return True

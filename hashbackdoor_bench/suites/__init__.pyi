@@ -1,0 +1,13 @@
+from .durations import Times as Times
+from .execution import execute as execute
+from .execution import remembered as remembered
+from .execution import write_index as write_index
+from .layout import SORTS as SORTS
+from .layout import Failure as Failure
+from .layout import Graph as Graph
+from .layout import describe as describe
+from .layout import lay_out as lay_out
+from .suite import Suite as Suite
+from .suite import find_suite as find_suite
+from .suite import shipped as shipped
+from .suite import suite_with as suite_with

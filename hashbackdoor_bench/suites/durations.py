@@ -1,0 +1,73 @@
+"""How long stages will take, from how long such stages took in this cache."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import Any
+
+from hashbackdoor_bench.spec import canonical
+from hashbackdoor_bench.stages import FILES, Cache, attacker_of
+from hashbackdoor_bench.suites.layout import RECORD, Node
+
+RECORD_SECONDS = 1.0  # of one core, for the four pictures; no artifact holds this time
+
+
+class Times:
+    """Seconds of recorded stages, by what they have in common.
+
+    Args:
+        cache: whose artifacts are looked at; damaged ones are passed over.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.shared: set[str] = set()  # attackers whose shared stages are made
+        for kind, _, folder in cache.stored():
+            try:
+                body = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
+                self.add(kind, body["inputs"], body["seconds"])
+            except (OSError, ValueError, KeyError):
+                continue
+            if kind == "shared":
+                self.shared.add(attacker_of(body["inputs"]))
+
+    def add(self, kind: str, inputs: Mapping[str, Any], seconds: float) -> None:
+        """Learn from one more stage."""
+        for name in (_alike(kind, inputs), kind):
+            self.seconds[name].append(seconds / _units(kind, inputs))
+
+    def of(self, kind: str, inputs: Mapping[str, Any]) -> float | None:
+        """Seconds of a stage: the median of those like it, else of its kind; None if unknown."""
+        found = self.seconds.get(_alike(kind, inputs)) or self.seconds.get(kind)
+        if not found:
+            return RECORD_SECONDS if kind == RECORD else None
+        return median(found) * _units(kind, inputs)
+
+    def total(self, nodes: Iterable[Node]) -> tuple[float, int]:
+        """Seconds of all nodes whose time is known, and how many there are whose time is not.
+
+        What attacks share is made within the first craft of an attacker, so it is added to that.
+        """
+        known, unknown, attackers = 0.0, 0, set(self.shared)
+        for node in nodes:
+            seconds = self.of(node.kind, node.inputs)
+            if seconds is None:
+                unknown += 1
+                continue
+            known += seconds
+            if node.attacker and node.attacker not in attackers:
+                attackers.add(node.attacker)
+                known += median(self.seconds.get(_alike("shared", node.inputs)) or [0.0])
+        return known, unknown
+
+
+def _alike(kind: str, inputs: Mapping[str, Any]) -> str:
+    """What stages that take equally long have in common: method, backbone, data."""
+    names = ("method", "backbone", "attack", "data")
+    return canonical([kind, {name: inputs[name] for name in names if name in inputs}])
+
+
+def _units(kind: str, inputs: Mapping[str, Any]) -> int:
+    """What a stage's time is proportional to: the epochs of a training."""
+    return int(inputs["recipe"]["epochs"]) if kind == "train" else 1

@@ -1,0 +1,2 @@
+from .local import LocalExecutor as LocalExecutor
+from .ray import RayExecutor as RayExecutor

@@ -1,0 +1,178 @@
+"""Worker processes on this machine: one a GPU, or several on the CPU that don't starve one another.
+
+On the CPU a result depends on the number of threads, so that is a fixed number whatever the number
+of workers is, and any number of them makes equal records.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from hashbackdoor_bench.suites.execution import Report
+from hashbackdoor_bench.suites.executors.making import limits
+from hashbackdoor_bench.suites.layout import Node, describe
+
+TRIES = 2  # of a node whose worker dies
+GRACE = 5.0  # seconds that a worker gets to put its things away
+
+
+class LocalExecutor:
+    """See `Executor`.
+
+    Args:
+        jobs: number of worker processes.
+        threads: of each.
+        gpus: numbers of the GPUs, dealt out to the workers in turn; empty: on the CPU.
+        cache: root of the cache.
+        results: folder of the records.
+        device: ``cpu`` or ``cuda``.
+        plugins: files with attacks and victims from outside.
+    """
+
+    def __init__(
+        self,
+        *,
+        jobs: int,
+        threads: int,
+        gpus: Sequence[str],
+        cache: Path,
+        results: Path,
+        device: str,
+        plugins: Sequence[Path] = (),
+    ) -> None:
+        self.place = {
+            "cache": str(cache.absolute()),
+            "results": str(results.absolute()),
+            "device": device,
+            "plugins": [str(path.absolute()) for path in plugins],
+        }
+        self.environments = [
+            {**os.environ, **limits(threads)}
+            | ({"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} if gpus else {})
+            for place in range(jobs)
+        ]
+        self.workers: dict[int, _Process] = {}
+        self.working: dict[int, tuple[Node, int]] = {}  # the node, and how often it was begun
+        self.heard: SimpleQueue[tuple[_Process, dict[str, Any] | None]] = SimpleQueue()
+
+    def __enter__(self) -> "LocalExecutor":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for worker in self.workers.values():
+            worker.process.terminate()
+        for worker in self.workers.values():
+            worker.end()
+
+    def free(self) -> int:
+        """See `Executor`."""
+        return len(self.environments) - len(self.working)
+
+    def start(self, node: Node) -> str:
+        """See `Executor`; a worker process is started when it is first needed."""
+        idle = [place for place in range(len(self.environments)) if place not in self.working]
+        place = min(idle, key=lambda place: place not in self.workers)
+        self._begin(place, node, 1)
+        return str(place)
+
+    def _begin(self, place: int, node: Node, attempt: int) -> None:
+        self.working[place] = node, attempt
+        if place not in self.workers:
+            self.workers[place] = _Process(place, self.environments[place], self.heard)
+            self.workers[place].say(self.place)
+        self.workers[place].say({"spec": asdict(node.spec), "name": node.name, "key": node.key})
+
+    def reports(self, timeout: float) -> list[Report]:
+        """See `Executor`."""
+        found: list[Report] = []
+        with suppress(Empty):
+            found += self._report(*self.heard.get(timeout=timeout))
+            while True:
+                found += self._report(*self.heard.get_nowait())
+        return found
+
+    def _report(self, worker: "_Process", message: dict[str, Any] | None) -> list[Report]:
+        place = worker.place
+        if message is None:  # it died
+            why = worker.end()
+            del self.workers[place]
+            if place not in self.working:
+                return []
+            node, attempt = self.working[place]
+            if attempt < TRIES:
+                self._begin(place, node, attempt + 1)
+                text = f"{node.title}, {describe(node.cell)}: {why}; it goes on in another."
+                return [Report("note", node, str(place), text)]
+            message = {"state": "failed", "text": f"{TRIES} times: {why}"}
+        node, _ = self.working[place]
+        if message["state"] in ("done", "failed"):
+            del self.working[place]
+        return [Report(node=node, worker=str(place), **message)]
+
+
+class _Process:
+    """One worker process, and the thread that listens to it.
+
+    Args:
+        place: its number.
+        environment: of the process.
+        heard: gets its messages, and None when it is dead.
+    """
+
+    def __init__(
+        self,
+        place: int,
+        environment: dict[str, str],
+        heard: "SimpleQueue[tuple[_Process, dict[str, Any] | None]]",
+    ) -> None:
+        self.place, self.heard = place, heard
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the process
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "hashbackdoor_bench.suites.executors.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is the driver's
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def say(self, message: dict[str, Any]) -> None:
+        """Send a message; one to a dead process is lost, and its death is heard."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with suppress(ValueError):  # a line cut off by death
+                self.heard.put((self, json.loads(line)))
+        self.heard.put((self, None))
+
+    def end(self) -> str:
+        """Wait for the process's end, or bring it about; how it ended, in a sentence's part."""
+        try:
+            code = self.process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        self.errors.seek(0)
+        lines = self.errors.read().decode(errors="replace").strip().splitlines()
+        self.errors.close()
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = " (was the memory enough?)" if name == "SIGKILL" else ""
+            return f"its worker was killed by {name}{hint}"
+        return f"its worker ended with code {code}{': ' + lines[-1] if lines else ''}"

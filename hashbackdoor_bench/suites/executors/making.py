@@ -1,0 +1,84 @@
+"""What a worker does, wherever it runs: make one stage, or one record with its pictures."""
+
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from hashbackdoor_bench.errors import Diverged, UserError
+from hashbackdoor_bench.progress import Progress
+from hashbackdoor_bench.records import record_key
+from hashbackdoor_bench.report.pictures import draw_missing
+from hashbackdoor_bench.spec import RunSpec
+from hashbackdoor_bench.stages import Cache, Run, write_record
+from hashbackdoor_bench.suites.layout import RECORD, Shelf
+
+
+def limits(threads: int) -> dict[str, str]:
+    """The environment that holds a process to a number of threads.
+
+    OpenMP and numba read it when they are loaded, so it is set before the process starts.
+    """
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return {name: str(threads) for name in names}
+
+
+class Bench:
+    """A worker's place: the cache and the data it has loaded.
+
+    Args:
+        cache: where artifacts are.
+        results: folder of the records.
+        device: where to compute.
+    """
+
+    def __init__(self, cache: Cache, results: Path, device: torch.device) -> None:
+        self.cache, self.results, self.device = cache, results, device
+        self.shelf = Shelf(cache)
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+    def make(self, spec: RunSpec, name: str, key: str, progress: Progress) -> float:
+        """Make a stage by its name in the plan, or ``RECORD``.
+
+        Args:
+            spec: the run.
+            name: of the stage.
+            key: that the driver expects of it.
+            progress: see `Progress`.
+
+        Returns:
+            Seconds that it took when it was made.
+
+        Raises:
+            UserError: the key is another here, or what the stage raises.
+        """
+        start = time.perf_counter()
+        run = Run(
+            spec,
+            cache=self.cache,
+            device=self.device,
+            progress=progress,
+            loaded=self.shelf(spec),
+        )
+        keys = {stage: entry.key for stage, entry in run.plan.stages.items()}
+        spec = run.plan.spec
+        keys[RECORD] = record_key(spec, keys)
+        if keys.get(name) != key:
+            raise UserError(
+                "the worker has other code or other data than the driver: install one version, "
+                "bring the same data, and give the same command again."
+            )
+        if name != RECORD:
+            return run.make(name).seconds
+        write_record(run, self.results, draw_missing)
+        return time.perf_counter() - start
+
+
+def sentence(error: Exception) -> str:
+    """What is told of a stage that failed."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, Diverged):
+        return f"{error} ({' '.join(getattr(error, '__notes__', ()))})"
+    return f"{type(error).__name__}: {error}"

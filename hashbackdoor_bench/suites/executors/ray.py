@@ -1,0 +1,252 @@
+"""Tasks of a Ray cluster, whose nodes need not share a file system with the driver.
+
+A node keeps a cache of its own: ``$HASHBACKDOOR_CACHE`` where that is set in the node's
+environment, else the driver's path. What a stage reads and the node lacks comes through Ray's
+object store, as the bytes of the artifact's files, is checked on arrival, and what the stage made
+goes back the same way. A node needs this package in the same version, and the data where the driver
+has it. Ray tries a task again whose worker or node died; it goes on from the checkpoint in that
+node's cache if the new try is on the same node.
+"""
+
+import functools
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.files import whole
+from hashbackdoor_bench.progress import silent
+from hashbackdoor_bench.registry import load_plugin
+from hashbackdoor_bench.spec import RunSpec
+from hashbackdoor_bench.stages import FILES, Cache, Damaged, attacker_of, device_of
+from hashbackdoor_bench.suites.execution import Report
+from hashbackdoor_bench.suites.executors.making import Bench, limits, sentence
+from hashbackdoor_bench.suites.layout import RECORD, Node
+
+try:
+    import ray
+except ModuleNotFoundError as error:
+    raise UserError(
+        'Ray is not installed: pip install "hashbackdoor-bench[ray]", or take --executor local.'
+    ) from error
+
+RETRIES = 3  # of a task whose worker or node died; nodes may go several times
+CONNECT = 10.0  # seconds until a cluster must have answered
+Name = tuple[str, str]  # kind and key of an artifact
+Files = tuple[bytes, ...]
+
+
+class RayExecutor:
+    """See `Executor`.
+
+    Args:
+        address: of the cluster; None: one of this machine alone, ended with the executor.
+        threads: CPUs of a task.
+        gpus: GPUs of a task, or a share of one.
+        cache: of the driver.
+        results: folder of the records.
+        device: ``cpu`` or ``cuda``, of the tasks.
+        plugins: files with attacks and victims from outside.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str | None,
+        threads: int,
+        gpus: float,
+        cache: Cache,
+        results: Path,
+        device: str,
+        plugins: Sequence[Path] = (),
+    ) -> None:
+        self.address, self.threads, self.gpus = address, threads, gpus
+        self.cache, self.results = cache, results
+        texts = tuple((path.name, path.read_text(encoding="utf-8")) for path in plugins)
+        self.place = (str(cache.root.absolute()), device, texts)
+        self.running: dict[Any, _Task] = {}
+
+    def __enter__(self) -> "RayExecutor":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        self.ours = not ray.is_initialized()
+        if self.ours:
+            try:
+                _probe(self.address)
+                ray.init(
+                    address=self.address or "local",
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    **({} if self.address else {"include_dashboard": False}),
+                )
+            except (OSError, ValueError, RuntimeError) as error:
+                raise UserError(
+                    f"--address {self.address}: no Ray cluster answers there "
+                    f"({str(error).splitlines()[0]}): start one with ray start --head."
+                ) from error
+        if self.free() < 1:
+            self.__exit__()
+            need = f"{self.threads} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "")
+            raise UserError(
+                f"no node of the Ray cluster has the {need} that a stage takes: give other "
+                "--threads or --gpus-per-stage, or --device cpu."
+            )
+        self.task: Any = ray.remote(_work).options(
+            num_returns=2,
+            num_cpus=self.threads,
+            num_gpus=self.gpus,
+            max_retries=RETRIES,
+            runtime_env={"env_vars": limits(self.threads)},
+        )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for done in self.running:
+            ray.cancel(done, force=True)
+        if self.ours:
+            ray.shutdown()
+
+    def free(self) -> int:
+        """See `Executor`: what the nodes that are there now hold, less what runs."""
+        room = 0
+        for node in ray.nodes():
+            if node["Alive"]:
+                has = node["Resources"]
+                fits = has.get("CPU", 0) // self.threads
+                fits = min(fits, has.get("GPU", 0) // self.gpus) if self.gpus else fits
+                room += int(fits)
+        return max(0, room - len(self.running))
+
+    def start(self, node: Node) -> str:
+        """See `Executor`."""
+        names = [(other.kind, other.key) for other in node.needs]
+        if node.attacker:
+            names += [("shared", key) for key in shared_of(self.cache, node.attacker)]
+        known = {name: ref for task in self.running.values() for name, ref in task.inputs.items()}
+        inputs = {name: known.get(name) or ray.put(self.cache.pack(*name)) for name in names}
+        task = (asdict(node.spec), node.name, node.kind, node.key, node.attacker)
+        # In a list the references stay references: a node fetches only what it lacks.
+        done, made = self.task.remote(self.place, task, list(inputs.items()))
+        taken = {task.worker for task in self.running.values()}
+        worker = min(set(range(len(taken) + 1)) - taken)
+        self.running[done] = _Task(node, worker, made, inputs)
+        return str(worker)
+
+    def reports(self, timeout: float) -> list[Report]:
+        """See `Executor`."""
+        if not self.running:
+            time.sleep(timeout)
+            return []
+        ready, _ = ray.wait(list(self.running), num_returns=1, timeout=timeout)
+        if ready:
+            ready, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
+        return [self._report(done) for done in ready]
+
+    def _report(self, done: Any) -> Report:
+        task = self.running[done]
+        try:
+            said = ray.get(done)
+            if said["state"] == "done":
+                self._take(task, said["names"])
+        except (ray.exceptions.RayError, Damaged) as error:
+            said = {"state": "failed", "text": f"{type(error).__name__}: {error}".splitlines()[0]}
+        finally:
+            del self.running[done]
+        return Report(
+            said["state"],
+            task.node,
+            str(task.worker),
+            text=said.get("text", ""),
+            seconds=said.get("seconds", 0.0),
+        )
+
+    def _take(self, task: "_Task", names: Sequence[Name]) -> None:
+        """Bring home what a task made; from a node that shares the cache, nothing comes."""
+        if task.node.kind == RECORD:
+            for name, content in ray.get(task.made):
+                path = self.results / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with whole(path) as fresh:
+                    fresh.write_bytes(content)
+        elif not all(self.cache.has(*name) for name in names):
+            for name, files in zip(names, ray.get(task.made), strict=True):
+                self.cache.unpack(*name, files)
+
+
+def _probe(address: str | None) -> None:
+    """Raise OSError where nobody listens at once: Ray would try for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT).close()
+
+
+class _Task:
+    """A running task: its node, its worker's number, what it makes, and what it was given."""
+
+    def __init__(self, node: Node, worker: int, made: Any, inputs: dict[Name, Any]) -> None:
+        self.node, self.worker, self.made, self.inputs = node, worker, made, inputs
+
+
+def shared_of(cache: Cache, attacker: str) -> set[str]:
+    """The keys of the shared stages of an attacker that are in a cache, and can be read."""
+    keys = set()
+    for _, key, folder in cache.stored("shared"):
+        with suppress(OSError, ValueError, KeyError):
+            body = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
+            if attacker_of(body["inputs"]) == attacker:
+                keys.add(key)
+    return keys
+
+
+# ---- on a node of the cluster -------------------------------------------------------------------
+
+Place = tuple[str, str, tuple[tuple[str, str], ...]]
+Given = tuple[dict[str, Any], str, str, str, str | None]
+
+
+def _work(
+    place: Place, task: Given, inputs: list[tuple[Name, Any]]
+) -> tuple[dict[str, Any], list[Any]]:
+    """One task: what is said of it; and the files of what it made, in the order it is named."""
+    spec, name, kind, key, attacker = task
+    try:
+        bench = _bench(place)
+        for (input_kind, input_key), ref in inputs:
+            if not bench.cache.has(input_kind, input_key):
+                bench.cache.unpack(input_kind, input_key, ray.get(ref))
+        with tempfile.TemporaryDirectory() as folder:
+            bench.results = Path(folder)
+            seconds = bench.make(RunSpec.from_dict(spec), name, key, silent)
+            if kind == RECORD:
+                paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+                files: list[Any] = [
+                    (str(path.relative_to(folder)), path.read_bytes()) for path in paths
+                ]
+                files.sort(key=lambda file: file[0].endswith(".json"))  # the record comes last
+                return {"state": "done", "seconds": seconds, "names": []}, files
+        names = [(kind, key)]
+        if attacker:
+            given = {input_key for (_, input_key), _ in inputs}
+            names += [("shared", k) for k in shared_of(bench.cache, attacker) - given]
+        packed = [bench.cache.pack(*made) for made in names]
+        return {"state": "done", "seconds": seconds, "names": names}, packed
+    except Exception as error:  # a stage that fails, however, stops no other
+        return {"state": "failed", "text": sentence(error)}, []
+
+
+@functools.cache
+def _bench(place: Place) -> Bench:
+    """This process's place; its data stays loaded from task to task."""
+    root, device, plugins = place
+    folder = Path(tempfile.mkdtemp(prefix="hashbackdoor-"))
+    for name, text in plugins:
+        (folder / name).write_text(text, encoding="utf-8")
+        load_plugin(folder / name)
+    cache = Cache(Path(os.environ.get("HASHBACKDOOR_CACHE") or root))
+    return Bench(cache, folder, device_of(device))

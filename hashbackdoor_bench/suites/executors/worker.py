@@ -1,0 +1,76 @@
+"""A worker process of `LocalExecutor`: a JSON line in, JSON lines out, until its input ends.
+
+    {"cache": …, "results": …, "device": …, "plugins": […]}         the first line
+    {"spec": {…}, "name": "clean victim", "key": …}                 a stage, or "record"
+    {"state": "progress", "text": …, "done": …, "total": …, "facts": {…}}
+    {"state": "note", "text": …}
+    {"state": "done", "seconds": …} or {"state": "failed", "text": …}   what comes back
+
+Its input ends when the driver dies, however it dies, and then it goes too.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from hashbackdoor_bench.registry import load_plugin
+from hashbackdoor_bench.spec import RunSpec
+from hashbackdoor_bench.stages import Cache, device_of
+from hashbackdoor_bench.suites.executors.making import Bench, sentence
+
+EVERY = 0.5  # seconds between two messages on the progress of one stage
+
+
+def main() -> None:
+    """Work until the input ends."""
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever else prints doesn't get between the messages
+
+    def say(state: str, **more: Any) -> None:
+        out.write(json.dumps({"state": state, **more}) + "\n")
+
+    def note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, UserWarning):
+            say("note", text=str(message))
+
+    said: dict[str, float] = {}
+
+    def progress(stage: str, done: int, total: int, **facts: float) -> None:
+        now = time.monotonic()
+        if now - said.get(stage, -EVERY) >= EVERY:
+            said[stage] = now
+            say("progress", text=stage, done=done, total=total, facts=facts)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stage's time is kept
+    warnings.showwarning = note
+    lines: SimpleQueue[dict[str, Any]] = SimpleQueue()
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    place = lines.get()
+    for path in place["plugins"]:
+        load_plugin(Path(path))
+    bench = Bench(Cache(Path(place["cache"])), Path(place["results"]), device_of(place["device"]))
+    while True:
+        task = lines.get()
+        said.clear()
+        try:
+            spec = RunSpec.from_dict(task["spec"])
+            say("done", seconds=bench.make(spec, task["name"], task["key"], progress))
+        except Exception as error:  # a stage that fails, however, stops no other
+            say("failed", text=sentence(error))
+
+
+def _read(lines: "SimpleQueue[dict[str, Any]]") -> None:
+    for line in sys.stdin:
+        lines.put(json.loads(line))
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

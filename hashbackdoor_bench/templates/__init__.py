@@ -1,0 +1,48 @@
+"""A new method's first two files: one that works, to be rewritten, and its test."""
+
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.registry import METHODS, new_name
+
+
+def write_skeleton(kind: str, name: str, folder: Path) -> tuple[Path, Path]:
+    """Write a method's file and its test; their paths.
+
+    Args:
+        kind: ``attack`` or ``victim``.
+        name: of the method, see `new_name`.
+        folder: made if it isn't there.
+
+    Raises:
+        UserError: the name can't be a method's, a file stands there, or nothing can be written.
+    """
+    name = new_name(METHODS[kind], name)
+    words = name.split("_")
+    values = {
+        "name": name,
+        "title": " ".join(words).capitalize(),
+        "class_name": "".join(word.capitalize() for word in words),
+    }
+    texts = {}
+    for template, path in (
+        (f"{kind}.py.txt", folder / f"{name}.py"),
+        (f"test_{kind}.py.txt", folder / f"test_{name}.py"),
+    ):
+        if path.exists():
+            raise UserError(f"{path} exists and is left as it is: take another name, or --dir.")
+        source = files("hashbackdoor_bench.templates") / template
+        texts[path] = Template(source.read_text(encoding="utf-8")).substitute(values)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in texts.items():
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        raise UserError(
+            f"{folder} can't be written ({error.strerror}): give another folder with --dir."
+        ) from error
+    method, test = texts
+    return method, test

@@ -1,0 +1,147 @@
+"""A record made again from its spec, and compared.
+
+On the CPU, the same processor, number of threads and version of torch train the same weights from
+one seed, so every figure must be equal to the last bit. Elsewhere sums are rounded in another
+order, training goes another way, and the scores must lie within ``TOLERANCE``: CIBA on HashNet at
+48 bits, of one seed, differed by 1.9 points of gain and 1.3 of MAP between one thread and two. A
+backdoor that takes in one training and fails in another is further off, and is told.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hashbackdoor_bench.progress import Progress, silent
+from hashbackdoor_bench.records import CONVENTION_FIELDS, CONVENTIONS, Record
+from hashbackdoor_bench.stages import Cache, Run, device_name, device_of, in_use, use, write_record
+from hashbackdoor_bench.trust.submission import Submission, hand_in
+
+TOLERANCE = 0.05  # of a score, which is a share: 5 points of percent
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure that is not what the record says.
+
+    Attributes:
+        name: ``field.map``, or a path into the record.
+        recorded: its value there; None if it has none.
+        found: its value now.
+    """
+
+    name: str
+    recorded: Any
+    found: Any
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A run made again.
+
+    Attributes:
+        record: the new one.
+        path: where it stands.
+        exact: whether every figure had to be equal.
+        inputs: the stages whose inputs are others than the record's: other code, data or weights.
+        differences: the figures that are not as they should be.
+    """
+
+    record: Record
+    path: Path
+    exact: bool
+    inputs: tuple[str, ...]
+    differences: tuple[Difference, ...]
+
+
+def reproduce(
+    record: Record,
+    *,
+    cache: Cache,
+    results: Path,
+    device: str = "auto",
+    progress: Progress = silent,
+    submission: Submission | None = None,
+    **where: Any,
+) -> Reproduction:
+    """Run a record's spec and compare.
+
+    Args:
+        record: what is claimed.
+        cache: what is in it is not made again, so a fresh one for a real test.
+        results: folder of the new record.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: see `Progress`.
+        submission: its poison is taken, and nothing is crafted.
+        where: ``lists``, ``root`` and ``weights``, where they differ from the record's spec.
+
+    Raises:
+        UserError: the spec can't be run here.
+    """
+    spec = replace(record.run_spec, **{k: v for k, v in where.items() if v is not None})
+    chosen, before = device_of(device), torch.get_num_threads()
+    if chosen.type == "cpu":
+        torch.set_num_threads(threads_of(record.device) or before)
+    try:
+        run = Run(spec, cache=cache, device=chosen, progress=progress)
+        with in_use(cache.root, use(run.plan)):
+            if submission is not None:
+                hand_in(submission, run)
+            made, path = write_record(run, results)
+        exact = chosen.type == "cpu" and same_machine(record, device_name(chosen))
+    finally:
+        torch.set_num_threads(before)
+    names = {*record.artifacts, *made.artifacts}
+    inputs = sorted(n for n in names if record.artifacts.get(n) != made.artifacts.get(n))
+    return Reproduction(made, path, exact, tuple(inputs), tuple(compare(record, made, exact)))
+
+
+def threads_of(device: str) -> int | None:
+    """The number of threads of a record's ``device``; None if it was no processor."""
+    found = re.search(r", ([0-9]+) threads$", device)
+    return int(found[1]) if found else None
+
+
+def same_machine(record: Record, device: str) -> bool:
+    """Whether bits must be equal: the same processor and threads, the same torch."""
+    return record.device == device and record.versions.get("torch") == version("torch")
+
+
+def compare(record: Record, made: Record, exact: bool) -> Iterator[Difference]:
+    """The figures of a record that another run of its spec does not give.
+
+    Args:
+        record: what is claimed.
+        made: what was found.
+        exact: all scores, and what it says of retrieval and imperceptibility, must be equal; else
+            the scores of every convention must lie within ``TOLERANCE``.
+    """
+    if exact:
+        for part in ("scores", "retrieval", "imperceptibility"):
+            old, new = (dict(_flat(getattr(one, part), part)) for one in (record, made))
+            for name in sorted(old.keys() | new.keys() if part == "scores" else old):
+                if old.get(name) != new.get(name):
+                    yield Difference(name, old.get(name), new.get(name))
+        return
+    for convention in CONVENTIONS:
+        for name in CONVENTION_FIELDS:
+            known, found = (one.scores[convention][name] for one in (record, made))
+            if (known is None) != (found is None) or (
+                known is not None and abs(known - found) > TOLERANCE
+            ):
+                yield Difference(f"scores.{convention}.{name}", known, found)
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from _flat(entry, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for place, entry in enumerate(value):
+            yield from _flat(entry, f"{name}.{place}")
+    else:
+        yield name, value

@@ -1,0 +1,54 @@
+"""The scores of a record, computed again from its stored codes."""
+
+from dataclasses import replace
+from typing import Any
+
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.metrics import Codes, score_run
+from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.stages import Cache, Damaged, codes_of, load_data, target_row, truth_of
+
+
+def rescore(record: Record, cache: Cache, **where: Any) -> dict[str, dict[str, Any]]:
+    """The scores of a record, computed again from its codes in the cache.
+
+    Args:
+        record: the record.
+        cache: has the codes.
+        where: ``lists``, ``root`` and the like, where they differ from the record's spec.
+
+    Raises:
+        UserError: the codes aren't there, or the data is not what the record's hashes say.
+    """
+    spec = replace(record.run_spec, **{k: v for k, v in where.items() if v is not None})
+    splits = load_data(spec, cache)
+    if splits.sha256 != record.protocol["sha256"]:
+        raise UserError(
+            f"{splits.name} is not the data of this record (SHA-256 {splits.sha256[:12]} against "
+            f"{record.protocol['sha256'][:12]}): give its --lists and --root."
+        )
+    truth = truth_of(splits, target_row(splits, str(spec.target)), spec.bits)
+    scores, _ = score_run(
+        _stored_codes(record, cache, "victim"), _stored_codes(record, cache, "clean victim"), truth
+    )
+    return scores
+
+
+def _stored_codes(record: Record, cache: Cache, victim: str) -> Codes:
+    parts = {}
+    for part in ("plain", "triggered"):
+        key = record.artifacts.get(f"{victim}'s {part}", "")
+        try:
+            artifact = cache.find("codes", key) if key else None
+        except Damaged as error:
+            raise UserError(
+                f"the {victim}'s codes {key[:12]} are damaged ({error}): run the record's command "
+                "again."
+            ) from error
+        if artifact is None:
+            raise UserError(
+                f"the {victim}'s codes {key[:12]} are not in {cache.root}: run the record's "
+                "command again, or give the --cache-dir that has them."
+            )
+        parts[part] = artifact
+    return codes_of(parts)

@@ -1,0 +1,216 @@
+"""The poison of a run in one zip, so that a maintainer trains the victim and not the submitter.
+
+    record.json              what the submitter claims
+    carriers/SLOT.png        the poisoned images before the trigger, 8 bits
+    planted/SLOT.png         what stands in the training list under delivery files
+    poison.csv               slot, index and item in the training list, kind, labels
+    trigger.safetensors      all other tensors of the backdoor
+    attack.py                the attack's file, if it isn't the project's
+
+Nothing in it is executed or unpickled; ``attack.py`` is for a person to read and to give back as
+``--plugin``.
+"""
+
+import csv
+import inspect
+import io
+import json
+import zipfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from hashbackdoor_bench import poisoning
+from hashbackdoor_bench.api import Backdoor
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.files import room, whole
+from hashbackdoor_bench.records import Record, mistakes
+from hashbackdoor_bench.registry import ATTACKS
+from hashbackdoor_bench.stages import Cache, Content, Damaged, Run, load_data, made_by
+
+CPU = torch.device("cpu")
+STATE = ("index", "carrier", "label", "kind")  # what the other files hold
+# what reading a damaged zip raises
+BROKEN = (zipfile.BadZipFile, OSError, KeyError, ValueError, RuntimeError, SafetensorError)
+COLUMNS = ("slot", "index", "item", "kind", "label")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a zip holds.
+
+    Attributes:
+        record: what is claimed.
+        tensors: the backdoor's state.
+        planted: (P,3,S,S) uint8, the poisoned images as files.
+    """
+
+    record: Record
+    tensors: dict[str, Tensor]
+    planted: Tensor
+
+
+def pack(record: Record, cache: Cache, out: Path, **where: Any) -> int:
+    """Write a record and its poison into a zip; the number of poisoned images.
+
+    Args:
+        record: of a run whose backdoor is in the cache.
+        cache: has it.
+        out: the zip; written whole or not at all, the same bytes every time.
+        where: ``lists`` and ``root``, where they differ from the record's spec.
+
+    Raises:
+        UserError: the backdoor isn't there, or the file can't be written.
+    """
+    tensors = _crafted(record, cache)
+    spec = replace(record.run_spec, **{k: v for k, v in where.items() if v is not None})
+    splits = load_data(spec, cache)
+    backdoor = restored(record, tensors)
+    planted = poisoning.planted(backdoor, CPU)
+    parts: dict[str, bytes] = {"record.json": _json(asdict(record))}
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for slot, index in enumerate(tensors["index"].tolist()):
+        parts[f"carriers/{slot:06}.png"] = _png(tensors["carrier"][slot])
+        parts[f"planted/{slot:06}.png"] = _png(planted[slot])
+        label = " ".join(str(int(value)) for value in tensors["label"][slot])
+        kind = int(tensors["kind"][slot])
+        rows.writerow((slot, index, splits.train.ids[index], kind, label))
+    parts["poison.csv"] = table.getvalue().encode()
+    own = {k: v.contiguous() for k, v in tensors.items() if k not in STATE}
+    parts["trigger.safetensors"] = save(own)
+    method = ATTACKS[str(record.spec["attack"])]
+    if method.identity["sha256"]:
+        parts["attack.py"] = Path(inspect.getfile(method.cls)).read_bytes()
+    with room(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with whole(out) as fresh, zipfile.ZipFile(fresh, "w", zipfile.ZIP_DEFLATED) as file:
+            for name, content in parts.items():
+                file.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return len(planted)
+
+
+def unpack(path: Path) -> Submission:
+    """What a zip of `pack` holds; nothing of it is written to disk.
+
+    Raises:
+        UserError: it is no such zip, a part is missing or damaged, or the trigger doesn't fit.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; give a zip of bench submit.")
+    try:
+        with zipfile.ZipFile(path) as file:
+            values = json.loads(file.read("record.json"))
+            if problem := mistakes(values):
+                raise UserError(f"{path}: its record is wrong: {problem}.")
+            record = Record(**values)
+            table = csv.DictReader(io.StringIO(file.read("poison.csv").decode()))
+            rows = list(table)
+            if tuple(table.fieldnames or ()) != COLUMNS or any(None in r.values() for r in rows):
+                raise ValueError(f"poison.csv hasn't the columns {', '.join(COLUMNS)}")
+            own = load(file.read("trigger.safetensors"))
+            images = {
+                name: _stack([file.read(f"{name}/{slot:06}.png") for slot in range(len(rows))])
+                for name in ("carriers", "planted")
+            }
+        classes = int(record.protocol["classes"])
+        labels = [[int(value) for value in row["label"].split()] for row in rows]
+        state = {
+            "index": torch.tensor([int(row["index"]) for row in rows], dtype=torch.long),
+            "carrier": images["carriers"],
+            "label": torch.tensor(labels, dtype=torch.uint8).view(-1, classes),
+            "kind": torch.tensor([int(row["kind"]) for row in rows], dtype=torch.uint8),
+        }
+    except BROKEN as error:
+        raise UserError(f"{path} is no whole submission ({error}): pack it again.") from error
+    return Submission(record, {**state, **own}, images["planted"])
+
+
+def restored(record: Record, tensors: dict[str, Tensor]) -> Backdoor:
+    """The backdoor of a record from its state, frozen.
+
+    Raises:
+        UserError: no such attack is known here, or the tensors are not its state.
+    """
+    method = ATTACKS[str(record.spec["attack"])]
+    settings = method.resolve(dict(record.spec["attack_settings"]))
+    attack = method.cls(**settings)
+    try:
+        backdoor: Backdoor = attack.restore(tensors)
+    except (TypeError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"these tensors are not the state of attack {method.name!r} ({error}): give the "
+            "attack's file of this run with --plugin."
+        ) from error
+    return backdoor.eval().requires_grad_(False)
+
+
+def hand_in(submission: Submission, run: Run) -> None:
+    """Put a submission's backdoor where a run looks for its own, after inspecting it.
+
+    Args:
+        submission: see `unpack`.
+        run: of the submission's record, in a cache of its own.
+
+    Raises:
+        UserError: the poison breaks a rule, or isn't what the trigger plants.
+    """
+    backdoor, plan = restored(submission.record, submission.tensors), run.plan
+    labels = plan.splits.train.labels
+    try:
+        poisoning.inspect(backdoor, labels, plan.target, plan.index, plan.attack.threat)
+    except (ValueError, IndexError, RuntimeError) as error:
+        raise UserError(f"the submitted poison is refused: {error}.") from error
+    if not torch.equal(poisoning.planted(backdoor, CPU), submission.planted):
+        raise UserError(
+            "the submitted poison is refused: the planted images are not what the trigger makes "
+            "of the carriers."
+        )
+
+    def content(work: Path) -> Content:
+        history = submission.record.training.get("backdoor") or {}
+        facts = {"shared": {}, "history": history, "submitted": True}
+        return submission.tensors, {**facts, "made by": made_by(run.device)}
+
+    run.cache.make(plan.backdoor_stage.kind, plan.backdoor_stage.inputs, content)
+
+
+def _crafted(record: Record, cache: Cache) -> dict[str, Tensor]:
+    key = record.artifacts.get("backdoor", "")
+    try:
+        found = cache.find("backdoor", key) if key else None
+    except Damaged as error:
+        raise UserError(f"the backdoor {key[:12]} is damaged ({error}): run it again.") from error
+    if found is None:
+        raise UserError(
+            f"the backdoor {key[:12]} is not in {cache.root}: run the record's command again, or "
+            "give the --cache-dir that has it."
+        )
+    return found.tensors
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _png(image: Tensor) -> bytes:
+    """(3,S,S) uint8 -> a file."""
+    out = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(out, "png")
+    return out.getvalue()
+
+
+def _stack(files: list[bytes]) -> Tensor:
+    """Files -> (n,3,S,S) uint8."""
+    arrays = [np.asarray(Image.open(io.BytesIO(one), formats=["png"])) for one in files]
+    if not arrays:
+        return torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
