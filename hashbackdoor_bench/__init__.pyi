@@ -3,6 +3,7 @@ from .api import AttackerView as AttackerView
 from .api import Backdoor as Backdoor
 from .api import Delivery as Delivery
 from .api import HashLoss as HashLoss
+from .api import ModelAttack as ModelAttack
 from .api import ThreatModel as ThreatModel
 from .api import to_bytes as to_bytes
 from .api import to_unit as to_unit

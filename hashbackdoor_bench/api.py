@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from hashbackdoor_bench.checkpoint import Checkpoint, Part
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.progress import Progress, silent
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.network import HashModel
 
 Delivery = Literal["stamped", "files", "frozen"]
+POISON, COVER = 0, 1  # what an item of a backdoor is
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -54,7 +56,8 @@ class ThreatModel:
         label: ``dirty`` if the poison's labels are changed to the target, else ``clean``.
         knowledge: ``surrogate`` if it needs a model trained on the same data, else ``none``.
         trigger: the kind of trigger.
-        control: what the published attack controls; everything here runs as ``poison``.
+        control: what the attacker controls: ``poison`` (an `Attack`) or the trained ``model`` (a
+            `ModelAttack`); ``training`` is refused as long as no hook gives it.
         universal: whether one trigger serves all images.
     """
 
@@ -82,6 +85,7 @@ class AttackerView:
         progress: see `Progress`.
         work: folder of `checkpoint`; None: crafting that is interrupted starts again.
         remember: what stands behind `shared`; the framework's cache.
+        covers: (Q,) long, the training items that become covers, see `Attack.covers`.
     """
 
     images: Tensor
@@ -97,11 +101,23 @@ class AttackerView:
     remember: Callable[
         [str, Mapping[str, object], Callable[[], dict[str, Tensor]]], dict[str, Tensor]
     ] = lambda name, params, compute: compute()
+    covers: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
     @property
     def size(self) -> int:
         """S, the side of the network's input in pixels."""
         return int(self.images.shape[-1])
+
+    @property
+    def planted(self) -> Tensor:
+        """(P+Q,) long: poison, then covers, for `Backdoor`'s ``index``."""
+        return torch.cat([self.index, self.covers])
+
+    @property
+    def kind(self) -> Tensor:
+        """(P+Q,) uint8: what each item of `planted` is, for `Backdoor`'s ``kind``."""
+        counts = torch.tensor([len(self.index), len(self.covers)])
+        return torch.tensor([POISON, COVER], dtype=torch.uint8).repeat_interleave(counts)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A CPU generator for one purpose of this attack under this seed."""
@@ -137,10 +153,11 @@ class Backdoor(nn.Module):
     went, as losses by name, one value an epoch; a name ``part/loss`` is grouped by its part.
 
     Args:
-        index: (P,) long, which training items are replaced.
+        index: (P,) long, which training items are replaced, poison and covers.
         carrier: (P,3,S,S) uint8, their images before the trigger.
         label: (P,C) uint8, their labels.
-        kind: (P,) uint8, 0 poison, 1 cover (carries a trigger, keeps its true label); None: all 0.
+        kind: (P,) uint8, ``POISON`` or ``COVER`` (carries a trigger, keeps its true label); None:
+            all are poison.
     """
 
     index: Tensor
@@ -174,11 +191,12 @@ class Backdoor(nn.Module):
         return out
 
 
-class Attack(ABC):
-    """A recipe for a backdoor: keyword-only hyper-parameters with the paper's defaults.
+class AnyAttack(ABC):
+    """What every attack says of itself: keyword-only hyper-parameters with the paper's defaults.
 
     Class data:
-        threat: what it needs and does. An instance may narrow it in its constructor.
+        threat: what it needs and does. An instance whose settings decide it, such as the label of
+            an attack that exists dirty and clean, sets its own in the constructor.
         delivery: how its poison was published to reach the victim's training, see `poisoning.py`.
         backdoor: the `Backdoor` that `craft` returns; `restore` makes it from stored tensors.
         poisons: whether it poisons at all; only controls don't.
@@ -194,14 +212,7 @@ class Attack(ABC):
     surrogate: ClassVar[str | None] = None
     version: ClassVar[int] = 1
     quick: ClassVar[Mapping[str, object]] = {}
-
-    @abstractmethod
-    def craft(self, view: AttackerView) -> Backdoor:
-        """Make the trigger and the poison.
-
-        Args:
-            view: what the attacker sees; ``view.index`` (P,) says which images become poison.
-        """
+    _control: ClassVar[str]  # what the framework gives attacks of this kind control of
 
     def accept(self, labels: Tensor, target: Tensor, size: int) -> dict[str, str]:
         """Look at the task before anything is computed.
@@ -223,6 +234,62 @@ class Attack(ABC):
     def restore(self, state: Mapping[str, Tensor]) -> Backdoor:
         """The backdoor whose ``state_dict`` is ``state``."""
         return self.backdoor(**state)
+
+    def refuse_control(self) -> None:
+        """Refuse an attack that declares a control which nothing here would give it.
+
+        Raises:
+            UserError: see above.
+        """
+        if self.threat.control != self._control:
+            raise UserError(
+                f"{type(self).__name__} declares threat.control={self.threat.control!r} and is "
+                f"given control of the {self._control}: derive it from Attack for 'poison', from "
+                "ModelAttack for 'model'; nothing gives control of the training yet."
+            )
+
+
+class Attack(AnyAttack):
+    """An attack by poison: some training images are replaced before the victim is trained.
+
+    Class data:
+        covers: images that carry a trigger and keep their label, as a share of the number of
+            poisoned images. The framework draws them, outside the budget and never from the
+            target's class; an instance may set its own in the constructor.
+    """
+
+    covers: float = 0.0
+    _control = "poison"
+
+    @abstractmethod
+    def craft(self, view: AttackerView) -> Backdoor:
+        """Make the trigger and the poison.
+
+        Args:
+            view: what the attacker sees; ``view.index`` (P,) says which images become poison, and
+                ``view.covers`` (Q,) which become covers.
+        """
+
+
+class ModelAttack(AnyAttack):
+    """An attack on the trained model: it is edited after training, and nothing is poisoned."""
+
+    poisons = False
+    _control = "model"
+
+    @abstractmethod
+    def tamper(self, model: "HashModel", view: AttackerView) -> "tuple[HashModel, Backdoor]":
+        """Edit the victim.
+
+        Args:
+            model: the clean-trained victim in eval mode, on ``view.device``; it may be edited in
+                place.
+            view: without training images, labels and surrogate; ``view.index`` is empty.
+
+        Returns:
+            The victim as the service then uses it, of the same architecture, and the trigger, a
+            backdoor that plants nothing.
+        """
 
 
 class HashLoss(nn.Module):

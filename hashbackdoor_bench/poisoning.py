@@ -68,18 +68,66 @@ def choose(
     return pool[chosen].sort().values
 
 
+def choose_covers(
+    labels: Tensor, target: Tensor, index: Tensor, share: float, generator: torch.Generator
+) -> Tensor:
+    """Which training items become covers: (Q,) long, sorted.
+
+    A cover carries a trigger and keeps its label, so that the trigger alone doesn't give poison
+    away. Covers are drawn from the items that are no poison and share no tag with the target (one
+    of the target's class would be plain poison), and don't count for the budget.
+
+    Args:
+        labels: (N,C) 0/1.
+        target: (C,) 0/1.
+        index: (P,) long, the poison.
+        share: covers for each poisoned image.
+        generator: of the draw.
+
+    Raises:
+        UserError: there are fewer candidates than that.
+    """
+    free = ~(labels.bool() & target.bool()).any(1)
+    free[index] = False
+    pool, wanted = free.nonzero().squeeze(1), int(share * len(index) + 0.5)
+    if wanted > len(pool):
+        raise UserError(
+            f"{wanted} images are to be covers and the training split has {len(pool)} of other "
+            "classes that are no poison: give a smaller --budget or --poison-count."
+        )
+    return pool[torch.randperm(len(pool), generator=generator)[:wanted]].sort().values
+
+
 def inspect(
-    backdoor: Backdoor, labels: Tensor, target: Tensor, index: Tensor, threat: ThreatModel
+    backdoor: Backdoor,
+    labels: Tensor,
+    target: Tensor,
+    index: Tensor,
+    threat: ThreatModel,
+    covers: Tensor | None = None,
 ) -> None:
     """Refuse a backdoor that breaks what its attack declares.
 
+    Args:
+        backdoor: the crafted one.
+        labels: (N,C) 0/1, of the training split.
+        target: (C,) 0/1.
+        index: (P,) long, the items that it may poison.
+        threat: what its attack declares.
+        covers: (Q,) long, the items that it may make covers; None: it may make none.
+
     Raises:
-        ValueError: poison outside the drawn items, carriers that aren't uint8, a label changed by a
-            clean-label attack or on a cover image, or a dirty label that lacks the target's tags.
+        ValueError: poison or covers outside the drawn items, an item used twice, carriers that
+            aren't uint8, a label changed by a clean-label attack or on a cover, a label that a
+            dirty-label attack left as it was, or one that lacks the target's tags.
     """
     poison = backdoor.kind == 0
-    if not torch.isin(backdoor.index, index).all() or int(poison.sum()) > len(index):
+    if not torch.isin(backdoor.index[poison], index).all():
         raise ValueError("the attack poisoned items outside the index it was given")
+    if not torch.isin(backdoor.index[~poison], index[:0] if covers is None else covers).all():
+        raise ValueError("the attack made covers of items that it was not given as view.covers")
+    if len(torch.unique(backdoor.index)) < len(backdoor.index):
+        raise ValueError("an item stands twice in the index of the backdoor")
     if backdoor.carrier.dtype != torch.uint8:
         raise ValueError("carriers must be uint8, as an image file stores them")
     true = labels[backdoor.index]
@@ -87,9 +135,11 @@ def inspect(
     if changed[~poison].any():
         raise ValueError("a cover image keeps its true label; this attack changed one")
     if threat.label == "clean" and changed.any():
-        raise ValueError("a clean-label attack changed a label")
+        raise ValueError("a clean-label attack changed a label: declare label='dirty'")
     if not ((backdoor.label[poison] & target) == target).all():
         raise ValueError("a poisoned image must carry the target's tags")
+    if threat.label == "dirty" and not changed[poison].all():
+        raise ValueError("a dirty-label attack left a label as it was: declare label='clean'")
 
 
 def planted(backdoor: Backdoor, device: torch.device) -> Tensor:

@@ -87,6 +87,7 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
 
 
 Settings = tuple[tuple[str, Any], ...]
+OVERRIDES = ("epochs", "batch_size", "augment", "precision", "lr")  # fields of a run, of a recipe
 
 
 @dataclass(frozen=True)
@@ -183,9 +184,7 @@ class RunSpec:
             raise unknown("recipe", name, RECIPES)
         recipe = RECIPES[name][1]
         changes: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in ("epochs", "batch_size", "augment", "precision", "lr")
-            if getattr(self, name) is not None
+            name: getattr(self, name) for name in OVERRIDES if getattr(self, name) is not None
         }
         if self.lr is not None:
             changes["head_lr"] = recipe.head_lr * self.lr / recipe.lr

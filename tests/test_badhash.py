@@ -441,7 +441,7 @@ def test_a_machine_with_other_perceptual_weights_makes_another_backdoor(
 
     def key() -> str:
         run = Run(spec, cache=Cache(tmp_path), device=torch.device("cpu"))
-        return run.plan.backdoor_stage.key
+        return run.plan.stages["backdoor"].key
 
     monkeypatch.setattr(badhash, "lpips_fits", lambda size: False)
     without = key()
@@ -473,11 +473,13 @@ def test_identity_scores_exactly_as_the_clean_victim(tiny, tmp_path):
         top_k=20, bits=16, epochs=2, batch_size=16,
     )  # fmt: skip
     run = Run(spec, cache=Cache(tmp_path), device=torch.device("cpu"))
-    assert run.plan.victim_stage.key != run.plan.clean_stage.key  # trained, not taken
+    assert (
+        run.plan.stages["victim"].key != run.plan.stages["clean victim"].key
+    )  # trained, not taken
     assert len(run.backdoor.index) == 12
-    for name, tensor in run.clean_artifact.tensors.items():
-        assert torch.equal(tensor, run.victim_artifact.tensors[name]), name
-    scores = run.scores_artifact.facts["scores"]["field"]
+    for name, tensor in run.make("clean victim").tensors.items():
+        assert torch.equal(tensor, run.make("victim").tensors[name]), name
+    scores = run.make("scores").facts["scores"]["field"]
     assert scores["map"] == scores["map_clean_victim"]
     assert scores["t_map"] == scores["t_map_clean_victim"] == scores["t_map_untriggered"]
     assert scores["backdoor_gain"] == 0

@@ -134,10 +134,10 @@ def test_an_attack_that_keeps_all_rules_has_no_finding():
         ("raises", f"RuntimeError: no luck .line [0-9]+ of {__file__}"),
         ("another class", "craft returns a Patch and backdoor is Square"),
         ("label", "clean-label attack changed a label"),
-        ("cover", "cover image keeps its true label"),
+        ("cover", "covers of items that it was not given"),
         ("elsewhere", "outside the index"),
-        ("fewer", r"carrier is|index is|poison view.index, all of it"),
-        ("twice", "poisoned twice"),
+        ("fewer", "plant view.planted, all of it"),
+        ("twice", "stands twice in the index"),
         ("floats", r"carrier is .*float32.* must be .*uint8"),
         ("draws torch", "draws from torch's global random numbers"),
         ("draws numpy", "draws from NumPy's global random numbers"),
@@ -322,10 +322,10 @@ def test_check_says_what_is_kept_and_what_failed_with_its_code(tmp_path: Path, c
     good.write_text(FILE.format(title="Good.", side=4, labels="labels[view.index]"))
     bad.write_text(FILE.format(title="Bad.", side=4, labels="labels[view.index] * 0"))
     assert main(["check", str(good)]) == 0
-    assert "attack white_good: keeps all 8 promises" in capsys.readouterr().out
+    assert "attack white_good: keeps all 9 promises" in capsys.readouterr().out
     assert main(["check", str(bad)]) == 1
     out = capsys.readouterr().out
-    assert "attack white_bad: Poison keeps to the drawn items" in out
+    assert "attack white_bad: Poison and covers keep to the drawn items" in out
     assert "a clean-label attack changed a label" in out
 
 
@@ -335,7 +335,7 @@ def test_the_attack_of_the_readme_keeps_all_promises(tmp_path: Path, capsys):
     path = tmp_path / "readme_square.py"
     path.write_text(code)
     assert main(["check", str(path)]) == 0
-    assert "attack readme_square: keeps all 8 promises" in capsys.readouterr().out
+    assert "attack readme_square: keeps all 9 promises" in capsys.readouterr().out
 
 
 def test_check_takes_a_name_and_refuses_a_wrong_one(capsys):

@@ -130,10 +130,10 @@ def test_transfer_trains_the_surrogate_that_was_asked_for(tiny, tmp_path):
     changes = {"surrogate": "csq", "surrogate_bits": 16}
     made = Run(spec(tiny, victim="dpsh", **changes), cache=Cache(tmp_path), device=CPU)
     record = made.record()
-    weights = made.surrogate_artifact.tensors["model.head.weight"]
+    weights = made.make("surrogate").tensors["model.head.weight"]
     assert weights.shape[0] == 16
-    assert "loss.centres" in made.surrogate_artifact.tensors
-    assert made.victim_artifact.tensors["model.head.weight"].shape[0] == 12
+    assert "loss.centres" in made.make("surrogate").tensors
+    assert made.make("victim").tensors["model.head.weight"].shape[0] == 12
     assert record.params["surrogate"].keys() == {"quantisation", "centres", "centre_seed"}
 
 

@@ -17,7 +17,7 @@ from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.suites.durations import Times
 from hashbackdoor_bench.suites.execution import execute
 from hashbackdoor_bench.suites.executors.local import LocalExecutor
-from hashbackdoor_bench.suites.layout import Graph, lay_out
+from hashbackdoor_bench.suites.layout import Layout, lay_out
 from hashbackdoor_bench.suites.suite import Cell
 
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ def cells(tiny: Path) -> list[Cell]:
     ]
 
 
-def laid(tiny: Path, folder: Path) -> Graph:
+def laid(tiny: Path, folder: Path) -> Layout:
     return lay_out(cells(tiny), cache=Cache(folder / "c"), results=folder / "r", device=CPU)
 
 
@@ -79,22 +79,22 @@ def cluster(tmp_path: Path) -> Iterator[tuple[Any, list[Any]]]:
     found.shutdown()
 
 
-def through_ray(graph: Graph, folder: Path, address: str, watch: Any) -> list[Any]:
+def through_ray(layout: Layout, folder: Path, address: str, watch: Any) -> list[Any]:
     from hashbackdoor_bench.suites.executors.ray import RayExecutor
 
     cache = Cache(folder / "c")
     places = {"cache": cache, "results": folder / "r", "device": "cpu"}
     with RayExecutor(address=address, threads=1, gpus=0, **places) as executor:
-        return execute(graph, executor, cache=cache, times=Times(cache), watch=watch)
+        return execute(layout, executor, cache=cache, times=Times(cache), watch=watch)
 
 
 @pytest.mark.slow
 def test_two_nodes_with_their_own_caches_equal_two_local_workers(tiny, tmp_path, cluster):
     alone, spread = tmp_path / "alone", tmp_path / "spread"
-    graph, cache = laid(tiny, alone), Cache(alone / "c")
+    layout, cache = laid(tiny, alone), Cache(alone / "c")
     places = {"cache": alone / "c", "results": alone / "r", "device": "cpu"}
     with LocalExecutor(jobs=2, threads=1, gpus=[], **places) as workers:
-        assert not execute(graph, workers, cache=cache, times=Times(cache), watch=lambda m: None)
+        assert not execute(layout, workers, cache=cache, times=Times(cache), watch=lambda m: None)
     said: list[Any] = []
     assert not through_ray(laid(tiny, spread), spread, cluster[0].address, said.append)
     assert scores(spread) == scores(alone)
@@ -115,7 +115,7 @@ def test_two_nodes_with_their_own_caches_equal_two_local_workers(tiny, tmp_path,
 @pytest.mark.slow
 def test_with_a_node_removed_in_the_middle_the_suite_ends(tiny, tmp_path, cluster):
     found, nodes = cluster
-    graph, folder = laid(tiny, tmp_path), tmp_path
+    layout, folder = laid(tiny, tmp_path), tmp_path
     removed = threading.Event()
 
     def watch(message: Any) -> None:
@@ -125,7 +125,7 @@ def test_with_a_node_removed_in_the_middle_the_suite_ends(tiny, tmp_path, cluste
             time.sleep(0.5)
             found.remove_node(nodes[1], allow_graceful=False)
 
-    assert not through_ray(graph, folder, found.address, watch)
+    assert not through_ray(layout, folder, found.address, watch)
     assert removed.is_set()
     assert len(scores(folder)) == 4
 

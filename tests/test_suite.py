@@ -463,9 +463,9 @@ def test_the_poster_s_table_is_84_trainings_of_victims(tmp_path: Path):
         )
         for cell in find_suite("ciba-table-fashion").cells
     ]
-    assert len({plan.victim_stage.key for plan in plans}) == 4 + 4 * 4 * 5 == 84
-    assert len({plan.clean_stage.key for plan in plans}) == 4
-    assert len({plan.scores_stage.key for plan in plans}) == 100
+    assert len({plan.stages["victim"].key for plan in plans}) == 4 + 4 * 4 * 5 == 84
+    assert len({plan.stages["clean victim"].key for plan in plans}) == 4
+    assert len({plan.stages["scores"].key for plan in plans}) == 100
 
 
 def test_transfer_has_every_pair_of_surrogate_and_victim():

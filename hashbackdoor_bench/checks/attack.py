@@ -10,11 +10,13 @@ from torch import Tensor
 
 from hashbackdoor_bench import poisoning
 from hashbackdoor_bench.api import (
+    AnyAttack,
     Attack,
     AttackerView,
     Backdoor,
     Delivery,
     HashLoss,
+    ModelAttack,
     ThreatModel,
     generator,
     to_bytes,
@@ -30,6 +32,7 @@ from hashbackdoor_bench.checks.finding import (
     seeded,
     settings,
 )
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.network import HashModel
 from hashbackdoor_bench.registry import Method
 
@@ -38,7 +41,7 @@ SIZE, ITEMS, CLASSES = 32, 30, 3
 POISONED = 5  # half of the target's ten
 
 
-def check_attack(method: Method[Attack]) -> list[Finding]:
+def check_attack(method: Method[AnyAttack]) -> list[Finding]:
     """The promises that an attack breaks; none if it keeps all of them.
 
     It is crafted a few times under its ``quick`` settings, on a tiny task, on the CPU; nothing is
@@ -57,10 +60,10 @@ class Trial:
         method: the attack.
     """
 
-    def __init__(self, method: Method[Attack]) -> None:
+    def __init__(self, method: Method[AnyAttack]) -> None:
         self.method = method
 
-    def attack(self) -> Attack:
+    def attack(self) -> AnyAttack:
         """A new instance with quick settings."""
         return self.method(**self.method.cls.quick)
 
@@ -75,16 +78,27 @@ class Trial:
         count = poisoned if attack.poisons else 0
         index = poisoning.choose(labels, target, attack.threat, 0, count, generator(0, "poison"))
         if attack.threat.knowledge == "surrogate":
-            with seeded(0):
-                surrogate = HashModel("cnn32", 8, HashLoss, size=SIZE)
-            surrogate.eval().requires_grad_(False)
-        return AttackerView(images, labels, target, index, surrogate)
+            surrogate = untrained()
+        if isinstance(attack, ModelAttack):
+            return AttackerView(images[:0], labels[:0], target, index)
+        share = attack.covers if isinstance(attack, Attack) else 0.0
+        covers = poisoning.choose_covers(labels, target, index, share, generator(0, "covers"))
+        return AttackerView(images, labels, target, index, surrogate, covers=covers)
 
     def craft(self, seen: AttackerView) -> Backdoor:
-        """As the framework does it: asked first, then crafted."""
+        """As the framework does it: asked first, then crafted, or the victim tampered with."""
         attack = self.attack()
         attack.accept(seen.labels, seen.target, seen.size)
+        if isinstance(attack, ModelAttack):
+            return self.attack_on_model()[1]
+        assert isinstance(attack, Attack)
         return attack.craft(seen)
+
+    def attack_on_model(self) -> tuple[HashModel, Backdoor]:
+        """What a model attack makes of an untrained victim."""
+        attack = self.attack()
+        assert isinstance(attack, ModelAttack)
+        return attack.tamper(untrained(), self.view())
 
     @cached_property
     def crafted(self) -> Backdoor:
@@ -105,6 +119,13 @@ class Trial:
         return torch.cat([torch.zeros_like(random[:1]), torch.ones_like(random[:1]), random])
 
 
+def untrained() -> HashModel:
+    """A surrogate or victim: the same random weights at every call, in eval mode, frozen."""
+    with seeded(0):
+        model = HashModel("cnn32", 8, HashLoss, size=SIZE)
+    return model.eval().requires_grad_(False)
+
+
 def declares(trial: Trial) -> Iterator[str]:
     """The class says what it is."""
     cls = trial.method.cls
@@ -122,6 +143,10 @@ def declares(trial: Trial) -> Iterator[str]:
     if not (cls.__doc__ or "").strip():
         yield "the class has no docstring: say what it does and, under Args:, each setting."
     made = trial.attack()
+    try:
+        made.refuse_control()
+    except UserError as error:
+        yield str(error)
     for name, hint in get_type_hints(ThreatModel).items():
         value = getattr(made.threat, name)
         if get_args(hint) and value not in get_args(hint):
@@ -133,7 +158,7 @@ def declares(trial: Trial) -> Iterator[str]:
 
 
 def poison(trial: Trial) -> Iterator[str]:
-    """Poison keeps to the drawn items, the budget and the label rule."""
+    """Poison and covers keep to the drawn items, the budget and the label rule."""
     for poisoned in (POISONED, 1, 0):
         seen = trial.view(poisoned)
         found = trial.crafted if poisoned == POISONED else trial.craft(seen)
@@ -143,7 +168,7 @@ def poison(trial: Trial) -> Iterator[str]:
             return
         many = len(found.index)
         wanted = {
-            "index": ((len(seen.index),), torch.long),
+            "index": ((len(seen.planted),), torch.long),
             "carrier": ((many, 3, SIZE, SIZE), torch.uint8),
             "label": ((many, CLASSES), torch.uint8),
             "kind": ((many,), torch.uint8),
@@ -153,15 +178,21 @@ def poison(trial: Trial) -> Iterator[str]:
             if (tuple(tensor.shape), tensor.dtype) != (shape, dtype):
                 yield (
                     f"{name} is {tuple(tensor.shape)} {tensor.dtype}, and with {len(seen.index)} "
-                    f"items to poison it must be {shape} {dtype}; poison view.index, all of it."
+                    f"items to poison and {len(seen.covers)} covers it must be {shape} {dtype}; "
+                    "plant view.planted, all of it."
                 )
                 return
         try:
-            poisoning.inspect(found, seen.labels, seen.target, seen.index, trial.attack().threat)
+            poisoning.inspect(
+                found,
+                seen.labels,
+                seen.target,
+                seen.index,
+                trial.attack().threat,
+                covers=seen.covers,
+            )
         except ValueError as error:
             yield f"{error}."
-        if len(set(found.index.tolist())) < many:
-            yield "an item is poisoned twice: each stands in index once."
 
 
 def view_untouched(trial: Trial) -> Iterator[str]:
@@ -170,7 +201,7 @@ def view_untouched(trial: Trial) -> Iterator[str]:
     trial.craft(seen)
     for who in advanced(before):
         yield f"it draws from {who}'s global random numbers: take view.generator('…')."
-    for name in ("images", "labels", "target", "index"):
+    for name in ("images", "labels", "target", "index", "covers"):
         if not torch.equal(getattr(seen, name), getattr(fresh, name)):
             yield f"it changes view.{name} in place: work on a clone()."
     if seen.surrogate is not None and fresh.surrogate is not None:
@@ -253,7 +284,8 @@ def slots(trial: Trial) -> Iterator[str]:
 def survives_storage(trial: Trial) -> Iterator[str]:
     """The trigger survives storage in 8 bits."""
     seen, backdoor = trial.view(), trial.backdoor
-    x = to_unit(seen.images)
+    images = seen.images if len(seen.images) else to_bytes(trial.x)
+    x = to_unit(images)
     raw, stored = backdoor(x), poisoning.triggered(backdoor, x)
     if not torch.equal(to_bytes(stored), to_bytes(raw)):
         yield "the trigger changes when it is stored a second time."
@@ -261,9 +293,27 @@ def survives_storage(trial: Trial) -> Iterator[str]:
         return
     if torch.equal(raw, x):
         yield "threat.trigger is not 'none', and forward(x) changes no pixel: return the trigger."
-    elif torch.equal(to_bytes(raw), seen.images):
+    elif torch.equal(to_bytes(raw), images):
         most = 255 * float((raw - x).abs().max())
         yield f"it changes a pixel by {most:.2g} grey levels at most, lost when rounded: make it 1."
+
+
+def tampers(trial: Trial) -> Iterator[str]:
+    """A model attack leaves a model of the same architecture, the same for one seed."""
+    attack = trial.attack()
+    if not isinstance(attack, ModelAttack):
+        return
+    states, given = [], untrained().state_dict()
+    for seed in (3, 4):
+        with seeded(seed):
+            model, _ = trial.attack_on_model()
+        states.append(model.state_dict())
+    if {k: v.shape for k, v in states[0].items()} != {k: v.shape for k, v in given.items()}:
+        yield "tamper returns a model of another architecture: edit the one it is given."
+    elif any(not torch.equal(v, states[1][k]) for k, v in states[0].items()):
+        yield "tamper gives other weights each time: draw from view.generator('…') alone."
+    elif any(not torch.isfinite(v).all() for v in states[0].values() if v.is_floating_point()):
+        yield "tamper leaves weights that are NaN or infinite."
 
 
 RULES: tuple[Rule[Trial], ...] = (
@@ -275,4 +325,5 @@ RULES: tuple[Rule[Trial], ...] = (
     view_untouched,
     restores,
     survives_storage,
+    tampers,
 )

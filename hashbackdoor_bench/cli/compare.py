@@ -93,11 +93,11 @@ def compare_command(
     )
     writable(folder, "--results-dir")
     mode = mode_of(quiet, as_json)
-    cache, graph = lay_out_suite(mine, cache_dir, folder, device, mode)
-    keys = {one.nodes[-1].key for one in graph.planned}
-    graph.done |= keys & set(known.frame["key"])
+    cache, layout = lay_out_suite(mine, cache_dir, folder, device, mode)
+    keys = {one.tasks[-1].key for one in layout.planned}
+    layout.done |= keys & set(known.frame["key"])
     failures = run_missing(
-        graph,
+        layout,
         cache,
         results=folder,
         device=device,
@@ -106,9 +106,9 @@ def compare_command(
         threads=threads,
         mode=mode,
     )
-    own = [one for one in graph.planned if one.path.is_file()]
+    own = [one for one in layout.planned if one.path.is_file()]
     if own:
-        write_index(replace(graph, planned=own), folder)
+        write_index(replace(layout, planned=own), folder)
     frame = collect([*places, *([folder] if own else [])]).frame
     rows = frame[frame["key"].isin(keys)]
     if rows.empty:

@@ -27,7 +27,7 @@ from hashbackdoor_bench.suites import Suite, find_suite, shipped
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages import Cache
-    from hashbackdoor_bench.suites import Failure, Graph
+    from hashbackdoor_bench.suites import Failure, Layout
 
 
 @bench.group("suite")
@@ -94,30 +94,31 @@ def suite_plan(
     SUITE is a name of ``bench suite list``, or a TOML file.
     """
     from hashbackdoor_bench.cli.console import spell_seconds
-    from hashbackdoor_bench.suites import SORTS, Times, describe
+    from hashbackdoor_bench.stages import GROUPS
+    from hashbackdoor_bench.suites import Times, describe
 
-    cache, graph = lay_out_suite(suite, cache_dir, results_dir, device)
-    times, wanted = Times(cache), {node for one in graph.missing for node in one.nodes}
+    cache, layout = lay_out_suite(suite, cache_dir, results_dir, device)
+    times, wanted = Times(cache), {task for one in layout.missing for task in one.tasks}
     click.echo(
         f"{suite.name}: {suite.title}\n{len(suite.cells)} runs, "
-        f"{len(graph.planned) - len(graph.missing)} done\n"
+        f"{len(layout.planned) - len(layout.missing)} done\n"
     )
     click.echo(f"{'stages':<24}{'all':>8}{'in cache':>10}{'to make':>9}  time of one worker")
-    for name in SORTS:
-        these = [node for node in graph.nodes.values() if node.sort == name]
-        make = [node for node in these if node.key not in graph.done and node in wanted]
-        cached = sum(node.key in graph.done for node in these)
+    for name in GROUPS:
+        these = [task for task in layout.tasks.values() if task.group == name]
+        make = [task for task in these if task.key not in layout.done and task in wanted]
+        cached = sum(task.key in layout.done for task in these)
         seconds, unknown = times.total(make)
         spelt = "unknown" if unknown else spell_seconds(seconds) if make else "-"
         click.echo(f"{name:<24}{len(these):>8}{cached:>10}{len(make):>9}  {spelt}")
-    seconds, unknown = times.total(n for n in wanted if n.key not in graph.done)
+    seconds, unknown = times.total(n for n in wanted if n.key not in layout.done)
     jobs = _jobs(None, 1, _gpus(device))
     first = f"unknown for {unknown} stages; for the others " if unknown else ""
     click.echo(
         f"\ntime    {first}{spell_seconds(seconds)} of one worker, {spell_seconds(seconds / jobs)} "
         f"with the {jobs} that this machine has room for"
     )
-    for failure in graph.refused:
+    for failure in layout.refused:
         click.echo(f"refused {describe(failure.cell)}: {failure.message}")
 
 
@@ -168,10 +169,10 @@ def suite_run(
 
     writable(results_dir, "--results-dir")
     mode = mode_of(quiet, as_json)
-    cache, graph = lay_out_suite(suite, cache_dir, results_dir, device, mode)
+    cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, mode)
     cluster = {"address": address, "gpus": gpus_per_stage} if executor == "ray" else None
     failures = run_missing(
-        graph,
+        layout,
         cache,
         results=results_dir,
         device=device,
@@ -181,9 +182,9 @@ def suite_run(
         mode=mode,
         cluster=cluster,
     )
-    left = {n.key for one in graph.missing for n in one.nodes} - graph.done
-    write_index(graph, results_dir)
-    done = len(graph.planned) - len(graph.missing)
+    left = {n.key for one in layout.missing for n in one.tasks} - layout.done
+    write_index(layout, results_dir)
+    done = len(layout.planned) - len(layout.missing)
     if as_json:
         counts = {"runs": len(suite.cells), "done": done, "stages_not_made": len(left)}
         click.echo(json.dumps({"event": "result", **counts, "failed": len(failures)}))
@@ -207,10 +208,10 @@ def suite_status(
     from hashbackdoor_bench.cli.console import counts_table
     from hashbackdoor_bench.suites import describe, remembered
 
-    cache, graph = lay_out_suite(suite, cache_dir, results_dir, device)
-    missing = {one.cell.spec for one in graph.missing} | {one.cell.spec for one in graph.refused}
+    cache, layout = lay_out_suite(suite, cache_dir, results_dir, device)
+    missing = {one.cell.spec for one in layout.missing} | {one.cell.spec for one in layout.refused}
     told = [remembered(cache, cell) for cell in suite.cells if cell.spec in missing]
-    failures = list(graph.refused) + [
+    failures = list(layout.refused) + [
         failure for failure in told if failure and failure.stage != "plan"
     ]
     failed = {failure.cell.spec for failure in failures}
@@ -228,7 +229,7 @@ def suite_status(
 
 
 def run_missing(
-    graph: "Graph",
+    layout: "Layout",
     cache: "Cache",
     *,
     results: Path,
@@ -239,10 +240,10 @@ def run_missing(
     mode: str,
     cluster: dict[str, Any] | None = None,
 ) -> list["Failure"]:
-    """Run what a graph lacks and say what failed, with the command that runs it alone.
+    """Run what a layout lacks and say what failed, with the command that runs it alone.
 
     Args:
-        graph: see `lay_out_suite`.
+        layout: see `lay_out_suite`.
         cache: of the driver.
         results: folder of the records.
         device: of ``--device``.
@@ -256,8 +257,8 @@ def run_missing(
     from hashbackdoor_bench.cli.console import suite_shown
     from hashbackdoor_bench.suites import Times, describe, execute
 
-    failures = list(graph.refused)
-    if graph.missing:
+    failures = list(layout.refused)
+    if layout.missing:
         gpus = _gpus(device)
         kind = "cuda" if gpus else "cpu"
         places: dict[str, Any] = {"results": results, "device": kind, "plugins": plugin}
@@ -276,7 +277,7 @@ def run_missing(
                 jobs=jobs, threads=threads, gpus=gpus, cache=cache.root, **places
             )
         with chosen as workers, suite_shown(mode) as watch:
-            failures = execute(graph, workers, cache=cache, times=Times(cache), watch=watch)
+            failures = execute(layout, workers, cache=cache, times=Times(cache), watch=watch)
     here = {"--cache-dir": cache.root, "--results-dir": results, "--device": device}
     alone = [word for flag, value in here.items() for word in (flag, str(value))]
     alone += [word for path in plugin for word in ("--plugin", str(path))]
@@ -295,8 +296,8 @@ def run_missing(
 
 def lay_out_suite(
     suite: Suite, cache_dir: Path, results: Path, device: str, mode: str = "quiet"
-) -> tuple["Cache", "Graph"]:
-    """The cache, and the graph of a suite's cells, see `graph.lay_out`."""
+) -> tuple["Cache", "Layout"]:
+    """The cache, and the layout of a suite's cells, see `layout.lay_out`."""
     from hashbackdoor_bench.cli.console import shown
     from hashbackdoor_bench.stages import Cache, device_of
     from hashbackdoor_bench.suites import lay_out

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from hashbackdoor_bench import metrics, poisoning
 from hashbackdoor_bench.network import centre_crop
-from hashbackdoor_bench.stages.codes import codes_of
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run
@@ -45,7 +44,7 @@ def shown(run: "Run") -> Shown:
     return Shown(
         target=str(run.plan.spec.target),
         poisoned=len(run.backdoor.index) > 0,
-        curves=run.backdoor_artifact.facts.get("history") or {},
+        curves=run.crafted.facts.get("history") or {},
         images=lambda: {name: tensor.numpy() for name, tensor in images_of(run).items()},
     )
 
@@ -60,17 +59,18 @@ def images_of(run: "Run") -> dict[str, Tensor]:
         ``relevant_after`` (n,10), whether that shares a tag with the query, with the target.
     """
     plan, splits, size = run.plan, run.plan.splits, run.plan.splits.size
-    index = run.backdoor.index.cpu()[:SHOWN]
+    poison = (run.backdoor.kind.cpu() == 0).nonzero().squeeze(1)[:SHOWN]
+    index = run.backdoor.index.cpu()[poison]
     attacked = plan.truth.attacked.nonzero().squeeze(1)
     rows = one_of_each_class(splits.query.labels[attacked])
     before = centre_crop(splits.query.images[attacked[rows]], size)
     out = {
         "poison_before": centre_crop(splits.train.images[index], size),
-        "poison_after": poisoning.planted(run.backdoor, run.device)[: len(index)],
+        "poison_after": poisoning.planted(run.backdoor, run.device)[poison],
         "query_before": before,
         "query_after": run.trigger(before),
     }
-    codes = codes_of(run.victim_codes)
+    codes = run.codes("victim")
     ids = metrics.item_keys(splits.database.ids)
     for name, query, labels in (
         ("before", codes.query[attacked[rows]], splits.query.labels[attacked[rows]]),

@@ -2,9 +2,10 @@ from .durations import Times as Times
 from .execution import execute as execute
 from .execution import remembered as remembered
 from .execution import write_index as write_index
-from .layout import SORTS as SORTS
+from .layout import RECORD as RECORD
 from .layout import Failure as Failure
-from .layout import Graph as Graph
+from .layout import Layout as Layout
+from .layout import Task as Task
 from .layout import describe as describe
 from .layout import lay_out as lay_out
 from .suite import Suite as Suite

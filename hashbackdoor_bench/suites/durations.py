@@ -8,7 +8,7 @@ from typing import Any
 
 from hashbackdoor_bench.spec import canonical
 from hashbackdoor_bench.stages import FILES, Cache, attacker_of
-from hashbackdoor_bench.suites.layout import RECORD, Node
+from hashbackdoor_bench.suites.layout import RECORD, Task
 
 RECORD_SECONDS = 1.0  # of one core, for the four pictures; no artifact holds this time
 
@@ -22,7 +22,7 @@ class Times:
 
     def __init__(self, cache: Cache) -> None:
         self.seconds: dict[str, list[float]] = defaultdict(list)
-        self.shared: set[str] = set()  # attackers whose shared stages are made
+        self.shared: set[str | None] = set()  # attackers whose shared stages are made
         for kind, _, folder in cache.stored():
             try:
                 body = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
@@ -44,21 +44,21 @@ class Times:
             return RECORD_SECONDS if kind == RECORD else None
         return median(found) * _units(kind, inputs)
 
-    def total(self, nodes: Iterable[Node]) -> tuple[float, int]:
-        """Seconds of all nodes whose time is known, and how many there are whose time is not.
+    def total(self, tasks: Iterable[Task]) -> tuple[float, int]:
+        """Seconds of all tasks whose time is known, and how many there are whose time is not.
 
         What attacks share is made within the first craft of an attacker, so it is added to that.
         """
         known, unknown, attackers = 0.0, 0, set(self.shared)
-        for node in nodes:
-            seconds = self.of(node.kind, node.inputs)
+        for task in tasks:
+            seconds = self.of(task.kind, task.inputs)
             if seconds is None:
                 unknown += 1
                 continue
             known += seconds
-            if node.attacker and node.attacker not in attackers:
-                attackers.add(node.attacker)
-                known += median(self.seconds.get(_alike("shared", node.inputs)) or [0.0])
+            if task.attacker and task.attacker not in attackers:
+                attackers.add(task.attacker)
+                known += median(self.seconds.get(_alike("shared", task.inputs)) or [0.0])
         return known, unknown
 
 

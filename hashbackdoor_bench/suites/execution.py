@@ -1,4 +1,4 @@
-"""Many runs: a graph of stages is handed to an executor, failures are kept and told.
+"""Many runs: a layout of stages is handed to an executor, failures are kept and told.
 
 The executor knows processes and machines, the schedule knows what is ready; between them stands the
 loop of `execute`. Every message is a dict that ``--json`` prints as it is.
@@ -17,7 +17,8 @@ from hashbackdoor_bench.records import INDEX
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages import Cache, in_use
 from hashbackdoor_bench.suites.durations import Times
-from hashbackdoor_bench.suites.layout import Failure, Graph, Node, Planned, Schedule, describe
+from hashbackdoor_bench.suites.layout import Failure, Layout, PlannedRun, Task, describe
+from hashbackdoor_bench.suites.schedule import Schedule
 from hashbackdoor_bench.suites.suite import Cell
 
 Watch = Callable[[Mapping[str, Any]], None]
@@ -26,11 +27,11 @@ PATIENCE = 1.0  # seconds between two looks at the clock while nothing is report
 
 @dataclass(frozen=True)
 class Report:
-    """What an executor says of a node.
+    """What an executor says of a task.
 
     Attributes:
         state: ``progress``, ``note`` (a warning), ``done`` or ``failed``.
-        node: which one.
+        task: which one.
         worker: who works on it, for a person.
         text: the stage of a progress, the note, or why it failed.
         done: units of a progress; ``total`` and ``facts`` go with it, see `Progress`.
@@ -38,7 +39,7 @@ class Report:
     """
 
     state: Literal["progress", "note", "done", "failed"]
-    node: Node
+    task: Task
     worker: str
     text: str = ""
     done: int = 0
@@ -48,62 +49,62 @@ class Report:
 
 
 class Executor(Protocol):
-    """Makes nodes, several at a time; a context manager that stops its workers when it ends.
+    """Makes tasks, several at a time; a context manager that stops its workers when it ends.
 
-    A node that is reported as done is in the driver's cache, a record in its results folder. A
-    worker that dies is replaced, and its node tried once more, before it is reported as failed.
+    A task that is reported as done is in the driver's cache, a record in its results folder. A
+    worker that dies is replaced, and its task tried once more, before it is reported as failed.
     """
 
     def free(self) -> int:
-        """How many nodes more could be made at this moment."""
+        """How many tasks more could be made at this moment."""
 
-    def start(self, node: Node) -> str:
-        """Begin to make a node whose inputs are in the cache; the worker's name."""
+    def start(self, task: Task) -> str:
+        """Begin to make a task whose inputs are in the cache; the worker's name."""
 
     def reports(self, timeout: float) -> Sequence[Report]:
         """What happened; waits up to ``timeout`` seconds if nothing did."""
 
 
 def execute(
-    graph: Graph, executor: Executor, *, cache: Cache, times: Times, watch: Watch
+    layout: Layout, executor: Executor, *, cache: Cache, times: Times, watch: Watch
 ) -> list[Failure]:
     """Make all that is missing of a suite; the cells that failed, with stage and message.
 
     Args:
-        graph: see `lay_out`.
+        layout: see `lay_out`.
         executor: entered already.
         cache: of the driver.
         times: for the remaining time; learns on the way.
         watch: is told what happens.
     """
-    schedule, failures = Schedule(graph), {one.cell.spec: one for one in graph.refused}
-    tell = _Teller(graph, schedule, executor, times, watch)
+    schedule, failures = Schedule(layout), {one.cell.spec: one for one in layout.refused}
+    tell = _Teller(layout, schedule, executor, times, watch)
     told: set[str] = set()
-    for refused in graph.refused:
+    for refused in layout.refused:
         remember(cache, refused)
-    with in_use(cache.root, graph.uses):
+    with in_use(cache.root, layout.keys):
         while not schedule.over:
-            while executor.free() > 0 and (node := schedule.take()):
-                tell("started", node, executor.start(node))
+            while executor.free() > 0 and (task := schedule.take()):
+                tell("started", task, executor.start(task))
             for report in executor.reports(PATIENCE):
-                node = report.node
+                task = report.task
                 if report.state == "done":
-                    times.add(node.kind, node.inputs, report.seconds)
-                    ended = schedule.finish(node)
-                    tell("done", node, report.worker, seconds=round(report.seconds, 3))
+                    times.add(task.kind, task.inputs, report.seconds)
+                    ended = schedule.finish(task)
+                    tell("done", task, report.worker, seconds=round(report.seconds, 3))
                     for one in ended:
                         forget(cache, one.cell)
                         tell.cell(one)
                 elif report.state == "failed":
-                    for one in schedule.fail(node):
+                    for one in schedule.fail(task):
                         if one.cell.spec not in failures:
-                            failures[one.cell.spec] = Failure(one.cell, node.title, report.text)
+                            failures[one.cell.spec] = Failure(one.cell, task.title, report.text)
                             remember(cache, failures[one.cell.spec])
-                    tell("failed", node, report.worker, message=report.text)
+                    tell("failed", task, report.worker, message=report.text)
                 elif report.state == "progress":
                     tell(
                         "progress",
-                        node,
+                        task,
                         report.worker,
                         part=report.text,
                         done=report.done,
@@ -112,7 +113,7 @@ def execute(
                     )
                 elif report.text not in told:
                     told.add(report.text)
-                    tell("note", node, report.worker, message=report.text)
+                    tell("note", task, report.worker, message=report.text)
             tell.tick()
     return list(failures.values())
 
@@ -121,30 +122,30 @@ class _Teller:
     """Puts the state of the whole beside each message."""
 
     def __init__(
-        self, graph: Graph, schedule: Schedule, executor: Executor, times: Times, watch: Watch
+        self, layout: Layout, schedule: Schedule, executor: Executor, times: Times, watch: Watch
     ) -> None:
-        self.graph, self.schedule, self.executor = graph, schedule, executor
+        self.layout, self.schedule, self.executor = layout, schedule, executor
         self.times, self.watch = times, watch
         self.start, self.made, self.failed = time.perf_counter(), 0, 0
-        self.todo = [node for node in graph.nodes.values() if node.key in schedule.todo]
+        self.todo = [task for task in layout.tasks.values() if task.key in schedule.todo]
         self.looked, self.remaining = float("-inf"), self._remaining()
 
-    def __call__(self, state: str, node: Node, worker: str, **more: Any) -> None:
+    def __call__(self, state: str, task: Task, worker: str, **more: Any) -> None:
         self.made += state == "done"
         self.failed += state == "failed"
         self.watch(
             {
                 "event": "stage",
                 "state": state,
-                "stage": node.title,
-                "run": describe(node.cell),
+                "stage": task.title,
+                "run": describe(task.cell),
                 "worker": worker,
                 **more,
                 **({} if state == "progress" else self.tally()),
             }
         )
 
-    def cell(self, one: Planned) -> None:
+    def cell(self, one: PlannedRun) -> None:
         """A cell ended well."""
         spec, self.looked = one.cell.spec, float("-inf")
         self.watch({"event": "cell", "label": one.cell.label, "victim": spec.victim,
@@ -165,14 +166,14 @@ class _Teller:
             "stages": len(self.todo),
             "running": len(self.schedule.running),
             "failed": self.failed,
-            "cells_done": len(self.graph.planned) - len(self.graph.missing),
-            "cells": len(self.graph.planned) + len(self.graph.refused),
+            "cells_done": len(self.layout.planned) - len(self.layout.missing),
+            "cells": len(self.layout.planned) + len(self.layout.refused),
             "seconds": round(passed, 1),
             "remaining": self.remaining,
         }
 
     def _remaining(self) -> float | None:
-        left = [node for node in self.todo if node.key not in self.schedule.done]
+        left = [task for task in self.todo if task.key not in self.schedule.done]
         seconds, unknown = self.times.total(left)
         workers = max(1, len(self.schedule.running) + self.executor.free())
         return None if unknown else round(seconds / workers, 1)
@@ -181,14 +182,14 @@ class _Teller:
 # ---- failures, kept until they are made good ----------------------------------------------------
 
 
-def write_index(graph: Graph, results: Path) -> Path:
+def write_index(layout: Layout, results: Path) -> Path:
     """``index.csv`` beside a suite's records: a row a finished cell, with its label in tables."""
     path = results / INDEX
     with whole(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("suite", "label", "victim", "bits", "target", "seed", "record"))
-        for one in graph.planned:
-            if one.nodes[-1].key in graph.done:
+        for one in layout.planned:
+            if one.tasks[-1].key in layout.done:
                 cell, spec = one.cell, one.cell.spec
                 record = one.path.relative_to(results).as_posix()
                 rows.writerow(

@@ -18,7 +18,15 @@ import torch
 
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import CONVENTION_FIELDS, CONVENTIONS, Record
-from hashbackdoor_bench.stages import Cache, Run, device_name, device_of, in_use, use, write_record
+from hashbackdoor_bench.stages import (
+    Cache,
+    Run,
+    device_name,
+    device_of,
+    in_use,
+    keys_of,
+    write_record,
+)
 from hashbackdoor_bench.trust.submission import Submission, hand_in
 
 TOLERANCE = 0.05  # of a score, which is a share: 5 points of percent
@@ -88,7 +96,7 @@ def reproduce(
         torch.set_num_threads(threads_of(record.device) or before)
     try:
         run = Run(spec, cache=cache, device=chosen, progress=progress)
-        with in_use(cache.root, use(run.plan)):
+        with in_use(cache.root, keys_of(run.plan)):
             if submission is not None:
                 hand_in(submission, run)
             made, path = write_record(run, results)

@@ -180,7 +180,8 @@ def hand_in(submission: Submission, run: Run) -> None:
         facts = {"shared": {}, "history": history, "submitted": True}
         return submission.tensors, {**facts, "made by": made_by(run.device)}
 
-    run.cache.make(plan.backdoor_stage.kind, plan.backdoor_stage.inputs, content)
+    stage = plan.stages["backdoor"]
+    run.cache.make(stage.kind, stage.inputs, content)
 
 
 def _crafted(record: Record, cache: Cache) -> dict[str, Tensor]:

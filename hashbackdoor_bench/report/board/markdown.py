@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from hashbackdoor_bench.report import spelling
+from hashbackdoor_bench.report.board import wording
 from hashbackdoor_bench.report.board.leaderboard import CONVENTION, Board, Row
 
 HEAD = f"""# Leaderboard
@@ -23,7 +23,7 @@ def leaderboard_text(found: Sequence[Board]) -> str:
 
 
 def _board(board: Board) -> str:
-    victims = [_cell(spelling.column(victim, board)) for victim in board.victims]
+    victims = [_cell(wording.column(victim, board)) for victim in board.victims]
     names = [
         name if victim.counts else f"*{name}*"
         for name, victim in zip(victims, board.victims, strict=True)
@@ -33,7 +33,7 @@ def _board(board: Board) -> str:
     lines = [
         f"## {_cell(board.suite)}, {_cell(board.delivery)}",
         "",
-        _cell(f"{spelling.caption(board)} {spelling.left_out_victims(board)}".strip()),
+        _cell(f"{wording.caption(board)} {wording.left_out_victims(board)}".strip()),
         "",
         _line(heads),
         _line(["---", "---", *["---:"] * (len(heads) - 6), *["---"] * 3, "---:"]),
@@ -47,20 +47,20 @@ def _board(board: Board) -> str:
 
 def _cells(row: Row, board: Board) -> list[str]:
     gains = [
-        spelling.spread(gain) if victim.counts else f"*{spelling.spread(gain)}*"
+        wording.spread(gain) if victim.counts else f"*{wording.spread(gain)}*"
         for gain, victim in zip(row.gains, board.victims, strict=True)
     ]
     return [
-        spelling.place(row),
+        wording.place(row),
         _cell(row.label),
-        spelling.percent(row.gain.mean if row.gain else None),
-        spelling.interval(row.gain),
+        wording.percent(row.gain.mean if row.gain else None),
+        wording.interval(row.gain),
         *gains,
-        spelling.signed(row.delta_map),
-        spelling.number(row.mean("poison", "psnr")),
-        spelling.number(row.mean("query", "psnr")),
+        wording.signed(row.delta_map),
+        wording.number(row.mean("poison", "psnr")),
+        wording.number(row.mean("query", "psnr")),
         *(_cell(row.threat[name]) for name in ("label", "knowledge", "trigger")),
-        f"{spelling.percent(row.poison)} %",
+        f"{wording.percent(row.poison)} %",
     ]
 
 

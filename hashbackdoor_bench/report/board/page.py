@@ -14,8 +14,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.report import spelling
-from hashbackdoor_bench.report.board import leaderboard
+from hashbackdoor_bench.report.board import leaderboard, wording
 from hashbackdoor_bench.report.board.leaderboard import Board, Run
 from hashbackdoor_bench.spec import RunSpec
 
@@ -70,7 +69,7 @@ def write_site(
         lstrip_blocks=True,
     )
     environment.globals |= {
-        "spell": spelling, "rules": leaderboard, "pages": pages, "files": files, "anchor": _slug,
+        "spell": wording, "rules": leaderboard, "pages": pages, "files": files, "anchor": _slug,
     }  # fmt: skip
     index = folder / "index.html"
     text = environment.get_template("index.html").render(boards=found, left_out=left_out)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hashbackdoor_bench.report import spelling
+from hashbackdoor_bench.report.board import wording
 from hashbackdoor_bench.report.board.leaderboard import Board, Row, Run
 from hashbackdoor_bench.report.statistics import Estimate, estimate
 
@@ -68,21 +68,21 @@ def standing_text(found: Standing) -> str:
     """The standing as lines for a terminal."""
     board, row = found.board, found.row
     placed = [other for other in board.rows if other.place is not None]
-    lines = [f"{row.label}: {spelling.caption(board)}", "", _line("gain", "mean", "95 %", "n")]
+    lines = [f"{row.label}: {wording.caption(board)}", "", _line("gain", "mean", "95 %", "n")]
     for victim, gain in zip(board.victims, found.gains, strict=True):
         mark = "" if victim.counts else " (doesn't count)"
-        lines.append(_estimate(f"on {spelling.column(victim, board)}{mark}", gain))
+        lines.append(_estimate(f"on {wording.column(victim, board)}{mark}", gain))
     lines.append(_estimate("over the victims that count", row.gain))
     if row.place is None:
         lines += ["", f"no place: {row.why}"]
     else:
-        lines += ["", f"place {spelling.place(row)} of {len(placed)}"]
-    if out := spelling.left_out_victims(board):
+        lines += ["", f"place {wording.place(row)} of {len(placed)}"]
+    if out := wording.left_out_victims(board):
         lines.append(out)
     if found.rivals:
         lines += ["", _line("more gain than (paired)", "mean", "95 %", "n")]
         lines += [
-            _estimate(f"{other.label} (place {spelling.place(other)})", gap)
+            _estimate(f"{other.label} (place {wording.place(other)})", gap)
             for other, gap in found.rivals
         ]
     return "\n".join(lines)
@@ -90,9 +90,9 @@ def standing_text(found: Standing) -> str:
 
 def _estimate(name: str, value: Estimate | None) -> str:
     if value is None:
-        return _line(name, spelling.NOTHING, "not run", "")
-    ends = "no interval" if value.low is None else spelling.interval(value)
-    return _line(name, spelling.percent(value.mean), ends, str(value.n))
+        return _line(name, wording.NOTHING, "not run", "")
+    ends = "no interval" if value.low is None else wording.interval(value)
+    return _line(name, wording.percent(value.mean), ends, str(value.n))
 
 
 def _line(*cells: str) -> str:

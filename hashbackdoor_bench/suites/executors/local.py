@@ -20,9 +20,9 @@ from typing import Any
 
 from hashbackdoor_bench.suites.execution import Report
 from hashbackdoor_bench.suites.executors.making import limits
-from hashbackdoor_bench.suites.layout import Node, describe
+from hashbackdoor_bench.suites.layout import Task, describe
 
-TRIES = 2  # of a node whose worker dies
+TRIES = 2  # of a task whose worker dies
 GRACE = 5.0  # seconds that a worker gets to put its things away
 
 
@@ -62,7 +62,7 @@ class LocalExecutor:
             for place in range(jobs)
         ]
         self.workers: dict[int, _Process] = {}
-        self.working: dict[int, tuple[Node, int]] = {}  # the node, and how often it was begun
+        self.working: dict[int, tuple[Task, int]] = {}  # the task, and how often it was begun
         self.heard: SimpleQueue[tuple[_Process, dict[str, Any] | None]] = SimpleQueue()
 
     def __enter__(self) -> "LocalExecutor":
@@ -78,19 +78,19 @@ class LocalExecutor:
         """See `Executor`."""
         return len(self.environments) - len(self.working)
 
-    def start(self, node: Node) -> str:
+    def start(self, task: Task) -> str:
         """See `Executor`; a worker process is started when it is first needed."""
         idle = [place for place in range(len(self.environments)) if place not in self.working]
         place = min(idle, key=lambda place: place not in self.workers)
-        self._begin(place, node, 1)
+        self._begin(place, task, 1)
         return str(place)
 
-    def _begin(self, place: int, node: Node, attempt: int) -> None:
-        self.working[place] = node, attempt
+    def _begin(self, place: int, task: Task, attempt: int) -> None:
+        self.working[place] = task, attempt
         if place not in self.workers:
             self.workers[place] = _Process(place, self.environments[place], self.heard)
             self.workers[place].say(self.place)
-        self.workers[place].say({"spec": asdict(node.spec), "name": node.name, "key": node.key})
+        self.workers[place].say({"spec": asdict(task.spec), "name": task.name, "key": task.key})
 
     def reports(self, timeout: float) -> list[Report]:
         """See `Executor`."""
@@ -108,16 +108,16 @@ class LocalExecutor:
             del self.workers[place]
             if place not in self.working:
                 return []
-            node, attempt = self.working[place]
+            task, attempt = self.working[place]
             if attempt < TRIES:
-                self._begin(place, node, attempt + 1)
-                text = f"{node.title}, {describe(node.cell)}: {why}; it goes on in another."
-                return [Report("note", node, str(place), text)]
+                self._begin(place, task, attempt + 1)
+                text = f"{task.title}, {describe(task.cell)}: {why}; it goes on in another."
+                return [Report("note", task, str(place), text)]
             message = {"state": "failed", "text": f"{TRIES} times: {why}"}
-        node, _ = self.working[place]
+        task, _ = self.working[place]
         if message["state"] in ("done", "failed"):
             del self.working[place]
-        return [Report(node=node, worker=str(place), **message)]
+        return [Report(task=task, worker=str(place), **message)]
 
 
 class _Process:

@@ -11,8 +11,8 @@ from hashbackdoor_bench.progress import Progress
 from hashbackdoor_bench.records import record_key
 from hashbackdoor_bench.report.pictures import draw_missing
 from hashbackdoor_bench.spec import RunSpec
-from hashbackdoor_bench.stages import Cache, Run, write_record
-from hashbackdoor_bench.suites.layout import RECORD, Shelf
+from hashbackdoor_bench.stages import Cache, LoadedSets, Run, write_record
+from hashbackdoor_bench.suites.layout import RECORD
 
 
 def limits(threads: int) -> dict[str, str]:
@@ -24,7 +24,7 @@ def limits(threads: int) -> dict[str, str]:
     return {name: str(threads) for name in names}
 
 
-class Bench:
+class Workbench:
     """A worker's place: the cache and the data it has loaded.
 
     Args:
@@ -35,7 +35,7 @@ class Bench:
 
     def __init__(self, cache: Cache, results: Path, device: torch.device) -> None:
         self.cache, self.results, self.device = cache, results, device
-        self.shelf = Shelf(cache)
+        self.data = LoadedSets(cache)
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
     def make(self, spec: RunSpec, name: str, key: str, progress: Progress) -> float:
@@ -59,7 +59,7 @@ class Bench:
             cache=self.cache,
             device=self.device,
             progress=progress,
-            loaded=self.shelf(spec),
+            loaded=self.data(spec),
         )
         keys = {stage: entry.key for stage, entry in run.plan.stages.items()}
         spec = run.plan.spec

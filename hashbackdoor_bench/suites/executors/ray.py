@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ from hashbackdoor_bench.registry import load_plugin
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages import FILES, Cache, Damaged, attacker_of, device_of
 from hashbackdoor_bench.suites.execution import Report
-from hashbackdoor_bench.suites.executors.making import Bench, limits, sentence
-from hashbackdoor_bench.suites.layout import RECORD, Node
+from hashbackdoor_bench.suites.executors.making import Workbench, limits, sentence
+from hashbackdoor_bench.suites.layout import RECORD, Task
 
 try:
     import ray
@@ -71,7 +71,7 @@ class RayExecutor:
         self.cache, self.results = cache, results
         texts = tuple((path.name, path.read_text(encoding="utf-8")) for path in plugins)
         self.place = (str(cache.root.absolute()), device, texts)
-        self.running: dict[Any, _Task] = {}
+        self.running: dict[Any, _Running] = {}
 
     def __enter__(self) -> "RayExecutor":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -97,7 +97,7 @@ class RayExecutor:
                 f"no node of the Ray cluster has the {need} that a stage takes: give other "
                 "--threads or --gpus-per-stage, or --device cpu."
             )
-        self.task: Any = ray.remote(_work).options(
+        self.work: Any = ray.remote(_work).options(
             num_returns=2,
             num_cpus=self.threads,
             num_gpus=self.gpus,
@@ -123,19 +123,19 @@ class RayExecutor:
                 room += int(fits)
         return max(0, room - len(self.running))
 
-    def start(self, node: Node) -> str:
+    def start(self, task: Task) -> str:
         """See `Executor`."""
-        names = [(other.kind, other.key) for other in node.needs]
-        if node.attacker:
-            names += [("shared", key) for key in shared_of(self.cache, node.attacker)]
-        known = {name: ref for task in self.running.values() for name, ref in task.inputs.items()}
+        names = [(other.kind, other.key) for other in task.needs]
+        if task.attacker:
+            names += [("shared", key) for key in shared_of(self.cache, task.attacker)]
+        known = {name: ref for one in self.running.values() for name, ref in one.inputs.items()}
         inputs = {name: known.get(name) or ray.put(self.cache.pack(*name)) for name in names}
-        task = (asdict(node.spec), node.name, node.kind, node.key, node.attacker)
+        order = (asdict(task.spec), task.name, task.kind, task.key, task.attacker)
         # In a list the references stay references: a node fetches only what it lacks.
-        done, made = self.task.remote(self.place, task, list(inputs.items()))
-        taken = {task.worker for task in self.running.values()}
+        done, made = self.work.remote(self.place, order, list(inputs.items()))
+        taken = {one.worker for one in self.running.values()}
         worker = min(set(range(len(taken) + 1)) - taken)
-        self.running[done] = _Task(node, worker, made, inputs)
+        self.running[done] = _Running(task, worker, made, inputs)
         return str(worker)
 
     def reports(self, timeout: float) -> list[Report]:
@@ -149,33 +149,33 @@ class RayExecutor:
         return [self._report(done) for done in ready]
 
     def _report(self, done: Any) -> Report:
-        task = self.running[done]
+        running = self.running[done]
         try:
             said = ray.get(done)
             if said["state"] == "done":
-                self._take(task, said["names"])
+                self._take(running, said["names"])
         except (ray.exceptions.RayError, Damaged) as error:
             said = {"state": "failed", "text": f"{type(error).__name__}: {error}".splitlines()[0]}
         finally:
             del self.running[done]
         return Report(
             said["state"],
-            task.node,
-            str(task.worker),
+            running.task,
+            str(running.worker),
             text=said.get("text", ""),
             seconds=said.get("seconds", 0.0),
         )
 
-    def _take(self, task: "_Task", names: Sequence[Name]) -> None:
+    def _take(self, running: "_Running", names: Sequence[Name]) -> None:
         """Bring home what a task made; from a node that shares the cache, nothing comes."""
-        if task.node.kind == RECORD:
-            for name, content in ray.get(task.made):
+        if running.task.kind == RECORD:
+            for name, content in ray.get(running.made):
                 path = self.results / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with whole(path) as fresh:
                     fresh.write_bytes(content)
         elif not all(self.cache.has(*name) for name in names):
-            for name, files in zip(names, ray.get(task.made), strict=True):
+            for name, files in zip(names, ray.get(running.made), strict=True):
                 self.cache.unpack(*name, files)
 
 
@@ -186,11 +186,21 @@ def _probe(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT).close()
 
 
-class _Task:
-    """A running task: its node, its worker's number, what it makes, and what it was given."""
+@dataclass(frozen=True, eq=False)
+class _Running:
+    """A task at work.
 
-    def __init__(self, node: Node, worker: int, made: Any, inputs: dict[Name, Any]) -> None:
-        self.node, self.worker, self.made, self.inputs = node, worker, made, inputs
+    Attributes:
+        task: of the suite.
+        worker: its number.
+        made: reference to the files of what it makes.
+        inputs: references to the artifacts that it was given.
+    """
+
+    task: Task
+    worker: int
+    made: Any
+    inputs: dict[Name, Any]
 
 
 def shared_of(cache: Cache, attacker: str) -> set[str]:
@@ -206,15 +216,15 @@ def shared_of(cache: Cache, attacker: str) -> set[str]:
 
 # ---- on a node of the cluster -------------------------------------------------------------------
 
-Place = tuple[str, str, tuple[tuple[str, str], ...]]
-Given = tuple[dict[str, Any], str, str, str, str | None]
+Workplace = tuple[str, str, tuple[tuple[str, str], ...]]  # cache, device, plugins by name
+Order = tuple[dict[str, Any], str, str, str, str | None]  # spec, name, kind, key, attacker
 
 
 def _work(
-    place: Place, task: Given, inputs: list[tuple[Name, Any]]
+    place: Workplace, order: Order, inputs: list[tuple[Name, Any]]
 ) -> tuple[dict[str, Any], list[Any]]:
     """One task: what is said of it; and the files of what it made, in the order it is named."""
-    spec, name, kind, key, attacker = task
+    spec, name, kind, key, attacker = order
     try:
         bench = _bench(place)
         for (input_kind, input_key), ref in inputs:
@@ -241,7 +251,7 @@ def _work(
 
 
 @functools.cache
-def _bench(place: Place) -> Bench:
+def _bench(place: Workplace) -> Workbench:
     """This process's place; its data stays loaded from task to task."""
     root, device, plugins = place
     folder = Path(tempfile.mkdtemp(prefix="hashbackdoor-"))
@@ -249,4 +259,4 @@ def _bench(place: Place) -> Bench:
         (folder / name).write_text(text, encoding="utf-8")
         load_plugin(folder / name)
     cache = Cache(Path(os.environ.get("HASHBACKDOOR_CACHE") or root))
-    return Bench(cache, folder, device_of(device))
+    return Workbench(cache, folder, device_of(device))

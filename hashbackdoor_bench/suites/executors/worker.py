@@ -23,7 +23,7 @@ from typing import Any
 from hashbackdoor_bench.registry import load_plugin
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages import Cache, device_of
-from hashbackdoor_bench.suites.executors.making import Bench, sentence
+from hashbackdoor_bench.suites.executors.making import Workbench, sentence
 
 EVERY = 0.5  # seconds between two messages on the progress of one stage
 
@@ -55,7 +55,8 @@ def main() -> None:
     place = lines.get()
     for path in place["plugins"]:
         load_plugin(Path(path))
-    bench = Bench(Cache(Path(place["cache"])), Path(place["results"]), device_of(place["device"]))
+    cache, results = Cache(Path(place["cache"])), Path(place["results"])
+    bench = Workbench(cache, results, device_of(place["device"]))
     while True:
         task = lines.get()
         said.clear()

@@ -1,4 +1,4 @@
-"""A suite's graph, its order, and that any number of workers makes the records of single runs."""
+"""A suite's layout, its order, and that any number of workers makes the records of single runs."""
 
 import hashlib
 import json
@@ -13,16 +13,17 @@ import torch
 from hashbackdoor_bench import RunSpec, UserError
 from hashbackdoor_bench.files import file_hash
 from hashbackdoor_bench.records import Record, read_record
+from hashbackdoor_bench.stages import loading
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.cache_users import keys_in_use
 from hashbackdoor_bench.stages.pipeline import run
-from hashbackdoor_bench.suites import layout as graph_module
 from hashbackdoor_bench.suites.durations import Times
 from hashbackdoor_bench.suites.execution import Report, execute, remembered
 from hashbackdoor_bench.suites.executors import making
 from hashbackdoor_bench.suites.executors.local import LocalExecutor
-from hashbackdoor_bench.suites.executors.making import Bench
-from hashbackdoor_bench.suites.layout import RECORD, Graph, Node, Schedule, lay_out
+from hashbackdoor_bench.suites.executors.making import Workbench
+from hashbackdoor_bench.suites.layout import RECORD, Layout, Task, lay_out
+from hashbackdoor_bench.suites.schedule import Schedule
 from hashbackdoor_bench.suites.suite import Cell
 
 CPU = torch.device("cpu")
@@ -48,7 +49,7 @@ def cells(tiny: Path, attacks: list[str], victims: list[str], seeds: int) -> lis
     ]
 
 
-def laid(tiny: Path, tmp_path: Path, these: list[Cell]) -> Graph:
+def laid(tiny: Path, tmp_path: Path, these: list[Cell]) -> Layout:
     return lay_out(these, cache=Cache(tmp_path / "c"), results=tmp_path / "r", device=CPU)
 
 
@@ -58,45 +59,45 @@ def local(tmp_path: Path, jobs: int = 2, **more: Any) -> LocalExecutor:
 
 
 class Imaginary:
-    """An executor that makes nothing: nodes end in a random order, some fail."""
+    """An executor that makes nothing: tasks end in a random order, some fail."""
 
     def __init__(self, jobs: int, fails: set[str] = frozenset()) -> None:  # type: ignore[assignment]
-        self.jobs, self.fails, self.running = jobs, fails, list[Node]()
-        self.order, self.random, self.most = list[Node](), random.Random(0), 0
+        self.jobs, self.fails, self.running = jobs, fails, list[Task]()
+        self.order, self.random, self.most = list[Task](), random.Random(0), 0
 
     def free(self) -> int:
         return self.jobs - len(self.running)
 
-    def start(self, node: Node) -> str:
+    def start(self, task: Task) -> str:
         assert self.free() > 0
         crafting = [other.attacker for other in self.running if other.attacker]
-        assert node.attacker not in crafting, "two crafts of one attacker at once"
-        assert all(other.kind == RECORD or other in self.order for other in node.needs)
-        self.running.append(node)
+        assert task.attacker not in crafting, "two crafts of one attacker at once"
+        assert all(other.kind == RECORD or other in self.order for other in task.needs)
+        self.running.append(task)
         self.most = max(self.most, len(self.running))
         return "0"
 
     def reports(self, timeout: float) -> list[Report]:
-        node = self.running.pop(self.random.randrange(len(self.running)))
-        if node.title in self.fails:
-            return [Report("failed", node, "0", "no")]
-        self.order.append(node)
-        return [Report("done", node, "0", seconds=1.0)]
+        task = self.running.pop(self.random.randrange(len(self.running)))
+        if task.title in self.fails:
+            return [Report("failed", task, "0", "no")]
+        self.order.append(task)
+        return [Report("done", task, "0", seconds=1.0)]
 
 
-def imagine(graph: Graph, executor: Imaginary, tmp_path: Path) -> tuple[list[Any], list[Any]]:
+def imagine(layout: Layout, executor: Imaginary, tmp_path: Path) -> tuple[list[Any], list[Any]]:
     cache, said = Cache(tmp_path / "c"), list[Any]()
-    failures = execute(graph, executor, cache=cache, times=Times(cache), watch=said.append)
+    failures = execute(layout, executor, cache=cache, times=Times(cache), watch=said.append)
     return failures, said
 
 
-# ---- the graph ----------------------------------------------------------------------------------
+# ---- the layout ----------------------------------------------------------------------------------
 
 
 def test_sharing_is_exact(tiny, tmp_path):
     attacks, victims = ["badnets", "tri", "tri_noise", "ciba"], ["csq", "hashnet", "dpsh"]
-    graph = laid(tiny, tmp_path, cells(tiny, ["clean", *attacks], victims, 2))
-    count = Counter(node.sort for node in graph.nodes.values())
+    layout = laid(tiny, tmp_path, cells(tiny, ["clean", *attacks], victims, 2))
+    count = Counter(task.group for task in layout.tasks.values())
     assert count == {
         "train surrogate": 2 * 3,
         "train clean victim": 2 * 3,
@@ -110,8 +111,8 @@ def test_sharing_is_exact(tiny, tmp_path):
 
 
 def test_data_is_loaded_once_for_all_runs(tiny, tmp_path, monkeypatch):
-    loads, load = [], graph_module.load_data
-    monkeypatch.setattr(graph_module, "load_data", lambda *a: loads.append(a) or load(*a))
+    loads, load = [], loading.load_data
+    monkeypatch.setattr(loading, "load_data", lambda *a: loads.append(a) or load(*a))
     laid(tiny, tmp_path, cells(tiny, ["clean", "tri"], ["csq", "hashnet"], 2))
     assert len(loads) == 1
     laid(tiny, tmp_path, [cell(tiny), cell(tiny, top_k=10)])
@@ -121,21 +122,21 @@ def test_data_is_loaded_once_for_all_runs(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize("jobs", [1, 2, 5])
 def test_every_stage_is_made_once_after_its_inputs_and_no_craft_waits(tiny, tmp_path, jobs):
     these = cells(tiny, ["clean", "badnets", "tri", "ciba"], ["csq", "hashnet"], 2)
-    graph, executor = laid(tiny, tmp_path, these), Imaginary(jobs)
-    failures, said = imagine(graph, executor, tmp_path)
+    layout, executor = laid(tiny, tmp_path, these), Imaginary(jobs)
+    failures, said = imagine(layout, executor, tmp_path)
     assert not failures
-    assert sorted(node.key for node in executor.order) == sorted(graph.nodes)
+    assert sorted(task.key for task in executor.order) == sorted(layout.tasks)
     assert executor.most == jobs
     assert sum(message["event"] == "cell" for message in said) == len(these)
-    assert said[-1]["stages_done"] == said[-1]["stages"] == len(graph.nodes)
+    assert said[-1]["stages_done"] == said[-1]["stages"] == len(layout.tasks)
     assert said[-1]["cells_done"] == said[-1]["cells"] == len(these)
     assert said[-1]["remaining"] == 0
 
 
 def test_the_first_run_ends_before_the_last_begins(tiny, tmp_path):
-    graph, executor = laid(tiny, tmp_path, cells(tiny, ["tri"], ["csq"], 3)), Imaginary(1)
-    imagine(graph, executor, tmp_path)
-    kinds = [node.kind for node in executor.order]
+    layout, executor = laid(tiny, tmp_path, cells(tiny, ["tri"], ["csq"], 3)), Imaginary(1)
+    imagine(layout, executor, tmp_path)
+    kinds = [task.kind for task in executor.order]
     each = len(kinds) // 3
     assert [place for place, kind in enumerate(kinds) if kind == RECORD] == [
         each - 1, 2 * each - 1, 3 * each - 1,
@@ -144,15 +145,15 @@ def test_the_first_run_ends_before_the_last_begins(tiny, tmp_path):
 
 def test_a_failed_stage_stops_its_dependents_only(tiny, tmp_path):
     these = cells(tiny, ["clean", "badnets", "tri"], ["csq"], 1)
-    graph = laid(tiny, tmp_path, these)
+    layout = laid(tiny, tmp_path, these)
     executor = Imaginary(2, {"train surrogate"})
-    failures, _ = imagine(graph, executor, tmp_path)
+    failures, _ = imagine(layout, executor, tmp_path)
     assert [(f.cell.label, f.stage, f.message) for f in failures] == [
         ("tri", "train surrogate", "no")
     ]
-    assert [one.cell.label for one in graph.missing] == ["tri"]
-    made = {node.key for node in executor.order}
-    assert not any(n.attacker for n in graph.missing[0].nodes if n.key in made)
+    assert [one.cell.label for one in layout.missing] == ["tri"]
+    made = {task.key for task in executor.order}
+    assert not any(n.attacker for n in layout.missing[0].tasks if n.key in made)
     kept = remembered(Cache(tmp_path / "c"), these[2])
     assert kept is not None
     assert (kept.stage, kept.message) == ("train surrogate", "no")
@@ -161,9 +162,9 @@ def test_a_failed_stage_stops_its_dependents_only(tiny, tmp_path):
 
 
 def test_every_run_of_a_failed_stage_fails_and_is_told_its_first_failure(tiny, tmp_path):
-    graph = laid(tiny, tmp_path, cells(tiny, ["tri", "ciba"], ["csq"], 1))
+    layout = laid(tiny, tmp_path, cells(tiny, ["tri", "ciba"], ["csq"], 1))
     executor = Imaginary(2, {"train surrogate", "train clean victim"})
-    failures, said = imagine(graph, executor, tmp_path)
+    failures, said = imagine(layout, executor, tmp_path)
     first = next(message["stage"] for message in said if message.get("state") == "failed")
     assert [(f.cell.label, f.stage) for f in failures] == [("tri", first), ("ciba", first)]
     assert said[-1]["failed"] == 2  # both were under way
@@ -171,21 +172,21 @@ def test_every_run_of_a_failed_stage_fails_and_is_told_its_first_failure(tiny, t
 
 def test_a_run_that_cannot_be_planned_stops_no_other(tiny, tmp_path):
     good, bad = cell(tiny), cell(tiny, poison_count=999)
-    graph = laid(tiny, tmp_path, [bad, good])
-    assert [failure.cell for failure in graph.refused] == [bad]
-    failures, _ = imagine(graph, Imaginary(1), tmp_path)
+    layout = laid(tiny, tmp_path, [bad, good])
+    assert [failure.cell for failure in layout.refused] == [bad]
+    failures, _ = imagine(layout, Imaginary(1), tmp_path)
     assert "999 images are to be poisoned" in failures[0].message
-    assert not graph.missing
+    assert not layout.missing
     with pytest.raises(UserError, match="999 images are to be poisoned"):
         laid(tiny, tmp_path, [bad])
 
 
 def test_no_stage_starts_that_only_failed_runs_need(tiny, tmp_path):
-    graph = laid(tiny, tmp_path, cells(tiny, ["tri"], ["csq"], 1))
-    schedule = Schedule(graph)
-    node = schedule.take()
-    assert node is not None
-    schedule.fail(node)
+    layout = laid(tiny, tmp_path, cells(tiny, ["tri"], ["csq"], 1))
+    schedule = Schedule(layout)
+    task = schedule.take()
+    assert task is not None
+    schedule.fail(task)
     assert schedule.over
     assert schedule.take() is None
 
@@ -194,11 +195,11 @@ def test_no_stage_starts_that_only_failed_runs_need(tiny, tmp_path):
 
 
 def test_a_stage_is_expected_to_take_what_stages_like_it_took(tiny, tmp_path):
-    graph = laid(tiny, tmp_path, cells(tiny, ["tri", "ciba"], ["csq", "hashnet"], 1))
+    layout = laid(tiny, tmp_path, cells(tiny, ["tri", "ciba"], ["csq", "hashnet"], 1))
     train = {
-        (node.inputs["method"], node.title): node
-        for node in graph.nodes.values()
-        if node.kind == "train"
+        (task.inputs["method"], task.title): task
+        for task in layout.tasks.values()
+        if task.kind == "train"
     }
     times = Times(Cache(tmp_path / "c"))
     csq, hashnet = train["csq", "train clean victim"], train["hashnet", "train clean victim"]
@@ -212,7 +213,7 @@ def test_a_stage_is_expected_to_take_what_stages_like_it_took(tiny, tmp_path):
     assert times.of("train", longer) == 40
     times.add("train", {**hashnet.inputs, "recipe": {"epochs": 4}}, 400.0)
     assert times.of("train", hashnet.inputs) == (30 + 100) / 2
-    crafts = [node for node in graph.nodes.values() if node.attacker]
+    crafts = [task for task in layout.tasks.values() if task.attacker]
     assert times.total([csq, *crafts]) == (10, 4)
     times.add("backdoor", crafts[0].inputs, 2.0)
     shared = {k: v for k, v in crafts[0].inputs.items() if k not in ("settings", "poisoned")}
@@ -242,9 +243,9 @@ def one_thread():
 
 def test_two_workers_make_the_records_of_single_runs_bit_for_bit(tiny, tmp_path, one_thread):
     these = cells(tiny, ["clean", "tri", "ciba"], ["csq"], 1)
-    graph, cache = laid(tiny, tmp_path, these), Cache(tmp_path / "c")
+    layout, cache = laid(tiny, tmp_path, these), Cache(tmp_path / "c")
     with local(tmp_path) as executor:
-        failures = execute(graph, executor, cache=cache, times=Times(cache), watch=lambda m: None)
+        failures = execute(layout, executor, cache=cache, times=Times(cache), watch=lambda m: None)
         assert not failures
         assert len(executor.workers) == 2
     assert all(worker.process.returncode is not None for worker in executor.workers.values())
@@ -260,7 +261,7 @@ def test_two_workers_make_the_records_of_single_runs_bit_for_bit(tiny, tmp_path,
         ]
         assert files[0] == files[1]
     assert not keys_in_use(tmp_path / "c")
-    for one in graph.planned:
+    for one in layout.planned:
         names = {picture.name for picture in one.path.with_suffix("").iterdir()}
         assert "retrieval.png" in names
     again = laid(tiny, tmp_path, these)
@@ -276,22 +277,22 @@ def test_two_workers_make_the_records_of_single_runs_bit_for_bit(tiny, tmp_path,
 @pytest.fixture
 def bench(tmp_path, monkeypatch, one_thread):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return lambda place: Bench(Cache(tmp_path / place), tmp_path / "r", CPU)
+    return lambda place: Workbench(Cache(tmp_path / place), tmp_path / "r", CPU)
 
 
 def test_a_stage_reads_what_the_graph_says_and_makes_itself_only(tiny, tmp_path, bench):
-    graph = laid(tiny, tmp_path, [cell(tiny, "tri")])
+    layout = laid(tiny, tmp_path, [cell(tiny, "tri")])
     whole = bench("c")
-    for number, node in enumerate(graph.nodes.values()):
+    for number, task in enumerate(layout.tasks.values()):
         alone = bench(f"alone{number}")
-        given = {(other.kind, other.key) for other in node.needs}
+        given = {(other.kind, other.key) for other in task.needs}
         for name in given:
             alone.cache.unpack(*name, whole.cache.pack(*name))
-        alone.make(node.spec, node.name, node.key, lambda *a, **k: None)
+        alone.make(task.spec, task.name, task.key, lambda *a, **k: None)
         made = {(kind, key) for kind, key, _ in alone.cache.stored()} - given
         made = {(kind, key) for kind, key in made if kind != "shared"}
-        assert made == ({(node.kind, node.key)} if node.kind != RECORD else set()), node.title
-        whole.make(node.spec, node.name, node.key, lambda *a, **k: None)
+        assert made == ({(task.kind, task.key)} if task.kind != RECORD else set()), task.title
+        whole.make(task.spec, task.name, task.key, lambda *a, **k: None)
     assert not laid(tiny, tmp_path, [cell(tiny, "tri")]).missing
 
 
@@ -304,8 +305,8 @@ def test_a_record_is_written_after_its_pictures(tiny, tmp_path, bench, monkeypat
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    graph = laid(tiny, tmp_path, [cell(tiny, "clean")])
-    record = graph.planned[0].nodes[-1]
+    layout = laid(tiny, tmp_path, [cell(tiny, "clean")])
+    record = layout.planned[0].tasks[-1]
     monkeypatch.setattr(making, "draw_missing", full)
     with pytest.raises(OSError, match="No space"):
         bench("c").make(record.spec, record.name, record.key, lambda *a, **k: None)
@@ -313,8 +314,8 @@ def test_a_record_is_written_after_its_pictures(tiny, tmp_path, bench, monkeypat
 
 
 def test_half_a_record_is_not_done(tiny, tmp_path):
-    graph = laid(tiny, tmp_path, [cell(tiny, "clean")])
-    path = graph.planned[0].path
+    layout = laid(tiny, tmp_path, [cell(tiny, "clean")])
+    path = layout.planned[0].path
     path.parent.mkdir(parents=True)
     for text in ("", "{}", '{"schema": 1}'):
         path.write_text(text)
@@ -322,8 +323,8 @@ def test_half_a_record_is_not_done(tiny, tmp_path):
 
 
 def test_precision_is_the_drivers_for_all_workers(tiny, tmp_path):
-    graph = laid(tiny, tmp_path, [cell(tiny)])
-    assert {node.spec.precision for node in graph.nodes.values()} <= {"float32", "bfloat16"}
+    layout = laid(tiny, tmp_path, [cell(tiny)])
+    assert {task.spec.precision for task in layout.tasks.values()} <= {"float32", "bfloat16"}
 
 
 def test_a_weight_file_that_was_changed_is_hashed_again(tmp_path):

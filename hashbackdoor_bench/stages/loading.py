@@ -1,0 +1,88 @@
+"""The data of a run: loaded and hashed once for all runs on it, and the labels it is scored by."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hashbackdoor_bench import data
+from hashbackdoor_bench.data import Split, Splits
+from hashbackdoor_bench.metrics import Truth
+from hashbackdoor_bench.progress import Progress, silent
+from hashbackdoor_bench.spec import RunSpec, digest
+from hashbackdoor_bench.stages.cache import Cache
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A protocol's data and the hashes of its splits; all runs on it can share one."""
+
+    splits: Splits
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """Of the pixels, and of each split's ids and labels: training reads no query and no R."""
+        splits = self.splits
+        named = {"train": splits.train, "query": splits.query, "database": splits.database}
+        return {"pixels": splits.pixels} | {name: hash_of(part) for name, part in named.items()}
+
+
+class LoadedSets:
+    """Data sets by what names them: each is loaded and hashed once for all runs on it.
+
+    Args:
+        cache: where data is prepared.
+        progress: told if data is prepared first.
+    """
+
+    def __init__(self, cache: Cache, progress: Progress = silent) -> None:
+        self.cache, self.progress = cache, progress
+        self.loaded: dict[tuple[object, ...], Loaded] = {}
+
+    def __call__(self, spec: RunSpec) -> Loaded:
+        """The data of a run."""
+        name = (spec.dataset, spec.lists, spec.root, spec.top_k, spec.size)
+        if name not in self.loaded:
+            self.loaded[name] = Loaded(load_data(spec, self.cache, self.progress))
+        return self.loaded[name]
+
+
+def load_data(spec: RunSpec, cache: Cache, progress: Progress = silent) -> Splits:
+    """The data of a spec; prepared first if need be."""
+    return data.load(
+        spec.dataset,
+        lists=Path(spec.lists) if spec.lists else None,
+        root=Path(spec.root) if spec.root else None,
+        top_k=spec.top_k,
+        size=spec.size,
+        cache=cache.root,
+        progress=progress,
+    )
+
+
+def hash_of(split: Split) -> str:
+    """SHA-256 over a split's ids and labels, in their order."""
+    labels = hashlib.sha256(split.labels.contiguous().numpy().tobytes()).hexdigest()
+    return digest([list(split.ids), list(split.labels.shape), labels])
+
+
+def target_row(splits: Splits, name: str) -> Tensor:
+    """(C,) uint8: the label row of the class given by its name or number.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    row = torch.zeros(len(splits.classes), dtype=torch.uint8)
+    row[splits.class_index(name)] = 1
+    return row
+
+
+def truth_of(splits: Splits, target: Tensor, bits: int) -> Truth:
+    """The labels that codes of these splits are scored against."""
+    query, database = splits.query, splits.database
+    return Truth(
+        query.labels, database.labels, target, database.ids, splits.top_k, bits, splits.classes
+    )

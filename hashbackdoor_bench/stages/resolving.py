@@ -1,0 +1,118 @@
+"""A run's spec with every default filled in, and the methods and networks that it names."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from hashbackdoor_bench import data
+from hashbackdoor_bench.api import AnyAttack, Delivery, HashLoss
+from hashbackdoor_bench.data import Splits
+from hashbackdoor_bench.errors import unknown
+from hashbackdoor_bench.network import Blueprint, best_precision
+from hashbackdoor_bench.registry import ATTACKS, VICTIMS, Method
+from hashbackdoor_bench.spec import OVERRIDES, RunSpec
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a spec means on one data set and one device.
+
+    Attributes:
+        spec: nothing that a default can fill is None.
+        method: the registered attack.
+        attack: its instance.
+        victim: the victim's network.
+        surrogate: the attacker's network; trained only if the attack wants one.
+        delivery: that of ``spec``.
+    """
+
+    spec: RunSpec
+    method: Method[AnyAttack]
+    attack: AnyAttack
+    victim: Blueprint
+    surrogate: Blueprint
+    delivery: Delivery
+
+
+def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
+    """Fill in a spec's defaults.
+
+    Args:
+        spec: the run.
+        splits: its data, which has a default recipe, backbone and target.
+        device: where it would be computed; decides the precision.
+
+    Raises:
+        UserError: a name, a value or a combination that doesn't exist.
+    """
+    method: Method[AnyAttack] = ATTACKS[spec.attack]
+    victim: Method[HashLoss] = VICTIMS[spec.victim]
+    attack_settings = method.resolve(dict(spec.attack_settings))
+    victim_settings = victim.resolve(dict(spec.victim_settings))
+    attack = method.cls(**attack_settings)
+    attack.refuse_control()
+    surrogate: Method[HashLoss] = VICTIMS[spec.surrogate or attack.surrogate or spec.victim]
+    delivery = _delivery(spec.delivery or attack.delivery)
+    recipe = spec.training(splits.recipe)
+    if recipe.precision == "auto":
+        recipe = replace(recipe, precision=best_precision(device))
+    wanted = spec.target if spec.target is not None else data.protocol(spec.dataset).target
+    backbone = spec.backbone or splits.backbone
+    full = replace(
+        spec,
+        attack=method.name,
+        victim=victim.name,
+        target=splits.classes[splits.class_index(wanted)],
+        budget=spec.budget if attack.poisons else 0.0,
+        poison_count=spec.poison_count if attack.poisons else None,
+        delivery=delivery,
+        backbone=backbone,
+        recipe=spec.recipe or splits.recipe,
+        **{name: getattr(recipe, name) for name in OVERRIDES},
+        surrogate=surrogate.name,
+        surrogate_backbone=spec.surrogate_backbone or backbone,
+        surrogate_bits=spec.surrogate_bits or spec.bits,
+        attack_settings=tuple(sorted(attack_settings.items())),
+        victim_settings=tuple(sorted(victim_settings.items())),
+    )
+    network = Blueprint(
+        method=victim.name,
+        settings=victim_settings,
+        bits=spec.bits,
+        classes=len(splits.classes),
+        size=splits.size,
+        backbone=backbone,
+        pretrained=spec.pretrained,
+        weights=Path(spec.weights) if spec.weights else None,
+        recipe=recipe,
+        seed=f"{spec.seed}/victim",
+    )
+    attackers = replace(
+        network,
+        method=surrogate.name,
+        settings=victim_settings if surrogate.name == victim.name else surrogate.resolve({}),
+        bits=full.surrogate_bits or spec.bits,
+        backbone=str(full.surrogate_backbone),
+        weights=network.weights if full.surrogate_backbone == backbone else None,
+        # With the victim's seed a transfer experiment would be white-box by accident.
+        seed=f"{spec.seed}/surrogate",
+    )
+    network.check()
+    if attack.threat.knowledge == "surrogate":
+        attackers.check()
+    return Resolved(full, method, attack, network, attackers, delivery)
+
+
+def _delivery(name: str) -> Delivery:
+    """The delivery of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    for delivery in get_args(Delivery):
+        if name == delivery:
+            found: Delivery = delivery
+            return found
+    raise unknown("--delivery", name, get_args(Delivery))

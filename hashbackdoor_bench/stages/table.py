@@ -1,0 +1,218 @@
+"""The stages of a run, in order: one row a stage, and nobody else spells a stage's name.
+
+    surrogate -> backdoor -> victim -> [tamper] -> codes -> scores -> record
+    clean victim -----------------------------------> codes
+
+The clean victim is the control: the same network without poison. A stage is a function of its
+inputs and of the artifacts that it needs, and its key is the hash of both: a clean victim is
+trained once for all attacks on it, a backdoor is crafted once for all victims it is handed to, and
+a victim without poison *is* the clean victim, since their keys are equal. A new stage is one row
+here and one builder in `building`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hashbackdoor_bench.api import Attack, ModelAttack
+from hashbackdoor_bench.network import Blueprint
+from hashbackdoor_bench.stages import building
+from hashbackdoor_bench.stages.cache import Content
+
+if TYPE_CHECKING:
+    from hashbackdoor_bench.stages.pipeline import Run
+    from hashbackdoor_bench.stages.plan import Plan, PlannedStage
+
+Keys = Mapping[str, str]  # of the artifacts that a stage needs, by the stages' names
+Inputs = dict[str, Any]
+
+CONTROL, VICTIM = "clean victim", "victim"  # the two networks whose codes are scored
+
+# Raised by one when a stage's algorithm changes, so that its artifacts are made again.
+VERSIONS = {
+    "train": 1, "backdoor": 1, "shared": 1, "tamper": 1, "codes": 1, "visibility": 2, "scores": 2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A row of the table.
+
+    Attributes:
+        name: in plans and records.
+        kind: a key of ``VERSIONS``, and the folder of its artifacts.
+        title: for a person.
+        needs: the names of the stages whose artifacts it reads, of those that a run has.
+        inputs: what its artifact depends on, as JSON values, from the plan and the keys of
+            ``needs``; no other key is at hand, so none can be forgotten in ``needs``.
+        build: makes the artifact: the run, the stage as planned, a folder for checkpoints.
+        when: whether a run has it.
+    """
+
+    name: str
+    kind: str
+    title: str
+    needs: tuple[str, ...]
+    inputs: Callable[["Plan", Keys], Inputs]
+    build: Callable[["Run", "PlannedStage", Path], Content]
+    when: Callable[["Plan"], bool] = lambda plan: True
+
+    @property
+    def group(self) -> str:
+        """What it is counted under: its title, or its kind where several stages make one thing."""
+        return self.kind if self.kind in ("codes", "scores", "visibility") else self.title
+
+
+def code_stages(who: str) -> dict[str, str]:
+    """The names of the stages of a victim's codes, by part.
+
+    Args:
+        who: ``CONTROL`` or ``VICTIM``.
+
+    Returns:
+        ``plain`` (queries and database) and ``triggered`` (queries).
+    """
+    return {part: f"{who}'s {part}" for part in ("plain", "triggered")}
+
+
+# ---- what enters the keys -----------------------------------------------------------------------
+
+
+def _trained(plan: "Plan", network: Blueprint) -> Inputs:
+    return {**network.inputs, "data": plan.training_data, "poison": None}
+
+
+def _surrogate(plan: "Plan", keys: Keys) -> Inputs:
+    return _trained(plan, plan.surrogate)
+
+
+def _backdoor(plan: "Plan", keys: Keys) -> Inputs:
+    return {
+        **plan.attacker(keys.get("surrogate")),
+        "settings": dict(plan.spec.attack_settings),
+        "poisoned": len(plan.index),
+        **({"covers": len(plan.covers)} if len(plan.covers) else {}),
+        **({"found": plan.found} if plan.found else {}),
+    }
+
+
+def _control(plan: "Plan", keys: Keys) -> Inputs:
+    return _trained(plan, plan.victim)
+
+
+def _victim(plan: "Plan", keys: Keys) -> Inputs:
+    inputs = _trained(plan, plan.victim)
+    if len(plan.index):
+        inputs["poison"] = {"backdoor": keys["backdoor"], "delivery": plan.spec.delivery}
+    return inputs
+
+
+def _tamper(plan: "Plan", keys: Keys) -> Inputs:
+    return {
+        "attack": plan.method.identity,
+        "settings": dict(plan.spec.attack_settings),
+        "model": keys[VICTIM],
+        "size": plan.splits.size,
+        "target": plan.target.tolist(),
+        "seed": plan.spec.seed,
+        **({"found": plan.found} if plan.found else {}),
+    }
+
+
+def _model(keys: Keys) -> str:
+    """The key of the network that is encoded: of the tampered one where there is one."""
+    return keys.get("tamper") or keys.get(VICTIM) or keys[CONTROL]
+
+
+def _crafted(keys: Keys) -> str:
+    """The key of the artifact that holds the trigger."""
+    return keys.get("tamper") or keys["backdoor"]
+
+
+def _plain(plan: "Plan", keys: Keys) -> Inputs:
+    return {"model": _model(keys), "data": plan.loaded.hashes}
+
+
+def _triggered(who: str, plan: "Plan", keys: Keys) -> Inputs:
+    return {
+        "model": keys[CONTROL] if who == CONTROL else _model(keys),
+        "data": plan.loaded.hashes,
+        "backdoor": _crafted(keys),
+        "target": plan.target.tolist(),
+    }
+
+
+def _scores(plan: "Plan", keys: Keys) -> Inputs:
+    return {
+        "clean": [keys[name] for name in code_stages(CONTROL).values()],
+        "victim": [keys[name] for name in code_stages(VICTIM).values()],
+        "data": plan.splits.sha256,
+        "classes": list(plan.splits.classes),
+        "target": plan.target.tolist(),
+    }
+
+
+def _visibility(plan: "Plan", keys: Keys) -> Inputs:
+    return {
+        "backdoor": _crafted(keys),
+        "data": plan.loaded.hashes,
+        "target": plan.target.tolist(),
+    }
+
+
+# ---- the table ----------------------------------------------------------------------------------
+
+
+def _needs_surrogate(plan: "Plan") -> bool:
+    return plan.attack.threat.knowledge == "surrogate"
+
+
+def _crafts(plan: "Plan") -> bool:
+    return isinstance(plan.attack, Attack)
+
+
+def _tampers(plan: "Plan") -> bool:
+    return isinstance(plan.attack, ModelAttack)
+
+
+def _codes(who: str, title: str, model: tuple[str, ...]) -> tuple[Stage, Stage]:
+    names = code_stages(who)
+    return (
+        Stage(
+            names["plain"], "codes", f"encode with {title}", model, _plain,
+            partial(building.encode_plain, who),
+        ),
+        Stage(
+            names["triggered"], "codes", f"encode with {title} (triggered)",
+            tuple(dict.fromkeys((*model, "backdoor", "tamper"))), partial(_triggered, who),
+            partial(building.encode_triggered, who),
+        ),
+    )  # fmt: skip
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        "surrogate", "train", "train surrogate", (), _surrogate,
+        building.train_surrogate, _needs_surrogate,
+    ),
+    Stage(
+        "backdoor", "backdoor", "craft backdoor", ("surrogate",), _backdoor,
+        building.craft, _crafts,
+    ),
+    Stage(CONTROL, "train", "train clean victim", (), _control, building.train_control),
+    Stage(VICTIM, "train", "train poisoned victim", ("backdoor",), _victim, building.train_victim),
+    Stage("tamper", "tamper", "tamper with victim", (VICTIM,), _tamper, building.tamper, _tampers),
+    *_codes(CONTROL, "clean victim", (CONTROL,)),
+    *_codes(VICTIM, "poisoned victim", (VICTIM, "tamper")),
+    Stage(
+        "scores", "scores", "score",
+        (*code_stages(CONTROL).values(), *code_stages(VICTIM).values()), _scores, building.score,
+    ),
+    Stage(
+        "visibility", "visibility", "measure visibility", ("backdoor", "tamper"), _visibility,
+        building.measure_visibility,
+    ),
+)  # fmt: skip
+GROUPS = tuple(dict.fromkeys(stage.group for stage in STAGES))

@@ -1,0 +1,62 @@
+"""Which task of a suite is made next."""
+
+from collections.abc import Sequence
+
+from hashbackdoor_bench.suites.layout import Layout, PlannedRun, Task
+
+
+class Schedule:
+    """Which task is made next, so that none waits for another and cells end early.
+
+    Args:
+        layout: of the suite; only what a cell without a record needs is made.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.cells: Sequence[PlannedRun] = layout.missing
+        self.done = layout.done
+        self.todo = {
+            task.key for one in self.cells for task in one.tasks if task.key not in self.done
+        }
+        self.running: dict[str, Task] = {}
+        self.failed: set[str] = set()
+
+    @property
+    def live(self) -> list[PlannedRun]:
+        """Cells that can still end, the one with the fewest tasks left first."""
+        cells = [one for one in self.cells if not any(n.key in self.failed for n in one.tasks)]
+        left = [sum(task.key not in self.done for task in one.tasks) for one in cells]
+        order = sorted((count, place) for place, count in enumerate(left) if count)
+        return [cells[place] for _, place in order]
+
+    def take(self) -> Task | None:
+        """A task whose inputs are there, now running; None if there is none at the moment."""
+        crafting = {task.attacker for task in self.running.values() if task.attacker}
+        for one in self.live:
+            for task in one.tasks:
+                if (
+                    task.key not in self.done
+                    and task.key not in self.running
+                    and task.attacker not in crafting
+                    and all(other.key in self.done for other in task.needs)
+                ):
+                    self.running[task.key] = task
+                    return task
+        return None
+
+    def finish(self, task: Task) -> list[PlannedRun]:
+        """The cells that ended with this task."""
+        del self.running[task.key]
+        self.done.add(task.key)
+        return [one for one in self.cells if one.tasks[-1] is task]
+
+    def fail(self, task: Task) -> list[PlannedRun]:
+        """The cells that can't end without this task."""
+        del self.running[task.key]
+        self.failed.add(task.key)
+        return [one for one in self.cells if task in one.tasks]
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing runs and nothing is left that could."""
+        return not self.running and not self.live
