@@ -16,7 +16,7 @@ from hashbackdoor_bench.cli.options import (
     talk,
 )
 from hashbackdoor_bench.cli.run import settings_of
-from hashbackdoor_bench.cli.suite import lay_out_suite, run_missing
+from hashbackdoor_bench.cli.suite_running import lay_out_suite, run_missing
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.registry import METHODS, load_plugin
 

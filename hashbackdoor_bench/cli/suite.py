@@ -1,10 +1,8 @@
 """``bench suite``: many runs from one file, planned, run and looked at."""
 
 import json
-import os
-import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -21,13 +19,12 @@ from hashbackdoor_bench.cli.options import (
     plugin_option,
     talk,
 )
-from hashbackdoor_bench.cli.run import command_of
+from hashbackdoor_bench.cli.suite_running import gpus_of, jobs_of, lay_out_suite, run_missing
 from hashbackdoor_bench.registry import load_plugin
 from hashbackdoor_bench.suites import Suite, find_suite, shipped
 
 if TYPE_CHECKING:
-    from hashbackdoor_bench.stages import Cache
-    from hashbackdoor_bench.suites import Failure, Layout
+    pass
 
 
 @bench.group("suite")
@@ -112,7 +109,7 @@ def suite_plan(
         spelt = "unknown" if unknown else spell_seconds(seconds) if make else "-"
         click.echo(f"{name:<24}{len(these):>8}{cached:>10}{len(make):>9}  {spelt}")
     seconds, unknown = times.total(n for n in wanted if n.key not in layout.done)
-    jobs = _jobs(None, 1, _gpus(device))
+    jobs = jobs_of(None, 1, gpus_of(device))
     first = f"unknown for {unknown} stages; for the others " if unknown else ""
     click.echo(
         f"\ntime    {first}{spell_seconds(seconds)} of one worker, {spell_seconds(seconds / jobs)} "
@@ -226,107 +223,3 @@ def suite_status(
     total = sum(counts.values(), Counter())
     words = ", ".join(f"{total[state]} {state}" for state in ("done", "missing", "failed"))
     click.echo(f"{suite.name}: {len(suite.cells)} runs: {words}")
-
-
-def run_missing(
-    layout: "Layout",
-    cache: "Cache",
-    *,
-    results: Path,
-    device: str,
-    plugin: tuple[Path, ...],
-    jobs: int | None,
-    threads: int,
-    mode: str,
-    cluster: dict[str, Any] | None = None,
-) -> list["Failure"]:
-    """Run what a layout lacks and say what failed, with the command that runs it alone.
-
-    Args:
-        layout: see `lay_out_suite`.
-        cache: of the driver.
-        results: folder of the records.
-        device: of ``--device``.
-        plugin: files that the workers load.
-        jobs: worker processes; None: as many as the machine has room for.
-        threads: of each worker.
-        mode: see `mode_of`.
-        cluster: ``address`` and ``gpus`` (share of one that a stage takes) of a Ray cluster; None:
-            processes of this machine.
-    """
-    from hashbackdoor_bench.cli.console import suite_shown
-    from hashbackdoor_bench.suites import Times, describe, execute
-
-    failures = list(layout.refused)
-    if layout.missing:
-        gpus = _gpus(device)
-        kind = "cuda" if gpus else "cpu"
-        places: dict[str, Any] = {"results": results, "device": kind, "plugins": plugin}
-        if cluster is not None:
-            from hashbackdoor_bench.suites.executors import RayExecutor
-
-            share = cluster["gpus"] if cluster["gpus"] is not None else float(bool(gpus))
-            chosen: Any = RayExecutor(
-                address=cluster["address"], threads=threads, gpus=share, cache=cache, **places
-            )
-        else:
-            from hashbackdoor_bench.suites.executors import LocalExecutor
-
-            jobs = _jobs(jobs, threads, gpus)
-            chosen = LocalExecutor(
-                jobs=jobs, threads=threads, gpus=gpus, cache=cache.root, **places
-            )
-        with chosen as workers, suite_shown(mode) as watch:
-            failures = execute(layout, workers, cache=cache, times=Times(cache), watch=watch)
-    here = {"--cache-dir": cache.root, "--results-dir": results, "--device": device}
-    alone = [word for flag, value in here.items() for word in (flag, str(value))]
-    alone += [word for path in plugin for word in ("--plugin", str(path))]
-    for failure in failures:
-        command = (
-            f"OMP_NUM_THREADS={threads} {shlex.join([*command_of(failure.cell.spec), *alone])}"
-        )
-        if mode == "json":
-            parts = {"stage": failure.stage, "message": failure.message, "command": command}
-            click.echo(json.dumps({"event": "failure", "run": describe(failure.cell), **parts}))
-        else:
-            click.echo(f"failed  {describe(failure.cell)}: {failure.stage}: {failure.message}")
-            click.echo(f"        {command}")
-    return failures
-
-
-def lay_out_suite(
-    suite: Suite, cache_dir: Path, results: Path, device: str, mode: str = "quiet"
-) -> tuple["Cache", "Layout"]:
-    """The cache, and the layout of a suite's cells, see `layout.lay_out`."""
-    from hashbackdoor_bench.cli.console import shown
-    from hashbackdoor_bench.stages import Cache, device_of
-    from hashbackdoor_bench.suites import lay_out
-
-    cache = Cache(cache_dir)
-    with shown(mode) as progress:
-        return cache, lay_out(
-            suite.cells,
-            cache=cache,
-            results=results,
-            device=device_of(device),
-            progress=progress,
-        )
-
-
-def _gpus(device: str) -> list[str]:
-    """Names of the GPUs that workers may take; none on the CPU."""
-    import torch
-
-    from hashbackdoor_bench.stages import device_of
-
-    chosen = device_of(device)
-    if chosen.type == "cpu":
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(n) for n in range(torch.cuda.device_count())]
-    return names if chosen.index is None else [names[chosen.index]]
-
-
-def _jobs(wanted: int | None, threads: int, gpus: Sequence[str]) -> int:
-    """The number of workers: as wanted, else one a GPU, else as many as the cores feed."""
-    return wanted or len(gpus) or max(1, len(os.sched_getaffinity(0)) // threads)

@@ -1,0 +1,121 @@
+"""Running what a suite lacks: what ``bench suite`` and ``bench compare`` share."""
+
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hashbackdoor_bench.cli.run import command_of
+from hashbackdoor_bench.suites import Suite
+
+if TYPE_CHECKING:
+    from hashbackdoor_bench.stages import Cache
+    from hashbackdoor_bench.suites import Failure, Layout
+
+
+def run_missing(
+    layout: "Layout",
+    cache: "Cache",
+    *,
+    results: Path,
+    device: str,
+    plugin: tuple[Path, ...],
+    jobs: int | None,
+    threads: int,
+    mode: str,
+    cluster: dict[str, Any] | None = None,
+) -> list["Failure"]:
+    """Run what a layout lacks and say what failed, with the command that runs it alone.
+
+    Args:
+        layout: see `lay_out_suite`.
+        cache: of the driver.
+        results: folder of the records.
+        device: of ``--device``.
+        plugin: files that the workers load.
+        jobs: worker processes; None: as many as the machine has room for.
+        threads: of each worker.
+        mode: see `mode_of`.
+        cluster: ``address`` and ``gpus`` (share of one that a stage takes) of a Ray cluster; None:
+            processes of this machine.
+    """
+    from hashbackdoor_bench.cli.console import suite_shown
+    from hashbackdoor_bench.suites import Times, describe, execute
+
+    failures = list(layout.refused)
+    if layout.missing:
+        gpus = gpus_of(device)
+        kind = "cuda" if gpus else "cpu"
+        places: dict[str, Any] = {"results": results, "device": kind, "plugins": plugin}
+        if cluster is not None:
+            from hashbackdoor_bench.suites.executors import RayExecutor
+
+            share = cluster["gpus"] if cluster["gpus"] is not None else float(bool(gpus))
+            chosen: Any = RayExecutor(
+                address=cluster["address"], threads=threads, gpus=share, cache=cache, **places
+            )
+        else:
+            from hashbackdoor_bench.suites.executors import LocalExecutor
+
+            jobs = jobs_of(jobs, threads, gpus)
+            chosen = LocalExecutor(
+                jobs=jobs, threads=threads, gpus=gpus, cache=cache.root, **places
+            )
+        with chosen as workers, suite_shown(mode) as watch:
+            failures = execute(layout, workers, cache=cache, times=Times(cache), watch=watch)
+    here = {"--cache-dir": cache.root, "--results-dir": results, "--device": device}
+    alone = [word for flag, value in here.items() for word in (flag, str(value))]
+    alone += [word for path in plugin for word in ("--plugin", str(path))]
+    for failure in failures:
+        command = (
+            f"OMP_NUM_THREADS={threads} {shlex.join([*command_of(failure.cell.spec), *alone])}"
+        )
+        if mode == "json":
+            parts = {"stage": failure.stage, "message": failure.message, "command": command}
+            click.echo(json.dumps({"event": "failure", "run": describe(failure.cell), **parts}))
+        else:
+            click.echo(f"failed  {describe(failure.cell)}: {failure.stage}: {failure.message}")
+            click.echo(f"        {command}")
+    return failures
+
+
+def lay_out_suite(
+    suite: Suite, cache_dir: Path, results: Path, device: str, mode: str = "quiet"
+) -> tuple["Cache", "Layout"]:
+    """The cache, and the layout of a suite's cells, see `layout.lay_out`."""
+    from hashbackdoor_bench.cli.console import shown
+    from hashbackdoor_bench.stages import Cache, device_of
+    from hashbackdoor_bench.suites import lay_out
+
+    cache = Cache(cache_dir)
+    with shown(mode) as progress:
+        return cache, lay_out(
+            suite.cells,
+            cache=cache,
+            results=results,
+            device=device_of(device),
+            progress=progress,
+        )
+
+
+def gpus_of(device: str) -> list[str]:
+    """Names of the GPUs that workers may take; none on the CPU."""
+    import torch
+
+    from hashbackdoor_bench.stages import device_of
+
+    chosen = device_of(device)
+    if chosen.type == "cpu":
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(n) for n in range(torch.cuda.device_count())]
+    return names if chosen.index is None else [names[chosen.index]]
+
+
+def jobs_of(wanted: int | None, threads: int, gpus: Sequence[str]) -> int:
+    """The number of workers: as wanted, else one a GPU, else as many as the cores feed."""
+    return wanted or len(gpus) or max(1, len(os.sched_getaffinity(0)) // threads)
