@@ -169,7 +169,7 @@ def lay_out(
             plan = Plan(cell.spec, cache=cache, device=device, loaded=shelf(cell.spec))
             graph.planned.append(_planned(graph.nodes, cell, plan, results))
         except UserError as error:
-            where = f"suite {cell.suite}, line {cell.line}"
+            where = f"suite {cell.suite}, {cell.key_path}"
             graph.refused.append(Failure(cell, "plan", f"{where}: {error}"))
     if graph.refused and not graph.planned:
         raise UserError(graph.refused[0].message)
