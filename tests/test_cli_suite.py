@@ -185,7 +185,7 @@ def test_records_of_a_suite_stand_under_its_name_and_data_come_from_where_option
     suite = str(written(tmp_path, Path("/nowhere")))
     cache = ["--cache-dir", str(tmp_path / "cache")]
     assert main(["suite", "plan", suite, *cache]) == 2
-    assert "line " in capsys.readouterr().err
+    assert "suite small, attack[1]: " in capsys.readouterr().err
     there = ["--lists", str(tiny), "--root", str(tiny)]
     assert main(["suite", "run", suite, *cache, *there, "--jobs", "1"]) == 0
     assert (tmp_path / "results" / Path(suite).stem / "index.csv").is_file()

@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+import time
 import tomllib
 from dataclasses import replace
 from itertools import product
@@ -10,7 +11,6 @@ import pytest
 
 from hashbackdoor_bench import RunSpec, UserError
 from hashbackdoor_bench.suites.suite import Cell, find_suite, shipped
-from hashbackdoor_bench.suites.toml_lines import lines_of
 
 FASHION_TARGETS = ["T-shirt/top", "Pullover", "Coat", "Shirt", "Bag"]
 
@@ -42,8 +42,8 @@ def test_lists_multiply_and_rows_and_seeds_come_in_order(cells):
         RunSpec(attack=attack, victim=victim, bits=16, seed=seed)
         for seed, victim, attack in product((0, 1), ("dpsh", "csq"), ("tri", "ciba"))
     ]
-    assert {(cell.label, cell.line, cell.suite) for cell in found} == {
-        ("tri", 5, "mine"), ("ciba", 5, "mine")
+    assert {(cell.label, cell.key_path, cell.suite) for cell in found} == {
+        ("tri", "attack[1]", "mine"), ("ciba", "attack[2]", "mine")
     }  # fmt: skip
 
 
@@ -75,10 +75,10 @@ def test_a_row_wins_over_what_stands_above(cells):
     settings = (("epsilon", 4), ("steps", 10))
     first = RunSpec(delivery="stamped", budget=0.2, attack_settings=settings)
     files = RunSpec(delivery="files", budget=1.0, attack_settings=(("epsilon", 8), ("steps", 10)))
-    assert [(cell.label, cell.spec, cell.line) for cell in found] == [
-        ("CIBA", first, 6),
-        ("CIBA, files", files, 9),
-        ("CIBA", replace(first, budget=0.4), 6),
+    assert [(cell.label, cell.spec, cell.key_path) for cell in found] == [
+        ("CIBA", first, "attack[1]"),
+        ("CIBA, files", files, "attack[2]"),
+        ("CIBA", replace(first, budget=0.4), "attack[1]"),
     ]
     assert found[1].spec.key == files.key  # 1 is the number 1.0
 
@@ -165,7 +165,8 @@ def test_a_run_that_comes_up_twice_is_one_cell(cells):
     found = cells('seed = [0, 0]\nattack = ["tri", "ciba"]\ndataset = "fashion-mini"\n')
     assert [cell.spec for cell in found] == [RunSpec(attack="tri"), RunSpec()]
     rows = '[[attack]]\nname = "tri"\nlabel = "{}"\n'
-    assert [(c.label, c.line) for c in cells(rows.format("A") + rows.format("B"))] == [("A", 1)]
+    (cell,) = cells(rows.format("A") + rows.format("B"))
+    assert (cell.label, cell.key_path) == ("A", "attack[1]")
 
 
 def test_settings_of_victim_and_attack_are_kept_apart(cells):
@@ -180,7 +181,7 @@ def test_paths_are_relative_to_the_file_and_a_class_may_be_a_number(cells, tmp_p
 
 
 def test_a_suite_without_an_attack_runs_the_default_one(cells):
-    assert [cell.spec for cell in cells("")] == [RunSpec()]
+    assert [(cell.spec, cell.key_path) for cell in cells("")] == [(RunSpec(), "attack")]
 
 
 def test_title_and_path_are_the_files(tmp_path: Path):
@@ -214,7 +215,7 @@ def test_an_extended_suite_is_taken_over_key_by_key(cells, tmp_path: Path):
         )
         for surrogate, bits in (("hashnet", 48), ("csq", 64))
     ]  # fmt: skip
-    assert {(cell.label, cell.line, cell.suite) for cell in found} == {("Tri", 3, "mine")}
+    assert {(c.label, c.key_path, c.suite) for c in found} == {("Tri", "extends", "mine")}
     assert find_suite(str(tmp_path / "mine.toml")).title == "Base"
 
 
@@ -224,97 +225,126 @@ def test_rows_and_zips_of_an_extended_suite_are_replaced_whole(cells, tmp_path: 
     assert [(cell.spec.attack, cell.spec.surrogate, cell.spec.bits) for cell in found] == [
         ("ciba", "csq", 16), ("ciba", "csq", 32)
     ]  # fmt: skip
-    assert {cell.line for cell in found} == {3}
+    assert {cell.key_path for cell in found} == {"attack"}
 
 
 # ---- mistakes -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "says"),
+    ("text", "key", "says"),
     [
-        ('seed = 0\nvictm = "csq"\n', 2, "'victm'.*victim"),
-        ('\n[[attack]]\nname = "ciba"\nlable = "x"\n', 4, "'lable'.*label"),
-        ('seed = 0\n[[zip]]\nbots = [1]\n', 3, "'bots'.*bits"),
-        ('attack_settings = [["epsilon", 2]]\n', 1, "unknown key"),
-        ('seed = 0\nattack = ["cibs"]\n', 2, "'cibs'.*ciba"),
-        ('[[attack]]\nlabel = "x"\nname = "cibs"\n', 3, "'cibs'.*ciba"),
-        ('victim = [\n  "csq",\n  "hashnat"\n]\n', 1, "'hashnat'.*hashnet"),
-        ('[[zip]]\nbits = [1]\nsurrogate = ["hashnat"]\n', 3, "'hashnat'.*hashnet"),
-        ('dataset = ["fashion-mini", "fashion-maxi"]\n', 1, "'fashion-maxi'.*fashion-mini"),
-        ('\nrecipe = "scratch"\n', 2, "'scratch'.*scratch32"),
-        ('\naugment = "crops"\n', 2, "'crops'.*crop"),
-        ("seed = []\n", 1, "seed is an empty list"),
-        ("seed = 0\nset.attack.epsilon = []\n", 2, "set.attack.epsilon is an empty list"),
-        ("attack = []\n", 1, "attack is an empty list"),
-        ("[[zip]]\nbits = []\n", 2, "bits is an empty list"),
-        ("bits = 16\n[[zip]]\n", 2, "this .*zip.* is empty"),
-        ("[[zip]]\nbits = [1, 2]\n# x\nseed = [1]\n", 4, "seed has 1 values and bits has 2"),
-        ("bits = 16\n[[zip]]\nseed = 1\nbits = 3\n", 4, "bits is in .*line 1 too"),
-        ("[[zip]]\nbits = [16]\n[[zip]]\nbits = [16]\n", 2, "bits is in .*line 4 too"),
-        ('[[attack]]\nname = "tri"\nbits = 3\n[[zip]]\nbits = 4\n', 5, "bits is in .*line 3 too"),
-        ("set.attack.epsilon = 1\n[zip]\nbits = 1\n", 2, r"write \[\[zip\]\]"),
-        ('[attack]\nname = "tri"\n', 1, r"write \[\[attack\]\]"),
-        ('attack = ["tri", {name = "ciba"}]\n', 1, r"write \[\[attack\]\]"),
-        ("zip = 3\n", 1, r"write \[\[zip\]\]"),
-        ('[[attack]]\nlabel = "x"\n', 1, "no name"),
-        ('[[attack]]\nname = "tri"\n\n[[attack]]\nname = "tri"\n', 4, "'tri' is that of line 1"),
-        ('[[attack]]\nname = ["tri", "ciba"]\n', 2, "name is"),
-        ('[[attack]]\nname = "tri"\nlabel = 3\n', 3, "label is 3"),
-        ("title = 3\n", 1, "title is 3"),
-        ('seed = 0\nbits = "many"\n', 2, "bits is 'many'.*whole number"),
-        ("bits = 48.5\n", 1, "bits is 48.5"),
-        ("bits = [[16]]\n", 1, r"bits is \[16\]"),
-        ("bits = true\n", 1, "bits is True"),
-        ("bits = [16, 0]\n", 1, "bits is 0"),
-        ("budget = nan\n", 1, "budget is nan"),
-        ("victim = 3\n", 1, "victim is 3"),
-        ("target = true\n", 1, "target is True"),
-        ("pretrained = 3\n", 1, "pretrained is 3.*true or false"),
-        ("epochs = 0\n", 1, "epochs is 0"),
-        ("batch_size = 2020-01-01\n", 1, "batch_size is"),
-        ("set.attack.epsilon = inf\n", 1, "set.attack.epsilon is inf"),
-        ("set.attack.epsilon = nan\n", 1, "set.attack.epsilon is nan"),
-        ("set.attack.epsilon.x = 3\n", 1, "set.attack.epsilon is"),
-        ("seed = 0\nset = {epsilon = 8}\n", 2, "write set.attack.epsilon"),
-        ("set = 3\n", 1, "set is 3"),
-        ("set.attack = 3\n", 1, "attack is 3"),
-        ('pretrained = true\nweights = "w"\n[[attack]]\nname = "tri"\n', 3, "exclude each other"),
-        ('seed = 0\nextends = "quik"\n', 2, "'quik'.*quick"),
-        ('seed = 0\nextends = "no.toml"\n', 2, "no.toml.*quick"),
-        ("extends = 3\n", 1, "extends is 3"),
-        ('\nextends = "mine.toml"\n', 2, "extends itself"),
-        ("seed = 0\nbits 3\n", 2, "no TOML"),
-        ('seed = 0\nvictim = ["csq",\n"dpsh"\nbits = 3\nseed = 1\n', 2, "no TOML"),
-        ("seed = 0\n\nseed = 1\n", 3, "no TOML.*overwrite"),
+        ('seed = 0\nvictm = "csq"\n', "", "'victm'.*victim"),
+        ('\n[[attack]]\nname = "ciba"\nlable = "x"\n', "attack[1]", "'lable'.*label"),
+        ('seed = 0\n[[zip]]\nbots = [1]\n', "zip[1]", "'bots'.*bits"),
+        ('attack_settings = [["epsilon", 2]]\n', "", "unknown key"),
+        ('seed = 0\nattack = ["cibs"]\n', "attack[1]", "'cibs'.*ciba"),
+        ('attack = "cibs"\n', "attack", "'cibs'.*ciba"),
+        ('[[attack]]\nlabel = "x"\nname = "cibs"\n', "attack[1].name", "'cibs'.*ciba"),
+        ('victim = [\n  "csq",\n  "hashnat"\n]\n', "victim[2]", "'hashnat'.*hashnet"),
+        ('[[zip]]\nsurrogate = ["hashnat"]\n', "zip[1].surrogate[1]", "'hashnat'.*hashnet"),
+        ('dataset = ["fashion-mini", "fashion-maxi"]\n', "dataset[2]", "'fashion-maxi'.*n-mini"),
+        ('\nrecipe = "scratch"\n', "recipe", "'scratch'.*scratch32"),
+        ('\naugment = "crops"\n', "augment", "'crops'.*crop"),
+        ("seed = []\n", "seed", "an empty list"),
+        ("seed = 0\nset.attack.epsilon = []\n", "set.attack.epsilon", "an empty list"),
+        ("attack = []\n", "attack", "an empty list"),
+        ("[[zip]]\nbits = []\n", "zip[1].bits", "an empty list"),
+        ("bits = 16\n[[zip]]\n", "zip[1]", "this .*zip.* is empty"),
+        ("[[zip]]\nbits = [1, 2]\nseed = [1]\n", "zip[1].seed", "seed has 1 values and bits has 2"),
+        ("bits = 16\n[[zip]]\nseed = 1\nbits = 3\n", "zip[1].bits", "bits is in .*toml: bits too"),
+        ("[[zip]]\nbits = 16\n[[zip]]\nbits = 16\n", "zip[1].bits", r"at .*: zip\[2\]\.bits too"),
+        ('[[attack]]\nname = "tri"\nbits = 3\n[[zip]]\nbits = 4\n', "zip[1].bits",
+         r"bits is in .*: attack\[1\]\.bits too"),
+        ("set.attack.epsilon = 1\n[zip]\nbits = 1\n", "zip", r"write \[\[zip\]\]"),
+        ('[attack]\nname = "tri"\n', "attack", r"write \[\[attack\]\]"),
+        ('attack = ["tri", {name = "ciba"}]\n', "attack", r"write \[\[attack\]\]"),
+        ("zip = 3\n", "zip", r"write \[\[zip\]\]"),
+        ('[[attack]]\nlabel = "x"\n', "attack[1]", "no name"),
+        ('[[attack]]\nname = "tri"\n\n[[attack]]\nname = "tri"\n', "attack[2]",
+         r"'tri' is that of attack\[1\]"),
+        ('attack = ["tri", "ciba", "tri"]\n', "attack[3]", r"'tri' is that of attack\[1\]"),
+        ('[[attack]]\nname = ["tri", "ciba"]\n', "attack[1].name", "name is"),
+        ('[[attack]]\nname = "tri"\nlabel = 3\n', "attack[1].label", "label is 3"),
+        ("title = 3\n", "title", "title is 3"),
+        ('seed = 0\nbits = "many"\n', "bits", "bits is 'many'.*whole number"),
+        ("bits = 48.5\n", "bits", "bits is 48.5"),
+        ("bits = [[16]]\n", "bits[1]", r"bits is \[16\]"),
+        ("bits = true\n", "bits", "bits is True"),
+        ("bits = [16, 0]\n", "bits[2]", "bits is 0"),
+        ("budget = nan\n", "budget", "budget is nan"),
+        ("victim = 3\n", "victim", "victim is 3"),
+        ("target = true\n", "target", "target is True"),
+        ("pretrained = 3\n", "pretrained", "pretrained is 3.*true or false"),
+        ("epochs = 0\n", "epochs", "epochs is 0"),
+        ("batch_size = 2020-01-01\n", "batch_size", "batch_size is"),
+        ("set.attack.epsilon = inf\n", "set.attack.epsilon", "inf is no setting"),
+        ("set.attack.epsilon = nan\n", "set.attack.epsilon", "nan is no setting"),
+        ("set.attack.epsilon.x = 3\n", "set.attack.epsilon", "{'x': 3} is no setting"),
+        ('[[attack]]\nname = "tri"\n[[attack]]\nname = "ciba"\nset.attack.epsilon = [2, nan]\n',
+         "attack[2].set.attack.epsilon[2]", "nan is no setting"),
+        ('set.attack."a\\nb" = nan\n', 'set.attack."a\\nb"', "nan is no setting"),
+        ("seed = 0\nset = {epsilon = 8}\n", "set.epsilon", "write set.attack.NAME"),
+        ("set = 3\n", "set", "it is 3: write set.attack.NAME"),
+        ("set.attack = 3\n", "set.attack", "it is 3: write set.attack.NAME"),
+        ('pretrained = true\nweights = "w"\n[[attack]]\nname = "tri"\n', "attack[1]",
+         "exclude each other"),
+        ('seed = 0\nextends = "quik"\n', "extends", "'quik'.*quick"),
+        ('seed = 0\nextends = "no.toml"\n', "extends", "no.toml.*quick"),
+        ("extends = 3\n", "extends", "extends is 3"),
+        ('\nextends = "mine.toml"\n', "extends", "extends itself"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_sentence_that_names_the_line(cells, text: str, line: int, says: str):
+def test_a_mistake_is_one_sentence_that_names_the_key(cells, text: str, key: str, says: str):
     with pytest.raises(UserError, match=says) as caught:
         cells(text)
     message = str(caught.value)
-    assert re.search(rf"mine\.toml, line {line}: ", message), message
-    assert len(re.findall(r"mine\.toml, line \d+: ", message)) == 1
+    file, path, _ = f"{message} ".split(": ", 2) if key else (*message.split(": ", 1), "")
+    assert file.endswith("/mine.toml")
+    assert path == key or (not key and path.startswith("unknown key"))
     assert "\n" not in message
-    assert "(at " not in message  # another line, of where the parser gave up
     assert message[-1] in ".?"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seed = 0\nbits 3\n", "at line 2, column 6"),
+        ('seed = 0\nvictim = ["csq",\n"dpsh"\nbits = 3\n', "at line 4, column 1"),
+        ("seed = 0\n\nseed = 1\nbits = 3\n", "overwrite.*at line 3, column 9"),
+        (f"seed = {10_000 * '['}", "nested too deeply"),
+        (f"set.{10_000 * 'a.'}b = 1", "nested too deeply"),
+    ],
+)
+def test_what_is_no_toml_is_told_as_the_parser_tells_it(cells, text: str, says: str):
+    with pytest.raises(UserError, match=rf"^[^:]*/mine\.toml is .*{says}"):
+        cells(text)
+
+
+def test_ten_thousand_lines_are_read_in_two_seconds(cells):
+    row = '[[attack]]\nname = "ciba"\nlabel = "{0}"\nset.attack.epsilon = {0}\n'
+    start = time.process_time()
+    found = cells("seed = [0, 1]\n" + "".join(row.format(number) for number in range(2500)))
+    assert time.process_time() - start < 2
+    assert len(found) == 5000
 
 
 def test_a_mistake_in_an_extended_suite_names_its_own_file(cells, tmp_path: Path):
     (tmp_path / "base.toml").write_text("seed = 0\nbots = 3\n")
-    with pytest.raises(UserError, match=r"^[^:]*base\.toml, line 2: unknown key 'bots'"):
+    with pytest.raises(UserError, match=r"^[^:]*base\.toml: unknown key 'bots'"):
         cells('extends = "base.toml"\n')
 
 
 def test_suites_that_extend_one_another_are_refused(cells, tmp_path: Path):
     (tmp_path / "base.toml").write_text('seed = 0\nextends = "mine.toml"\n')
-    with pytest.raises(UserError, match=r"base\.toml, line 2: mine\.toml extends itself"):
+    with pytest.raises(UserError, match=r"base\.toml: extends: mine\.toml extends itself"):
         cells('extends = "base.toml"\n')
 
 
 def test_a_zip_of_an_extended_suite_cannot_be_half_replaced(cells, tmp_path: Path):
     (tmp_path / "base.toml").write_text(BASE)
-    with pytest.raises(UserError, match=r"base\.toml, line 10: surrogate is .*mine\.toml, line 2"):
+    says = r"base\.toml: zip\[1\]\.surrogate: surrogate is .* at .*mine\.toml: surrogate too"
+    with pytest.raises(UserError, match=says):
         cells('extends = "base.toml"\nsurrogate = "csq"\n')
 
 
@@ -329,48 +359,6 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path):
     (tmp_path / "mine.toml").write_bytes(b"title = '\xff'\n")
     with pytest.raises(UserError, match=r"mine\.toml can't be read"):
         find_suite(str(tmp_path / "mine.toml"))
-
-
-# ---- lines --------------------------------------------------------------------------------------
-
-
-def test_every_kind_of_key_stands_on_the_line_where_its_statement_begins():
-    text = '''# comment
-"a b" = """
-x = 1
-""" # y = 2
-c.d.e = 1
-list = [
-  1, # [[no]]
-  {f = 2},
-]
-
-[t]
-g = {h = 1, i.j = "[k]"}
-[[t.rows]]
-name = 1
-[t.rows.deep]
-m = 1
-[[t.rows]]
-
-name = 2
-[last]
-'''
-    lines, end = lines_of(text)
-    assert lines == {
-        ("a b",): 2, ("c",): 5, ("c", "d"): 5, ("c", "d", "e"): 5,
-        ("list",): 6, ("list", 0): 6, ("list", 1): 6, ("list", 1, "f"): 6,
-        ("t",): 11, ("t", "g"): 12, ("t", "g", "h"): 12, ("t", "g", "i"): 12,
-        ("t", "g", "i", "j"): 12, ("t", "rows"): 13, ("t", "rows", 0): 13,
-        ("t", "rows", 0, "name"): 14, ("t", "rows", 0, "deep"): 15,
-        ("t", "rows", 0, "deep", "m"): 16, ("t", "rows", 1): 17, ("t", "rows", 1, "name"): 19,
-        ("last",): 20,
-    }  # fmt: skip
-    assert end == 22
-
-
-def test_a_statement_that_never_ends_is_found_at_its_first_line():
-    assert lines_of("a = 1\nb = [\n1,\nc = 2\n")[1] == 2
 
 
 # ---- the shipped suites -------------------------------------------------------------------------

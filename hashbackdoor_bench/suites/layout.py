@@ -142,7 +142,7 @@ def lay_out(
             plan = Plan(cell.spec, cache=cache, device=device, loaded=loaded(cell.spec))
             layout.planned.append(_planned(layout.tasks, cell, plan, results))
         except UserError as error:
-            where = f"suite {cell.suite}, line {cell.line}"
+            where = f"suite {cell.suite}, {cell.key_path}"
             layout.refused.append(Failure(cell, "plan", f"{where}: {error}"))
     if layout.refused and not layout.planned:
         raise UserError(layout.refused[0].message)

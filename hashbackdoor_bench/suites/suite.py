@@ -23,8 +23,10 @@ Paths are relative to the file. A run that comes up twice is one cell. Cells are
 that a suite cut short has whole tables of the first seeds; then as the lists stand in the file, the
 first varies slowest; rows vary fastest.
 
-Names, types and ranges are checked here, without torch; whether a class, a backbone, a delivery or
-a hyper-parameter exists shows when the runs are planned.
+A mistake is named by the path of its key: ``mine.toml: attack[2].set.attack.epsilon: …``, with the
+entries of lists counted from 1; what is no TOML by the line that the parser names. Names, types and
+ranges are checked here, without torch; whether a class, a backbone, a delivery or a hyper-parameter
+exists shows when the runs are planned.
 """
 
 import tomllib
@@ -38,15 +40,15 @@ from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.suites.suite_file import (
     SETTINGS,
     TYPES,
-    Content,
-    Given,
+    AttackRow,
+    KeyPath,
     Keys,
-    Row,
+    SuiteFile,
+    Values,
     find_file,
     read_suite,
     shipped_files,
 )
-from hashbackdoor_bench.suites.toml_lines import Place
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,13 @@ class Cell:
         suite: name of the suite.
         label: the attack's, in tables.
         spec: the run.
-        line: of the suite's file that asks for it; that of ``extends`` for rows taken over.
+        key_path: of the attack's row in the suite's file; ``extends`` for rows taken over.
     """
 
     suite: str
     label: str
     spec: RunSpec
-    line: int
+    key_path: str
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def find_suite(name: str) -> Suite:
     """The suite of that name, or in that ``.toml`` file.
 
     Raises:
-        UserError: there is none, or its file is wrong; then the message names the line.
+        UserError: there is none, or its file is wrong; then the message names the key.
     """
     path = find_file(name, Path())
     return _suite(path, read_suite(path))
@@ -113,36 +115,37 @@ def suite_with(name: str, attack: str, settings: Mapping[str, object]) -> Suite:
         UserError: see `find_suite`.
     """
     path = find_file(name, Path())
-    content, place = read_suite(path), Place(path, 1)
     label = ", ".join([attack, *(f"{k}={v}" for k, v in settings.items())])
-    keys = {"attack": Given((attack,), place)}
-    keys |= {f"set.attack.{k}": Given((v,), place) for k, v in settings.items()}
-    return _suite(path, replace(content, rows=(Row(label, keys, place),)))
+    at = KeyPath(path, "attack")
+    keys = {"attack": Values((attack,), at)}
+    keys |= {f"set.attack.{k}": Values((v,), at) for k, v in settings.items()}
+    return _suite(path, replace(read_suite(path), rows=(AttackRow(label, keys, at),)))
 
 
-def _suite(path: Path, content: Content) -> Suite:
+def _suite(path: Path, file: SuiteFile) -> Suite:
     cells: dict[RunSpec, Cell] = {}
-    for row, varied, values in _runs(content):
-        with row.place.named():
+    for row, varied, values in _runs(file):
+        with row.at.named():
             spec = _spec(values)
         label = ", ".join([row.label, *(f"{k.rpartition('.')[2]}={values[k]}" for k in varied)])
-        line = row.place.line if row.place.path == path else content.extends
-        cells.setdefault(spec, Cell(path.stem, label, spec, line))
+        key_path = row.at.key if row.at.file == path else "extends"
+        cells.setdefault(spec, Cell(path.stem, label, spec, key_path))
     ordered = sorted(cells.values(), key=lambda cell: cell.spec.seed)
-    return Suite(path.stem, content.title or path.stem, tuple(ordered), path)
+    return Suite(path.stem, file.title or path.stem, tuple(ordered), path)
 
 
-def _runs(content: Content) -> Iterator[tuple[Row, list[str], dict[str, Any]]]:
+def _runs(file: SuiteFile) -> Iterator[tuple[AttackRow, list[str], dict[str, Any]]]:
     """Every row with the keys that its label names, and the values of every run of it."""
-    rows = [(row, _varied(row, content)) for row in content.rows]
-    for number, (row, varied) in enumerate(rows):
-        for other, known in rows[:number]:
-            if (other.label, known) == (row.label, varied):
-                raise row.place.wrong(
-                    f"the label {row.label!r} is that of line {other.place.line} too: give this "
-                    'row another label = "…".'
-                )
-    for parts in product(*_axes(content.shared), *map(_together, content.zips)):
+    rows = [(row, _varied(row, file)) for row in file.rows]
+    first: dict[tuple[str, ...], KeyPath] = {}
+    for row, varied in rows:
+        other = first.setdefault((row.label, *varied), row.at)
+        if other != row.at:
+            raise row.at.wrong(
+                f"the label {row.label!r} is that of {other.key} too: give this row another "
+                'label = "…".'
+            )
+    for parts in product(*_axes(file.shared), *map(_together, file.zips)):
         for row, varied in rows:
             for own in product(*_axes(row.keys)):
                 yield row, varied, {k: v for part in (*parts, *own) for k, v in part.items()}
@@ -157,10 +160,10 @@ def _together(keys: Keys) -> list[dict[str, Any]]:
     return [dict(zip(keys, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def _varied(row: Row, content: Content) -> list[str]:
+def _varied(row: AttackRow, file: SuiteFile) -> list[str]:
     """The keys that a row's label must name: what only it varies, and the attack's settings."""
-    above = dict(content.shared)
-    for keys in content.zips:
+    above = dict(file.shared)
+    for keys in file.zips:
         above |= keys
     columns = {key for key, given in above.items() if len(given.values) > 1} | {"seed"}
     return [

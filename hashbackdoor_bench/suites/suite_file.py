@@ -1,7 +1,11 @@
 """What the TOML file of a suite says, checked key by key; the format is at the top of `suite`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from math import isfinite
 from pathlib import Path
@@ -10,50 +14,81 @@ from typing import Any, get_type_hints
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.registry import ATTACKS, METHODS, VICTIMS, read
 from hashbackdoor_bench.spec import RunSpec
-from hashbackdoor_bench.suites.toml_lines import Place, Table, read_toml
 
 SETTINGS = {kind: f"{kind}_settings" for kind in METHODS}  # below `set`
 TYPES = get_type_hints(RunSpec)
 FIELDS = {entry.name for entry in fields(RunSpec)} - {"attack", *SETTINGS.values()}
+NAMED = {"attack": ATTACKS, "victim": VICTIMS, "surrogate": VICTIMS}  # fields that name a method
+HINT = "write set.attack.NAME = VALUE or set.victim.NAME = VALUE."
 
 
 @dataclass(frozen=True)
-class Given:
-    """The values of a key; a lone value is a tuple of one."""
+class KeyPath:
+    """The way to a key in a file: ``attack[2].bits``; empty for the file itself."""
+
+    file: Path
+    key: str = ""
+
+    def __truediv__(self, name: str) -> "KeyPath":
+        """The path of a key below this one; a name that TOML must quote is quoted."""
+        quoted = name if re.fullmatch(r"[\w-]+", name) else json.dumps(name)
+        return replace(self, key=f"{self.key}.{quoted}" if self.key else quoted)
+
+    def __getitem__(self, number: int) -> "KeyPath":
+        """The path of an entry of this list, counted from 1."""
+        return replace(self, key=f"{self.key}[{number}]")
+
+    def wrong(self, message: object) -> UserError:
+        """The error for a mistake that stands here."""
+        return UserError(f"{self}: {message}")
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Put this path before what a `UserError` says."""
+        try:
+            yield
+        except UserError as error:
+            raise self.wrong(error) from error
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.key}" if self.key else str(self.file)
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a key may be, a run each; a lone value is a tuple of one."""
 
     values: tuple[Any, ...]
-    place: Place
+    at: KeyPath
 
 
-Keys = dict[str, Given]  # by the name of a field, or set.attack.NAME
+Keys = dict[str, Values]  # by the name of a field, or set.attack.NAME
 
 
 @dataclass(frozen=True)
-class Row:
+class AttackRow:
     """One ``[[attack]]``."""
 
     label: str
     keys: Keys
-    place: Place
+    at: KeyPath
 
 
 @dataclass(frozen=True)
-class Content:
+class SuiteFile:
     """A file, together with what it extends.
 
     Attributes:
         title: empty if there is none.
-        extends: line of that key; 0 without it.
         shared: the keys above all rows.
         zips: the keys of each ``[[zip]]``.
         rows: each ``[[attack]]``; the default attack if none is named.
     """
 
     title: str
-    extends: int
     shared: Keys
     zips: tuple[Keys, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[AttackRow, ...]
 
 
 def shipped_files() -> dict[str, Path]:
@@ -81,7 +116,7 @@ def find_file(name: str, folder: Path) -> Path:
     return folder / name
 
 
-def read_suite(path: Path, below: tuple[Path, ...] = ()) -> Content:
+def read_suite(path: Path, below: tuple[Path, ...] = ()) -> SuiteFile:
     """A file and what it extends.
 
     Args:
@@ -89,121 +124,136 @@ def read_suite(path: Path, below: tuple[Path, ...] = ()) -> Content:
         below: the files that extend it.
 
     Raises:
-        UserError: it is wrong; the message names the line.
+        UserError: it is wrong; the message names the key, or the line of what is no TOML.
     """
-    top = read_toml(path)
-    top.check({*FIELDS, "title", "extends", "attack", "zip", "set"})
-    first = Row(RunSpec().attack, {}, top.place)
-    base, extends = Content("", 0, {}, (), (first,)), 0
+    top, here = _parsed(path), KeyPath(path)
+    _refuse_unknown(top, here, {*FIELDS, "title", "extends", "attack", "zip", "set"})
+    base = SuiteFile("", {}, (), (AttackRow(RunSpec().attack, {}, here / "attack"),))
     if "extends" in top:
-        chain, name = (*below, path.resolve()), top.word("extends")
-        with top.places["extends"].named():
+        chain, name = (*below, path.resolve()), _text(top, here, "extends")
+        with (here / "extends").named():
             other = find_file(name, path.parent)
             if other.resolve() in chain:
                 raise UserError(f"{other.name} extends itself: name another suite.")
-        base, extends = read_suite(other, chain), top.places["extends"].line
-    content = Content(
-        top.word("title") if "title" in top else base.title,
-        extends,
-        base.shared | _keys(top),
-        _zips(top) if "zip" in top else base.zips,
-        _rows(top) if "attack" in top else base.rows,
+        base = read_suite(other, chain)
+    suite = SuiteFile(
+        _text(top, here, "title") if "title" in top else base.title,
+        base.shared | _keys(top, here),
+        _zips(top, here) if "zip" in top else base.zips,
+        _rows(top, here) if "attack" in top else base.rows,
     )
-    _refuse_twice(content)
-    return content
+    _refuse_twice(suite)
+    return suite
 
 
-def _refuse_twice(content: Content) -> None:
-    """A field that varies with others in a zip can't also stand alone, in a row or in a zip."""
-    everywhere = [content.shared, *content.zips, *(row.keys for row in content.rows)]
-    for keys in content.zips:
-        for name, given in keys.items():
-            for others in everywhere:
-                if name in others and others is not keys:
-                    raise given.place.wrong(
-                        f"{name} is in this [[zip]] and in {others[name].place} too: keep one."
-                    )
+def _parsed(path: Path) -> dict[str, Any]:
+    """The top table of a file."""
+    try:
+        top = tomllib.loads(path.read_text(encoding="utf-8"))
+        repr(top)  # messages show values: what is nested too deeply for that is refused here
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is no TOML: {error}; see https://toml.io.") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply: write lists of words or numbers.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read as a text file in UTF-8: {error}.") from error
+    return top
 
 
-def _keys(table: Table) -> Keys:
-    """The fields and hyper-parameters that a table gives."""
-    found = {}
+def _refuse_unknown(table: Mapping[str, Any], at: KeyPath, known: Iterable[str]) -> None:
     for name in table:
-        if name in FIELDS:
-            found[name] = _given(table, name, name, _field)
-    for kind in _settings(table, "set") if "set" in table else ():
+        if name not in known:
+            raise at.wrong(unknown("key", name, known))
+
+
+def _refuse_twice(suite: SuiteFile) -> None:
+    """A field that varies with others in a zip can't also stand alone, in a row or in a zip."""
+    places: dict[str, list[KeyPath]] = {}
+    for keys in (suite.shared, *suite.zips, *(row.keys for row in suite.rows)):
+        for name, given in keys.items():
+            places.setdefault(name, []).append(given.at)
+    for keys in suite.zips:
+        for name, given in keys.items():
+            for other in places[name]:
+                if other != given.at:
+                    raise given.at.wrong(f"{name} is in this [[zip]] and at {other} too: keep one.")
+
+
+def _keys(table: Mapping[str, Any], at: KeyPath) -> Keys:
+    """The fields and hyper-parameters that a table gives."""
+    found = {
+        name: _values(table[name], at / name, name, _field) for name in table if name in FIELDS
+    }
+    for kind, settings in _settings(table.get("set", {}), at / "set"):
         if kind not in SETTINGS:
-            place = table["set"].places[kind]
-            raise place.wrong(
-                f"set.{kind} is nobody's setting: write set.attack.{kind} or set.victim.{kind}."
-            )
-        settings = _settings(table["set"], kind)
-        for name in settings:
-            found[f"set.{kind}.{name}"] = _given(settings, name, f"set.{kind}.{name}", _setting)
+            raise (at / "set" / kind).wrong(f"these are nobody's settings: {HINT}")
+        for name, value in _settings(settings, at / "set" / kind):
+            key = f"set.{kind}.{name}"
+            found[key] = _values(value, at / "set" / kind / name, key, _setting)
     return found
 
 
-def _settings(table: Table, name: str) -> Table:
-    if not isinstance(table[name], Table):
-        raise table.places[name].wrong(f"{name} is {table[name]!r}: write set.attack.NAME = VALUE.")
-    found: Table = table[name]
-    return found
+def _settings(value: Any, at: KeyPath) -> Iterable[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        raise at.wrong(f"it is {value!r}: {HINT}")
+    return value.items()
 
 
-def _given(table: Table, name: str, key: str, check: Callable[[str, Any, Place], Any]) -> Given:
-    place = table.places[name]
-    values = table[name] if isinstance(table[name], list) else [table[name]]
-    if not values:
-        raise place.wrong(
-            f"{key} is an empty list, so there is no run: give it a value, or leave it out."
-        )
-    with place.named():
-        return Given(tuple(check(key, value, place) for value in values), place)
+def _entries(value: Any, at: KeyPath) -> list[tuple[Any, KeyPath]]:
+    """The entries of a list with their paths; any other value is its own only entry."""
+    if isinstance(value, list):
+        return [(entry, at[number]) for number, entry in enumerate(value, 1)]
+    return [(value, at)]
 
 
-def _field(name: str, value: Any, place: Place) -> Any:
+def _values(value: Any, at: KeyPath, key: str, check: Callable[[str, Any, KeyPath], Any]) -> Values:
+    """A value, or each of a list, as ``check`` reads it; messages call it ``key``."""
+    found = []
+    for entry, place in _entries(value, at):
+        with place.named():
+            found.append(check(key, entry, place))
+    if not found:
+        raise at.wrong("an empty list makes no run: give it a value, or leave it out.")
+    return Values(tuple(found), at)
+
+
+def _field(name: str, value: Any, at: KeyPath) -> Any:
     """A value of a field of a run, checked as far as it can be on its own."""
     if name == "target" and type(value) is int:
         value = str(value)
     value = read(name, value, TYPES[name])
-    if name in ("victim", "surrogate"):
-        VICTIMS.summary(value)
+    if name in NAMED:
+        NAMED[name].summary(value)
     if name == "dataset":
         from hashbackdoor_bench.data import protocol  # late: it brings numpy along
 
         protocol(value)
     if name in ("lists", "root", "weights"):
-        value = str((place.path.parent / value).absolute())
+        value = str((at.file.parent / value).absolute())
     RunSpec.from_dict({name: value}).training("scratch32")
     return value
 
 
-def _setting(name: str, value: Any, place: Place) -> Any:
+def _setting(name: str, value: Any, at: KeyPath) -> Any:
     """A value of a hyper-parameter; whether the method takes it shows when the run is planned."""
     number = isinstance(value, int | float) and isfinite(value)
     if not number and not isinstance(value, str):
-        raise UserError(f"{name} is {value!r}: it must be a word, a number, true or false.")
+        raise UserError(f"{value!r} is no setting: write a word, a number, true or false.")
     return value
 
 
-def _attack(name: str, value: Any, place: Place) -> Any:
-    value = read(name, value, str)
-    ATTACKS.summary(value)
-    return value
-
-
-def _zips(top: Table) -> tuple[Keys, ...]:
+def _zips(top: Mapping[str, Any], here: KeyPath) -> tuple[Keys, ...]:
     """Each ``[[zip]]``."""
     found = []
-    for table in _tables(top, "zip"):
-        table.check({*FIELDS, "set"})
-        keys = _keys(table)
+    for table, at in _tables(top, here, "zip"):
+        _refuse_unknown(table, at, {*FIELDS, "set"})
+        keys = _keys(table, at)
         if not keys:
-            raise table.place.wrong("this [[zip]] is empty: give it lists, or leave it out.")
+            raise at.wrong("this [[zip]] is empty: give it lists, or leave it out.")
         name, *_ = keys
         for other, given in keys.items():
             if len(given.values) != len(keys[name].values):
-                raise given.place.wrong(
+                raise given.at.wrong(
                     f"{other} has {len(given.values)} values and {name} has "
                     f"{len(keys[name].values)}: make the lists of a [[zip]] equally long."
                 )
@@ -211,27 +261,37 @@ def _zips(top: Table) -> tuple[Keys, ...]:
     return tuple(found)
 
 
-def _rows(top: Table) -> tuple[Row, ...]:
+def _rows(top: Mapping[str, Any], here: KeyPath) -> tuple[AttackRow, ...]:
     """Each ``[[attack]]``, or each name of ``attack = […]``."""
-    place, value = top.places["attack"], top["attack"]
-    entries = value if isinstance(value, list) else [value]
-    if not any(isinstance(entry, Table) for entry in entries):
-        names = _given(top, "attack", "attack", _attack).values
-        return tuple(Row(name, {"attack": Given((name,), place)}, place) for name in names)
+    entries = _entries(top["attack"], here / "attack")
+    if not any(isinstance(entry, dict) for entry, _ in entries):
+        names = _values(top["attack"], here / "attack", "attack", _field).values
+        return tuple(
+            AttackRow(name, {"attack": Values((name,), at)}, at)
+            for name, (_, at) in zip(names, entries, strict=True)
+        )
     rows = []
-    for table in _tables(top, "attack"):
-        table.check({*FIELDS, "name", "label", "set"})
+    for table, at in _tables(top, here, "attack"):
+        _refuse_unknown(table, at, {*FIELDS, "name", "label", "set"})
         if "name" not in table:
-            raise table.place.wrong('this [[attack]] has no name: add name = "ciba" or another.')
-        name = table.word("name")
-        label = table.word("label") if "label" in table else name
-        keys = {"attack": _given(table, "name", "attack", _attack), **_keys(table)}
-        rows.append(Row(label, keys, table.place))
+            raise at.wrong('this [[attack]] has no name: add name = "ciba" or another.')
+        name = _text(table, at, "name")
+        label = _text(table, at, "label") if "label" in table else name
+        keys = {"attack": _values(name, at / "name", "attack", _field), **_keys(table, at)}
+        rows.append(AttackRow(label, keys, at))
     return tuple(rows)
 
 
-def _tables(top: Table, name: str) -> list[Table]:
-    found = top[name]
-    if not isinstance(found, list) or not all(isinstance(entry, Table) for entry in found):
-        raise top.places[name].wrong(f"{name} must be tables: write [[{name}]], in two brackets.")
-    return found
+def _tables(top: Mapping[str, Any], here: KeyPath, name: str) -> list[tuple[Any, KeyPath]]:
+    """Each ``[[name]]`` with its path."""
+    entries = _entries(top[name], here / name)
+    if isinstance(top[name], dict) or not all(isinstance(table, dict) for table, _ in entries):
+        raise (here / name).wrong(f"these must be tables: write [[{name}]], in two brackets.")
+    return entries
+
+
+def _text(table: Mapping[str, Any], at: KeyPath, name: str) -> str:
+    """The text of a key."""
+    if not isinstance(table[name], str):
+        raise (at / name).wrong(f'{name} is {table[name]!r}: write {name} = "…".')
+    return str(table[name])
