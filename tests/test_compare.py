@@ -136,10 +136,10 @@ def stranger(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_skeleton("attack", "foreign_blend", folder)
     suite, cache = find_suite(str(folder / "small.toml")), Cache(folder / "cache")
     results = folder / "results" / "small"
-    for cell in suite.cells:
+    for cell in suite.runs:
         run(cell.spec, cache=cache, results=results, device="cpu")
     cpu = torch.device("cpu")
-    write_index(lay_out(suite.cells, cache=cache, results=results, device=cpu), results)
+    write_index(lay_out(suite.runs, cache=cache, results=results, device=cpu), results)
     return folder
 
 
@@ -197,16 +197,16 @@ def test_mistakes_are_told_before_anything_is_run(stranger, tmp_path, capsys, mo
 def test_a_suite_keeps_all_but_its_rows(tmp_path: Path):
     suite = find_suite("quick")
     mine = suite_with("quick", "badnets", {"patch": "5"})
-    assert {c.label for c in mine.cells} == {"badnets, patch=5"}
-    assert len(mine.cells) == 9
-    spec = mine.cells[0].spec
+    assert {c.label for c in mine.runs} == {"badnets, patch=5"}
+    assert len(mine.runs) == 9
+    spec = mine.runs[0].spec
     assert (spec.attack, dict(spec.attack_settings), spec.delivery) == (
         "badnets",
         {"patch": "5"},
         None,
     )
-    assert {(c.spec.victim, c.spec.seed, c.spec.bits) for c in mine.cells} == {
-        (c.spec.victim, c.spec.seed, c.spec.bits) for c in suite.cells
+    assert {(c.spec.victim, c.spec.seed, c.spec.bits) for c in mine.runs} == {
+        (c.spec.victim, c.spec.seed, c.spec.bits) for c in suite.runs
     }
     with pytest.raises(UserError, match="unknown suite"):
         suite_with("quik", "badnets", {})

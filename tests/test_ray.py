@@ -18,7 +18,7 @@ from hashbackdoor_bench.suites.durations import Times
 from hashbackdoor_bench.suites.execution import execute
 from hashbackdoor_bench.suites.executors.local import LocalExecutor
 from hashbackdoor_bench.suites.layout import Layout, lay_out
-from hashbackdoor_bench.suites.suite import Cell
+from hashbackdoor_bench.suites.suite import SuiteRun
 
 CPU = torch.device("cpu")
 
@@ -37,14 +37,14 @@ def test_without_ray_a_sentence_says_what_to_install(tiny, tmp_path, capsys, mon
     assert 'pip install "hashbackdoor-bench[ray]"' in line
 
 
-def cells(tiny: Path) -> list[Cell]:
+def cells(tiny: Path) -> list[SuiteRun]:
     common: dict[str, Any] = {
         "dataset": "lists", "lists": str(tiny), "root": str(tiny), "size": 32, "top_k": 20,
         "bits": 12, "epochs": 2, "batch_size": 16, "victim": "csq",
     }  # fmt: skip
     steps = (("perturbation_steps", 2), ("steps", 3))
     return [
-        Cell("tiny", attack, RunSpec(**common, attack=attack, attack_settings=settings), 1)
+        SuiteRun("tiny", attack, RunSpec(**common, attack=attack, attack_settings=settings), 1)
         for attack, settings in (("clean", ()), ("tri", steps), ("ciba", steps), ("badnets", ()))
     ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hashbackdoor_bench import RunSpec, UserError
-from hashbackdoor_bench.suites.suite import Cell, find_suite, shipped
+from hashbackdoor_bench.suites.suite import SuiteRun, find_suite, shipped
 
 FASHION_TARGETS = ["T-shirt/top", "Pullover", "Coat", "Shirt", "Bag"]
 
@@ -19,9 +19,9 @@ FASHION_TARGETS = ["T-shirt/top", "Pullover", "Coat", "Shirt", "Bag"]
 def cells(tmp_path: Path):
     """Writes a suite's text to a file and gives its cells."""
 
-    def found(text: str, name: str = "mine.toml") -> tuple[Cell, ...]:
+    def found(text: str, name: str = "mine.toml") -> tuple[SuiteRun, ...]:
         (tmp_path / name).write_text(text, encoding="utf-8")
-        return find_suite(str(tmp_path / name)).cells
+        return find_suite(str(tmp_path / name)).runs
 
     return found
 
@@ -386,7 +386,7 @@ SIZES = {
 @pytest.mark.parametrize("name", list(shipped()))
 def test_a_shipped_suite_has_as_many_runs_as_its_table(name: str):
     suite = find_suite(name)
-    assert len(suite.cells) == SIZES[name]
+    assert len(suite.runs) == SIZES[name]
     assert (suite.name, suite.title) == (name, shipped()[name])
     said = re.search(r"(?:^|\s)(\d+)\s+runs", suite.path.read_text().replace("\n#", ""))
     assert name == "ciba-table-fashion" or int(said[1]) == SIZES[name]
@@ -396,13 +396,13 @@ def test_a_shipped_suite_has_as_many_runs_as_its_table(name: str):
 def test_all_hyper_parameters_of_a_shipped_suite_exist(name: str):
     from hashbackdoor_bench import ATTACKS, VICTIMS
 
-    for spec in {replace(cell.spec, seed=0, bits=1) for cell in find_suite(name).cells}:
+    for spec in {replace(cell.spec, seed=0, bits=1) for cell in find_suite(name).runs}:
         ATTACKS[spec.attack].cls(**ATTACKS[spec.attack].resolve(dict(spec.attack_settings)))
         VICTIMS[spec.victim].resolve(dict(spec.victim_settings))
 
 
 def test_quick_pairs_every_attack_with_every_victim_and_seed():
-    cells = find_suite("quick").cells
+    cells = find_suite("quick").runs
     table = {(c.spec.attack, c.spec.delivery, c.spec.victim, c.spec.seed) for c in cells}
     rows = [
         ("clean", None), ("identity", None), ("badnets", None), ("badnets_clean", None),
@@ -419,8 +419,8 @@ def test_quick_pairs_every_attack_with_every_victim_and_seed():
 
 
 def test_the_fashion_twin_is_the_poster_s_table_on_other_images():
-    fashion = [c.spec for c in find_suite("ciba-table-fashion").cells]
-    poster = [c.spec for c in find_suite("ciba-table").cells]
+    fashion = [c.spec for c in find_suite("ciba-table-fashion").runs]
+    poster = [c.spec for c in find_suite("ciba-table").runs]
     other = {
         "dataset": "", "backbone": "", "pretrained": False, "recipe": "", "batch_size": 0,
         "target": "",
@@ -433,7 +433,7 @@ def test_the_poster_s_targets_are_classes_of_its_protocol():
     from hashbackdoor_bench.data.protocols import protocol
 
     names = protocol("imagenet100@ciba").class_names
-    targets = dict.fromkeys(c.spec.target for c in find_suite("ciba-table").cells)
+    targets = dict.fromkeys(c.spec.target for c in find_suite("ciba-table").runs)
     assert [names.index(str(target)) for target in targets] == [10, 13, 32, 67, 99]
 
 
@@ -449,7 +449,7 @@ def test_the_poster_s_table_is_84_trainings_of_victims(tmp_path: Path):
             cache=Cache(tmp_path),
             device=torch.device("cpu"),
         )
-        for cell in find_suite("ciba-table-fashion").cells
+        for cell in find_suite("ciba-table-fashion").runs
     ]
     assert len({plan.stages["victim"].key for plan in plans}) == 4 + 4 * 4 * 5 == 84
     assert len({plan.stages["clean victim"].key for plan in plans}) == 4
@@ -457,7 +457,7 @@ def test_the_poster_s_table_is_84_trainings_of_victims(tmp_path: Path):
 
 
 def test_transfer_has_every_pair_of_surrogate_and_victim():
-    specs = [c.spec for c in find_suite("transfer").cells]
+    specs = [c.spec for c in find_suite("transfer").runs]
     networks = list(product(("dpsh", "hashnet", "csq"), ("resnet50", "vgg11"), (32, 64)))
     assert {
         (s.attack, (s.surrogate, s.surrogate_backbone, s.surrogate_bits),
@@ -470,7 +470,7 @@ def test_transfer_mini_has_every_pair_of_methods():
     methods = ("dpsh_bn", "hashnet", "csq")
     assert {
         (c.spec.attack, c.spec.surrogate, c.spec.victim, c.spec.seed, c.spec.bits)
-        for c in find_suite("transfer-mini").cells
+        for c in find_suite("transfer-mini").runs
     } == set(product(("tri", "ciba"), methods, methods, (0, 1, 2), (48,)))
 
 

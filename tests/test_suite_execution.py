@@ -18,18 +18,19 @@ from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.cache_users import keys_in_use
 from hashbackdoor_bench.stages.pipeline import run
 from hashbackdoor_bench.suites.durations import Times
-from hashbackdoor_bench.suites.execution import Report, execute, remembered
+from hashbackdoor_bench.suites.execution import Report, execute
 from hashbackdoor_bench.suites.executors import making
 from hashbackdoor_bench.suites.executors.local import LocalExecutor
 from hashbackdoor_bench.suites.executors.making import Workbench
+from hashbackdoor_bench.suites.failures import kept_failure
 from hashbackdoor_bench.suites.layout import RECORD, Layout, Task, lay_out
 from hashbackdoor_bench.suites.schedule import Schedule
-from hashbackdoor_bench.suites.suite import Cell
+from hashbackdoor_bench.suites.suite import SuiteRun
 
 CPU = torch.device("cpu")
 
 
-def cell(tiny: Path, attack: str = "tri", **changes: Any) -> Cell:
+def cell(tiny: Path, attack: str = "tri", **changes: Any) -> SuiteRun:
     base: dict[str, Any] = {
         "dataset": "lists", "lists": str(tiny), "root": str(tiny), "size": 32, "top_k": 20,
         "bits": 12, "epochs": 1, "batch_size": 16, "attack": attack, "victim": "csq",
@@ -37,10 +38,10 @@ def cell(tiny: Path, attack: str = "tri", **changes: Any) -> Cell:
     if attack in ("tri", "ciba", "tri_noise", "tri_adv"):
         base["attack_settings"] = (("perturbation_steps", 2), ("steps", 3))
     spec = RunSpec(**{**base, **changes})
-    return Cell("tiny", attack, spec, 1)
+    return SuiteRun("tiny", attack, spec, 1)
 
 
-def cells(tiny: Path, attacks: list[str], victims: list[str], seeds: int) -> list[Cell]:
+def cells(tiny: Path, attacks: list[str], victims: list[str], seeds: int) -> list[SuiteRun]:
     return [
         cell(tiny, attack, victim=victim, seed=seed)
         for seed in range(seeds)
@@ -49,7 +50,7 @@ def cells(tiny: Path, attacks: list[str], victims: list[str], seeds: int) -> lis
     ]
 
 
-def laid(tiny: Path, tmp_path: Path, these: list[Cell]) -> Layout:
+def laid(tiny: Path, tmp_path: Path, these: list[SuiteRun]) -> Layout:
     return lay_out(these, cache=Cache(tmp_path / "c"), results=tmp_path / "r", device=CPU)
 
 
@@ -127,9 +128,9 @@ def test_every_stage_is_made_once_after_its_inputs_and_no_craft_waits(tiny, tmp_
     assert not failures
     assert sorted(task.key for task in executor.order) == sorted(layout.tasks)
     assert executor.most == jobs
-    assert sum(message["event"] == "cell" for message in said) == len(these)
+    assert sum(message["event"] == "run" for message in said) == len(these)
     assert said[-1]["stages_done"] == said[-1]["stages"] == len(layout.tasks)
-    assert said[-1]["cells_done"] == said[-1]["cells"] == len(these)
+    assert said[-1]["runs_done"] == said[-1]["runs"] == len(these)
     assert said[-1]["remaining"] == 0
 
 
@@ -148,17 +149,17 @@ def test_a_failed_stage_stops_its_dependents_only(tiny, tmp_path):
     layout = laid(tiny, tmp_path, these)
     executor = Imaginary(2, {"train surrogate"})
     failures, _ = imagine(layout, executor, tmp_path)
-    assert [(f.cell.label, f.stage, f.message) for f in failures] == [
+    assert [(f.run.label, f.stage, f.message) for f in failures] == [
         ("tri", "train surrogate", "no")
     ]
-    assert [one.cell.label for one in layout.missing] == ["tri"]
+    assert [one.run.label for one in layout.missing] == ["tri"]
     made = {task.key for task in executor.order}
     assert not any(n.attacker for n in layout.missing[0].tasks if n.key in made)
-    kept = remembered(Cache(tmp_path / "c"), these[2])
+    kept = kept_failure(Cache(tmp_path / "c"), these[2])
     assert kept is not None
     assert (kept.stage, kept.message) == ("train surrogate", "no")
     imagine(laid(tiny, tmp_path, these), Imaginary(2), tmp_path)
-    assert remembered(Cache(tmp_path / "c"), these[2]) is None
+    assert kept_failure(Cache(tmp_path / "c"), these[2]) is None
 
 
 def test_every_run_of_a_failed_stage_fails_and_is_told_its_first_failure(tiny, tmp_path):
@@ -166,14 +167,14 @@ def test_every_run_of_a_failed_stage_fails_and_is_told_its_first_failure(tiny, t
     executor = Imaginary(2, {"train surrogate", "train clean victim"})
     failures, said = imagine(layout, executor, tmp_path)
     first = next(message["stage"] for message in said if message.get("state") == "failed")
-    assert [(f.cell.label, f.stage) for f in failures] == [("tri", first), ("ciba", first)]
+    assert [(f.run.label, f.stage) for f in failures] == [("tri", first), ("ciba", first)]
     assert said[-1]["failed"] == 2  # both were under way
 
 
 def test_a_run_that_cannot_be_planned_stops_no_other(tiny, tmp_path):
     good, bad = cell(tiny), cell(tiny, poison_count=999)
     layout = laid(tiny, tmp_path, [bad, good])
-    assert [failure.cell for failure in layout.refused] == [bad]
+    assert [failure.run for failure in layout.refused] == [bad]
     failures, _ = imagine(layout, Imaginary(1), tmp_path)
     assert "999 images are to be poisoned" in failures[0].message
     assert not layout.missing

@@ -154,14 +154,14 @@ def _state(message: Message) -> str:
     rate = 60 * message["stages_done"] / max(message["seconds"], 1.0)
     failed = f", {message['failed']} failed" if message["failed"] else ""
     return (
-        f"runs {message['cells_done']}/{message['cells']}, {message['running']} stages running"
+        f"runs {message['runs_done']}/{message['runs']}, {message['running']} stages running"
         f"{failed}, {rate:.0f}/min, remaining {spell_seconds(message['remaining'])}"
     )
 
 
 def _end(message: Message) -> str | None:
     """The line of a message that is worth keeping."""
-    if message["event"] == "cell":
+    if message["event"] == "run":
         where = f"{message['victim']}, {message['bits']} bits, seed {message['seed']}"
         return f"done: {message['label']} on {where}"
     if message["event"] == "stage" and message["state"] == "failed":
@@ -185,7 +185,7 @@ class _SuiteLines:
         if end is not None:
             print(end, file=sys.stderr, flush=True)
         late = message["event"] == "tick" and message["seconds"] - self.said >= EVERY
-        if late or message["event"] == "cell":
+        if late or message["event"] == "run":
             self.said = message["seconds"]
             stages = f"stages {message['stages_done']}/{message['stages']}"
             text = f"[{self.said:6.0f} s] {stages}, {_state(message)}"

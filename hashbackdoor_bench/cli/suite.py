@@ -51,9 +51,9 @@ def suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
             name: str(path.absolute()) for name, path in given.items() if path is not None
         }
         read = find_suite(suite)
-        cells = tuple(replace(cell, spec=replace(cell.spec, **where)) for cell in read.cells)
+        runs = tuple(replace(run, spec=replace(run.spec, **where)) for run in read.runs)
         folder = Path("results") / read.name if results_dir is None else results_dir
-        return command(suite=replace(read, cells=cells), plugin=plugin, results_dir=folder, **more)
+        return command(suite=replace(read, runs=runs), plugin=plugin, results_dir=folder, **more)
 
     for option in (
         click.option("--root", type=FOLDER, help="Folder of the images, if they aren't embedded."),
@@ -97,7 +97,7 @@ def suite_plan(
     cache, layout = lay_out_suite(suite, cache_dir, results_dir, device)
     times, wanted = Times(cache), {task for one in layout.missing for task in one.tasks}
     click.echo(
-        f"{suite.name}: {suite.title}\n{len(suite.cells)} runs, "
+        f"{suite.name}: {suite.title}\n{len(suite.runs)} runs, "
         f"{len(layout.planned) - len(layout.missing)} done\n"
     )
     click.echo(f"{'stages':<24}{'all':>8}{'in cache':>10}{'to make':>9}  time of one worker")
@@ -116,7 +116,7 @@ def suite_plan(
         f"with the {jobs} that this machine has room for"
     )
     for failure in layout.refused:
-        click.echo(f"refused {describe(failure.cell)}: {failure.message}")
+        click.echo(f"refused {describe(failure.run)}: {failure.message}")
 
 
 @suite_group.command("run")
@@ -183,11 +183,11 @@ def suite_run(
     write_index(layout, results_dir)
     done = len(layout.planned) - len(layout.missing)
     if as_json:
-        counts = {"runs": len(suite.cells), "done": done, "stages_not_made": len(left)}
+        counts = {"runs": len(suite.runs), "done": done, "stages_not_made": len(left)}
         click.echo(json.dumps({"event": "result", **counts, "failed": len(failures)}))
     else:
         lost = f", {len(failures)} failed, {len(left)} stages not made" if failures else ""
-        click.echo(f"{suite.name}: {done} of {len(suite.cells)} runs done{lost}")
+        click.echo(f"{suite.name}: {done} of {len(suite.runs)} runs done{lost}")
     return 1 if failures else 0
 
 
@@ -203,23 +203,23 @@ def suite_status(
     from rich.console import Console
 
     from hashbackdoor_bench.cli.console import counts_table
-    from hashbackdoor_bench.suites import describe, remembered
+    from hashbackdoor_bench.suites import describe, kept_failure
 
     cache, layout = lay_out_suite(suite, cache_dir, results_dir, device)
-    missing = {one.cell.spec for one in layout.missing} | {one.cell.spec for one in layout.refused}
-    told = [remembered(cache, cell) for cell in suite.cells if cell.spec in missing]
+    missing = {one.run.spec for one in layout.missing} | {one.run.spec for one in layout.refused}
+    told = [kept_failure(cache, run) for run in suite.runs if run.spec in missing]
     failures = list(layout.refused) + [
         failure for failure in told if failure and failure.stage != "plan"
     ]
-    failed = {failure.cell.spec for failure in failures}
+    failed = {failure.run.spec for failure in failures}
     counts: dict[tuple[str, str], Counter[str]] = {}
-    for cell in suite.cells:
-        place = (cell.label, f"{cell.spec.victim}, {cell.spec.bits} bits")
-        state = "failed" if cell.spec in failed else "missing" if cell.spec in missing else "done"
+    for run in suite.runs:
+        place = (run.label, f"{run.spec.victim}, {run.spec.bits} bits")
+        state = "failed" if run.spec in failed else "missing" if run.spec in missing else "done"
         counts.setdefault(place, Counter())[state] += 1
     Console().print(counts_table(counts))
     for failure in failures:
-        click.echo(f"failed  {describe(failure.cell)}: {failure.stage}: {failure.message}")
+        click.echo(f"failed  {describe(failure.run)}: {failure.stage}: {failure.message}")
     total = sum(counts.values(), Counter())
     words = ", ".join(f"{total[state]} {state}" for state in ("done", "missing", "failed"))
-    click.echo(f"{suite.name}: {len(suite.cells)} runs: {words}")
+    click.echo(f"{suite.name}: {len(suite.runs)} runs: {words}")

@@ -71,14 +71,12 @@ def run_missing(
     alone = [word for flag, value in here.items() for word in (flag, str(value))]
     alone += [word for path in plugin for word in ("--plugin", str(path))]
     for failure in failures:
-        command = (
-            f"OMP_NUM_THREADS={threads} {shlex.join([*command_of(failure.cell.spec), *alone])}"
-        )
+        command = f"OMP_NUM_THREADS={threads} {shlex.join([*command_of(failure.run.spec), *alone])}"
         if mode == "json":
             parts = {"stage": failure.stage, "message": failure.message, "command": command}
-            click.echo(json.dumps({"event": "failure", "run": describe(failure.cell), **parts}))
+            click.echo(json.dumps({"event": "failure", "run": describe(failure.run), **parts}))
         else:
-            click.echo(f"failed  {describe(failure.cell)}: {failure.stage}: {failure.message}")
+            click.echo(f"failed  {describe(failure.run)}: {failure.stage}: {failure.message}")
             click.echo(f"        {command}")
     return failures
 
@@ -86,7 +84,7 @@ def run_missing(
 def lay_out_suite(
     suite: Suite, cache_dir: Path, results: Path, device: str, mode: str = "quiet"
 ) -> tuple["Cache", "Layout"]:
-    """The cache, and the layout of a suite's cells, see `layout.lay_out`."""
+    """The cache, and the layout of a suite's runs, see `layout.lay_out`."""
     from hashbackdoor_bench.cli.console import shown
     from hashbackdoor_bench.stages import Cache, device_of
     from hashbackdoor_bench.suites import lay_out
@@ -94,7 +92,7 @@ def lay_out_suite(
     cache = Cache(cache_dir)
     with shown(mode) as progress:
         return cache, lay_out(
-            suite.cells,
+            suite.runs,
             cache=cache,
             results=results,
             device=device_of(device),

@@ -1,14 +1,15 @@
 from .durations import Times as Times
 from .execution import execute as execute
-from .execution import remembered as remembered
 from .execution import write_index as write_index
+from .failures import Failure as Failure
+from .failures import kept_failure as kept_failure
 from .layout import RECORD as RECORD
-from .layout import Failure as Failure
 from .layout import Layout as Layout
 from .layout import Task as Task
 from .layout import describe as describe
 from .layout import lay_out as lay_out
 from .suite import Suite as Suite
+from .suite import SuiteRun as SuiteRun
 from .suite import find_suite as find_suite
 from .suite import shipped as shipped
 from .suite import suite_with as suite_with

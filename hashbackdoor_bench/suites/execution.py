@@ -5,7 +5,6 @@ loop of `execute`. Every message is a dict that ``--json`` prints as it is.
 """
 
 import csv
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +13,11 @@ from typing import Any, Literal, Protocol
 
 from hashbackdoor_bench.files import whole
 from hashbackdoor_bench.records import INDEX
-from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages import Cache, in_use
 from hashbackdoor_bench.suites.durations import Times
-from hashbackdoor_bench.suites.layout import Failure, Layout, PlannedRun, Task, describe
+from hashbackdoor_bench.suites.failures import Failure, forget_failure, keep_failure
+from hashbackdoor_bench.suites.layout import Layout, PlannedRun, Task, describe
 from hashbackdoor_bench.suites.schedule import Schedule
-from hashbackdoor_bench.suites.suite import Cell
 
 Watch = Callable[[Mapping[str, Any]], None]
 PATIENCE = 1.0  # seconds between two looks at the clock while nothing is reported
@@ -68,7 +66,7 @@ class Executor(Protocol):
 def execute(
     layout: Layout, executor: Executor, *, cache: Cache, times: Times, watch: Watch
 ) -> list[Failure]:
-    """Make all that is missing of a suite; the cells that failed, with stage and message.
+    """Make all that is missing of a suite; the runs that failed, with stage and message.
 
     Args:
         layout: see `lay_out`.
@@ -77,11 +75,11 @@ def execute(
         times: for the remaining time; learns on the way.
         watch: is told what happens.
     """
-    schedule, failures = Schedule(layout), {one.cell.spec: one for one in layout.refused}
+    schedule, failures = Schedule(layout), {one.run.spec: one for one in layout.refused}
     tell = _Teller(layout, schedule, executor, times, watch)
     told: set[str] = set()
     for refused in layout.refused:
-        remember(cache, refused)
+        keep_failure(cache, refused)
     with in_use(cache.root, layout.keys):
         while not schedule.over:
             while executor.free() > 0 and (task := schedule.take()):
@@ -93,13 +91,13 @@ def execute(
                     ended = schedule.finish(task)
                     tell("done", task, report.worker, seconds=round(report.seconds, 3))
                     for one in ended:
-                        forget(cache, one.cell)
-                        tell.cell(one)
+                        forget_failure(cache, one.run)
+                        tell.ended(one)
                 elif report.state == "failed":
                     for one in schedule.fail(task):
-                        if one.cell.spec not in failures:
-                            failures[one.cell.spec] = Failure(one.cell, task.title, report.text)
-                            remember(cache, failures[one.cell.spec])
+                        if one.run.spec not in failures:
+                            failures[one.run.spec] = Failure(one.run, task.title, report.text)
+                            keep_failure(cache, failures[one.run.spec])
                     tell("failed", task, report.worker, message=report.text)
                 elif report.state == "progress":
                     tell(
@@ -138,17 +136,17 @@ class _Teller:
                 "event": "stage",
                 "state": state,
                 "stage": task.title,
-                "run": describe(task.cell),
+                "run": describe(task.run),
                 "worker": worker,
                 **more,
                 **({} if state == "progress" else self.tally()),
             }
         )
 
-    def cell(self, one: PlannedRun) -> None:
-        """A cell ended well."""
-        spec, self.looked = one.cell.spec, float("-inf")
-        self.watch({"event": "cell", "label": one.cell.label, "victim": spec.victim,
+    def ended(self, one: PlannedRun) -> None:
+        """A run ended well."""
+        spec, self.looked = one.run.spec, float("-inf")
+        self.watch({"event": "run", "label": one.run.label, "victim": spec.victim,
                     "bits": spec.bits, "seed": spec.seed, "record": str(one.path),
                     **self.tally()})  # fmt: skip
 
@@ -166,8 +164,8 @@ class _Teller:
             "stages": len(self.todo),
             "running": len(self.schedule.running),
             "failed": self.failed,
-            "cells_done": len(self.layout.planned) - len(self.layout.missing),
-            "cells": len(self.layout.planned) + len(self.layout.refused),
+            "runs_done": len(self.layout.planned) - len(self.layout.missing),
+            "runs": len(self.layout.planned) + len(self.layout.refused),
             "seconds": round(passed, 1),
             "remaining": self.remaining,
         }
@@ -179,47 +177,17 @@ class _Teller:
         return None if unknown else round(seconds / workers, 1)
 
 
-# ---- failures, kept until they are made good ----------------------------------------------------
-
-
 def write_index(layout: Layout, results: Path) -> Path:
-    """``index.csv`` beside a suite's records: a row a finished cell, with its label in tables."""
+    """``index.csv`` beside a suite's records: a row a finished run, with its label in tables."""
     path = results / INDEX
     with whole(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("suite", "label", "victim", "bits", "target", "seed", "record"))
         for one in layout.planned:
             if one.tasks[-1].key in layout.done:
-                cell, spec = one.cell, one.cell.spec
+                run, spec = one.run, one.run.spec
                 record = one.path.relative_to(results).as_posix()
                 rows.writerow(
-                    (cell.suite, cell.label, spec.victim, spec.bits, spec.target, spec.seed, record)
+                    (run.suite, run.label, spec.victim, spec.bits, spec.target, spec.seed, record)
                 )
     return path
-
-
-def _file(cache: Cache, spec: RunSpec) -> Path:
-    return cache.root / "failures" / f"{spec.key}.json"
-
-
-def remember(cache: Cache, failure: Failure) -> None:
-    """Keep a failure for ``bench suite status``."""
-    path = _file(cache, failure.cell.spec)
-    path.parent.mkdir(exist_ok=True)
-    with whole(path) as fresh:
-        body = {"stage": failure.stage, "message": failure.message}
-        fresh.write_text(json.dumps(body), encoding="utf-8")
-
-
-def forget(cache: Cache, cell: Cell) -> None:
-    """The cell ended well."""
-    _file(cache, cell.spec).unlink(missing_ok=True)
-
-
-def remembered(cache: Cache, cell: Cell) -> Failure | None:
-    """How the cell failed when it was last tried; None if it didn't."""
-    try:
-        body = json.loads(_file(cache, cell.spec).read_text(encoding="utf-8"))
-        return Failure(cell, str(body["stage"]), str(body["message"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -16,7 +16,8 @@ from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import read_record, record_key, record_path
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages import Cache, LoadedSets, Plan, attacker_of, keys_of
-from hashbackdoor_bench.suites.suite import Cell
+from hashbackdoor_bench.suites.failures import Failure
+from hashbackdoor_bench.suites.suite import SuiteRun
 
 RECORD = "record"  # the name and kind of the last task of a run: its record and its pictures
 
@@ -31,7 +32,7 @@ class Task:
         title: for a person.
         group: what it is counted under, see `Stage.group`.
         inputs: see `PlannedStage`.
-        cell: a run that has it.
+        run: a run that has it.
         spec: of that run, its precision resolved by the driver, so that all workers take one.
         name: what it is called in that run's plan.
         needs: the tasks whose results it reads.
@@ -44,7 +45,7 @@ class Task:
     title: str
     group: str
     inputs: Mapping[str, Any]
-    cell: Cell
+    run: SuiteRun
     spec: RunSpec
     name: str
     needs: tuple["Task", ...]
@@ -53,34 +54,19 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class PlannedRun:
-    """A cell with its tasks.
+    """A run with its tasks.
 
     Attributes:
-        cell: of the suite.
+        run: of the suite.
         path: where its record stands, or will.
         tasks: all that it is made of, in order; the last is its record.
         keys: of what it reads or makes, for `in_use`.
     """
 
-    cell: Cell
+    run: SuiteRun
     path: Path
     tasks: tuple[Task, ...]
     keys: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A cell that did not end.
-
-    Attributes:
-        cell: of the suite.
-        stage: where it stopped.
-        message: why.
-    """
-
-    cell: Cell
-    stage: str
-    message: str
 
 
 @dataclass
@@ -88,9 +74,9 @@ class Layout:
     """The stages of a suite.
 
     Attributes:
-        planned: the cells that can be run.
-        refused: the cells that can't, as nothing of them could be planned.
-        tasks: by key, each once; those of a cell's inputs come before it.
+        planned: the runs that can be run.
+        refused: the runs that can't, as nothing of them could be planned.
+        tasks: by key, each once; those of a run's inputs come before it.
         done: keys of those that are made.
     """
 
@@ -101,49 +87,49 @@ class Layout:
 
     @property
     def missing(self) -> list[PlannedRun]:
-        """The cells without a record."""
+        """The runs without a record."""
         return [one for one in self.planned if one.tasks[-1].key not in self.done]
 
     @property
     def keys(self) -> set[str]:
-        """What all cells read or make, for `in_use`."""
+        """What all runs read or make, for `in_use`."""
         return {key for one in self.planned for key in one.keys}
 
 
-def describe(cell: Cell) -> str:
-    """A cell for a person."""
-    spec = cell.spec
-    return f"{cell.label} on {spec.victim}, {spec.bits} bits, seed {spec.seed}"
+def describe(run: SuiteRun) -> str:
+    """A run for a person."""
+    spec = run.spec
+    return f"{run.label} on {spec.victim}, {spec.bits} bits, seed {spec.seed}"
 
 
 def lay_out(
-    cells: Iterable[Cell],
+    runs: Iterable[SuiteRun],
     *,
     cache: Cache,
     results: Path,
     device: torch.device,
     progress: Progress = silent,
 ) -> Layout:
-    """The layout of a suite's cells, and which tasks of it are made.
+    """The layout of a suite's runs, and which tasks of it are made.
 
     Args:
-        cells: of the suite.
+        runs: of the suite.
         cache: where artifacts are.
         results: folder of the records.
         device: where it would be computed; decides the precision.
         progress: told if data is prepared first.
 
     Raises:
-        UserError: no cell can be planned; of the first that can't.
+        UserError: no run can be planned; of the first that can't.
     """
     layout, loaded = Layout(), LoadedSets(cache, progress)
-    for cell in cells:
+    for run in runs:
         try:
-            plan = Plan(cell.spec, cache=cache, device=device, loaded=loaded(cell.spec))
-            layout.planned.append(_planned(layout.tasks, cell, plan, results))
+            plan = Plan(run.spec, cache=cache, device=device, loaded=loaded(run.spec))
+            layout.planned.append(_planned(layout.tasks, run, plan, results))
         except UserError as error:
-            where = f"suite {cell.suite}, {cell.key_path}"
-            layout.refused.append(Failure(cell, "plan", f"{where}: {error}"))
+            where = f"suite {run.suite}, {run.key_path}"
+            layout.refused.append(Failure(run, "plan", f"{where}: {error}"))
     if layout.refused and not layout.planned:
         raise UserError(layout.refused[0].message)
     for task in layout.tasks.values():
@@ -155,10 +141,10 @@ def lay_out(
     return layout
 
 
-def _planned(tasks: dict[str, Task], cell: Cell, plan: Plan, results: Path) -> PlannedRun:
-    """A cell's tasks; those that are new are added to ``tasks``."""
+def _planned(tasks: dict[str, Task], run: SuiteRun, plan: Plan, results: Path) -> PlannedRun:
+    """A run's tasks; those that are new are added to ``tasks``."""
     mine: dict[str, Task] = {}
-    spec = replace(cell.spec, precision=plan.spec.precision)
+    spec = replace(run.spec, precision=plan.spec.precision)
     for name, stage in plan.stages.items():
         mine[name] = tasks.setdefault(
             stage.key,
@@ -168,7 +154,7 @@ def _planned(tasks: dict[str, Task], cell: Cell, plan: Plan, results: Path) -> P
                 title=stage.title,
                 group=stage.row.group,
                 inputs=stage.inputs,
-                cell=cell,
+                run=run,
                 spec=spec,
                 name=name,
                 needs=tuple(dict.fromkeys(mine[other] for other in stage.needs)),
@@ -180,12 +166,12 @@ def _planned(tasks: dict[str, Task], cell: Cell, plan: Plan, results: Path) -> P
     record = tasks.setdefault(
         key,
         Task(
-            kind=RECORD, key=key, title="write the record", group=RECORD, inputs={}, cell=cell,
+            kind=RECORD, key=key, title="write the record", group=RECORD, inputs={}, run=run,
             spec=spec, name=RECORD, needs=parts,
         ),
     )  # fmt: skip
     path = record_path(results, plan.spec, key)
-    return PlannedRun(cell, path, (*parts, record), frozenset(keys_of(plan)))
+    return PlannedRun(run, path, (*parts, record), frozenset(keys_of(plan)))
 
 
 def stands(path: Path, key: str) -> bool:

@@ -6,17 +6,17 @@ from hashbackdoor_bench.suites.layout import Layout, PlannedRun, Task
 
 
 class Schedule:
-    """Which task is made next, so that none waits for another and cells end early.
+    """Which task is made next, so that none waits for another and runs end early.
 
     Args:
-        layout: of the suite; only what a cell without a record needs is made.
+        layout: of the suite; only what a run without a record needs is made.
     """
 
     def __init__(self, layout: Layout) -> None:
-        self.cells: Sequence[PlannedRun] = layout.missing
+        self.runs: Sequence[PlannedRun] = layout.missing
         self.done = layout.done
         self.todo = {
-            task.key for one in self.cells for task in one.tasks if task.key not in self.done
+            task.key for one in self.runs for task in one.tasks if task.key not in self.done
         }
         self.running: dict[str, Task] = {}
         self.failed: set[str] = set()
@@ -24,10 +24,10 @@ class Schedule:
     @property
     def live(self) -> list[PlannedRun]:
         """Cells that can still end, the one with the fewest tasks left first."""
-        cells = [one for one in self.cells if not any(n.key in self.failed for n in one.tasks)]
-        left = [sum(task.key not in self.done for task in one.tasks) for one in cells]
+        runs = [one for one in self.runs if not any(n.key in self.failed for n in one.tasks)]
+        left = [sum(task.key not in self.done for task in one.tasks) for one in runs]
         order = sorted((count, place) for place, count in enumerate(left) if count)
-        return [cells[place] for _, place in order]
+        return [runs[place] for _, place in order]
 
     def take(self) -> Task | None:
         """A task whose inputs are there, now running; None if there is none at the moment."""
@@ -45,16 +45,16 @@ class Schedule:
         return None
 
     def finish(self, task: Task) -> list[PlannedRun]:
-        """The cells that ended with this task."""
+        """The runs that ended with this task."""
         del self.running[task.key]
         self.done.add(task.key)
-        return [one for one in self.cells if one.tasks[-1] is task]
+        return [one for one in self.runs if one.tasks[-1] is task]
 
     def fail(self, task: Task) -> list[PlannedRun]:
-        """The cells that can't end without this task."""
+        """The runs that can't end without this task."""
         del self.running[task.key]
         self.failed.add(task.key)
-        return [one for one in self.cells if task in one.tasks]
+        return [one for one in self.runs if task in one.tasks]
 
     @property
     def over(self) -> bool:

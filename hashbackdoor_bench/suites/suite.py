@@ -19,9 +19,9 @@
 
 What is not given takes a run's default. Under ``extends`` a key given here replaces the other
 suite's, ``[[attack]]`` replaces all of its rows, ``[[zip]]`` all of its zips (``zip = []``: none).
-Paths are relative to the file. A run that comes up twice is one cell. Cells are sorted by seed, so
-that a suite cut short has whole tables of the first seeds; then as the lists stand in the file, the
-first varies slowest; rows vary fastest.
+Paths are relative to the file. A run that comes up twice is run once. Runs are sorted by seed, so
+that a suite cut short has whole tables of the first seeds; then as the lists stand in the file: the
+first list varies slowest, rows vary fastest.
 
 A mistake is named by the path of its key: ``mine.toml: attack[2].set.attack.epsilon: …``, with the
 entries of lists counted from 1; what is no TOML by the line that the parser names. Names, types and
@@ -52,7 +52,7 @@ from hashbackdoor_bench.suites.suite_file import (
 
 
 @dataclass(frozen=True)
-class Cell:
+class SuiteRun:
     """One run of a suite.
 
     Attributes:
@@ -75,18 +75,18 @@ class Suite:
     Attributes:
         name: of a shipped suite, or of the file.
         title: one sentence.
-        cells: the runs, no two of them equal.
+        runs: the runs, no two of them equal.
         path: of the file.
     """
 
     name: str
     title: str
-    cells: tuple[Cell, ...]
+    runs: tuple[SuiteRun, ...]
     path: Path
 
 
 def shipped() -> dict[str, str]:
-    """Names and titles of the suites that come with the package; builds no cells."""
+    """Names and titles of the suites that come with the package; builds no runs."""
     return {
         name: tomllib.loads(path.read_text(encoding="utf-8"))["title"]
         for name, path in shipped_files().items()
@@ -123,14 +123,14 @@ def suite_with(name: str, attack: str, settings: Mapping[str, object]) -> Suite:
 
 
 def _suite(path: Path, file: SuiteFile) -> Suite:
-    cells: dict[RunSpec, Cell] = {}
+    runs: dict[RunSpec, SuiteRun] = {}
     for row, varied, values in _runs(file):
         with row.at.named():
             spec = _spec(values)
         label = ", ".join([row.label, *(f"{k.rpartition('.')[2]}={values[k]}" for k in varied)])
         key_path = row.at.key if row.at.file == path else "extends"
-        cells.setdefault(spec, Cell(path.stem, label, spec, key_path))
-    ordered = sorted(cells.values(), key=lambda cell: cell.spec.seed)
+        runs.setdefault(spec, SuiteRun(path.stem, label, spec, key_path))
+    ordered = sorted(runs.values(), key=lambda run: run.spec.seed)
     return Suite(path.stem, file.title or path.stem, tuple(ordered), path)
 
 

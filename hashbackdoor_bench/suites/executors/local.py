@@ -111,7 +111,7 @@ class LocalExecutor:
             task, attempt = self.working[place]
             if attempt < TRIES:
                 self._begin(place, task, attempt + 1)
-                text = f"{task.title}, {describe(task.cell)}: {why}; it goes on in another."
+                text = f"{task.title}, {describe(task.run)}: {why}; it goes on in another."
                 return [Report("note", task, str(place), text)]
             message = {"state": "failed", "text": f"{TRIES} times: {why}"}
         task, _ = self.working[place]

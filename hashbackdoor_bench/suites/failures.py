@@ -1,0 +1,52 @@
+"""Runs of a suite that did not end, kept in the cache until they are made good."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from hashbackdoor_bench.files import whole
+from hashbackdoor_bench.spec import RunSpec
+from hashbackdoor_bench.stages import Cache
+from hashbackdoor_bench.suites.suite import SuiteRun
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not end.
+
+    Attributes:
+        run: of the suite.
+        stage: where it stopped.
+        message: why.
+    """
+
+    run: SuiteRun
+    stage: str
+    message: str
+
+
+def keep_failure(cache: Cache, failure: Failure) -> None:
+    """Keep a failure for ``bench suite status``."""
+    path = _file(cache, failure.run.spec)
+    path.parent.mkdir(exist_ok=True)
+    with whole(path) as fresh:
+        body = {"stage": failure.stage, "message": failure.message}
+        fresh.write_text(json.dumps(body), encoding="utf-8")
+
+
+def forget_failure(cache: Cache, run: SuiteRun) -> None:
+    """The run ended well."""
+    _file(cache, run.spec).unlink(missing_ok=True)
+
+
+def kept_failure(cache: Cache, run: SuiteRun) -> Failure | None:
+    """How the run failed when it was last tried; None if it didn't."""
+    try:
+        body = json.loads(_file(cache, run.spec).read_text(encoding="utf-8"))
+        return Failure(run, str(body["stage"]), str(body["message"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _file(cache: Cache, spec: RunSpec) -> Path:
+    return cache.root / "failures" / f"{spec.key}.json"
