@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from hashbackdoor_bench.files import writable
 from hashbackdoor_bench.metrics import compare, residuals, score_run
 from hashbackdoor_bench.network import Blueprint, centre_crop
 from hashbackdoor_bench.progress import Progress, silent
-from hashbackdoor_bench.records import Record, read_record, record_key, record_path
+from hashbackdoor_bench.records import Record, read_record, record_path
 from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.cache import Artifact, Cache, Content
 from hashbackdoor_bench.stages.cache_users import in_use
@@ -25,6 +24,7 @@ from hashbackdoor_bench.stages.codes import codes_of
 from hashbackdoor_bench.stages.pictures import Draw, shown
 from hashbackdoor_bench.stages.plan import Loaded, Plan, Stage, use
 from hashbackdoor_bench.stages.provenance import device_of, made_by
+from hashbackdoor_bench.stages.recording import record_of
 
 
 class Run:
@@ -251,71 +251,7 @@ class Run:
 
     def record(self) -> Record:
         """The scored run, with everything needed to make it again."""
-        parts = {
-            "surrogate": self.surrogate_artifact,
-            "backdoor": self.backdoor_artifact,
-            "clean victim": self.clean_artifact,
-            "victim": self.victim_artifact,
-            **{f"clean victim's {name}": codes for name, codes in self.clean_codes.items()},
-            **{f"victim's {name}": codes for name, codes in self.victim_codes.items()},
-            "scores": self.scores_artifact,
-            "visibility": self.visibility_artifact,
-        }
-        found = {name: artifact for name, artifact in parts.items() if artifact is not None}
-        keys = {name: artifact.key for name, artifact in found.items()}
-        visibility = self.visibility_artifact.facts
-        seconds = {name: artifact.seconds for name, artifact in found.items()}
-        seconds |= self.backdoor_artifact.facts["shared"]
-        history = self.backdoor_artifact.facts.get("history")
-        poisoned = int((self.backdoor.kind == 0).sum())
-        members = int((self.plan.splits.train.labels == self.plan.target).all(1).sum())
-        return Record(
-            key=record_key(self.plan.spec, keys),
-            spec=asdict(self.plan.spec),
-            protocol=self._protocol(),
-            threat={
-                **asdict(self.plan.attack.threat),
-                "delivery": self.plan.delivery,
-                "budget": poisoned / members if members else None,
-                "poisoned": poisoned,
-                "covers": int((self.backdoor.kind == 1).sum()),
-                "target_images": members,
-            },
-            scores=self.scores_artifact.facts["scores"],
-            retrieval=self.scores_artifact.facts["retrieval"],
-            imperceptibility={name: visibility[name] for name in ("poison", "query")},
-            params={
-                "attack": {**dict(self.plan.spec.attack_settings), **self.plan.found},
-                "victim": dict(self.plan.spec.victim_settings),
-                "recipe": asdict(self.plan.victim.recipe),
-                "surrogate": dict(self.plan.surrogate.settings),
-            },
-            training={
-                name: found[name].facts["losses"]
-                for name in ("surrogate", "clean victim", "victim")
-                if name in found
-            }
-            | ({"backdoor": history} if history else {}),
-            seconds={name: round(value, 3) for name, value in seconds.items()},
-            artifacts=keys,
-            **self.victim_artifact.facts["made by"],
-        )
-
-    def _protocol(self) -> dict[str, Any]:
-        splits = self.plan.splits
-        return {
-            "name": splits.name,
-            "train": len(splits.train),
-            "query": len(splits.query),
-            "database": len(splits.database),
-            "classes": len(splits.classes),
-            "top_k": splits.top_k,
-            "sha256": splits.sha256,
-            "pixels": splits.pixels,
-            "multilabel": splits.multilabel,
-            "unlabelled": dict(splits.unlabelled),
-            "notes": list(splits.notes),
-        }
+        return record_of(self)
 
 
 def run(

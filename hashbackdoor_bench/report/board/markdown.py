@@ -59,7 +59,7 @@ def _cells(row: Row, board: Board) -> list[str]:
         spelling.signed(row.delta_map),
         spelling.number(row.mean("poison", "psnr")),
         spelling.number(row.mean("query", "psnr")),
-        *(_cell(row.threat[name]) for name in ("label", "knowledge", "trigger")),
+        *(_cell(getattr(row.threat, name)) for name in ("label", "knowledge", "trigger")),
         f"{spelling.percent(row.poison)} %",
     ]
 

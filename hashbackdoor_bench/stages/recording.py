@@ -1,0 +1,98 @@
+"""The record of a run, put together from its artifacts."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hashbackdoor_bench.data import Splits
+from hashbackdoor_bench.records import (
+    DataFacts,
+    Imperceptibility,
+    Losses,
+    Parameters,
+    Record,
+    Retrieval,
+    Scores,
+    Threat,
+    record_key,
+)
+
+if TYPE_CHECKING:
+    from hashbackdoor_bench.stages.pipeline import Run
+
+
+def record_of(run: "Run") -> Record:
+    """The scored run, with everything needed to make it again; what it lacks is made first."""
+    plan, surrogate, backdoor = run.plan, run.surrogate_artifact, run.backdoor_artifact
+    clean, victim = run.clean_artifact, run.victim_artifact
+    artifacts = {
+        **({"surrogate": surrogate} if surrogate else {}),
+        "backdoor": backdoor,
+        "clean victim": clean,
+        "victim": victim,
+        **{f"clean victim's {name}": codes for name, codes in run.clean_codes.items()},
+        **{f"victim's {name}": codes for name, codes in run.victim_codes.items()},
+        "scores": run.scores_artifact,
+        "visibility": run.visibility_artifact,
+    }
+    keys = {name: artifact.key for name, artifact in artifacts.items()}
+    seconds = {name: artifact.seconds for name, artifact in artifacts.items()}
+    seconds |= backdoor.facts["shared"]
+    scored, seen = run.scores_artifact.facts, run.visibility_artifact.facts
+    return Record(
+        key=record_key(plan.spec, keys),
+        spec=plan.spec,
+        protocol=_data_facts(plan.splits),
+        threat=_threat(run),
+        scores=msgspec.convert(scored["scores"], Scores),
+        retrieval=msgspec.convert(scored["retrieval"], Retrieval),
+        imperceptibility=msgspec.convert(
+            {images: seen[images] for images in ("poison", "query")}, Imperceptibility
+        ),
+        params=Parameters(
+            attack={**dict(plan.spec.attack_settings), **plan.found},
+            victim=dict(plan.spec.victim_settings),
+            recipe=asdict(plan.victim.recipe),
+            surrogate=dict(plan.surrogate.settings),
+        ),
+        training=Losses(
+            surrogate=tuple(surrogate.facts["losses"]) if surrogate else None,
+            clean_victim=tuple(clean.facts["losses"]),
+            victim=tuple(victim.facts["losses"]),
+            backdoor={k: tuple(v) for k, v in (backdoor.facts.get("history") or {}).items()},
+        ),
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+        artifacts=keys,
+        **victim.facts["made by"],
+    )
+
+
+def _threat(run: "Run") -> Threat:
+    labels, kind = run.plan.splits.train.labels, run.backdoor.kind
+    poisoned = int((kind == 0).sum())
+    members = int((labels == run.plan.target).all(1).sum())
+    return Threat(
+        **asdict(run.plan.attack.threat),
+        delivery=run.plan.delivery,
+        budget=poisoned / members if members else None,
+        poisoned=poisoned,
+        covers=int((kind == 1).sum()),
+        target_images=members,
+    )
+
+
+def _data_facts(splits: Splits) -> DataFacts:
+    return DataFacts(
+        name=splits.name,
+        train=len(splits.train),
+        query=len(splits.query),
+        database=len(splits.database),
+        classes=len(splits.classes),
+        top_k=splits.top_k,
+        sha256=splits.sha256,
+        pixels=splits.pixels,
+        multilabel=splits.multilabel,
+        unlabelled=dict(splits.unlabelled),
+        notes=tuple(splits.notes),
+    )
