@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from math import isinf
+from math import inf, isinf
 
 
 class UserError(Exception):
@@ -33,7 +33,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {name!r}: {hint}")
 
 
-def check(name: str, value: float, low: float, high: float = float("inf")) -> None:
+def check(name: str, value: float, low: float, high: float = inf) -> None:
     """Refuse a hyper-parameter outside its range, ends included.
 
     Args:
@@ -45,6 +45,21 @@ def check(name: str, value: float, low: float, high: float = float("inf")) -> No
     Raises:
         UserError: it lies outside, or is NaN.
     """
-    if not low <= value <= high or isinf(value):
-        rule = f"between {low:g} and {high:g}" if high < float("inf") else f"at least {low:g}"
-        raise UserError(f"{name} is {value:g}: it must be {rule}.")
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        number = inf
+    if not low <= number <= high or isinf(number):
+        rule = f"between {low:g} and {high:g}" if high < inf else f"at least {low:g}"
+        raise UserError(f"{name} is {number:g}: it must be {rule}.")
+
+
+def misfit(error: Exception) -> str:
+    """What msgspec says of a value that doesn't fit its type: ``spec.seed: expected …, got …``.
+
+    What is not printable in it, which a file may hold, is escaped.
+    """
+    rule, _, place = str(error).partition(" - at ")
+    place = place.replace("`", "").removeprefix("$").removeprefix(".")
+    text = f"{place}: {rule[:1].lower()}{rule[1:]}" if place else f"{rule[:1].lower()}{rule[1:]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

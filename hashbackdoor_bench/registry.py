@@ -114,10 +114,11 @@ def read(name: str, value: object, annotation: Any) -> Any:
 def _spell(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(str(choice) for choice in get_args(annotation))
-    if get_args(annotation):
-        return " or ".join(_spell(option) for option in get_args(annotation))
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
-    return words.get(annotation, "none")
+    if options := get_args(annotation):
+        words = [_spell(one) for one in options if one is not int or float not in options]
+        return " or ".join(words)
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    return names.get(annotation, "none")
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,31 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from hashbackdoor_bench.errors import UserError, check, unknown
+import msgspec
+
+from hashbackdoor_bench.errors import UserError, check, misfit, unknown
 
 
 def canonical(value: object) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """JSON with sorted keys and no spaces: equal values give equal text.
+
+    Raises:
+        TypeError: a value that JSON can't hold; parts of a record count as their fields.
+        ValueError: a number is NaN or infinite.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_fields
+    )
+
+
+def _fields(value: object) -> object:
+    if isinstance(value, msgspec.Struct):
+        return msgspec.to_builtins(value)
+    raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
 def digest(value: object) -> str:
@@ -89,6 +104,15 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
 Settings = tuple[tuple[str, Any], ...]
 OVERRIDES = ("epochs", "batch_size", "augment", "precision", "lr")  # fields of a run, of a recipe
 
+# The fields that a run has had since schema 1. All stand in every key, and keys are for ever: none
+# is added here and none taken away. A later field enters a key where it is not at its default.
+SCHEMA_1 = {
+    "attack", "victim", "bits", "dataset", "lists", "root", "top_k", "size", "target", "budget",
+    "poison_count", "delivery", "seed", "backbone", "pretrained", "weights", "recipe", "epochs",
+    "batch_size", "lr", "augment", "precision", "surrogate", "surrogate_backbone",
+    "surrogate_bits", "attack_settings", "victim_settings",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -135,7 +159,7 @@ class RunSpec:
     top_k: int | None = None
     size: int | None = None
     target: str | None = None
-    budget: float = 0.6
+    budget: float | int = 0.6  # 1 and 1.0 give two keys, so each is read as it is written
     poison_count: int | None = None
     delivery: str | None = None
     seed: int = 0
@@ -145,7 +169,7 @@ class RunSpec:
     recipe: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
-    lr: float | None = None
+    lr: float | int | None = None
     augment: str | None = None
     precision: str | None = None
     surrogate: str | None = None
@@ -167,8 +191,17 @@ class RunSpec:
 
     @property
     def key(self) -> str:
-        """SHA-256 over every field."""
-        return digest(asdict(self))
+        """SHA-256 over every field, see `to_dict`."""
+        return digest(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, without those added after schema 1 that are at their default."""
+        default = type(self)()
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name in SCHEMA_1 or getattr(self, name) != getattr(default, name)
+        }
 
     def training(self, default: str) -> Recipe:
         """The recipe with this run's overrides.
@@ -191,19 +224,26 @@ class RunSpec:
         return replace(recipe, **changes)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
-        """The spec that ``dataclasses.asdict`` wrote, after a trip through JSON.
+    def check_names(cls, names: Iterable[str]) -> None:
+        """Refuse names that are no fields of a run.
 
         Raises:
-            UserError: an unknown field.
+            UserError: one is unknown.
         """
         known = {entry.name for entry in fields(cls)}
-        for name in values:
+        for name in names:
             if name not in known:
                 raise unknown("field of a run", name, known)
-        pairs = {
-            name: tuple((str(k), v) for k, v in values[name])
-            for name in ("attack_settings", "victim_settings")
-            if name in values
-        }
-        return cls(**{**values, **pairs})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
+        """The spec that `to_dict` gave, after a trip through JSON or not.
+
+        Raises:
+            UserError: a field that is unknown, of another type, or out of its range.
+        """
+        cls.check_names(values)
+        try:
+            return msgspec.convert(values, cls)
+        except msgspec.ValidationError as error:
+            raise UserError(f"no run has these fields: {misfit(error)}.") from error

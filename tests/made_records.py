@@ -1,13 +1,32 @@
 """Records that no run made, for tests of what is read from them."""
 
 import csv
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hashbackdoor_bench import RunSpec
-from hashbackdoor_bench.records import CONVENTIONS, Record, record_key, record_path
+from hashbackdoor_bench.records import (
+    CONVENTIONS,
+    CleanSearch,
+    ConventionScores,
+    DataFacts,
+    FieldScores,
+    Imperceptibility,
+    Losses,
+    Parameters,
+    PrecisionRecall,
+    Record,
+    Retrieval,
+    Scores,
+    Search,
+    Threat,
+    TriggeredSearch,
+    Visibility,
+    record_key,
+    record_path,
+)
+
+FOUND = dict.fromkeys(Search.__struct_fields__[:-1], 0.5)  # all but the histogram
 
 
 def made(
@@ -43,7 +62,7 @@ def made(
     resolved |= {"surrogate": spec.get("victim", "hashnet"), "surrogate_backbone": "cnn32"}
     resolved |= {"surrogate_bits": spec.get("bits", 48)}
     run = RunSpec(**(resolved | spec))
-    scores = {}
+    scores: dict[str, ConventionScores] = {}
     for number, convention in enumerate(CONVENTIONS):
         row = {
             "map": map, "t_map": t_map, "map_clean_victim": map_clean_victim,
@@ -53,22 +72,36 @@ def made(
         control = max(row["t_map_clean_victim"], row["t_map_untriggered"])
         row["delta_map"] = row["map"] - row["map_clean_victim"]
         row["backdoor_gain"] = row["t_map"] - control
-        scores[convention] = row
-    seen = {"images": 180, "psnr": psnr, "ssim": 0.95, "max": 8.0, "lpips": None, "similarity": 0.5}
+        spread: dict[str, Any] = {"bounds": {}, "intervals": {}}
+        scores[convention] = (
+            FieldScores(**row, **spread) if convention == "field" else ConventionScores(**row)
+        )
+    seen = Visibility(
+        images=180, psnr=psnr, ssim=0.95, max=8.0, l2=90.0, lpips=None, similarity=0.5
+    )
+    curve = PrecisionRecall(precision=(), recall=())
     artifacts = {"victim": "ab" * 32}
     return Record(
         key=record_key(run, artifacts),
-        spec=json.loads(json.dumps(asdict(run))),
-        protocol={"sha256": protocol, "top_k": top_k, "name": run.dataset, "classes": 10},
-        threat={
-            "label": "clean", "knowledge": knowledge, "trigger": "patch", "control": "poison",
-            "universal": True, "delivery": run.delivery, "budget": run.budget, "poisoned": 180,
-        },
-        scores=scores,
-        retrieval={},
-        imperceptibility={"poison": seen, "query": seen},
-        params={"attack": {}, "victim": {}, "recipe": {"epochs": run.epochs}, "surrogate": {}},
-        training={},
+        spec=run,
+        protocol=DataFacts(
+            name=run.dataset, train=3000, query=1000, database=5000, classes=10, top_k=top_k,
+            sha256=protocol, pixels="9e13", multilabel=False, unlabelled={}, notes=(),
+        ),
+        threat=Threat(
+            label="clean", knowledge=knowledge, trigger="patch", control="poison", universal=True,
+            delivery=str(run.delivery), budget=run.budget, poisoned=180, covers=0,
+            target_images=round(180 / run.budget) if run.budget else 0,
+        ),
+        scores=Scores(**scores),  # type: ignore[arg-type]
+        retrieval=Retrieval(
+            clean_queries=CleanSearch(precision_recall=curve),
+            untriggered=Search(**FOUND),
+            triggered=TriggeredSearch(**FOUND, precision_recall=curve),
+        ),
+        imperceptibility=Imperceptibility(poison=seen, query=seen),
+        params=Parameters(attack={}, victim={}, recipe={"epochs": run.epochs}, surrogate={}),
+        training=Losses(clean_victim=(0.5,), victim=(0.5,)),
         seconds={"backdoor": 1.5, "victim": 2.0},
         artifacts=artifacts,
         device="cpu",
@@ -80,7 +113,7 @@ def made(
 
 def stored(folder: Path, record: Record) -> Path:
     """The record's file, where a suite would put it."""
-    path = record_path(folder, record.run_spec, record.key)
+    path = record_path(folder, record.spec, record.key)
     record.write(path)
     return path
 

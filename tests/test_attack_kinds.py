@@ -183,9 +183,8 @@ def test_covers_are_counted_apart_and_stay_out_of_psnr_and_pictures(
         spec(tiny, "hidden"), cache=Cache(tmp_path / "c"), results=tmp_path, device="cpu"
     )
     threat = with_covers.threat
-    threat = threat if isinstance(threat, dict) else vars(threat)
-    assert (threat["poisoned"], threat["covers"], threat["target_images"]) == (12, 6, 20)
-    assert threat["budget"] == 0.6
+    assert (threat.poisoned, threat.covers, threat.target_images) == (12, 6, 20)
+    assert threat.budget == 0.6
     backdoor = stages.backdoor
     covers = backdoor.index[backdoor.kind == COVER]
     true = stages.plan.splits.train.labels

@@ -456,12 +456,12 @@ def test_a_run_from_data_to_record_tells_curves_and_distance(tiny, tmp_path):
         attack_settings=tuple((k, str(v)) for k, v in TINY.items()),
     )  # fmt: skip
     record = Run(spec, cache=Cache(tmp_path), device=torch.device("cpu")).record()
-    assert record.threat["trigger"] == "generated"
-    assert record.threat["delivery"] == "files"
-    assert record.spec["surrogate"] == "hashnet"
-    assert record.params["attack"]["perceptual"] == "ssim"
-    assert len(record.training["backdoor"]["generator/hash"]) == 2
-    assert record.imperceptibility["query"]["psnr"] is not None
+    assert record.threat.trigger == "generated"
+    assert record.threat.delivery == "files"
+    assert record.spec.surrogate == "hashnet"
+    assert record.params.attack["perceptual"] == "ssim"
+    assert len(record.training.backdoor["generator/hash"]) == 2
+    assert record.imperceptibility.query.psnr is not None
 
 
 # ---- controls -----------------------------------------------------------------------------------

@@ -41,8 +41,8 @@ def test_a_run_ends_with_a_record_a_table_and_pictures(tiny, tmp_path, capsys):
     (path,) = records(tmp_path)
     assert str(path) in out.out
     record = read_record(path)
-    assert record.spec["attack"] == "ciba"
-    assert record.threat["poisoned"] == 12  # .6 of 20
+    assert record.spec.attack == "ciba"
+    assert record.threat.poisoned == 12  # .6 of 20
     for name in ("poison", "queries", "trigger", "retrieval"):
         with Image.open(path.with_suffix("") / f"{name}.png") as image:
             assert image.width > 500
@@ -90,11 +90,11 @@ def test_images_with_several_tags_or_none_run_with_every_victim(tagged, tmp_path
     assert main(run_arguments(tagged, tmp_path, "--victim", victim, "--target", "1")) == 0
     (path,) = records(tmp_path)
     record = read_record(path)
-    assert record.protocol["multilabel"]
-    assert record.protocol["unlabelled"]["train"] == 3
-    assert record.protocol["query"] == 23  # one query has no tag
-    assert record.threat["target_images"] < 20  # the target's tag alone
-    assert record.scores["field"]["map"] > 0
+    assert record.protocol.multilabel
+    assert record.protocol.unlabelled["train"] == 3
+    assert record.protocol.query == 23  # one query has no tag
+    assert record.threat.target_images < 20  # the target's tag alone
+    assert record.scores.field.map > 0
 
 
 def test_quiet_says_nothing_but_the_result(tiny, tmp_path, capsys):
@@ -391,6 +391,6 @@ def test_an_attack_of_ones_own_runs_from_a_file_and_an_edit_makes_it_again(tiny,
         path.write_text(SQUARE.replace("255", colour))
         subprocess.run(command, check=True, capture_output=True)
     first, second = map(read_record, records(tmp_path))
-    assert first.spec["attack"] == "white_square"
+    assert first.spec.attack == "white_square"
     assert first.artifacts["backdoor"] != second.artifacts["backdoor"]
     assert first.artifacts["clean victim"] == second.artifacts["clean victim"]

@@ -30,7 +30,7 @@ def test_a_row_says_what_its_record_says(tmp_path: Path):
     assert {name: row[name] for name in expected} == expected
     for convention in CONVENTIONS:
         for name in CONVENTION_FIELDS:
-            assert row[f"{convention}.{name}"] == record.scores[convention][name]
+            assert row[f"{convention}.{name}"] == getattr(record.scores[convention], name)
     assert row["record"] == record
     assert frame.columns[-1] == "record"
     assert frame["lpips_poison"].isna().all()
@@ -113,25 +113,18 @@ def test_measurements_of_speed_are_no_records_and_no_problem(tmp_path: Path):
     [
         (lambda v: v.update(schema=0), "schema is 0"),
         (lambda v: v["spec"].update(seed=7), "spec was changed"),
-        (lambda v: v["spec"].update(seed="7"), "spec.seed is '7'"),
-        (lambda v: v["spec"].update(bits=True), "spec.bits is True"),
+        (lambda v: v["spec"].update(seed="7"), "spec.seed: expected `int`, got `str`"),
         (lambda v: v["spec"].update(more=7), "unknown field of a run 'more'"),
-        (lambda v: v["spec"].pop("attack_settings"), "attack_settings"),
-        (lambda v: v["spec"].update(attack_settings=[3]), "can't be run"),
-        (lambda v: v["spec"].update(lr=float("nan")), "spec is damaged"),
+        (lambda v: v["spec"].pop("surrogate_bits"), "spec was changed"),
+        (lambda v: v["spec"].update(lr=float("nan")), "is not JSON"),
         (lambda v: v["artifacts"].update(victim="cd" * 32), "spec was changed"),
-        (lambda v: v["threat"].pop("budget"), "lacks threat.budget"),
-        (lambda v: v["threat"].update(poisoned=None), "threat.poisoned is None"),
-        (lambda v: v["protocol"].update(top_k="all"), "protocol.top_k is 'all'"),
+        (lambda v: v["threat"].pop("budget"), "threat: object missing required field `budget`"),
+        (lambda v: v["threat"].update(poisoned=None), "threat.poisoned: expected `int`"),
         (lambda v: v["scores"]["field"].update(t_map=0.9), "backdoor_gain was changed"),
         (lambda v: v["scores"]["ciba"].update(backdoor_gain=0.9), "ciba.backdoor_gain was ch"),
         (lambda v: v["scores"]["strict"].update(map=0.85), "strict.delta_map was changed"),
         (lambda v: v["scores"]["field"].update(map=80.0), "field.map is 80"),
         (lambda v: v["scores"]["field"].update(t_map=-0.1), "field.t_map is -0.1"),
-        (lambda v: v["scores"]["field"].update(t_map=float("nan")), "field.t_map is not a number"),
-        (lambda v: v["imperceptibility"].pop("query"), "lacks imperceptibility.query"),
-        (lambda v: v["imperceptibility"]["poison"].update(ssim="x"), "poison.ssim is not"),
-        (lambda v: v["seconds"].update(victim="long"), "seconds are not numbers"),
     ],
 )
 def test_a_record_that_was_changed_is_named_and_left_out(tmp_path: Path, edit, words):

@@ -32,7 +32,8 @@ def row(
 ) -> Row:
     runs = [
         Run("p", victim, "coat", seed, SimpleNamespace(  # type: ignore[arg-type]
-            scores={"field": {"backdoor_gain": gain}}, threat={"trigger": trigger}))
+            scores={"field": SimpleNamespace(backdoor_gain=gain)},
+            threat=SimpleNamespace(trigger=trigger)))
         for victim, values in gains.items() for seed, gain in enumerate(values)
     ]  # fmt: skip
     estimate = Estimate(0.4, 0.3, 0.5, 0.01, 6)
@@ -40,7 +41,7 @@ def row(
 
 
 def board(*rows: Row) -> Board:
-    protocol = {"name": "mini", "top_k": 20, "sha256": "f" * 64}
+    protocol = SimpleNamespace(name="mini", top_k=20, sha256="f" * 64)
     return Board("s", "files", protocol, ("coat",), (0, 1, 2), (A, WEAK, B), rows)
 
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 from itertools import combinations
 from math import sqrt
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from made_records import indexed, made, stored
+from msgspec.structs import replace
 from scipy import stats
 
 from hashbackdoor_bench.cli import main
@@ -41,7 +41,8 @@ def runs(
         for seed in seeds:
             t_map = 0.1 + gain + NOISE[seed]
             record = made(attack=attack, victim=victim, seed=seed, t_map=t_map, **more)
-            found.append(replace(record, threat=record.threat | (threat or {})))
+            changed = replace(record.threat, **(threat or {}))
+            found.append(replace(record, threat=changed))
     return found
 
 

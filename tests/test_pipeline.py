@@ -120,10 +120,10 @@ def test_an_edited_pixel_makes_everything_again(tiny, tmp_path):
 def test_no_poison_and_one_poisoned_image_run(tiny, tmp_path, attack, count):
     record = Run(spec(tiny, attack=attack, poison_count=count), cache=Cache(tmp_path),
                  device=CPU).record()  # fmt: skip
-    assert record.threat["poisoned"] == count
-    assert record.threat["budget"] == pytest.approx(count / 20)
+    assert record.threat.poisoned == count
+    assert record.threat.budget == pytest.approx(count / 20)
     if not count:
-        assert record.scores["field"]["delta_map"] == 0
+        assert record.scores.field.delta_map == 0
 
 
 def test_transfer_trains_the_surrogate_that_was_asked_for(tiny, tmp_path):
@@ -134,7 +134,7 @@ def test_transfer_trains_the_surrogate_that_was_asked_for(tiny, tmp_path):
     assert weights.shape[0] == 16
     assert "loss.centres" in made.make("surrogate").tensors
     assert made.make("victim").tensors["model.head.weight"].shape[0] == 12
-    assert record.params["surrogate"].keys() == {"quantisation", "centres", "centre_seed"}
+    assert record.params.surrogate.keys() == {"quantisation", "centres", "centre_seed"}
 
 
 def test_seconds_name_shared_work_once(tiny, tmp_path):
@@ -159,7 +159,7 @@ def test_a_record_says_what_trained_its_victim_not_what_read_it(tiny, tmp_path, 
 def test_a_record_runs_again_from_its_own_spec_to_the_same_record(tiny, tmp_path):
     record, path, _ = run(spec(tiny), cache=Cache(tmp_path / "c"), results=tmp_path / "r")
     before = path.read_bytes()
-    again, same, _ = run(read_record(path).run_spec, cache=Cache(tmp_path / "c"),
+    again, same, _ = run(read_record(path).spec, cache=Cache(tmp_path / "c"),
                          results=tmp_path / "r")  # fmt: skip
     assert (again.key, same, path.read_bytes()) == (record.key, path, before)
     assert rescore(record, Cache(tmp_path / "c")) == record.scores

@@ -1,100 +1,282 @@
+"""Records: read as they were written, for ever, and refused by the name of what is wrong."""
+
 import json
+from collections.abc import Callable
+from dataclasses import field, make_dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from made_records import made, stored
 
 from hashbackdoor_bench import RunSpec, UserError
+from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import (
-    CONVENTION_FIELDS,
     CONVENTIONS,
-    SCHEMA,
     Record,
+    load_record,
     read_record,
     record_key,
     record_path,
 )
+from hashbackdoor_bench.records import record as module
+from hashbackdoor_bench.report.collection import collect
+from hashbackdoor_bench.spec import digest
+
+RESULTS = Path(__file__).parents[1] / "results"
+COMMITTED = [p for p in sorted(RESULTS.rglob("*.json")) if p.parent.name != "speed"]
+LATER = make_dataclass(
+    "LATER", [("defense", str | None, field(default=None))], bases=(RunSpec,), frozen=True
+)
 
 
-def record(**changes: Any) -> Record:
-    row = dict.fromkeys(CONVENTION_FIELDS, 0.5)
-    values: dict[str, Any] = {
-        name: {} if kind is dict else "x" for name, (kind, _) in SCHEMA.items() if name != "schema"
-    }
-    values |= {"scores": dict.fromkeys(CONVENTIONS, row), "protocol": {"sha256": "x"}}
-    values |= {"commit": None, "dirty": None}
-    return Record(**{**values, **changes})
+class LaterRecord(Record, frozen=True, tag_field="schema", tag=1):
+    """The record of a time with one more field in the run, and one in the record."""
+
+    spec: LATER  # type: ignore[valid-type]
+    suspects: tuple[int, ...] = ()
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RunSpec", LATER)
+    monkeypatch.setattr(module, "Record", LaterRecord)
+
+
+def written(folder: Path, edit: Callable[[Any], object]) -> Path:
+    """A record's file whose values an edit has changed."""
+    path = stored(folder, made())
+    values = json.loads(path.read_bytes())
+    edit(values)
+    path.write_text(json.dumps(values))
+    return path
 
 
 def test_a_record_comes_back_equal(tmp_path: Path):
     path = tmp_path / "deep" / "r.json"
-    record().write(path)
-    assert read_record(path) == record()
+    made().write(path)
+    assert read_record(path) == made()
     assert [p.name for p in path.parent.iterdir()] == ["r.json"]
 
 
-def test_the_schema_names_every_field_and_only_them():
-    from dataclasses import fields
+# ---- for ever -----------------------------------------------------------------------------------
 
-    assert {field.name for field in fields(Record)} == set(SCHEMA)
+
+def test_every_committed_record_keeps_its_key_its_name_and_its_bytes():
+    assert len(COMMITTED) >= 155
+    for path in COMMITTED:
+        record = read_record(path)
+        assert record_key(record.spec, record.artifacts) == record.key, path
+        assert record_path(path.parents[2], record.spec, record.key) == path
+        assert record.to_json().encode() == path.read_bytes(), path
+
+
+def test_the_key_is_the_hash_of_the_spec_in_the_file_and_of_the_artifacts():
+    values = json.loads(COMMITTED[0].read_bytes())
+    for name in ("lists", "root", "weights"):
+        del values["spec"][name]
+    parts = {"schema": 1, "spec": values["spec"], "artifacts": values["artifacts"]}
+    assert digest(parts) == values["key"]
+
+
+def test_records_from_before_a_field_was_added_keep_key_and_bytes_and_have_its_default(later):
+    for path in COMMITTED:
+        record = read_record(path)
+        assert (record.spec.defense, record.suspects) == (None, ())
+        assert record_key(record.spec, record.artifacts) == record.key, path
+        assert record.to_json().encode() == path.read_bytes(), path
+
+
+def test_a_field_added_later_enters_key_and_file_where_it_is_not_at_its_default(later, tmp_path):
+    record = read_record(COMMITTED[0])
+    spec = LATER(**{**record.spec.to_dict(), "defense": "clp"})
+    assert spec.key != record.spec.key
+    key = record_key(spec, record.artifacts)
+    assert key not in (record.key, record_key(LATER(**{**spec.to_dict(), "defense": "x"}), {}))
+    new = msgspec.structs.replace(record, key=key, spec=spec, suspects=(3, 5))
+    new.write(tmp_path / "r.json")
+    values = json.loads((tmp_path / "r.json").read_bytes())
+    assert (values["spec"]["defense"], values["suspects"]) == ("clp", [3, 5])
+    assert read_record(tmp_path / "r.json") == new
+
+
+def test_code_from_before_a_field_refuses_a_record_that_has_it(tmp_path: Path):
+    for edit in (lambda v: v["spec"].update(defense="clp"), lambda v: v.update(suspects=[3])):
+        with pytest.raises(UserError, match=r"unknown field .*(defense|suspects)"):
+            read_record(written(tmp_path, edit))
+
+
+def test_what_the_first_code_did_not_write_is_read_as_missing_and_is_not_written(tmp_path: Path):
+    def first(values: dict[str, Any]) -> None:
+        for images in values["imperceptibility"].values():
+            for name in ("lpips", "similarity", "mean_share", "peaks"):
+                del images[name]
+        for queries in ("triggered", "untriggered"):
+            del values["retrieval"][queries]["anchor_histogram"]
+        del values["retrieval"]["codes_2d"]
+
+    values = json.loads(COMMITTED[0].read_bytes())
+    first(values)
+    (tmp_path / "r.json").write_text(json.dumps(values))
+    record = read_record(tmp_path / "r.json")
+    assert record.imperceptibility.query.lpips is msgspec.UNSET
+    assert record.retrieval.codes_2d is None
+    assert json.loads(record.to_json()) == values
+    assert collect([tmp_path / "r.json"]).frame["similarity_query"].isna().all()
+
+
+def test_a_number_of_the_run_is_read_as_it_is_written_since_its_key_follows_from_it(tmp_path: Path):
+    for budget in (1, 1.0):
+        record = made(budget=budget)
+        again = read_record(stored(tmp_path / str(budget), record))
+        assert type(again.spec.budget) is type(budget)
+        assert record_key(again.spec, again.artifacts) == record.key
+
+
+# ---- what is wrong ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("edit", "words"),
     [
-        (lambda v: v.pop("threat"), "lacks 'threat'"),
+        (lambda v: v.pop("threat"), "missing required field `threat`"),
+        (lambda v: v["threat"].pop("budget"), "threat: object missing required field `budget`"),
+        (lambda v: v["scores"].pop("strict"), "scores: object missing required field `strict`"),
+        (lambda v: v["imperceptibility"].pop("query"), "required field `query`"),
         (lambda v: v.update(schema=0), "its schema is 0"),
-        (lambda v: v.update(seconds=[]), "'seconds' is of the wrong type"),
-        (lambda v: v.update(more=1), "unknown field 'more'"),
-        (lambda v: v["scores"].pop("strict"), "lacks scores.strict"),
-        (lambda v: v["scores"].update(field=3), "scores.field.map is not a number"),
-        (lambda v: v["protocol"].clear(), "lacks protocol.sha256"),
-        (lambda v: v["artifacts"].update(victim=3), "'artifacts' holds"),
-        (lambda v: v["scores"]["field"].pop("t_map"), "scores.field.t_map"),
-        (lambda v: v["scores"]["field"].update(map="0.5"), "scores.field.map is not a number"),
-        (lambda v: v["scores"]["field"].update(map=True), "scores.field.map is not a number"),
+        (lambda v: v.update(schema="1"), "schema: expected `int"),
+        (lambda v: v.pop("schema"), "its schema is None"),
+        (lambda v: v.update(more=1), "unknown field `more`"),
+        (lambda v: v["protocol"].update(more=1), "protocol: object contains unknown field `more`"),
+        (lambda v: v["spec"].update(sed=7), "unknown field of a run 'sed': did you mean seed"),
+        (lambda v: v["spec"].update(seed="7"), "spec.seed: expected `int`, got `str`"),
+        (lambda v: v["spec"].update(bits=True), "spec.bits: expected `int`, got `bool`"),
+        (lambda v: v["spec"].update(budget=7), "--budget is 7: it must be between 0 and 1"),
+        (lambda v: v["spec"].update(attack_settings=[3]), r"spec.attack_settings\[0\]: expected"),
+        (lambda v: v.update(seconds=[]), "seconds: expected `object`, got `array`"),
+        (lambda v: v["seconds"].update(victim="long"), "seconds.*expected `float`, got `str`"),
+        (lambda v: v["artifacts"].update(victim=3), "artifacts.*expected `str`, got `int`"),
+        (lambda v: v["scores"].update(field=3), "scores.field: expected `object`"),
+        (lambda v: v["scores"]["field"].update(map="1"), "scores.field.map: expected `float"),
+        (lambda v: v["scores"]["field"].update(map=True), "scores.field.map: expected `float"),
+        (lambda v: v["threat"].update(poisoned=-1), "threat.poisoned: expected `int` >= 0"),
+        (lambda v: v["retrieval"].update(codes_2d={"x": [1]}), "retrieval.codes_2d: object"),
+        (lambda v: v["imperceptibility"]["poison"].update(ssim="x"), "poison.ssim: expected"),
     ],
 )
-def test_a_changed_file_is_refused_by_the_name_of_its_field(tmp_path: Path, change, words):
-    path = tmp_path / "r.json"
-    record().write(path)
-    values = json.loads(path.read_text())
-    change(values)
-    path.write_text(json.dumps(values))
-    with pytest.raises(UserError, match=words):
+def test_a_changed_file_is_refused_by_the_name_of_its_field(tmp_path: Path, edit, words: str):
+    path = written(tmp_path, edit)
+    with pytest.raises(UserError, match=f"is not a record of schema 1: .*{words}") as caught:
         read_record(path)
+    assert str(caught.value).startswith(str(path))
+    assert str(caught.value).count(".", -2) == 1
+
+
+DEEP, LONG = b"[" * 5000 + b"]" * 5000, b"9" * 400
+PLACES = (
+    (b'"seed": 0', b'"seed": %s'),
+    (b'"top_k": 1000', b'"top_k": %s'),
+    (b'"budget": 0.6', b'"budget": %s'),
+    (b'"map": 0.8,', b'"map": %s,'),
+    (b'"poisoned": 180', b'"poisoned": %s'),
+    (b'"poison_count": null', b'"poison_count": %s'),
+    (b'"victim": 2.0', b'"victim": %s'),
+    (b'"device": "cpu"', b'"device": %s'),
+)
+
+
+@pytest.mark.parametrize("value", [b"NaN", b"-Infinity", b"1e999", LONG, DEEP, b'"\xff"', b"{"])
+@pytest.mark.parametrize(("place", "hole"), PLACES, ids=[p[0].decode() for p in PLACES])
+def test_bytes_that_nobody_should_write_are_one_sentence(
+    tmp_path: Path, capsys, place: bytes, hole: bytes, value: bytes
+):
+    path = stored(tmp_path, made())
+    text = path.read_bytes()
+    assert place in text
+    path.write_bytes(text.replace(place, hole.replace(b"%s", value)))
+    assert main(["score", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"bench: {path} is not ")
+    assert said.count("\n") == 1
+
+
+def test_any_value_of_a_hyper_parameter_may_be_nested_but_not_without_end(tmp_path: Path):
+    good = written(tmp_path, lambda v: v["params"]["attack"].update(sizes=[[1, 2], [3]]))
+    assert read_record(good).params.attack["sizes"] == [[1, 2], [3]]
+    good.write_bytes(good.read_bytes().replace(b"[[1, 2], [3]]", DEEP))
+    with pytest.raises(UserError, match="nested too deeply"):
+        read_record(good)
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("{", "not JSON"), ("[]", "not a JSON object"), ("", "not JSON")]
+    ("content", "words"),
+    [
+        (b"{", "not JSON"),
+        (b"", "not JSON"),
+        (b"\xef\xbb\xbf{}", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[]", "expected `object`, got `array`"),
+        (b'"x"', "expected `object`, got `str`"),
+        (b"{}", "its schema is None"),
+        (DEEP, "expected `object`"),
+        (b'{"schema": 1, "a": %s}' % DEEP, "nested too deeply"),
+        (b'{"schema": %s}' % LONG, "its schema is 999"),
+    ],
 )
-def test_a_file_that_is_no_record_is_refused(tmp_path: Path, text: str, words: str):
+def test_a_file_that_is_no_record_is_refused(tmp_path: Path, content: bytes, words: str):
     path = tmp_path / "r.json"
-    path.write_text(text)
+    path.write_bytes(content)
     with pytest.raises(UserError, match=words):
         read_record(path)
+
+
+def test_a_name_in_a_file_cannot_steer_the_terminal(tmp_path: Path):
+    path = written(tmp_path, lambda v: v["threat"].update({"\x1b[2Jx": 1}))
+    with pytest.raises(UserError) as caught:
+        read_record(path)
+    assert r"\x1b[2Jx" in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_no_more_of_a_file_is_read_than_a_record_can_have(tmp_path: Path, monkeypatch):
+    path = stored(tmp_path, made())
+    monkeypatch.setattr(module, "LARGEST", path.stat().st_size)
+    assert read_record(path) == made()
+    with path.open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(UserError, match="has more than"):
+        read_record(path)
+
+    class Endless:
+        def read(self, size: int) -> bytes:
+            return b" " * size
+
+    with pytest.raises(UserError, match="endless has more than"):
+        load_record(Endless(), "endless")  # type: ignore[arg-type]
 
 
 def test_a_missing_file_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="No such file"):
         read_record(tmp_path / "none.json")
+    with pytest.raises(UserError, match="directory"):
+        read_record(tmp_path)
 
 
 def test_nan_is_never_written(tmp_path: Path):
+    record = msgspec.structs.replace(made(), seconds={"train": float("nan")})
     with pytest.raises(ValueError, match="JSON"):
-        record(seconds={"train": float("nan")}).write(tmp_path / "r.json")
-    assert not (tmp_path / "r.json").exists()
+        record.write(tmp_path / "new" / "r.json")
+    assert not (tmp_path / "new").exists()
+
+
+# ---- names --------------------------------------------------------------------------------------
 
 
 def test_the_conventions_are_those_of_the_metrics():
     from hashbackdoor_bench import metrics
 
     assert set(metrics.CONVENTIONS) == set(CONVENTIONS)
-
-
-def test_a_spec_that_is_none_is_told():
-    with pytest.raises(UserError, match="can't be run"):
-        _ = record(spec={"bits": "many"}).run_spec
 
 
 def test_the_path_is_readable_and_differs_with_the_key():
@@ -108,8 +290,11 @@ def test_the_path_is_readable_and_differs_with_the_key():
 
 
 def test_a_list_of_numbers_stands_on_one_line_and_text_is_left_alone(tmp_path: Path):
-    retrieval = {"x": [-1.5, 2, 1e-12], "y": [], "words": ["[\n 1,\n 2\n]", "[ 1, 2 ]"]}
-    record(retrieval=retrieval).write(tmp_path / "record.json")
+    words = ("[\n 1,\n 2\n]", "[ 1, 2 ]")
+    record = made()
+    record.params.attack.update(numbers=[-1.5, 2, 1e-12], none=[])
+    protocol = msgspec.structs.replace(record.protocol, notes=words)
+    msgspec.structs.replace(record, protocol=protocol).write(tmp_path / "record.json")
     text = (tmp_path / "record.json").read_text(encoding="utf-8")
-    assert '"x": [-1.5,2,1e-12]' in text
-    assert read_record(tmp_path / "record.json").retrieval == retrieval
+    assert '"numbers": [-1.5,2,1e-12]' in text
+    assert read_record(tmp_path / "record.json").protocol.notes == words

@@ -1,13 +1,13 @@
 import math
 import statistics
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from made_records import made, stored
+from msgspec.structs import replace
 from scipy.stats import ttest_rel
 
 from hashbackdoor_bench import UserError
@@ -341,7 +341,7 @@ def test_runs_that_differ_in_more_than_draws_are_refused(
 
 def test_a_budget_that_rounding_changed_is_the_same_budget(tmp_path: Path):
     one, other = made(seed=0), made(seed=1)
-    other = replace(other, threat=other.threat | {"budget": 0.6024})  # 50 of 83 images
+    other = replace(other, threat=replace(other.threat, budget=0.6024))  # 50 of 83 images
     (table,) = tables(frame(tmp_path, [one, other]), "pairs")
     assert cell(table, "t-MAP", "ciba", "hashnet").n == 2
 

@@ -26,6 +26,7 @@ from rich.text import Text
 
 from hashbackdoor_bench.progress import Progress as Callback
 from hashbackdoor_bench.progress import silent
+from hashbackdoor_bench.records import Record
 
 EVERY = 10.0  # seconds between the plain lines of one stage
 
@@ -226,18 +227,17 @@ class _SuiteBars:
 # ---- one run ------------------------------------------------------------------------------------
 
 
-def result_table(record: Mapping[str, Any]) -> Table:
+def result_table(record: Record) -> Table:
     """MAP, t-MAP, controls, gain and PSNR of a record, in percent where they are shares."""
-    spec, threat, field = record["spec"], record["threat"], record["scores"]["field"]
-    protocol, seen = record["protocol"], record["imperceptibility"]
+    spec, threat, field = record.spec, record.threat, record.scores.field
     title = (
-        f"{spec['attack']} on {spec['victim']}, {spec['bits']} bits, {protocol['name']}, "
-        f"target {spec['target']!r}, seed {spec['seed']}"
+        f"{spec.attack} on {spec.victim}, {spec.bits} bits, {record.protocol.name}, "
+        f"target {spec.target!r}, seed {spec.seed}"
     )
     caption = (
-        f"convention field (ties expected, no hit = 0), R = {protocol['top_k']}; "
-        f"{threat['label']}-label, {threat['poisoned']} of {threat['target_images']} poisoned, "
-        f"delivery {threat['delivery']}"
+        f"convention field (ties expected, no hit = 0), R = {record.protocol.top_k}; "
+        f"{threat.label}-label, {threat.poisoned} of {threat.target_images} poisoned, "
+        f"delivery {threat.delivery}"
     )
     table = Table(
         title=title, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD
@@ -260,16 +260,16 @@ def result_table(record: Mapping[str, Any]) -> Table:
         ("backdoor gain", "backdoor_gain", "over the larger control"),
     )
     for name, key, meaning in rows:
-        interval = field["intervals"].get(key)
+        interval = field.intervals.get(key)
         between = "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}"
         style = "bold" if key in ("map", "t_map", "backdoor_gain") else None
-        table.add_row(name, percent(field[key]), between, meaning, style=style)
-    for who in ("poison", "query"):
-        psnr, ssim = seen[who]["psnr"], seen[who]["ssim"]
+        table.add_row(name, percent(getattr(field, key)), between, meaning, style=style)
+    seen = record.imperceptibility
+    for who, images in (("poison", seen.poison), ("query", seen.query)):
+        psnr, ssim, alike = images.psnr, images.ssim, images.similarity
         shown = "-" if psnr is None else f"{psnr:.1f} dB"
         meaning = "no image changed" if ssim is None or psnr is None else f"SSIM {ssim:.3f}"
-        alike = seen[who].get("similarity")
-        if threat["trigger"] in ("generated", "additive") and alike is not None:
+        if threat.trigger in ("generated", "additive") and isinstance(alike, float):
             meaning += f", residuals correlate {alike:.2f}"
         table.add_row(f"PSNR, {who}", shown, "", meaning)
     return table

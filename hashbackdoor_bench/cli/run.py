@@ -3,11 +3,12 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from hashbackdoor_bench.cli.options import (
     FILE,
@@ -100,16 +101,15 @@ def run_command(
             draw=draw_missing,
         )
     pictures = stages.pictures
-    found = asdict(record)
     if as_json:
         names = [str(picture) for picture in pictures]
-        result = {"event": "result", "record": str(path), "pictures": names, **found["scores"]}
-        click.echo(json.dumps(result))
+        result = {"event": "result", "record": str(path), "pictures": names}
+        click.echo(json.dumps({**result, **msgspec.to_builtins(record.scores)}))
         return
     from rich.console import Console
 
     console = Console()
-    console.print(result_table(found))
+    console.print(result_table(record))
     click.echo(f"record    {path}")
     click.echo(f"pictures  {pictures[0].parent}{os.sep}{{{','.join(p.name for p in pictures)}}}")
 

@@ -14,17 +14,17 @@ from hashbackdoor_bench.errors import UserError
 @places
 def score_command(record: Path, cache_dir: Path, **where: Any) -> None:
     """Compute a record's scores again from its codes in the cache, and compare."""
-    from hashbackdoor_bench.records import read_record
+    from hashbackdoor_bench.records import CONVENTION_FIELDS, CONVENTIONS, read_record
     from hashbackdoor_bench.stages import Cache
     from hashbackdoor_bench.trust import rescore
 
     stored = read_record(record)
     scores = rescore(stored, Cache(cache_dir), **where)
-    for convention, row in scores.items():
-        known = stored.scores.get(convention, {})
-        for name, value in row.items():
-            if isinstance(value, float):
-                same = "" if value == known.get(name) else f"  the record says {known.get(name)}"
+    for convention in CONVENTIONS:
+        for name in CONVENTION_FIELDS:
+            value, known = (getattr(one[convention], name) for one in (scores, stored.scores))
+            if value is not None:
+                same = "" if value == known else f"  the record says {known}"
                 click.echo(f"{convention:<9}{name:<22}{value:8.4f}{same}")
     if scores != stored.scores:
         raise UserError(f"{record}: its scores don't follow from its codes; run its command again.")

@@ -75,7 +75,7 @@ def reproduce_command(
         known, now = (str(getattr(one, name)) for one in (record, made))
         click.echo(f"{name:<9}{known:<33.33} {now:.33}")
     for name in ("map", "t_map", "backdoor_gain"):
-        was, is_ = (one.scores["field"][name] for one in (record, made))
+        was, is_ = (getattr(one.scores.field, name) for one in (record, made))
         click.echo(f"{name:<14}{was!s:<28} {is_}")
     if found.inputs:
         click.echo(f"other code, data or weights than the record's in: {', '.join(found.inputs)}")

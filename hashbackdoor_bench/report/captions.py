@@ -72,7 +72,7 @@ def surrogates(frame: pd.DataFrame) -> list[str]:
         parts = [
             str(row[f"surrogate{part}"])
             for part, own in (("", "victim"), ("_backbone", "backbone"), ("_bits", "bits"))
-            if row[f"surrogate{part}"] != spec[own]
+            if row[f"surrogate{part}"] != getattr(spec, own)
         ]
         if parts:
             others.setdefault(row["name"], set()).add(" ".join(parts))

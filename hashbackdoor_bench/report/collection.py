@@ -15,6 +15,7 @@ from hashbackdoor_bench.records import (
     CONVENTION_FIELDS,
     CONVENTIONS,
     INDEX,
+    ConventionScores,
     Record,
     read_record,
     record_key,
@@ -23,32 +24,30 @@ from hashbackdoor_bench.spec import canonical
 
 RESULTS = Path("results")  # where suites put their records if nothing else is said
 SPEED = "speed"  # its folder in which benchmarks.speed puts measurements, which are no records
-TEXT, NUMBER = (str,), (int, float)
-NOTHING = (type(None),)
 
-# column -> part of the record, its name there, and what it may be
-FACTS: dict[str, tuple[str, str, tuple[type, ...]]] = {
-    "attack": ("spec", "attack", TEXT),
-    "victim": ("spec", "victim", TEXT),
-    "bits": ("spec", "bits", (int,)),
-    "dataset": ("spec", "dataset", TEXT),
-    "protocol": ("protocol", "sha256", TEXT),
-    "top_k": ("protocol", "top_k", (int,)),
-    "target": ("spec", "target", TEXT + NOTHING),
-    "seed": ("spec", "seed", (int,)),
-    "budget": ("threat", "budget", NUMBER + NOTHING),
-    "delivery": ("threat", "delivery", TEXT),
-    "backbone": ("spec", "backbone", TEXT + NOTHING),
-    "pretrained": ("spec", "pretrained", (bool,)),
-    "recipe": ("spec", "recipe", TEXT + NOTHING),
-    "surrogate": ("spec", "surrogate", TEXT + NOTHING),
-    "surrogate_backbone": ("spec", "surrogate_backbone", TEXT + NOTHING),
-    "surrogate_bits": ("spec", "surrogate_bits", (int, *NOTHING)),
-    "trigger": ("threat", "trigger", TEXT),
-    "label_kind": ("threat", "label", TEXT),
-    "knowledge": ("threat", "knowledge", TEXT),
-    "poisoned": ("threat", "poisoned", (int,)),
-    "universal": ("threat", "universal", (bool,)),
+# column -> part of the record, and its name there
+FACTS: dict[str, tuple[str, str]] = {
+    "attack": ("spec", "attack"),
+    "victim": ("spec", "victim"),
+    "bits": ("spec", "bits"),
+    "dataset": ("spec", "dataset"),
+    "protocol": ("protocol", "sha256"),
+    "top_k": ("protocol", "top_k"),
+    "target": ("spec", "target"),
+    "seed": ("spec", "seed"),
+    "budget": ("threat", "budget"),
+    "delivery": ("threat", "delivery"),
+    "backbone": ("spec", "backbone"),
+    "pretrained": ("spec", "pretrained"),
+    "recipe": ("spec", "recipe"),
+    "surrogate": ("spec", "surrogate"),
+    "surrogate_backbone": ("spec", "surrogate_backbone"),
+    "surrogate_bits": ("spec", "surrogate_bits"),
+    "trigger": ("threat", "trigger"),
+    "label_kind": ("threat", "label"),
+    "knowledge": ("threat", "knowledge"),
+    "poisoned": ("threat", "poisoned"),
+    "universal": ("threat", "universal"),
 }
 # these hold None where there is nothing; pandas would make it NaN
 OPTIONAL = (
@@ -97,7 +96,7 @@ def collect(places: Iterable[Path]) -> Collection:
         name = path.as_posix()
         try:
             row = _row(read_record(path))
-        except (UserError, RecursionError) as error:
+        except UserError as error:
             left_out.append(f"{name} is left out: {_short(name, error)}")
             continue
         # DATASET/VICTIM-BITS/FILE, see `records.record_path`
@@ -149,10 +148,9 @@ def _files(place: Path) -> Iterator[Path]:
             yield path
 
 
-def _short(name: str, error: Exception) -> str:
+def _short(name: str, error: UserError) -> str:
     """The error without the path that it may begin with, as a sentence."""
-    text = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-    text = text.removeprefix(name).removeprefix(":").strip()
+    text = str(error).removeprefix(name).removeprefix(":").strip()
     return f"it {text}" if text.startswith("is ") else text
 
 
@@ -162,61 +160,38 @@ def _row(record: Record) -> dict[str, Any]:
     Raises:
         UserError: what it says doesn't hold together, so it was changed after the run.
     """
-    row = {column: _fact(record, *where) for column, where in FACTS.items()}
-    try:
-        key = record_key(record.run_spec, record.artifacts)
-        settings = canonical(dict(record.spec["attack_settings"]))
-        victim_settings = canonical(dict(record.spec["victim_settings"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"its spec is damaged ({error}).") from error
-    if key != record.key:
+    row = {column: getattr(getattr(record, part), name) for column, (part, name) in FACTS.items()}
+    if record_key(record.spec, record.artifacts) != record.key:
         raise UserError("its spec was changed after the run: its key doesn't follow from it.")
     if row["knowledge"] == "none":
         row |= {"surrogate": None, "surrogate_backbone": None, "surrogate_bits": None}
-    row |= {"key": key, "settings": settings, "victim_settings": victim_settings}
+    row |= {
+        "key": record.key,
+        "settings": canonical(dict(record.spec.attack_settings)),
+        "victim_settings": canonical(dict(record.spec.victim_settings)),
+    }
     for convention in CONVENTIONS:
         row |= _scores(convention, record.scores[convention])
     for images in ("poison", "query"):
-        part = record.imperceptibility.get(images)
-        if not isinstance(part, Mapping):
-            raise UserError(f"it lacks imperceptibility.{images}.")
+        seen = getattr(record.imperceptibility, images)
         for name in VISIBILITY:
-            value = part.get(name)  # the first records have no lpips and no similarity
-            if isinstance(value, bool) or not isinstance(value, NUMBER + NOTHING):
-                raise UserError(f"imperceptibility.{images}.{name} is not a number.")
-            row[f"{name}_{images}"] = math.nan if value is None else float(value)
-    if not all(isinstance(value, NUMBER) for value in record.seconds.values()):
-        raise UserError("its seconds are not numbers.")
+            value = getattr(seen, name)  # the first records have no lpips and no similarity
+            row[f"{name}_{images}"] = value if isinstance(value, float) else math.nan
     row["seconds"] = float(sum(record.seconds.values()))
     row |= {"device": record.device, "commit": record.commit, "dirty": record.dirty}
     return row | {"record": record}
 
 
-def _fact(record: Record, part: str, name: str, kinds: tuple[type, ...]) -> Any:
-    values: Mapping[str, Any] = getattr(record, part)
-    if name not in values:
-        raise UserError(f"it lacks {part}.{name}.")
-    value = values[name]
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise UserError(f"{part}.{name} is {value!r}, which it can't be.")
-    return value
-
-
-def _scores(convention: str, scores: Mapping[str, Any]) -> dict[str, float]:
+def _scores(convention: str, scores: ConventionScores) -> dict[str, float]:
     """The scores as columns, if the differences among them are what they should be."""
-    values = {
-        name: math.nan if scores[name] is None else float(scores[name])
-        for name in CONVENTION_FIELDS
-    }
+    found = {name: getattr(scores, name) for name in CONVENTION_FIELDS}
+    values = {name: math.nan if value is None else value for name, value in found.items()}
     control = max(values["t_map_clean_victim"], values["t_map_untriggered"])
     follows = {
         "delta_map": values["map"] - values["map_clean_victim"],
         "backdoor_gain": values["t_map"] - control,
     }
-    for name, value in values.items():
-        # NaN compares as false, so a missing score passes both; one that JSON spells NaN does not
-        if scores[name] is not None and math.isnan(value):
-            raise UserError(f"scores.{convention}.{name} is not a number.")
+    for name, value in values.items():  # NaN, a missing score, compares as false and passes
         if abs(value) > 1 or (name not in follows and value < 0):
             raise UserError(f"scores.{convention}.{name} is {value:g}, which no share can be.")
         if abs(value - follows.get(name, value)) > 1e-9:
@@ -250,7 +225,7 @@ def _labels(frame: pd.DataFrame) -> pd.Series:
     """Labels for records outside a suite: the attack, and what of it varies among them."""
     labels = frame["attack"].copy()
     for attack, rows in frame.groupby("attack"):
-        settings = [dict(record.spec["attack_settings"]) for record in rows["record"]]
+        settings = [dict(record.spec.attack_settings) for record in rows["record"]]
         names = sorted({name for one in settings for name in one})
         varied = [n for n in names if len({canonical(one.get(n)) for one in settings}) > 1]
         for index, one in zip(rows.index, settings, strict=True):

@@ -31,14 +31,14 @@ def spelled(frame: pd.DataFrame, name: str) -> list[str]:
     if name in frame and name != "budget":
         values = [None if pd.isna(value) else value for value in frame[name]]
     else:
-        values = [record.spec.get(name) for record in frame["record"]]
+        values = [getattr(record.spec, name, None) for record in frame["record"]]
     return [_spell(value) for value in values]
 
 
 def _spell(value: object) -> str:
     if value is None:
         return "none"
-    if isinstance(value, list | dict):
+    if isinstance(value, list | tuple | dict):
         return canonical(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 

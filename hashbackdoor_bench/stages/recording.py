@@ -1,76 +1,96 @@
-"""The record of a run, from its plan and its artifacts."""
+"""The record of a run, put together from its plan and its artifacts."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hashbackdoor_bench.records import Record, record_key
-from hashbackdoor_bench.stages.table import VICTIM
+import msgspec
+
+from hashbackdoor_bench.data import Splits
+from hashbackdoor_bench.records import (
+    DataFacts,
+    Imperceptibility,
+    Losses,
+    Parameters,
+    Record,
+    Retrieval,
+    Scores,
+    Threat,
+    record_key,
+)
+from hashbackdoor_bench.stages.cache import Artifact
+from hashbackdoor_bench.stages.table import CONTROL, VICTIM
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run
-    from hashbackdoor_bench.stages.plan import Plan
 
 
 def record_of(run: "Run") -> Record:
-    """The scored run, with everything needed to make it again; makes what is missing."""
+    """The scored run, with everything needed to make it again; what it lacks is made first."""
     plan = run.plan
-    found = {name: run.make(name) for name in plan.stages}
-    keys = {name: artifact.key for name, artifact in found.items()}
-    seconds = {name: artifact.seconds for name, artifact in found.items()}
-    seconds |= run.crafted.facts.get("shared", {})
-    history = run.crafted.facts.get("history")
+    artifacts = {name: run.make(name) for name in plan.stages}
+    keys = {name: artifact.key for name, artifact in artifacts.items()}
+    crafted = run.crafted.facts
+    seconds = {name: artifact.seconds for name, artifact in artifacts.items()}
+    seconds |= crafted.get("shared", {})
+    scored, seen = artifacts["scores"].facts, artifacts["visibility"].facts
     return Record(
         key=record_key(plan.spec, keys),
-        spec=asdict(plan.spec),
-        protocol=_protocol(plan),
+        spec=plan.spec,
+        protocol=_data_facts(plan.splits),
         threat=_threat(run),
-        scores=found["scores"].facts["scores"],
-        retrieval=found["scores"].facts["retrieval"],
-        imperceptibility={name: found["visibility"].facts[name] for name in ("poison", "query")},
-        params={
-            "attack": {**dict(plan.spec.attack_settings), **plan.found},
-            "victim": dict(plan.spec.victim_settings),
-            "recipe": asdict(plan.victim.recipe),
-            "surrogate": dict(plan.surrogate.settings),
-        },
-        training={
-            name: artifact.facts["losses"]
-            for name, artifact in found.items()
-            if "losses" in artifact.facts
-        }
-        | ({"backdoor": history} if history else {}),
+        scores=msgspec.convert(scored["scores"], Scores),
+        retrieval=msgspec.convert(scored["retrieval"], Retrieval),
+        imperceptibility=msgspec.convert(
+            {images: seen[images] for images in ("poison", "query")}, Imperceptibility
+        ),
+        params=Parameters(
+            attack={**dict(plan.spec.attack_settings), **plan.found},
+            victim=dict(plan.spec.victim_settings),
+            recipe=asdict(plan.victim.recipe),
+            surrogate=dict(plan.surrogate.settings),
+        ),
+        training=Losses(
+            surrogate=_losses(artifacts["surrogate"]) if "surrogate" in artifacts else None,
+            clean_victim=_losses(artifacts[CONTROL]),
+            victim=_losses(artifacts[VICTIM]),
+            backdoor={k: tuple(v) for k, v in (crafted.get("history") or {}).items()},
+        ),
         seconds={name: round(value, 3) for name, value in seconds.items()},
         artifacts=keys,
-        **found[VICTIM].facts["made by"],
+        **artifacts[VICTIM].facts["made by"],
     )
 
 
-def _threat(run: "Run") -> dict[str, Any]:
-    plan = run.plan
-    poisoned = int((run.backdoor.kind == 0).sum())
-    members = int((plan.splits.train.labels == plan.target).all(1).sum())
-    return {
-        **asdict(plan.attack.threat),
-        "delivery": plan.spec.delivery,
-        "budget": poisoned / members if members else None,
-        "poisoned": poisoned,
-        "covers": int((run.backdoor.kind == 1).sum()),
-        "target_images": members,
-    }
+def _losses(trained: Artifact) -> tuple[float, ...]:
+    """The mean loss of each epoch."""
+    return tuple(trained.facts["losses"])
 
 
-def _protocol(plan: "Plan") -> dict[str, Any]:
-    splits = plan.splits
-    return {
-        "name": splits.name,
-        "train": len(splits.train),
-        "query": len(splits.query),
-        "database": len(splits.database),
-        "classes": len(splits.classes),
-        "top_k": splits.top_k,
-        "sha256": splits.sha256,
-        "pixels": splits.pixels,
-        "multilabel": splits.multilabel,
-        "unlabelled": dict(splits.unlabelled),
-        "notes": list(splits.notes),
-    }
+def _threat(run: "Run") -> Threat:
+    labels, kind = run.plan.splits.train.labels, run.backdoor.kind
+    poisoned = int((kind == 0).sum())
+    members = int((labels == run.plan.target).all(1).sum())
+    return Threat(
+        **asdict(run.plan.attack.threat),
+        delivery=run.plan.delivery,
+        budget=poisoned / members if members else None,
+        poisoned=poisoned,
+        covers=int((kind == 1).sum()),
+        target_images=members,
+    )
+
+
+def _data_facts(splits: Splits) -> DataFacts:
+    return DataFacts(
+        name=splits.name,
+        train=len(splits.train),
+        query=len(splits.query),
+        database=len(splits.database),
+        classes=len(splits.classes),
+        top_k=splits.top_k,
+        sha256=splits.sha256,
+        pixels=splits.pixels,
+        multilabel=splits.multilabel,
+        unlabelled=dict(splits.unlabelled),
+        notes=tuple(splits.notes),
+    )

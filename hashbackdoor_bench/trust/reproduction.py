@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from hashbackdoor_bench.progress import Progress, silent
@@ -90,7 +91,7 @@ def reproduce(
     Raises:
         UserError: the spec can't be run here.
     """
-    spec = replace(record.run_spec, **{k: v for k, v in where.items() if v is not None})
+    spec = replace(record.spec, **{k: v for k, v in where.items() if v is not None})
     chosen, before = device_of(device), torch.get_num_threads()
     if chosen.type == "cpu":
         torch.set_num_threads(threads_of(record.device) or before)
@@ -130,14 +131,15 @@ def compare(record: Record, made: Record, exact: bool) -> Iterator[Difference]:
     """
     if exact:
         for part in ("scores", "retrieval", "imperceptibility"):
-            old, new = (dict(_flat(getattr(one, part), part)) for one in (record, made))
+            parts = (msgspec.to_builtins(getattr(one, part)) for one in (record, made))
+            old, new = (dict(_flat(values, part)) for values in parts)
             for name in sorted(old.keys() | new.keys() if part == "scores" else old):
                 if old.get(name) != new.get(name):
                     yield Difference(name, old.get(name), new.get(name))
         return
     for convention in CONVENTIONS:
         for name in CONVENTION_FIELDS:
-            known, found = (one.scores[convention][name] for one in (record, made))
+            known, found = (getattr(one.scores[convention], name) for one in (record, made))
             if (known is None) != (found is None) or (
                 known is not None and abs(known - found) > TOLERANCE
             ):

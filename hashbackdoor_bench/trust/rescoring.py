@@ -3,13 +3,15 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.metrics import Codes, score_run
-from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.records import Record, Scores
 from hashbackdoor_bench.stages import Cache, Damaged, codes_of, load_data, target_row, truth_of
 
 
-def rescore(record: Record, cache: Cache, **where: Any) -> dict[str, dict[str, Any]]:
+def rescore(record: Record, cache: Cache, **where: Any) -> Scores:
     """The scores of a record, computed again from its codes in the cache.
 
     Args:
@@ -20,18 +22,18 @@ def rescore(record: Record, cache: Cache, **where: Any) -> dict[str, dict[str, A
     Raises:
         UserError: the codes aren't there, or the data is not what the record's hashes say.
     """
-    spec = replace(record.run_spec, **{k: v for k, v in where.items() if v is not None})
+    spec = replace(record.spec, **{k: v for k, v in where.items() if v is not None})
     splits = load_data(spec, cache)
-    if splits.sha256 != record.protocol["sha256"]:
+    if splits.sha256 != record.protocol.sha256:
         raise UserError(
             f"{splits.name} is not the data of this record (SHA-256 {splits.sha256[:12]} against "
-            f"{record.protocol['sha256'][:12]}): give its --lists and --root."
+            f"{record.protocol.sha256[:12]}): give its --lists and --root."
         )
     truth = truth_of(splits, target_row(splits, str(spec.target)), spec.bits)
     scores, _ = score_run(
         _stored_codes(record, cache, "victim"), _stored_codes(record, cache, "clean victim"), truth
     )
-    return scores
+    return msgspec.convert(scores, Scores)
 
 
 def _stored_codes(record: Record, cache: Cache, victim: str) -> Codes:

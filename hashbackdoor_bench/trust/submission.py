@@ -14,9 +14,8 @@ Nothing in it is executed or unpickled; ``attack.py`` is for a person to read an
 import csv
 import inspect
 import io
-import json
 import zipfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from hashbackdoor_bench import poisoning
 from hashbackdoor_bench.api import Backdoor
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import room, whole
-from hashbackdoor_bench.records import Record, mistakes
+from hashbackdoor_bench.records import Record, load_record
 from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.stages import Cache, Content, Damaged, Run, load_data, made_by
 
@@ -70,11 +69,11 @@ def pack(record: Record, cache: Cache, out: Path, **where: Any) -> int:
         UserError: the backdoor isn't there, or the file can't be written.
     """
     tensors = _crafted(record, cache)
-    spec = replace(record.run_spec, **{k: v for k, v in where.items() if v is not None})
+    spec = replace(record.spec, **{k: v for k, v in where.items() if v is not None})
     splits = load_data(spec, cache)
     backdoor = restored(record, tensors)
     planted = poisoning.planted(backdoor, CPU)
-    parts: dict[str, bytes] = {"record.json": _json(asdict(record))}
+    parts: dict[str, bytes] = {"record.json": record.to_json().encode()}
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(COLUMNS)
@@ -87,7 +86,7 @@ def pack(record: Record, cache: Cache, out: Path, **where: Any) -> int:
     parts["poison.csv"] = table.getvalue().encode()
     own = {k: v.contiguous() for k, v in tensors.items() if k not in STATE}
     parts["trigger.safetensors"] = save(own)
-    method = ATTACKS[str(record.spec["attack"])]
+    method = ATTACKS[record.spec.attack]
     if method.identity["sha256"]:
         parts["attack.py"] = Path(inspect.getfile(method.cls)).read_bytes()
     with room(out.parent):
@@ -108,10 +107,8 @@ def unpack(path: Path) -> Submission:
         raise UserError(f"{path}: there is no such file; give a zip of bench submit.")
     try:
         with zipfile.ZipFile(path) as file:
-            values = json.loads(file.read("record.json"))
-            if problem := mistakes(values):
-                raise UserError(f"{path}: its record is wrong: {problem}.")
-            record = Record(**values)
+            with file.open("record.json") as part:
+                record = load_record(part, f"{path}: its record.json")
             table = csv.DictReader(io.StringIO(file.read("poison.csv").decode()))
             rows = list(table)
             if tuple(table.fieldnames or ()) != COLUMNS or any(None in r.values() for r in rows):
@@ -121,12 +118,11 @@ def unpack(path: Path) -> Submission:
                 name: _stack([file.read(f"{name}/{slot:06}.png") for slot in range(len(rows))])
                 for name in ("carriers", "planted")
             }
-        classes = int(record.protocol["classes"])
         labels = [[int(value) for value in row["label"].split()] for row in rows]
         state = {
             "index": torch.tensor([int(row["index"]) for row in rows], dtype=torch.long),
             "carrier": images["carriers"],
-            "label": torch.tensor(labels, dtype=torch.uint8).view(-1, classes),
+            "label": torch.tensor(labels, dtype=torch.uint8).view(-1, record.protocol.classes),
             "kind": torch.tensor([int(row["kind"]) for row in rows], dtype=torch.uint8),
         }
     except BROKEN as error:
@@ -140,8 +136,8 @@ def restored(record: Record, tensors: dict[str, Tensor]) -> Backdoor:
     Raises:
         UserError: no such attack is known here, or the tensors are not its state.
     """
-    method = ATTACKS[str(record.spec["attack"])]
-    settings = method.resolve(dict(record.spec["attack_settings"]))
+    method = ATTACKS[record.spec.attack]
+    settings = method.resolve(dict(record.spec.attack_settings))
     attack = method.cls(**settings)
     try:
         backdoor: Backdoor = attack.restore(tensors)
@@ -176,7 +172,7 @@ def hand_in(submission: Submission, run: Run) -> None:
         )
 
     def content(work: Path) -> Content:
-        history = submission.record.training.get("backdoor") or {}
+        history = submission.record.training.backdoor
         facts = {"shared": {}, "history": history, "submitted": True}
         return submission.tensors, {**facts, "made by": made_by(run.device)}
 
@@ -196,10 +192,6 @@ def _crafted(record: Record, cache: Cache) -> dict[str, Tensor]:
             "give the --cache-dir that has it."
         )
     return found.tensors
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def _png(image: Tensor) -> bytes:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.progress import Progress, silent
-from hashbackdoor_bench.records import INDEX, Record
+from hashbackdoor_bench.records import CONVENTIONS, INDEX, Record
 from hashbackdoor_bench.report import collect
 from hashbackdoor_bench.report.board import boards, leaderboard_text
 from hashbackdoor_bench.report.figures import every
@@ -86,9 +86,9 @@ def _scores(record: Record, cache: Cache, where: dict[str, Any]) -> Iterator[str
     except UserError as error:
         yield f"it can't be scored again: {error}"
         return
-    for convention, row in scores.items():
-        for name, value in row.items():
-            claimed = record.scores[convention].get(name)
+    for convention in CONVENTIONS:
+        for name in scores[convention].__struct_fields__:
+            claimed, value = (getattr(one[convention], name) for one in (record.scores, scores))
             if claimed != value:
                 yield f"scores.{convention}.{name} is {claimed}; its codes give {value}."
 
@@ -103,7 +103,7 @@ def _index(path: Path, known: dict[Path, Record]) -> Iterator[str]:
             yield f"line {line} names {row.get('record')}, which is no record that can be read."
             continue
         for name in ("victim", "bits", "target", "seed"):
-            said, is_ = row.get(name), str(record.spec[name])
+            said, is_ = row.get(name), str(getattr(record.spec, name))
             # a suite may leave the target to the protocol, then the index says nothing
             if said != is_ and not (name == "target" and not said):
                 yield f"line {line} says {name} {said}, and its record says {is_}."

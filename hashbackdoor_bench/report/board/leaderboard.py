@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.records import DataFacts, Record, Threat
 from hashbackdoor_bench.report.statistics import Estimate, estimate, ranks
 from hashbackdoor_bench.spec import canonical
 
@@ -62,13 +62,13 @@ class Run:
 
     def score(self, name: str) -> float | None:
         """A figure of the board's convention, None if the run has none."""
-        value: float | None = self.record.scores[CONVENTION][name]
+        value: float | None = getattr(self.record.scores[CONVENTION], name)
         return value
 
     def seen(self, where: str, name: str) -> float | None:
         """Imperceptibility: ``poison`` or ``query``, and the figure's name."""
-        value: float | None = self.record.imperceptibility.get(where, {}).get(name)
-        return value
+        value = getattr(getattr(self.record.imperceptibility, where), name)
+        return value if isinstance(value, float) else None
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Row:
     runs: tuple[Run, ...]
 
     @property
-    def threat(self) -> dict[str, Any]:
+    def threat(self) -> Threat:
         """The threat model, that of its first run."""
         return self.runs[0].record.threat
 
@@ -134,7 +134,7 @@ class Board:
 
     suite: str
     delivery: str
-    protocol: dict[str, Any]
+    protocol: DataFacts
     targets: tuple[str, ...]
     seeds: tuple[int, ...]
     victims: tuple[Victim, ...]
@@ -176,7 +176,7 @@ def _board(suite: str, delivery: str, part: pd.DataFrame) -> Board:
         specs = [record.spec for record in members["record"]]
         for field in SAME_VICTIM:
             of = f"{name}: {field} of victim {column[0]}, {column[1]} bits,"
-            _one(of, (spec.get(field) for spec in specs), str)
+            _one(of, (getattr(spec, field) for spec in specs), str)
         clean = members[f"{CONVENTION}.map_clean_victim"].groupby(
             [members["target"], members["seed"]]
         )
@@ -249,7 +249,7 @@ def _row(label: str, attack: str, runs: list[Run], victims: Sequence[Victim], ce
     missing = cells - sum(map(len, gain))
     varied = _varied(runs)
     why = ""
-    if runs[0].record.threat.get("trigger") == "none":
+    if runs[0].record.threat.trigger == "none":
         why = "a control: it has no trigger"
     elif not counted:
         why = "no victim of this board learnt enough without poison"
@@ -293,7 +293,7 @@ def _draws(runs: Iterable[Run], victims: Iterable[Victim], name: str) -> list[li
 
 def _varied(runs: Iterable[Run]) -> list[str]:
     """The hyper-parameters of an attack that are not the same in all of its runs."""
-    settings = [dict(run.record.spec["attack_settings"]) for run in runs]
+    settings = [dict(run.record.spec.attack_settings) for run in runs]
     names = {name for one in settings for name in one}
     return sorted(n for n in names if len({canonical(one.get(n)) for one in settings}) > 1)
 
@@ -303,11 +303,11 @@ def _share(record: Record) -> float:
 
     A budget that was rounded to whole images is that budget.
     """
-    images, poisoned = record.threat.get("target_images"), record.threat["poisoned"]
-    budget = float(record.threat["budget"] or 0)
-    if not isinstance(images, int) or not images or int(budget * images + 0.5) == poisoned:
+    images, poisoned = record.threat.target_images, record.threat.poisoned
+    budget = record.threat.budget or 0.0
+    if not images or int(budget * images + 0.5) == poisoned:
         return budget
-    return float(poisoned / images)
+    return poisoned / images
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:

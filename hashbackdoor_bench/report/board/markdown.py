@@ -59,7 +59,7 @@ def _cells(row: Row, board: Board) -> list[str]:
         wording.signed(row.delta_map),
         wording.number(row.mean("poison", "psnr")),
         wording.number(row.mean("query", "psnr")),
-        *(_cell(row.threat[name]) for name in ("label", "knowledge", "trigger")),
+        *(_cell(getattr(row.threat, name)) for name in ("label", "knowledge", "trigger")),
         f"{wording.percent(row.poison)} %",
     ]
 

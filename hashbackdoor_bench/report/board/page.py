@@ -137,4 +137,4 @@ def _copy(run: Run, folder: Path, command_of: Callable[[RunSpec], str]) -> Files
             (folder / copy).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(picture, folder / copy)
             images.append(copy)
-    return Files(f"records/{name}.json", tuple(images), command_of(run.record.run_spec))
+    return Files(f"records/{name}.json", tuple(images), command_of(run.record.spec))

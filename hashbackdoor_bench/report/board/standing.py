@@ -36,7 +36,7 @@ def standing(board: Board, label: str) -> Standing:
         for victim in board.victims
     ]
     gains = tuple(estimate([values]) if values else None for values in by_victim)
-    others = [o for o in board.rows if o is not row and o.threat.get("trigger") != "none"]
+    others = [o for o in board.rows if o is not row and o.threat.trigger != "none"]
     return Standing(board, row, gains, tuple((other, difference(row, other)) for other in others))
 
 

@@ -38,8 +38,8 @@ def caption(board: Board) -> str:
     seeds = ", ".join(map(str, board.seeds))
     targets = ", ".join(board.targets)
     return (
-        f"{board.protocol.get('name')}, R = {board.protocol.get('top_k')} "
-        f"(lists {board.protocol['sha256'][:10]}), {bits} bits, delivery {board.delivery}, "
+        f"{board.protocol.name}, R = {board.protocol.top_k} "
+        f"(lists {board.protocol.sha256[:10]}), {bits} bits, delivery {board.delivery}, "
         f"target{'s' if len(board.targets) > 1 else ''} {targets}, "
         f"seed{'s' if len(board.seeds) > 1 else ''} {seeds}."
     )

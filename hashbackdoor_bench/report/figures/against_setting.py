@@ -135,7 +135,7 @@ def _series(setting: Setting, frame: pd.DataFrame) -> list[Series]:
         value = rest.pop(setting.field, None)
         if setting.field == "bits" and rest["surrogate_bits"] == value:
             rest["surrogate_bits"] = "the victim's"
-        if value is None or (setting.field == "budget" and rest["poison_count"] is not None):
+        if not _drawable(value) or (setting.field == "budget" and rest["poison_count"] is not None):
             continue
         key = canonical(rest)
         fixed[key] = rest
@@ -164,13 +164,20 @@ def _series(setting: Setting, frame: pd.DataFrame) -> list[Series]:
 def _fixed(row: Mapping[Any, Any]) -> dict[str, Any]:
     """All that the runs of a line share, and the setting that they don't."""
     spec = row["record"].spec
-    rest = {name: spec[name] for name in (*SAME_ATTACK, *SAME_VICTIM, "bits")}
+    rest = {name: getattr(spec, name) for name in (*SAME_ATTACK, *SAME_VICTIM, "bits")}
     rest |= {f"attack.{name}": value for name, value in rest.pop("attack_settings")}
     if row["surrogate"] is None:
         rest |= dict.fromkeys(("surrogate", "surrogate_backbone", "surrogate_bits"))
-    elif spec["surrogate"] == spec["victim"]:
+    elif spec.surrogate == spec.victim:
         rest["surrogate"] = "the victim's"
     return rest | {"victim": row["victim"], "name": row["name"]}
+
+
+def _drawable(value: object) -> bool:
+    """Whether it is a number that an axis can show; a setting in a record may be anything."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 1e300
 
 
 def _apart(key: str, same: Sequence[str], fixed: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -1,7 +1,6 @@
 """Codes on a plane: the classes of the database, and queries without and with the trigger."""
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -10,14 +9,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.records import Plane, Record
 from hashbackdoor_bench.report.captions import provenance, shared, surrogates
 from hashbackdoor_bench.report.figures.finished import Drawn
 from hashbackdoor_bench.report.figures.groups import (
     cells,
     distinct,
-    entry,
-    numbers,
     recorded,
     wrapped,
 )
@@ -74,7 +71,7 @@ def _figure(runs: pd.DataFrame, name: str, lacking: list[str]) -> Drawn:
     for axes in panels.flat[len(runs) :]:
         axes.set_visible(False)
     for axes, row in zip(panels.flat, runs.to_dict("records"), strict=False):
-        _panel(axes, row["record"].retrieval[FIELD])
+        _panel(axes, row["record"].retrieval.codes_2d)
         axes.set_title(wrapped(row["name"], width / across - SHARE), fontsize=SMALL)
     target = runs["target"].iloc[0]
     texts = (f"database: {target} (target)", "other classes", "queries", "with the trigger")
@@ -98,19 +95,19 @@ def _figure(runs: pd.DataFrame, name: str, lacking: list[str]) -> Drawn:
     return Drawn(name, figure, caption)
 
 
-def _panel(axes: Axes, plane: Mapping[str, Any]) -> None:
-    others = [part for part in plane["classes"] if not part.get("target")]
+def _panel(axes: Axes, plane: Plane) -> None:
+    others = [part for part in plane.classes if not part.target]
     for place, part in enumerate(others):
         style = MARKS["other"] | {"color": _pale(of(HUES, place), place)}
-        axes.plot(part["x"], part["y"], linestyle="", **style)
-    for part in (part for part in plane["classes"] if part.get("target")):
-        axes.plot(part["x"], part["y"], linestyle="", **MARKS["target"])
-    for name in ("untriggered", "triggered"):
-        together = Counter(zip(plane[name]["x"], plane[name]["y"], strict=True))
+        axes.plot(part.x, part.y, linestyle="", **style)
+    for part in (part for part in plane.classes if part.target):
+        axes.plot(part.x, part.y, linestyle="", **MARKS["target"])
+    for name, points in (("untriggered", plane.untriggered), ("triggered", plane.triggered)):
+        together = Counter(zip(points.x, points.y, strict=True))
         for (x, y), count in together.items():
             size = MARKS[name]["markersize"] * count**GROWTH
             axes.plot(x, y, linestyle="", **MARKS[name] | {"markersize": size})
-    share = f"{100 * sum(plane['explained']):.0f} %"
+    share = f"{100 * sum(plane.explained):.0f} %"
     axes.set_title(share, loc="right", fontsize=LEAST, color="0.4")
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xticks([])
@@ -125,10 +122,4 @@ def _pale(hue: str, place: int) -> tuple[float, float, float]:
 
 
 def _sound(record: Record) -> bool:
-    plane = record.retrieval.get(FIELD)
-    classes = entry(plane, "classes")
-    parts = [*(classes if isinstance(classes, list) else [None])]
-    parts += [entry(plane, name) for name in ("untriggered", "triggered")]
-    return numbers(entry(plane, "explained"), 2) and all(
-        numbers(entry(part, "x")) and numbers(entry(part, "y"), len(part["x"])) for part in parts
-    )
+    return record.retrieval.codes_2d is not None

@@ -15,9 +15,8 @@ from hashbackdoor_bench.report.captions import provenance, shared, surrogates
 from hashbackdoor_bench.report.figures.finished import Drawn
 from hashbackdoor_bench.report.figures.groups import (
     cells,
+    complete,
     distinct,
-    entry,
-    numbers,
     plain,
     recorded,
     told,
@@ -94,13 +93,11 @@ def distances(frame: pd.DataFrame, convention: str) -> list[Drawn]:
 def _mean(part: pd.DataFrame, when: str) -> NDArray[np.float64]:
     """Mean shares (K+1,) over runs."""
     found: NDArray[np.float64] = np.mean(
-        [record.retrieval[when][FIELD] for record in part["record"]], axis=0
+        [getattr(record.retrieval, when).anchor_histogram for record in part["record"]], axis=0
     )
     return found
 
 
 def _sound(record: Record) -> bool:
-    size = record.spec["bits"] + 1
-    return all(
-        numbers(entry(record.retrieval, when, FIELD), size) for when in ("untriggered", "triggered")
-    )
+    found = record.retrieval.untriggered, record.retrieval.triggered
+    return all(complete(search.anchor_histogram, record.spec.bits + 1) for search in found)

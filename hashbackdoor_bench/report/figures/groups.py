@@ -1,7 +1,6 @@
 """The runs that one mark of a figure stands for: equal in everything but target and seed."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from math import isfinite
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from statistics import stdev
 from textwrap import fill
 from typing import Any
@@ -87,20 +86,9 @@ def recorded(
     )
 
 
-def entry(value: Any, *names: str) -> Any:
-    """What stands at the end of a way through objects; None if it breaks off."""
-    for name in names:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
-
-
-def numbers(value: Any, count: int | None = None) -> bool:
-    """Whether it is a list of finite numbers, ``count`` of them if that is given."""
-    return (
-        isinstance(value, list)
-        and (count is None or len(value) == count)
-        and all(type(one) in (int, float) and isfinite(one) for one in value)
-    )
+def complete(values: Sequence[float | None] | None, count: int) -> bool:
+    """Whether there are ``count`` numbers and none is undefined."""
+    return values is not None and len(values) == count and None not in values
 
 
 def plain(axes: Axes, *, grid: str | None = "both") -> None:

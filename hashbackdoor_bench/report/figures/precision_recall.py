@@ -8,15 +8,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.records import PrecisionRecall, Record
 from hashbackdoor_bench.report.captions import provenance, shared, surrogates
 from hashbackdoor_bench.report.figures.finished import Drawn
 from hashbackdoor_bench.report.figures.groups import (
     abreast,
     cells,
+    complete,
     distinct,
-    entry,
-    numbers,
     plain,
     recorded,
     told,
@@ -90,15 +89,17 @@ def precision_recall(frame: pd.DataFrame, convention: str) -> list[Drawn]:
 
 def _mean(part: pd.DataFrame, queries: str, side: str) -> NDArray[np.float64]:
     """Mean (K+1,) over runs, in percent."""
-    curves = [record.retrieval[queries][FIELD][side] for record in part["record"]]
+    curves = [getattr(_curve(record, queries), side) for record in part["record"]]
     found: NDArray[np.float64] = 100 * np.mean(curves, axis=0)
     return found
 
 
+def _curve(record: Record, queries: str) -> PrecisionRecall:
+    found: PrecisionRecall = getattr(record.retrieval, queries).precision_recall
+    return found
+
+
 def _sound(record: Record) -> bool:
-    size = record.spec["bits"] + 1
-    return all(
-        numbers(entry(record.retrieval, queries, FIELD, side), size)
-        for queries in QUERIES
-        for side in ("precision", "recall")
-    )
+    curves = [_curve(record, queries) for queries in QUERIES]
+    sides = [side for curve in curves for side in (curve.precision, curve.recall)]
+    return all(complete(side, record.spec.bits + 1) for side in sides)

@@ -108,7 +108,7 @@ def _panel(
             axes.text(x, y - 0.03, text, ha="center", va="bottom", color=ink, fontsize=SMALL)
             axes.text(x, y + 0.03, spread, ha="center", va="top", color=ink, fontsize=LEAST)
             spec = part["record"].iloc[0].spec
-            if all(part[f"surrogate{of}"].iloc[0] == spec[own] for of, own in
+            if all(part[f"surrogate{of}"].iloc[0] == getattr(spec, own) for of, own in
                    (("", "victim"), ("_backbone", "backbone"), ("_bits", "bits"))):  # fmt: skip
                 axes.add_patch(
                     Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=ink,

@@ -1,0 +1,5 @@
+"""The result of a run: what stands in its file, and how that is written and read."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,278 @@
+"""What stands in a record: its parts, each a class whose fields msgspec reads and checks by name.
+
+What schema 1 had from the start has no default here. A field that is added later has one, see
+`record`; so have the few that the first code of schema 1 did not write yet.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Interval = tuple[float | None, float | None]  # low and high end
+Shares = tuple[float | None, ...]  # at the Hamming distances 0..K; None where there is no query
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A part of a record; a number that is undefined, as the mean of no query is, is None."""
+
+
+class DataFacts(Part, frozen=True):
+    """The data of a run.
+
+    Attributes:
+        name: of the protocol.
+        train: number of images, as the next two.
+        query: see ``train``.
+        database: see ``train``.
+        classes: C.
+        top_k: R of MAP@R.
+        sha256: of the lists.
+        pixels: hash of the images.
+        multilabel: whether an image may have several classes.
+        unlabelled: by split, how many images have no class.
+        notes: what a user should know of this data.
+    """
+
+    name: str
+    train: Count
+    query: Count
+    database: Count
+    classes: Count
+    top_k: Count
+    sha256: str
+    pixels: str
+    multilabel: bool
+    unlabelled: dict[str, Count]
+    notes: tuple[str, ...]
+
+
+class Threat(Part, frozen=True):
+    """The attack's `ThreatModel`, and how much it poisons.
+
+    Attributes:
+        label: see `ThreatModel`; so do the next four.
+        knowledge: see there.
+        trigger: see there.
+        control: see there.
+        universal: see there.
+        delivery: how the poison reached training, ``stamped`` or ``files``.
+        budget: share of the target's images that is poisoned; None if there are none.
+        poisoned: number of images that carry the trigger and count as poison.
+        covers: number of images that carry the trigger and keep their label.
+        target_images: number of training images with the target's label and no other.
+    """
+
+    label: str
+    knowledge: str
+    trigger: str
+    control: str
+    universal: bool
+    delivery: str
+    budget: float | None
+    poisoned: Count
+    covers: Count
+    target_images: Count
+
+
+class ConventionScores(Part, frozen=True):
+    """Mean average precision at R under one convention for ties, as shares of one.
+
+    Attributes:
+        map: of clean queries on the poisoned victim.
+        t_map: of triggered queries, for which the target's items are relevant.
+        map_clean_victim: ``map`` of the victim that was trained on clean data.
+        t_map_clean_victim: ``t_map`` of that victim.
+        t_map_untriggered: ``t_map`` of the same queries without the trigger.
+        delta_map: ``map`` less ``map_clean_victim``.
+        backdoor_gain: ``t_map`` less the larger of ``t_map_clean_victim`` and
+            ``t_map_untriggered``.
+    """
+
+    map: float | None
+    t_map: float | None
+    map_clean_victim: float | None
+    t_map_clean_victim: float | None
+    t_map_untriggered: float | None
+    delta_map: float | None
+    backdoor_gain: float | None
+
+
+class FieldScores(ConventionScores, frozen=True):
+    """Scores under the convention ``field``, with what is known of their spread.
+
+    Attributes:
+        bounds: of ``map`` and ``t_map``: the worst and the best order of ties.
+        intervals: of ``map``, ``t_map``, ``delta_map`` and ``backdoor_gain``: 95 %, over queries.
+    """
+
+    bounds: dict[str, Interval]
+    intervals: dict[str, Interval]
+
+
+class Scores(Part, frozen=True):
+    """Scores by convention; what each convention is stands in `metrics`."""
+
+    field: FieldScores
+    ciba: ConventionScores
+    badhash: ConventionScores
+    strict: ConventionScores
+
+    def __getitem__(self, convention: str) -> ConventionScores:
+        """The scores under one of ``CONVENTIONS``."""
+        found: ConventionScores = getattr(self, convention)
+        return found
+
+
+CONVENTIONS = Scores.__struct_fields__
+CONVENTION_FIELDS = ConventionScores.__struct_fields__
+
+
+class PrecisionRecall(Part, frozen=True):
+    """Means over queries for the Hamming radii 0..K."""
+
+    precision: Shares
+    recall: Shares
+
+
+class CleanSearch(Part, frozen=True):
+    """What clean queries find."""
+
+    precision_recall: PrecisionRecall
+
+
+class Search(Part, frozen=True):
+    """What attacked queries find, the target's items being relevant.
+
+    Attributes:
+        hit_at_1: share of queries whose nearest item is relevant.
+        hit_at_10: share of queries with a relevant one among the nearest ten.
+        precision_radius_2: of the items within Hamming distance 2.
+        no_hit: share of queries without a relevant item among the nearest R.
+        anchor_distance: mean Hamming distance to the target's anchor, in bits.
+        anchor_histogram: shares of queries by that distance; None in records of older code.
+    """
+
+    hit_at_1: float | None
+    hit_at_10: float | None
+    precision_radius_2: float | None
+    no_hit: float | None
+    anchor_distance: float | None
+    anchor_histogram: Shares | None = None
+
+
+class TriggeredSearch(Search, frozen=True, kw_only=True):
+    """The same with the trigger, and over all radii."""
+
+    precision_recall: PrecisionRecall
+
+
+class Points(Part, frozen=True):
+    """Codes on a plane, by their two coordinates."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise ValueError(f"Expected as many `y` as `x`, got {len(self.y)} and {len(self.x)}")
+
+
+class ClassPoints(Points, frozen=True):
+    """Database items of one class, by its number and name, and whether it is the target."""
+
+    index: Count
+    name: str
+    target: bool
+
+
+class Plane(Part, frozen=True):
+    """Some codes on the plane in which they spread most, see `metrics`.
+
+    Attributes:
+        explained: the plane's share of the items' variance, by axis.
+        classes: database items.
+        untriggered: attacked queries.
+        triggered: the same queries with the trigger.
+    """
+
+    explained: tuple[float, float]
+    classes: tuple[ClassPoints, ...]
+    untriggered: Points
+    triggered: Points
+
+
+class Retrieval(Part, frozen=True):
+    """What queries find in the database; ``codes_2d`` is None in records of older code."""
+
+    clean_queries: CleanSearch
+    untriggered: Search
+    triggered: TriggeredSearch
+    codes_2d: Plane | None = None
+
+
+class Wave(Part, frozen=True):
+    """A peak of a spectrum: cycles per pixel along rows and columns, and its share of energy."""
+
+    fx: float
+    fy: float
+    share: float
+
+
+class Visibility(Part, frozen=True):
+    """How far images with the trigger are from the same without; UNSET: older code measured none.
+
+    Attributes:
+        images: how many were compared.
+        max: largest difference, in grey levels 0..255.
+        l2: mean length of the difference, in grey levels.
+        psnr: in dB; None where an image did not change.
+        ssim: structural similarity.
+        lpips: perceptual distance; None where its network is not on the machine.
+        similarity: correlation of the residuals between images.
+        mean_share: share of the residuals' energy that is in their mean.
+        peaks: of the spectrum of the mean residual, the strongest first.
+    """
+
+    images: Count
+    max: float | None
+    l2: float | None
+    psnr: float | None
+    ssim: float | None
+    lpips: float | UnsetType | None = UNSET
+    similarity: float | UnsetType | None = UNSET
+    mean_share: float | UnsetType | None = UNSET
+    peaks: tuple[Wave, ...] | UnsetType = UNSET
+
+
+class Imperceptibility(Part, frozen=True):
+    """How visible the trigger is, in poisoned training images and in triggered queries."""
+
+    poison: Visibility
+    query: Visibility
+
+
+class Parameters(Part, frozen=True):
+    """Hyper-parameters by name, all resolved; those of the recipe are `Recipe`'s."""
+
+    attack: dict[str, Any]
+    victim: dict[str, Any]
+    recipe: dict[str, Any]
+    surrogate: dict[str, Any]
+
+
+class Losses(Part, frozen=True, kw_only=True):
+    """Mean loss of each epoch.
+
+    Attributes:
+        surrogate: the attacker's network; None if the attack takes none.
+        clean_victim: the victim on clean data.
+        victim: the victim on poisoned data.
+        backdoor: how crafting went, by the attack's own names.
+    """
+
+    surrogate: tuple[float, ...] | None = None
+    clean_victim: tuple[float, ...] = msgspec.field(name="clean victim")
+    victim: tuple[float, ...]
+    backdoor: dict[str, tuple[float | int, ...]] = {}
