@@ -13,6 +13,7 @@ from hashbackdoor_bench.api import Attack, AttackerView, ModelAttack
 from hashbackdoor_bench.metrics import compare, residuals, score_run
 from hashbackdoor_bench.network import Blueprint, TrainingSet, centre_crop
 from hashbackdoor_bench.stages.cache import Content
+from hashbackdoor_bench.stages.codes import CONTROL, VICTIM
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run
@@ -152,7 +153,7 @@ def _codes(
 def score(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     """All figures of the run."""
     run.progress(stage.title, 0, 1)
-    scores, retrieval = score_run(run.codes("victim"), run.codes("clean victim"), run.plan.truth)
+    scores, retrieval = score_run(run.codes(VICTIM), run.codes(CONTROL), run.plan.truth)
     run.progress(stage.title, 1, 1)
     return {}, {"scores": scores, "retrieval": retrieval}
 

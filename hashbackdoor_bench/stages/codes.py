@@ -1,9 +1,23 @@
-"""The codes of a victim, read from their artifacts."""
+"""The two networks whose codes are scored, and where their codes are kept."""
 
 from collections.abc import Mapping
 
 from hashbackdoor_bench.metrics import Codes
 from hashbackdoor_bench.stages.cache import Artifact
+
+CONTROL, VICTIM = "clean victim", "victim"  # the names of the stages that train them
+
+
+def code_stages(who: str) -> dict[str, str]:
+    """The names of the stages of a victim's codes, by part.
+
+    Args:
+        who: ``CONTROL`` or ``VICTIM``.
+
+    Returns:
+        ``plain`` (queries and database) and ``triggered`` (queries).
+    """
+    return {part: f"{who}'s {part}" for part in ("plain", "triggered")}
 
 
 def codes_of(artifacts: Mapping[str, Artifact]) -> Codes:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hashbackdoor_bench import metrics, poisoning
 from hashbackdoor_bench.network import centre_crop
+from hashbackdoor_bench.stages.codes import VICTIM
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run
@@ -70,7 +71,7 @@ def images_of(run: "Run") -> dict[str, Tensor]:
         "query_before": before,
         "query_after": run.trigger(before),
     }
-    codes = run.codes("victim")
+    codes = run.codes(VICTIM)
     ids = metrics.item_keys(splits.database.ids)
     for name, query, labels in (
         ("before", codes.query[attacked[rows]], splits.query.labels[attacked[rows]]),

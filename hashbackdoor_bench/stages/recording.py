@@ -18,7 +18,7 @@ from hashbackdoor_bench.records import (
     record_key,
 )
 from hashbackdoor_bench.stages.cache import Artifact
-from hashbackdoor_bench.stages.table import CONTROL, VICTIM
+from hashbackdoor_bench.stages.codes import CONTROL, VICTIM
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run

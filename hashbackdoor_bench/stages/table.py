@@ -20,6 +20,7 @@ from hashbackdoor_bench.api import Attack, ModelAttack
 from hashbackdoor_bench.network import Blueprint
 from hashbackdoor_bench.stages import building
 from hashbackdoor_bench.stages.cache import Content
+from hashbackdoor_bench.stages.codes import CONTROL, VICTIM, code_stages
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 Keys = Mapping[str, str]  # of the artifacts that a stage needs, by the stages' names
 Inputs = dict[str, Any]
-
-CONTROL, VICTIM = "clean victim", "victim"  # the two networks whose codes are scored
 
 # Raised by one when a stage's algorithm changes, so that its artifacts are made again.
 VERSIONS = {
@@ -63,18 +62,6 @@ class Stage:
     def group(self) -> str:
         """What it is counted under: its title, or its kind where several stages make one thing."""
         return self.kind if self.kind in ("codes", "scores", "visibility") else self.title
-
-
-def code_stages(who: str) -> dict[str, str]:
-    """The names of the stages of a victim's codes, by part.
-
-    Args:
-        who: ``CONTROL`` or ``VICTIM``.
-
-    Returns:
-        ``plain`` (queries and database) and ``triggered`` (queries).
-    """
-    return {part: f"{who}'s {part}" for part in ("plain", "triggered")}
 
 
 # ---- what enters the keys -----------------------------------------------------------------------

@@ -22,13 +22,11 @@ from hashbackdoor_bench.records import CONVENTIONS, INDEX, Record
 from hashbackdoor_bench.report import collect
 from hashbackdoor_bench.report.board import boards, leaderboard_text
 from hashbackdoor_bench.report.figures import every
-from hashbackdoor_bench.stages import Cache
+from hashbackdoor_bench.stages import STAGES, Cache
 from hashbackdoor_bench.trust.rescoring import rescore
 
-CODES = tuple(
-    f"{who}'s {part}" for who in ("clean victim", "victim") for part in ("plain", "triggered")
-)
-KINDS = (".md", ".pdf", ".png")  # of a figure
+CODES = tuple(stage.name for stage in STAGES if stage.kind == "codes")
+ENDINGS = (".md", ".pdf", ".png")  # of a figure's files
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def _leaderboard(path: Path, frame: pd.DataFrame) -> Iterator[str]:
 
 def _figures(folder: Path, frame: pd.DataFrame, progress: Progress) -> Iterator[str]:
     """Files that ``bench figure --all`` doesn't make, or makes with other bytes."""
-    there = {path.name: path for path in folder.iterdir() if path.suffix in KINDS}
+    there = {path.name: path for path in folder.iterdir() if path.suffix in ENDINGS}
     with tempfile.TemporaryDirectory() as fresh:
         for done, drawn in enumerate(every(frame)):
             progress("draw again", done, done + 1)
