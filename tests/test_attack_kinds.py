@@ -169,7 +169,7 @@ def test_poison_in_the_place_of_a_cover_is_refused():
 
 
 def trial_view() -> AttackerView:
-    from hashbackdoor_bench.checks.attack import Trial
+    from hashbackdoor_bench.checks.attack_trial import Trial
 
     view = Trial(method(Hidden)).view()
     assert len(view.covers) == 3  # half of five, rounded up

@@ -221,7 +221,7 @@ def test_a_dirty_label_must_be_the_targets():
 
 def test_the_framework_itself_refuses_a_dishonest_label():
     bad = type("Bad", (Good,), {"how": "label"})
-    from hashbackdoor_bench.checks.attack import Trial
+    from hashbackdoor_bench.checks.attack_trial import Trial
 
     seen = Trial(method(Good)).view()
     with pytest.raises(ValueError, match="changed a label"):

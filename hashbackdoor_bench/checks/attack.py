@@ -1,7 +1,6 @@
 """What every attack promises, looked at on 30 random images of 32 px and an untrained surrogate."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import get_args, get_type_hints
 
 import torch
@@ -11,17 +10,14 @@ from torch import Tensor
 from hashbackdoor_bench import poisoning
 from hashbackdoor_bench.api import (
     AnyAttack,
-    Attack,
-    AttackerView,
     Backdoor,
     Delivery,
-    HashLoss,
     ModelAttack,
     ThreatModel,
-    generator,
     to_bytes,
     to_unit,
 )
+from hashbackdoor_bench.checks.attack_trial import CLASSES, CPU, POISONED, SIZE, Trial, untrained
 from hashbackdoor_bench.checks.finding import (
     Finding,
     Rule,
@@ -33,12 +29,7 @@ from hashbackdoor_bench.checks.finding import (
     settings,
 )
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.network import HashModel
 from hashbackdoor_bench.registry import Method
-
-CPU = torch.device("cpu")
-SIZE, ITEMS, CLASSES = 32, 30, 3
-POISONED = 5  # half of the target's ten
 
 
 def check_attack(method: Method[AnyAttack]) -> list[Finding]:
@@ -51,79 +42,6 @@ def check_attack(method: Method[AnyAttack]) -> list[Finding]:
         method: ``ATTACKS[name]``.
     """
     return apply(RULES, Trial(method), method)
-
-
-class Trial:
-    """An attack at work on a tiny task.
-
-    Args:
-        method: the attack.
-    """
-
-    def __init__(self, method: Method[AnyAttack]) -> None:
-        self.method = method
-
-    def attack(self) -> AnyAttack:
-        """A new instance with quick settings."""
-        return self.method(**self.method.cls.quick)
-
-    def view(self, poisoned: int = POISONED) -> AttackerView:
-        """What it is given: the same values at every call, in new tensors."""
-        random = torch.Generator().manual_seed(0)
-        shape = (ITEMS, 3, SIZE, SIZE)
-        images = torch.randint(0, 256, shape, generator=random, dtype=torch.uint8)
-        labels = torch.eye(CLASSES, dtype=torch.uint8)[torch.arange(ITEMS) % CLASSES]
-        target = torch.tensor([0, 1, 0], dtype=torch.uint8)
-        attack, surrogate = self.attack(), None
-        count = poisoned if attack.poisons else 0
-        index = poisoning.choose(labels, target, attack.threat, 0, count, generator(0, "poison"))
-        if attack.threat.knowledge == "surrogate":
-            surrogate = untrained()
-        if isinstance(attack, ModelAttack):
-            return AttackerView(images[:0], labels[:0], target, index)
-        share = attack.covers if isinstance(attack, Attack) else 0.0
-        covers = poisoning.choose_covers(labels, target, index, share, generator(0, "covers"))
-        return AttackerView(images, labels, target, index, surrogate, covers=covers)
-
-    def craft(self, seen: AttackerView) -> Backdoor:
-        """As the framework does it: asked first, then crafted, or the victim tampered with."""
-        attack = self.attack()
-        attack.accept(seen.labels, seen.target, seen.size)
-        if isinstance(attack, ModelAttack):
-            return self.attack_on_model()[1]
-        assert isinstance(attack, Attack)
-        return attack.craft(seen)
-
-    def attack_on_model(self) -> tuple[HashModel, Backdoor]:
-        """What a model attack makes of an untrained victim."""
-        attack = self.attack()
-        assert isinstance(attack, ModelAttack)
-        return attack.tamper(untrained(), self.view())
-
-    @cached_property
-    def crafted(self) -> Backdoor:
-        """As `craft` returns it."""
-        with seeded(1):
-            return self.craft(self.view())
-
-    @cached_property
-    def backdoor(self) -> Backdoor:
-        """As the framework uses it: restored, in eval mode, frozen."""
-        found = self.attack().restore(self.crafted.state_dict())
-        return found.eval().requires_grad_(False)
-
-    @cached_property
-    def x(self) -> Tensor:
-        """(6,3,S,S): a black image, a white one, and four of random pixels."""
-        random = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-        return torch.cat([torch.zeros_like(random[:1]), torch.ones_like(random[:1]), random])
-
-
-def untrained() -> HashModel:
-    """A surrogate or victim: the same random weights at every call, in eval mode, frozen."""
-    with seeded(0):
-        model = HashModel("cnn32", 8, HashLoss, size=SIZE)
-    return model.eval().requires_grad_(False)
 
 
 def declares(trial: Trial) -> Iterator[str]:
