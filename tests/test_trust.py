@@ -186,7 +186,7 @@ def test_without_codes_the_records_alone_are_looked_at(results: Path, tmp_path: 
     [
         (lambda v: v["spec"].update(seed=7), "its key doesn't follow from it"),
         (lambda v: v.update(schema=0), "its schema is 0"),
-        (lambda v: v.update(extra=1), "unknown field 'extra'"),
+        (lambda v: v.update(extra=1), "unknown field `extra`"),
         (lambda v: v["scores"]["field"].update(backdoor_gain=0.9), "was changed"),
     ],
 )
