@@ -162,7 +162,7 @@ class Run:
             return blueprint.train(
                 items,
                 self.device,
-                checkpoint=work / "checkpoint.safetensors",
+                checkpoint=work / "checkpoint",
                 progress=self.progress,
                 stage=stage.title,
             )
