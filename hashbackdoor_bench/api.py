@@ -130,7 +130,7 @@ class AttackerView:
 
     def checkpoint(self, name: str, **parts: Part) -> Checkpoint:
         """Where crafting keeps modules and optimisers, to go on from if the process dies."""
-        path = None if self.work is None else self.work / f"{name}.safetensors"
+        path = None if self.work is None else self.work / f"{name}.checkpoint"
         return Checkpoint(path, **parts)
 
     def shared(

@@ -320,7 +320,7 @@ def test_crafting_killed_in_the_second_epoch_ends_with_the_same_bits(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         ATTACKS["badhash"](**TINY).craft(view(work=tmp_path, progress=kill))
-    assert (tmp_path / "generator.safetensors").is_file()
+    assert (tmp_path / "generator.checkpoint").is_file()
     steps: list[int] = []
 
     def tell(stage: str, done: int, total: int, **facts: float) -> None:

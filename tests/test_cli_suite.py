@@ -250,7 +250,7 @@ def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(tiny, tmp_path):
     assert process.returncode == 130
     assert errors.strip() == "bench: interrupted; the same command goes on where it stopped."
     assert not any(map(alive, workers))
-    checkpoints = list((tmp_path / "cache" / "work").glob("train-*/checkpoint.safetensors"))
+    checkpoints = list((tmp_path / "cache" / "work").glob("train-*/checkpoint"))
     assert checkpoints
     assert all((path.parent / "seconds").exists() for path in checkpoints)
     subprocess.run(command, check=True, capture_output=True)

@@ -113,7 +113,7 @@ def test_training_goes_on_from_a_checkpoint_there_and_waits_only_between_epochs(
 ):
     def trained(items: int, *stops: int) -> tuple[int, dict[str, Tensor]]:
         """Trains to each of the epochs, always with new objects; waits, and the weights."""
-        place = tmp_path / f"{items}-{len(stops)}.safetensors"
+        place = tmp_path / f"{items}-{len(stops)}"
         data = training(items // 2, items)
         with pretend_gpu():
             waits.clear()

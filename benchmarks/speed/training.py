@@ -126,7 +126,7 @@ def _trained(size: Size, setting: Setting) -> Row:
     first = torch.arange(size.batch, device=device)
 
     def loop() -> None:
-        place = setting.work / "training.safetensors"
+        place = setting.work / "checkpoint"
         place.unlink(missing_ok=True)
         fit(model, loss, data, ours, seed="0", size=size.size, checkpoint=place)
 

@@ -39,13 +39,15 @@ def fetch(files: Mapping[str, str], folder: Path, progress: Progress, *, otherwi
             part = file.with_name(f"{file.name}.part")
             try:
                 found = _copy(address, part, progress)
+                if found != md5:
+                    raise UserError(
+                        f"{address} gave a file with MD5 {found} instead of {md5}: {otherwise}."
+                    )
+                os.replace(part, file)
             except (OSError, HTTPException) as error:
                 raise UserError(f"{address} cannot be fetched ({error}): {otherwise}.") from error
-            if found != md5:
-                raise UserError(
-                    f"{address} gave a file with MD5 {found} instead of {md5}: {otherwise}."
-                )
-            os.replace(part, file)
+            finally:
+                part.unlink(missing_ok=True)
 
 
 def _copy(address: str, to: Path, progress: Progress) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hashbackdoor_bench.data.cifar import BINARY, fetch_cifar, read_cifar
+from hashbackdoor_bench.data.cifar import FOLDER, fetch_cifar, read_cifar
 from hashbackdoor_bench.data.dealing import deal, original_ids
 from hashbackdoor_bench.data.download import fetch
 from hashbackdoor_bench.data.idx import DEBIAN, pad_to_rgb, read_fashion
@@ -27,7 +27,7 @@ def on_hand(ours: Protocol, cache: Path) -> bool:
     """Whether the protocol's files lie where they are looked for without a ``root``."""
     folder = _fetched(ours, cache)
     if ours.source == "cifar10":
-        return (folder / BINARY).is_dir()
+        return (folder / FOLDER).is_dir()
     names = [address.rpartition("/")[2] for address in FASHION_MD5]
     return DEBIAN.is_dir() or all((folder / name).is_file() for name in names)
 

@@ -105,7 +105,7 @@ class Protocol:
         return {
             "embedded": "",
             "fashion-mnist": "apt install dataset-fashion-mnist, --root DIR, or a network",
-            "cifar10": "--root DIR with cifar-10-batches-bin or cifar-10-batches-py, or a network",
+            "cifar10": "--root DIR with cifar-10-batches-py, or a network",
             "lists": "--lists DIR (train.txt, database.txt, test.txt or query.txt) and --root DIR",
             "folder": "--root DIR with one folder of images a class",
         }[self.source]

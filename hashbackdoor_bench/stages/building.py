@@ -51,7 +51,7 @@ def _train(
     return network.train(
         items,
         run.device,
-        checkpoint=work / "checkpoint.safetensors",
+        checkpoint=work / "checkpoint",
         progress=run.progress,
         stage=stage.title,
     )
