@@ -154,8 +154,10 @@ def test_a_wrong_score_is_found_before_it_is_timed(wrong, setting, monkeypatch):
 
 
 def test_a_wrong_gradient_is_found_before_it_is_timed(setting, monkeypatch):
-    right = crafting.ciba().patch_gradient
-    monkeypatch.setattr(crafting.ciba(), "patch_gradient", lambda *given: right(*given).flip(-1))
+    right = crafting.ciba_patch.patch_gradient
+    monkeypatch.setattr(
+        crafting.ciba_patch, "patch_gradient", lambda *given: right(*given).flip(-1)
+    )
     model, _ = network("cnn32", 32, 1, CPU)
     with pytest.raises(AssertionError):
         crafting._patch(model.eval().requires_grad_(False), setting)
