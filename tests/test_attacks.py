@@ -216,6 +216,7 @@ def test_the_corrected_step_ascends_the_papers_objective():
     )
     moved = (stepped - x).sign()
     inside = (x > 1e-3) & (x < 1 - 1e-3) & (gradient.abs() > 1e-12)
+    assert inside.double().mean() > 0.9
     assert (moved[inside] == gradient.sign()[inside]).all()
 
 
@@ -292,7 +293,7 @@ def test_the_anchor_is_the_majority_of_the_target_class_and_a_tie_is_zero():
     expected = codes.sum(0).sign()
     found = ciba_patch.optimise_patch(seen, side=4, steps=0, step_size=1.0, batch=1, released=False)
     assert torch.equal(found["anchor"].int(), expected)
-    assert len(codes) % 2 == 0  # so that a tie is possible
+    assert set(expected.tolist()) == {-1, 0, 1}
 
 
 @pytest.mark.parametrize(

@@ -593,10 +593,18 @@ def test_a_second_resize_alone_changes_pictures():
 
 
 def test_the_anchor_code_is_the_majority_with_ties_at_zero():
-    seen = view()
-    codes = seen.surrogate.code(to_unit(seen.images[:4])).int()
-    assert torch.equal(anchor_code(seen.surrogate, seen.images[:4]), codes.sum(0).sign().float())
-    assert (anchor_code(seen.surrogate, seen.images[:4]) == 0).any() or (codes.sum(0) != 0).all()
+    class TopRow(nn.Linear):
+        """A network whose code of an image says which pixels of its first row are bright."""
+
+        def code(self, x: Tensor) -> Tensor:
+            return torch.where(x[:, 0, 0, :4] > 0.5, 1, -1).to(torch.int8)
+
+    bright = torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 0]], dtype=torch.uint8)
+    images = (255 * bright)[:, None, None].expand(3, 3, 32, 4)
+    network: Any = TopRow(1, 1)
+    assert anchor_code(network, images[:2]).tolist() == [1, 0, 0, -1]
+    assert anchor_code(network, images).tolist() == [1, -1, -1, -1]
+    assert anchor_code(network, images.repeat(100, 1, 1, 1)).tolist() == [1, -1, -1, -1]
 
 
 def test_crafting_neither_reads_nor_moves_torchs_global_random_state():

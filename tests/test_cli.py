@@ -144,7 +144,7 @@ def test_kill_9_and_the_same_command_give_the_same_scores(tiny, tmp_path):
         for line in process.stdout:
             if stop in line:
                 os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL, stop
         for path in killed.rglob("*.json"):
             json.loads(path.read_text())  # whole, wherever it is
     subprocess.run([*command, *run_arguments(tiny, killed)], check=True, capture_output=True)

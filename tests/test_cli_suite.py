@@ -274,14 +274,19 @@ def test_kill_9_at_three_moments_and_the_same_command_give_equal_records(tiny, t
     suite = str(written(tmp_path, tiny, epochs=8))
     command = [*BENCH, "suite", "run", suite, "--jobs", "2", "--json"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = subprocess.run([*command, *places(whole)], check=True, capture_output=True, text=True)
-    total = json.loads(done.stdout.splitlines()[-2])["seconds"]
-    for share in (0.5, 0.4, 0.3):  # of the time that an undisturbed one takes
-        process = subprocess.Popen([*command, *places(killed)], stdout=subprocess.DEVNULL)
-        time.sleep(2 + share * total)
+    subprocess.run([*command, *places(whole)], check=True, capture_output=True)
+    # three moments of the last run to end, each after the one before it
+    for part, least in (("train clean victim", 8), ("train surrogate", 8), ("score", 0)):
+        process = subprocess.Popen([*command, *places(killed)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for line in process.stdout:
+            event = json.loads(line)
+            if event.get("part") == part and event["done"] >= least:
+                break
         workers = children(process.pid)
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL, part
+        assert workers
         late = time.monotonic() + 20
         while any(map(alive, workers)):
             assert time.monotonic() < late, "orphans work on"

@@ -39,7 +39,7 @@ def test_a_field_that_does_not_exist_is_refused():
     ids=str,
 )  # fmt: skip
 def test_a_value_outside_its_range_is_refused(wrong):
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=f"--{next(iter(wrong)).replace('_', '-')}"):
         RunSpec(**wrong)
 
 
@@ -58,7 +58,7 @@ def test_a_changed_learning_rate_keeps_the_ratio_to_the_heads():
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"augment": "mixup"}])
 def test_a_recipe_outside_its_range_is_refused(wrong):
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=f"--{next(iter(wrong)).replace('_', '-')}"):
         replace(RECIPES["scratch32"][1], **wrong)
 
 

@@ -106,7 +106,7 @@ torch.save(model.state_dict(), sys.argv[2])
         for line in process.stdout:
             if line.strip() == stop:
                 os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
     start(tmp_path / "b").communicate()
     a, b = (torch.load(tmp_path / name / "end", weights_only=True) for name in "ab")
     assert all(torch.equal(a[name], b[name]) for name in a)

@@ -313,9 +313,10 @@ def test_poison_outside_the_drawn_items_or_with_another_label_is_refused(packed,
     with zipfile.ZipFile(packed) as file:
         rows = file.read("poison.csv").decode().splitlines()
     cells = rows[1].split(",")
-    for place_, value, words in ((1, "0", "outside the index"), (4, "0 0 1", "changed a label")):
-        if cells[place_] == value:
-            continue
+    drawn = {row.split(",")[1] for row in rows[1:]}
+    other = next(str(item) for item in range(60) if str(item) not in drawn)
+    for place_, value, words in ((1, other, "outside the index"), (4, "0 0 1", "changed a label")):
+        assert cells[place_] != value
         wrong = [*cells[:place_], value, *cells[place_ + 1 :]]
         text = "\n".join([rows[0], ",".join(wrong), *rows[2:]])
         false = changed(packed, tmp_path / "false.zip", poison=text.encode())

@@ -21,7 +21,7 @@ def check_command(names: tuple[str, ...], plugin: tuple[Path, ...]) -> int:
     for path in plugin:
         load_plugin(path)
     wanted = [one for name in names for one in _methods(name)]
-    from hashbackdoor_bench.checks import attack, check_attack, check_victim, victim
+    from hashbackdoor_bench.checks import ATTACK_RULES, VICTIM_RULES, check_attack, check_victim
 
     code = 0
     for kind, name in wanted:
@@ -31,8 +31,8 @@ def check_command(names: tuple[str, ...], plugin: tuple[Path, ...]) -> int:
             click.echo(f"{kind} {name}: {one.rule}:\n    {one.text}")
             code = 1
         if not findings:
-            rules = len(attack.RULES if kind == "attack" else victim.RULES)
-            click.echo(f"{kind} {name}: keeps all {rules} promises")
+            rules = ATTACK_RULES if kind == "attack" else VICTIM_RULES
+            click.echo(f"{kind} {name}: keeps all {len(rules)} promises")
     return code
 
 

@@ -26,19 +26,27 @@ from hashbackdoor_bench.spec import RunSpec
 
 
 @bench.command("run")
-@click.option("--attack", default="ciba", show_default=True, help="See bench list attacks.")
-@click.option("--victim", default="hashnet", show_default=True, help="See bench list victims.")
-@click.option("--bits", type=int, default=48, show_default=True, help="Bits of the victim's code.")
-@click.option("--dataset", default="fashion-mini", show_default=True, help="bench list datasets.")
+@click.option("--attack", default=RunSpec.attack, show_default=True, help="See bench list attacks.")
+@click.option("--victim", default=RunSpec.victim, show_default=True, help="See bench list victims.")
+@click.option(
+    "--bits", type=int, default=RunSpec.bits, show_default=True, help="Bits of the victim's code."
+)
+@click.option("--dataset", default=RunSpec.dataset, show_default=True, help="bench list datasets.")
 @click.option("--target", help="Target class, by name or number; the data set's if not given.")
 @click.option(
-    "--budget", type=float, default=0.6, show_default=True, help="Poisoned share of its class."
+    "--budget",
+    type=float,
+    default=RunSpec.budget,
+    show_default=True,
+    help="Poisoned share of its class.",
 )
 @click.option("--poison-count", type=int, help="Poisoned images; overrides --budget.")
 @click.option(
     "--delivery", help="stamped (after augmentation) or files; the attack's if not given."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--seed", type=int, default=RunSpec.seed, show_default=True, help="Of everything random."
+)
 @click.option(
     "--backbone", help="cnn32, alexnet, or a name timm knows; the data set's if not given."
 )
