@@ -62,7 +62,7 @@ def test_the_head_is_what_the_victim_asks_for():
 
 def test_relaxed_is_the_victims_own_and_its_banks_stay_out_of_the_network():
     loss = VICTIMS["hashnet"](4, 2, 10, variant="paper")
-    loss(torch.zeros(2, 4), torch.eye(2), torch.arange(2), 2000)  # beta grows
+    loss.remember(torch.zeros(2, 4), torch.eye(2), torch.arange(2), 2000)  # beta grows
     model = HashModel("cnn32", 4, loss).eval()
     x = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(model.relaxed(x, 0.5), loss.relax(0.5 * model(x)))
