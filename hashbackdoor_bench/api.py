@@ -3,12 +3,13 @@
 Shapes: N batch, P poisoned, K bits, C classes, S side of the network's input in pixels.
 """
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -304,7 +305,8 @@ class HashLoss(nn.Module):
         version: raised by one when the loss changes, so that networks are trained again.
 
     State (memory banks, centres, beta, own parameters) lives in buffers and parameters: it is in
-    the checkpoint, and own parameters reach the optimiser.
+    the checkpoint, and own parameters reach the optimiser. It changes in `remember` and `on_epoch`
+    alone, so `forward` and `items` may be called as often as a defense likes.
 
     Args:
         bits: K.
@@ -322,9 +324,10 @@ class HashLoss(nn.Module):
     def __init__(self, bits: int, classes: int, train_size: int) -> None:
         super().__init__()
         self.bits, self.classes, self.train_size = bits, classes, train_size
+        self._banks: list[str] = []
 
     def forward(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
-        """The loss of one batch.
+        """The loss of one batch; writes nothing.
 
         Args:
             z: (N,K) float32, raw outputs of the network.
@@ -336,6 +339,38 @@ class HashLoss(nn.Module):
             A scalar.
         """
         raise NotImplementedError
+
+    def items(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor | None:
+        """The loss of each item, (N,), whose mean is `forward`'s; None: this loss has none.
+
+        A pair's term belongs to the item of its row, or is shared out between its two items. Takes
+        what `forward` takes, has a gradient too, and writes nothing.
+        """
+        return None
+
+    def remember(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> None:
+        """Write what the loss keeps of a batch: memory banks, and what `relax` reads.
+
+        Called once a step, before `forward`, which sees what was written. Takes what `forward`
+        takes, with z detached.
+        """
+
+    def register_bank(self, name: str, width: int) -> None:
+        """Keep a memory bank: a buffer ``name`` (T, width) of zeros, a row for each item."""
+        self.register_buffer(name, torch.zeros(self.train_size, width))
+        self._banks.append(name)
+
+    def renewed(self, train_size: int) -> Self:
+        """A copy for another training list, of ``train_size`` items: its memory banks are empty.
+
+        Centres, hyper-parameters, own parameters and what `relax` reads are this loss's.
+        """
+        new = copy.deepcopy(self)
+        new.train_size = train_size
+        for name in self._banks:
+            bank = self.get_buffer(name)
+            new.register_buffer(name, bank.new_zeros(train_size, *bank.shape[1:]))
+        return new
 
     def relax(self, z: Tensor) -> Tensor:
         """The smooth code in [-1,1] that an attacker ascends: (N,K) -> (N,K)."""

@@ -1,8 +1,10 @@
+import copy
 import math
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from torch import nn
 from hashbackdoor_bench import VICTIMS, HashLoss, HashModel
 from hashbackdoor_bench.api import to_bytes, to_unit
 from hashbackdoor_bench.errors import Diverged
+from hashbackdoor_bench.network import TrainStep, plain_backward
 from hashbackdoor_bench.network.augmentation import augment, centre_crop
 from hashbackdoor_bench.network.model import sign
 from hashbackdoor_bench.network.training import _schedule, encode, fit, pixels
@@ -191,6 +194,145 @@ def test_a_last_smaller_batch_is_left_out_only_where_the_victim_asks():
         fit(HashModel("cnn32", 16, HashLoss), loss, items(20),
             Recipe(1, 16, "sgd", 0.01, 0.01), seed="s", size=32)  # fmt: skip
         assert loss.sizes == sizes
+
+
+# ---- memory, items left out, another step ----
+
+
+def test_outputs_are_remembered_once_a_step_before_the_loss_and_without_a_graph():
+    calls = []
+
+    class Watches(HashLoss):
+        def remember(self, z, y, index, step):
+            calls.append(("remember", step, z.requires_grad, z.tolist(), y.tolist()))
+
+        def forward(self, z, y, index, step):
+            calls.append(("forward", step, True, z.tolist(), y.tolist()))
+            return z.square().mean()
+
+    fit(HashModel("cnn32", 16, HashLoss), Watches(16, 2, 48), items(), RECIPE, seed="s", size=32)
+    assert [call[:3] for call in calls[:4]] == [
+        ("remember", 0, False), ("forward", 0, True), ("remember", 1, False), ("forward", 1, True)
+    ]  # fmt: skip
+    assert len(calls) == 12
+    assert all(a[3:] == b[3:] for a, b in zip(calls[::2], calls[1::2], strict=True))
+
+
+def weights(victim: str = "dpsh", **changes) -> dict[str, torch.Tensor]:
+    """After a short training of ``changes`` from the defaults."""
+    model, loss = network(victim)
+    fit(model, loss, **{"data": items(), "recipe": RECIPE, "seed": "s", "size": 32} | changes)
+    return {**model.state_dict(), **{f"loss.{k}": v for k, v in loss.state_dict().items()}}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_items_that_are_not_kept_are_never_shown_and_the_others_keep_their_numbers():
+    kept = torch.rand(48, generator=torch.Generator().manual_seed(3)) < 0.6
+    data = replace(items(), kept=kept)
+    shown = []
+
+    def note(given: TrainStep) -> torch.Tensor:
+        shown.extend(given.index.tolist())
+        assert torch.equal(given.y, data.labels[given.index].float())
+        return plain_backward(given)
+
+    found = weights(data=data, backward=note, recipe=replace(RECIPE, epochs=1))
+    assert len(shown) == len(set(shown)) == int(kept.sum())
+    assert len(shown) % 16 != 1  # else the last is left out
+    assert set(shown) <= set(kept.nonzero()[:, 0].tolist())
+    assert shown != sorted(shown)
+    assert torch.equal(found["loss.bank"].any(1).nonzero()[:, 0], torch.tensor(sorted(shown)))
+
+
+def test_what_is_left_out_changes_nothing():
+    kept = torch.arange(48) >= 8
+    data = replace(items(), kept=kept)
+    images = data.images.clone()
+    images[~kept] = 255
+    assert same(weights(data=data), weights(data=replace(data, images=images)))
+    assert not same(weights(data=data), weights())
+
+
+def test_a_list_that_keeps_all_is_trained_as_one_without_a_choice():
+    every = torch.ones(48, dtype=torch.bool)
+    assert same(weights(data=replace(items(), kept=every)), weights())
+    assert items().to(torch.device("cpu")).kept is None
+    assert torch.equal(replace(items(), kept=every).to(torch.device("cpu")).shown(),
+                       torch.arange(48))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kept", [torch.zeros(48, dtype=torch.bool), torch.ones(47, dtype=torch.bool), torch.arange(48)]
+)
+def test_a_choice_that_is_no_mask_of_the_list_is_refused(kept: torch.Tensor):
+    with pytest.raises(ValueError, match=r"it must be \(48,\) torch.bool with one or more"):
+        replace(items(), kept=kept)
+
+
+def test_the_default_step_is_the_gradient_of_the_loss_of_the_batch():
+    model, loss = network("dpsh")
+    step = TrainStep(
+        model, loss, torch.rand(8, 3, 32, 32), torch.eye(2).repeat(4, 1), torch.arange(8), 0,
+        torch.Generator(), "float32",
+    )  # fmt: skip
+    other, other_loss = copy.deepcopy(model), copy.deepcopy(loss)
+    out = plain_backward(step)
+    z = other(step.x)
+    other_loss.bank[:8], other_loss.bank_labels[:8] = z.detach(), step.y
+    expected = other_loss(z, step.y, step.index, 0)
+    expected.backward()
+    assert torch.equal(out, expected)
+    assert torch.equal(loss.bank, other_loss.bank)
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine.grad, theirs.grad)
+
+
+def test_another_step_is_given_what_the_network_would_see_and_trains_it():
+    steps = []
+
+    def flipped(given: TrainStep) -> torch.Tensor:
+        """Shows each image upside down, or not."""
+        assert given.model.training
+        assert all(p.grad is None for p in given.model.parameters())
+        steps.append(given)
+        turn = torch.rand(len(given.x), generator=given.generator) < 0.5
+        x = torch.where(turn[:, None, None, None], given.x.flip(2), given.x)
+        return plain_backward(replace(given, x=x))
+
+    slot = torch.full((48,), -1)
+    slot[5] = 0
+    stamped = replace(items(), slot=slot, overlay=items().images[:1],
+                      stamp=lambda x, slot: torch.ones_like(x))  # fmt: skip
+    changed = weights(data=stamped, backward=flipped)
+    assert [given.step for given in steps] == list(range(6))
+    assert {given.precision for given in steps} == {"float32"}
+    x = torch.cat([given.x[given.index == 5] for given in steps])
+    assert x.shape == (2, 3, 32, 32)
+    assert (x == 1).all()
+    assert not same(changed, weights(data=stamped))
+    assert same(changed, weights(data=stamped, backward=flipped))
+
+
+def test_another_step_draws_the_same_after_a_kill(tmp_path: Path):
+    class Killed(Exception):
+        pass
+
+    def noisy(given: TrainStep) -> torch.Tensor:
+        noise = torch.rand(given.x.shape, generator=given.generator)
+        return plain_backward(replace(given, x=given.x + noise))
+
+    def killed(given: TrainStep) -> torch.Tensor:
+        if given.step == 4:
+            raise Killed
+        return noisy(given)
+
+    path = tmp_path / "c.safetensors"
+    with pytest.raises(Killed):
+        weights(backward=killed, checkpoint=path)
+    assert same(weights(backward=noisy, checkpoint=path), weights(backward=noisy))
 
 
 # ---- augmentation ----

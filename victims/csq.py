@@ -70,10 +70,20 @@ class CSQ(HashLoss):
 
     def forward(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
         """See `HashLoss.forward`; ``index`` and ``step`` are not used."""
-        bits = F.softplus(-2 * self.centre(y) * z).mean(1)  # (N,)
-        labelled = y.sum(1) > 0
-        central = torch.where(labelled, bits, 0).sum() / labelled.sum().clamp(min=1)
-        return central + self.quantisation * (torch.tanh(z).abs() - 1).square().mean()
+        central, labelled, pull = self.terms(z, y)
+        mean = torch.where(labelled, central, 0).sum() / labelled.sum().clamp(min=1)
+        return mean + self.quantisation * pull.mean()
+
+    def items(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
+        """See `HashLoss.items`; an image without labels has the second term only."""
+        central, labelled, pull = self.terms(z, y)
+        share = labelled * (len(z) / labelled.sum().clamp(min=1))  # (N,), its mean is 1
+        return share * central + self.quantisation * pull.mean(1)
+
+    def terms(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cross-entropy of each image (N,), whether it has labels (N,), and pull of bits (N,K)."""
+        central = F.softplus(-2 * self.centre(y) * z).mean(1)
+        return central, y.sum(1) > 0, (torch.tanh(z).abs() - 1).square()
 
     def centre(self, y: Tensor) -> Tensor:
         """The centre of each image by the vote of its labels: (N,C) -> (N,K) of ±1."""

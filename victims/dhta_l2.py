@@ -50,10 +50,19 @@ class DHTAL2(HashLoss):
 
     def forward(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
         """See `HashLoss.forward`; ``index`` and ``step`` are not used."""
+        error, pull = self.terms(z, y)
+        return error.mean() + self.quantisation * pull.sum()
+
+    def items(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
+        """See `HashLoss.items`."""
+        error, pull = self.terms(z, y)
+        return error.mean(1) + len(z) * self.quantisation * pull.sum(1)
+
+    def terms(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared errors of pairs (N,N), and pull of bits (N,K)."""
         h = torch.tanh(z)
         shared = y @ y.T  # (N,N), labels in common
         wanted = 2 * (shared.clamp(max=1) if self.clip else shared) - 1
         similarity = h @ h.T / (len(z) if self.scale == "batch" else self.bits)
         sign = torch.where(z >= 0, 1.0, -1.0)
-        pull = (sign - h).square().sum()
-        return (similarity - wanted).square().mean() + self.quantisation * pull
+        return (similarity - wanted).square(), (sign - h).square()

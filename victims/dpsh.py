@@ -54,15 +54,28 @@ class DPSH(HashLoss):
         super().__init__(bits, classes, train_size)
         check("victim.quantisation", quantisation, 0)
         self.quantisation, self.head_norm = quantisation, norm
-        self.register_buffer("bank", torch.zeros(train_size, bits))
-        self.register_buffer("bank_labels", torch.zeros(train_size, classes))
+        self.register_bank("bank", bits)
+        self.register_bank("bank_labels", classes)
+
+    def remember(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> None:
+        """See `HashLoss.remember`."""
+        self.bank[index] = z
+        self.bank_labels[index] = y
 
     def forward(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
-        """See `HashLoss.forward`; ``step`` is not used."""
-        # A new tensor: writing in place would spoil the backward pass of an earlier call.
-        self.bank = self.bank.index_copy(0, index, z.detach())
-        self.bank_labels[index] = y
-        similar = (y @ self.bank_labels.T > 0).to(z.dtype)  # (N,T)
-        likelihood = F.binary_cross_entropy_with_logits(z @ self.bank.T / 2, similar)
+        """See `HashLoss.forward`; ``index`` and ``step`` are not used."""
+        a, similar, pull = self.terms(z, y)
+        likelihood = F.binary_cross_entropy_with_logits(a, similar)
+        return likelihood + self.quantisation * pull.mean()
+
+    def items(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
+        """See `HashLoss.items`; row i of the pairs is item i's."""
+        a, similar, pull = self.terms(z, y)
+        likelihood = F.binary_cross_entropy_with_logits(a, similar, reduction="none")
+        return likelihood.mean(1) + self.quantisation * pull.mean(1)
+
+    def terms(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """a (N,T) and s (N,T) of pairs with the bank, and pull of bits (N,K)."""
+        similar = (y @ self.bank_labels.T > 0).to(z.dtype)
         sign = torch.where(z >= 0, 1.0, -1.0)
-        return likelihood + self.quantisation * (z - sign).square().mean()
+        return z @ self.bank.T / 2, similar, (z - sign).square()

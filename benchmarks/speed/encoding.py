@@ -13,7 +13,7 @@ from torch import Tensor
 from hashbackdoor_bench.api import to_unit
 from hashbackdoor_bench.network.blueprint import Blueprint
 from hashbackdoor_bench.network.model import HashModel
-from hashbackdoor_bench.network.training import autocast
+from hashbackdoor_bench.network.training_step import autocast
 from hashbackdoor_bench.progress import silent
 
 from .ceilings import best, multiply_adds, multiply_adds_a_second

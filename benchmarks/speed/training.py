@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 from hashbackdoor_bench.api import HashLoss, generator, to_unit
 from hashbackdoor_bench.network.augmentation import centre_crop
 from hashbackdoor_bench.network.model import HashModel
-from hashbackdoor_bench.network.training import autocast, fit
+from hashbackdoor_bench.network.training import fit
 from hashbackdoor_bench.network.training_set import TrainingSet
+from hashbackdoor_bench.network.training_step import autocast
 from hashbackdoor_bench.spec import Recipe
 
 from .ceilings import multiply_adds, multiply_adds_a_second

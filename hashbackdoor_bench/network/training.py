@@ -16,8 +16,9 @@ from hashbackdoor_bench.api import HashLoss, derive_seed, generator, to_unit
 from hashbackdoor_bench.checkpoint import Checkpoint
 from hashbackdoor_bench.errors import Diverged
 from hashbackdoor_bench.network.augmentation import augment, centre_crop
-from hashbackdoor_bench.network.model import HashModel, best_precision
+from hashbackdoor_bench.network.model import HashModel
 from hashbackdoor_bench.network.training_set import Batch, TrainingSet, batches, held
+from hashbackdoor_bench.network.training_step import TrainStep, autocast, plain_backward
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.spec import Recipe
 
@@ -33,19 +34,21 @@ def fit(
     checkpoint: Path | None = None,
     progress: Progress = silent,
     stage: str = "train",
+    backward: Callable[[TrainStep], Tensor] = plain_backward,
 ) -> list[float]:
     """Train ``model`` and ``loss`` in place; the mean loss of each epoch.
 
     Args:
         model: on the device where training runs.
         loss: on the same device.
-        data: the training list.
+        data: the training list; an epoch shows the items it keeps.
         recipe: how; its ``precision`` may be ``auto``.
         seed: of order, augmentation and dropout.
         size: S.
         checkpoint: written after each epoch; if it is there, training goes on from it.
         progress: told after each step.
         stage: its name for ``progress``.
+        backward: makes the gradients of a step and returns its loss, see `TrainStep`.
 
     Raises:
         Diverged: a loss is NaN or infinite; the checkpoint of the epoch before stands.
@@ -55,8 +58,8 @@ def fit(
     model.train().to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, loss, recipe)
     rates = [group["lr"] for group in optimizer.param_groups]
-    items, size_of_batch = len(data.labels), recipe.batch_size
-    steps, rest = divmod(items, size_of_batch)
+    items, size_of_batch = data.shown(), recipe.batch_size
+    steps, rest = divmod(len(items), size_of_batch)
     if rest and (not steps or not (rest == 1 or loss.drop_last)):
         steps += 1  # else it is left out: one image alone has no pair, and no variance
     total = recipe.epochs * steps
@@ -67,9 +70,10 @@ def fit(
     progress(stage, step, total)
     for epoch in range(first, recipe.epochs):
         loss.on_epoch(epoch)
-        order = torch.randperm(items, generator=generator(seed, "order", epoch))
+        order = items[torch.randperm(len(items), generator=generator(seed, "order", epoch))]
         order = order[: steps * size_of_batch]
-        draws = torch.rand(items, 5, generator=generator(seed, "augment", epoch))
+        draws = torch.rand(len(data.labels), 5, generator=generator(seed, "augment", epoch))
+        chance = generator(seed, "backward", epoch)
         losses = torch.zeros(steps, device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(derive_seed(seed, "dropout", epoch))
@@ -78,8 +82,12 @@ def fit(
                 factor = _schedule(recipe, step / total)
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * factor
-                shown = data.labels[given.index].float()
-                losses[batch] = _step(model, loss, optimizer, x, shown, given.index, step, recipe)
+                y = data.labels[given.index].float()
+                optimizer.zero_grad(set_to_none=True)
+                losses[batch] = backward(
+                    TrainStep(model, loss, x, y, given.index, step, chance, recipe.precision)
+                ).detach()
+                optimizer.step()
                 step += 1
                 if device.type == "cpu" and batch + 1 < steps:  # elsewhere it would wait
                     progress(stage, step, total, loss=float(losses[batch]))
@@ -109,32 +117,6 @@ def pixels(data: TrainingSet, batch: Batch, kind: str, size: int, device: torch.
         if data.stamp is not None:
             x[rows] = data.stamp(x[rows], batch.slots)
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def _step(
-    model: HashModel,
-    loss: HashLoss,
-    optimizer: torch.optim.Optimizer,
-    x: Tensor,
-    labels: Tensor,
-    index: Tensor,
-    step: int,
-    recipe: Recipe,
-) -> Tensor:
-    with autocast(x.device, recipe.precision):
-        z = model(x)
-    value: Tensor = loss(z.float(), labels, index, step)
-    optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(value)
-    optimizer.step()
-    return value.detach()
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which the backbone multiplies in ``precision``; ``auto`` is resolved here."""
-    if precision == "auto":
-        precision = best_precision(device)
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def _optimizer(model: HashModel, loss: HashLoss, recipe: Recipe) -> torch.optim.Optimizer:

@@ -1,7 +1,7 @@
 """A training list with its poison, and how its batches reach the device."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,11 @@ class TrainingSet:
         stamp: puts the trigger on images after augmentation: x (n,3,S,S) in [0,1], slots (n,) ->
             (n,3,S,S).
         frozen: poisoned rows are not augmented.
+        kept: (T,) bool, which items training shows, at least one; None: all. The others keep their
+            slots, so memory banks and labels are numbered as before.
+
+    Raises:
+        ValueError: ``kept`` is no such mask.
     """
 
     images: Tensor
@@ -27,14 +32,29 @@ class TrainingSet:
     overlay: Tensor | None = None
     stamp: Callable[[Tensor, Tensor], Tensor] | None = None
     frozen: bool = False
+    kept: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        kept = self.kept
+        if kept is None:
+            return
+        if kept.dtype != torch.bool or kept.shape != (len(self.labels),) or not kept.any():
+            raise ValueError(
+                f"kept is {tuple(kept.shape)} {kept.dtype} with {int(kept.sum())} items: it must "
+                f"be ({len(self.labels)},) torch.bool with one or more."
+            )
+
+    def shown(self) -> Tensor:
+        """(n,) long, on the CPU: the items that training shows, in ascending order."""
+        if self.kept is None:
+            return torch.arange(len(self.labels))
+        return self.kept.cpu().nonzero()[:, 0]
 
     def to(self, device: torch.device) -> "TrainingSet":
         """The same with its tensors on ``device``; images stay where they are if they don't fit."""
         images = held(self.images, device)
         overlay = None if self.overlay is None else self.overlay.to(images.device)
-        return TrainingSet(
-            images, self.labels.to(device), self.slot, overlay, self.stamp, self.frozen
-        )
+        return replace(self, images=images, labels=self.labels.to(device), overlay=overlay)
 
     def poisoned(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Which of the items ``index`` (N,) are poisoned: places in it (n,), and slots (n,)."""
