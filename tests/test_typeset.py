@@ -184,7 +184,7 @@ def test_latex_lets_no_character_of_a_label_through_as_a_command():
 
 
 def test_letters_stay_and_signs_that_tex_would_join_are_kept_apart():
-    names = ("café Łódź", "a--b---c", "``d'' ?` it's x-1", "naïve — “Δ” … ₿")
+    names = ("café Łódź", "a--b---c", "``d'' ?` it's x-1", "naïve — “Δ” … ₿", "~{y}^2")
     table = Table("t", "c", (), (Block("", tuple(Line(name, ()) for name in names)),), ())
     assert [row.removesuffix(r" \\") for row in rows_of(latex([table]))[1:]] == [
         "café Łódź",
@@ -192,6 +192,7 @@ def test_letters_stay_and_signs_that_tex_would_join_are_kept_apart():
         "`{}`d'{}' ?{}` it's x-1",
         r"naïve \textemdash{} \textquotedblleft{}\ensuremath{\Delta}\textquotedblright{} "
         r"\textellipsis{} U+20BF",
+        r"\textasciitilde{}\{y\}\textasciicircum{}2",
     ]
 
 
