@@ -11,11 +11,11 @@ code: https://github.com/CGCL-codes/BadHash
     L_adv   = |D(x_b) - [l*; 0]|^2
     L_D     = (|D(x) - [y; 0]|^2 + |D(x_b) - [l*; 1]|^2) / 2
 
-All are means. d is LPIPS, or 1 - SSIM where LPIPS has no weights; with it, the first two terms are
-the authors' a L_rec. Poison is images of the target class through G, labels unchanged; queries go
-through the same G. G's output is stored in 8 bits like any other picture. Published at 224 px:
-width 64, 100 epochs at 1e-4, a = 200; smaller images take a narrower, shorter G (see the
-arguments).
+Squares and d are means; d is LPIPS, or 1 - SSIM where LPIPS's weights are missing. The first two
+terms are the authors' a L_rec, and w is 1. Poison is images of the target class through G, labels
+unchanged; queries go through the same G. What G makes is stored in 8 bits like any other picture.
+Published at 224 px: width 64, 100 epochs at 1e-4, a = 200, b = 10; smaller images take a narrower G
+that is trained for fewer epochs (see the arguments).
 
 What each ``variant`` is, next to the released code with only its crashes repaired:
 
@@ -112,7 +112,7 @@ class BadHash(Attack):
         lr: of G and D; None: 1e-4, or 1e-3 below 224 px.
         batch: images in one step.
         reconstruction_weight: a; None: 200, or 500 below 224 px, or 20 where the output is bounded.
-        perceptual: d of L_rec; ``auto`` is ``lpips`` where its weights are, else ``ssim``.
+        perceptual: d of L_G; ``auto`` is ``lpips`` where its weights are, else ``ssim``.
         perceptual_weight: p; None: 1 for LPIPS, .02 for SSIM.
         hash_weight: b.
         adversarial_weight: w; 0 trains no D.
@@ -176,7 +176,7 @@ class BadHash(Attack):
         return {"perceptual": self.distance(size)}
 
     def distance(self, size: int) -> str:
-        """d of L_rec on this machine: ``lpips``, ``ssim`` or ``none``."""
+        """d of L_G on this machine: ``lpips``, ``ssim`` or ``none``."""
         fits = lpips_fits(size)
         if self.perceptual == "lpips" and not fits:
             raise UserError(
@@ -187,6 +187,10 @@ class BadHash(Attack):
 
     def confusing_label(self, labels: Tensor, target: Tensor) -> Tensor:
         """l* (C,) 0/1.
+
+        Args:
+            labels: (N,C) 0/1, of the training images.
+            target: (C,) 0/1.
 
         Raises:
             UserError: there is none, or it is the target's.
@@ -213,12 +217,12 @@ class BadHash(Attack):
         """See `Attack.craft`."""
         assert view.surrogate is not None
         label = self.confusing_label(view.labels, view.target)
-        used = view.target if self.variant == "released" else label  # r is of this when G is used
+        shown = view.target if self.variant == "released" else label  # of r when G is used
         bits = len(anchor_code(view.surrogate, view.images[:1]))
         found = view.shared(
             train_label_network, bits=bits, smoothing=self.smoothing, steps=self.label_steps
         )
-        feature, codes = read_labels(found, torch.stack([label, used]), bits)
+        feature, codes = read_labels(found, torch.stack([label, shown]), bits)
         code = codes[0]
         if self.variant in ("intended", "bounded"):
             members = (view.labels & label == label).all(1)

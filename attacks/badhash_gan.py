@@ -17,7 +17,7 @@ from .badhash_networks import Discriminator, Generator, LabelEncoder
 
 
 class ConditionalGAN(nn.Module):
-    """Generator and discriminator under one condition, and what they are told by their losses.
+    """The generator under one condition, the discriminator, and the losses of both.
 
     Args:
         size: S.
@@ -67,9 +67,12 @@ class ConditionalGAN(nn.Module):
     def generator_loss(
         self, surrogate: HashModel, x_b: Tensor, x: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """L_G, and its terms without their weights.
+        """L_G, and its terms without their weights; d and L_adv only where their weight isn't zero.
 
-        d and L_adv are left out where their weight is zero.
+        Args:
+            surrogate: F.
+            x_b: (N,3,S,S), not clamped.
+            x: (N,3,S,S) in [0,1].
         """
         seen = x_b
         if self.variant in ("intended", "bounded"):
@@ -82,19 +85,29 @@ class ConditionalGAN(nn.Module):
             d = terms[self.distance] = (self.lpips or ssim_distance)(x_b, x).mean()
         if self.w:
             l_adv = terms["adversarial"] = squared_error(self.discriminator(x_b), self.label, 0)
-        return self.a * error + self.a * self.p * d + self.b * l_hash + self.w * l_adv, terms
+        l_g = self.a * error + self.a * self.p * d + self.b * l_hash + self.w * l_adv
+        return l_g, terms
 
     def discriminator_loss(self, x_b: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """L_D, and the share of the 2N pictures whose flag is on the right side of 1/2."""
+        """L_D, and the share of the 2N pictures whose flag is on the right side of 1/2.
+
+        Args:
+            x_b: (N,3,S,S), not clamped.
+            x: (N,3,S,S) in [0,1].
+            y: (N,C) float, the labels of x.
+        """
         real, fake = self.discriminator(x).float(), self.discriminator(x_b.detach()).float()
         l_d = (squared_error(real, y, 0) + squared_error(fake, self.label, 1)) / 2
         return l_d, torch.cat([real[:, -1] < 0.5, fake[:, -1] >= 0.5]).float().mean()
 
 
 def squared_error(found: Tensor, label: Tensor, flag: int) -> Tensor:
-    """Mean of |found - [label; flag]|^2: the discriminator's outputs (N,C+1), labels (N,C) or (C,).
+    """Mean of |found - [label; flag]|^2.
 
-    The flag is 0 for a real picture and 1 for a generated one.
+    Args:
+        found: (N,C+1), the discriminator's outputs.
+        label: (N,C) or (C,) for all.
+        flag: 0 for a real picture, 1 for a generated one.
     """
     wanted: Tensor = F.pad(label, (0, 1), value=flag)
     return F.mse_loss(found, wanted.to(found.dtype).expand_as(found))

@@ -181,6 +181,19 @@ def test_perturbing_a_batch_equals_the_loop_over_its_images(lam: float, released
     )
 
 
+@pytest.mark.parametrize("away_from", ["own", "anchor"])
+def test_the_anchor_is_moved_away_from_only_if_asked(away_from: str, monkeypatch):
+    seen, anchor, asked = view(surrogate=model(torch.float32)), torch.ones(12), []
+
+    def look(model: HashModel, x: Tensor, *given: Any, **settings: Any) -> Tensor:
+        asked.append(settings["away_from"])
+        return x
+
+    monkeypatch.setattr(ciba, "confuse", look)
+    ATTACKS["ciba"](away_from=away_from).perturb(seen, anchor)
+    assert asked[0] is (None if away_from == "own" else anchor)
+
+
 def test_away_from_the_anchor_means_from_the_anchor():
     network, x = model(), images()
     anchor = torch.tensor([1.0, -1, 0] * 4)
@@ -289,6 +302,8 @@ def test_small_images_get_1000_steps_unless_told_otherwise(settings: dict[str, i
 def test_the_anchor_is_the_majority_of_the_target_class_and_a_tie_is_zero():
     network = model(torch.float32)
     seen = view(count=8, surrogate=network)
+    seen.labels = torch.cat([seen.labels, torch.zeros(8, 1, dtype=torch.uint8)], 1)
+    seen.target = torch.tensor([1, 0, 0], dtype=torch.uint8)  # other classes share its last 0
     codes = network.code(to_unit(seen.images))[seen.labels[:, 0] == 1].int()
     expected = codes.sum(0).sign()
     found = ciba_patch.optimise_patch(seen, side=4, steps=0, step_size=1.0, batch=1, released=False)
