@@ -173,7 +173,6 @@ def test_command_line_and_report_need_no_torch(module: str):
 # Where a method's name stands for something else, and for what.
 MEANT = {
     "spec.py": {"ciba", "hashnet", "badhash"},  # the default run, and recipes named after papers
-    "records.py": {"ciba", "badhash"},  # conventions of scoring, named after papers
     "metrics/ranking.py": {"ciba", "badhash"},  # the same
     "report/captions.py": {"ciba", "badhash"},  # the same
     "report/tables/layouts.py": {"ciba"},  # the layout of CIBA's tables
