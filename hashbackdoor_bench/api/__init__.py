@@ -1,0 +1,5 @@
+"""What methods promise: attacks and victims, and what each of them may see."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
