@@ -168,7 +168,7 @@ def images(trial: Trial) -> Iterator[str]:
         ]
         yield from wrong
         if not wrong and not torch.allclose(trial.backdoor(x), every[:count], atol=1e-3):
-            yield f"forward(x) depends on the batch (tried with {count} images): use each image alone."
+            yield f"forward(x) depends on the batch (of {count} images): use each image alone."
 
 
 def _image(name: str, x: Tensor, call: Callable[..., Tensor], *more: Tensor) -> Iterator[str]:
