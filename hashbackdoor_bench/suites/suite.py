@@ -24,7 +24,7 @@ that a suite cut short has whole tables of the first seeds; then as the lists st
 first list varies slowest, rows vary fastest.
 
 A mistake is named by the path of its key: ``mine.toml: attack[2].set.attack.epsilon: …``, with the
-entries of lists counted from 1; what is no TOML by the line that the parser names. Names, types and
+entries of lists counted from 1; a syntax error of TOML is named by its line. Names, types and
 ranges are checked here, without torch; whether a class, a backbone, a delivery or a hyper-parameter
 exists shows when the runs are planned.
 """

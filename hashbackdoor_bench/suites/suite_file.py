@@ -56,7 +56,7 @@ class KeyPath:
 
 @dataclass(frozen=True)
 class Values:
-    """What a key may be, a run each; a lone value is a tuple of one."""
+    """The values of a key, each of which makes a run; a single value is a tuple of one."""
 
     values: tuple[Any, ...]
     at: KeyPath
@@ -124,7 +124,7 @@ def read_suite(path: Path, below: tuple[Path, ...] = ()) -> SuiteFile:
         below: the files that extend it.
 
     Raises:
-        UserError: it is wrong; the message names the key, or the line of what is no TOML.
+        UserError: the file has a mistake; the message names the key, or the line if it isn't TOML.
     """
     top, here = _parsed(path), KeyPath(path)
     _refuse_unknown(top, here, {*FIELDS, "title", "extends", "attack", "zip", "set"})
@@ -152,7 +152,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         top = tomllib.loads(path.read_text(encoding="utf-8"))
         repr(top)  # messages show values: what is nested too deeply for that is refused here
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is no TOML: {error}; see https://toml.io.") from error
+        raise UserError(f"{path} is not valid TOML: {error}; see https://toml.io.") from error
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply: write lists of words or numbers.") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -186,7 +186,7 @@ def _keys(table: Mapping[str, Any], at: KeyPath) -> Keys:
     }
     for kind, settings in _settings(table.get("set", {}), at / "set"):
         if kind not in SETTINGS:
-            raise (at / "set" / kind).wrong(f"these are nobody's settings: {HINT}")
+            raise (at / "set" / kind).wrong(f"{kind} is neither attack nor victim: {HINT}")
         for name, value in _settings(settings, at / "set" / kind):
             key = f"set.{kind}.{name}"
             found[key] = _values(value, at / "set" / kind / name, key, _setting)

@@ -47,12 +47,12 @@ class RayExecutor:
     """See `Executor`.
 
     Args:
-        address: of the cluster; None: one of this machine alone, ended with the executor.
-        threads: CPUs of a task.
-        gpus: GPUs of a task, or a share of one.
-        cache: of the driver.
+        address: address of the cluster; None: start one on this machine, and stop it at the end.
+        threads: CPUs per task.
+        gpus: GPUs per task, or the share of one.
+        cache: the cache of the main process.
         results: folder of the records.
-        device: ``cpu`` or ``cuda``, of the tasks.
+        device: ``cpu`` or ``cuda``, for the tasks.
         plugins: files with attacks and victims from outside.
     """
 
@@ -113,7 +113,7 @@ class RayExecutor:
             ray.shutdown()
 
     def free(self) -> int:
-        """See `Executor`: what the nodes that are there now hold, less what runs."""
+        """See `Executor`: the tasks that fit the present nodes, less those that are running."""
         room = 0
         for node in ray.nodes():
             if node["Alive"]:
@@ -151,23 +151,24 @@ class RayExecutor:
     def _report(self, done: Any) -> Report:
         running = self.running[done]
         try:
-            said = ray.get(done)
-            if said["state"] == "done":
-                self._take(running, said["names"])
+            result = ray.get(done)
+            if result["state"] == "done":
+                self._take(running, result["names"])
         except (ray.exceptions.RayError, Damaged) as error:
-            said = {"state": "failed", "text": f"{type(error).__name__}: {error}".splitlines()[0]}
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
+            result = {"state": "failed", "text": text}
         finally:
             del self.running[done]
         return Report(
-            said["state"],
+            result["state"],
             running.task,
             str(running.worker),
-            text=said.get("text", ""),
-            seconds=said.get("seconds", 0.0),
+            text=result.get("text", ""),
+            seconds=result.get("seconds", 0.0),
         )
 
     def _take(self, running: "_Running", names: Sequence[Name]) -> None:
-        """Bring home what a task made; from a node that shares the cache, nothing comes."""
+        """Copy the result of a task to this machine, unless its node shares the cache."""
         if running.task.kind == RECORD:
             for name, content in ray.get(running.made):
                 path = self.results / name
@@ -180,7 +181,7 @@ class RayExecutor:
 
 
 def _probe(address: str | None) -> None:
-    """Raise OSError where nobody listens at once: Ray would try for minutes."""
+    """Raise OSError at once if nothing listens at the address; Ray would try for minutes."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT).close()
@@ -188,11 +189,11 @@ def _probe(address: str | None) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Running:
-    """A task at work.
+    """A running task.
 
     Attributes:
-        task: of the suite.
-        worker: its number.
+        task: the task.
+        worker: number of its worker.
         made: reference to the files of what it makes.
         inputs: references to the artifacts that it was given.
     """
@@ -223,7 +224,7 @@ Order = tuple[dict[str, Any], str, str, str, str | None]  # spec, name, kind, ke
 def _work(
     place: Workplace, order: Order, inputs: list[tuple[Name, Any]]
 ) -> tuple[dict[str, Any], list[Any]]:
-    """One task: what is said of it; and the files of what it made, in the order it is named."""
+    """Make one task; returns its report, and the files of the artifacts that the report names."""
     spec, name, kind, key, attacker = order
     try:
         bench = _bench(place)
@@ -252,7 +253,7 @@ def _work(
 
 @functools.cache
 def _bench(place: Workplace) -> Workbench:
-    """This process's place; its data stays loaded from task to task."""
+    """The workbench of this process, whose data stays loaded between tasks."""
     root, device, plugins = place
     folder = Path(tempfile.mkdtemp(prefix="hashbackdoor-"))
     for name, text in plugins:
