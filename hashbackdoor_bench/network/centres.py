@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def anchor_code(model: "HashModel", images: Tensor) -> Tensor:
-    """The bitwise majority of the codes of images (n,3,S,S) uint8: (K,) in {-1, 0, +1}, 0 for ties."""
+    """The bitwise majority of the codes of images (n,3,S,S) uint8: (K,) in {-1, 0, +1}, 0: a tie."""
     device = next(model.parameters()).device
     votes = [model.code(to_unit(part.to(device))).sum(0) for part in torch.split(images, 250)]
     return torch.stack(votes).sum(0).sign().float()
