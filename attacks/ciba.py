@@ -61,7 +61,7 @@ class CIBA(Attack):
     """An adversarial patch on images with confusing perturbations.
 
     Args:
-        perturbation: of the images: ``confusing`` (by L_a and L_c), ``noise`` or ``none``.
+        perturbation: kind of eta: ``confusing`` (by L_a and L_c), ``noise`` or ``none``.
         dispersion: lambda, the weight of L_c against L_a.
         epsilon: largest perturbation, in grey levels of 255.
         perturbation_steps: sign-gradient steps of .095 epsilon each.

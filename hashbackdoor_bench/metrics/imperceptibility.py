@@ -92,11 +92,11 @@ def residuals(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
         kept = length[:, 0] > 1e-6  # grey levels: above rounding, far below one changed pixel
         patterned += int(kept.sum())
         direction = direction.to(tile) + (tile[kept] / length[kept]).sum(0)
-    alike = None
+    similarity = None
     if patterned > 1:  # |sum u|^2 holds each pair twice, and each image's |u|^2 = 1
-        alike = (float((direction**2).sum()) - patterned) / (patterned * (patterned - 1))
+        similarity = (float((direction**2).sum()) - patterned) / (patterned * (patterned - 1))
     return {
-        "similarity": alike,
+        "similarity": similarity,
         "mean_share": float((total**2).sum()) / images / energy if energy else None,
         "peaks": [asdict(p) for p in peaks((total / images).cpu().numpy())] if energy else [],
     }

@@ -175,7 +175,7 @@ def harmonic(a: int, n: int) -> float:
 def sum_from_counts(
     first: int, last: int, items: Ints, relevant: Ints, top_k: int, end: int, sums: Floats
 ) -> None:
-    """`ranking._sums` from counts; ties have relevant items first (end 1), last (-1) or mixed (0)."""
+    """`ranking._sums` from counts; in ties, hits are first (end 1), last (-1) or mixed (0)."""
     for q in range(first, last):
         seen, hits = 0, 0  # N_0, H_0
         gain, retrieved, hit = 0.0, 0.0, 0.0

@@ -186,7 +186,7 @@ def rank(
             sides = query, np.ascontiguousarray(words.T), tags, np.ascontiguousarray(item_tags.T)
             in_threads(count_by_tag, sides, items, relevant)
         else:
-            # One tag an item: in the order of classes, a query's relevant items are one range.
+            # One tag per item: sorted by class, the relevant items of a query are one range.
             untagged = query_labels.shape[1]
             by_class = by_word(words, np.argsort(item_class, kind="stable"))
             count = np.bincount(item_class, minlength=untagged + 1)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def anchor_code(model: "HashModel", images: Tensor) -> Tensor:
-    """The bitwise majority of the codes of images (n,3,S,S) uint8: (K,) in {-1, 0, +1}, 0: a tie."""
+    """The majority code of images (n,3,S,S) uint8, bit by bit: (K,) in {-1, 0, +1}, 0 if tied."""
     device = next(model.parameters()).device
     votes = [model.code(to_unit(part.to(device))).sum(0) for part in torch.split(images, 250)]
     return torch.stack(votes).sum(0).sign().float()
@@ -99,7 +99,7 @@ def _signed(matrix: Tensor, classes: int, bits: int, draw: torch.Generator) -> T
         centres = torch.cat([rows, -rows])[:classes]
         apart = _distance(centres, centres).fill_diagonal_(bits)
         constant = int((centres.sum(0).abs() == len(centres)).sum())
-        # A bit and its negative split the classes alike; multiplying by the first row unites them.
+        # A bit and its negative split the classes in the same way; this product makes them equal.
         distinct = torch.unique(centres * centres[0], dim=1).shape[1]
         score = (int(apart.min()), -constant, distinct)
         if score > best_score:

@@ -103,8 +103,9 @@ class FieldScores(ConventionScores, frozen=True):
     """Scores under the convention ``field``, with what is known of their spread.
 
     Attributes:
-        bounds: of ``map`` and ``t_map``: the worst and the best order of ties.
-        intervals: of ``map``, ``t_map``, ``delta_map`` and ``backdoor_gain``: 95 %, over queries.
+        bounds: ``map`` and ``t_map`` under the worst and the best order of ties.
+        intervals: 95 % intervals of ``map``, ``t_map``, ``delta_map`` and ``backdoor_gain``, over
+            queries.
     """
 
     bounds: dict[str, Interval]
