@@ -111,15 +111,15 @@ class Run:
         found = self.plan.attack.restore(state)
         return found.to(self.device).eval().requires_grad_(False)
 
-    def network(self, who: str) -> HashModel:
+    def network(self, victim: str) -> HashModel:
         """The network of ``CONTROL`` or ``VICTIM`` as it is encoded with, in eval mode, frozen."""
-        tampered = who != CONTROL and "tamper" in self.plan.stages
-        artifact = self.make("tamper" if tampered else who)
+        tampered = victim != CONTROL and "tamper" in self.plan.stages
+        artifact = self.make("tamper" if tampered else victim)
         return self.plan.victim.load(artifact.tensors, artifact.facts, self.device)
 
-    def codes(self, who: str) -> Codes:
+    def codes(self, victim: str) -> Codes:
         """The codes of ``CONTROL`` or ``VICTIM``."""
-        return codes_of({part: self.make(name) for part, name in code_stages(who).items()})
+        return codes_of({part: self.make(name) for part, name in code_stages(victim).items()})
 
     @torch.no_grad()
     def trigger(self, images: Tensor) -> Tensor:

@@ -123,9 +123,9 @@ def _plain(plan: "Plan", keys: Keys) -> Inputs:
     return {"model": _model(keys), "data": plan.loaded.hashes}
 
 
-def _triggered(who: str, plan: "Plan", keys: Keys) -> Inputs:
+def _triggered(victim: str, plan: "Plan", keys: Keys) -> Inputs:
     return {
-        "model": keys[CONTROL] if who == CONTROL else _model(keys),
+        "model": keys[CONTROL] if victim == CONTROL else _model(keys),
         "data": plan.loaded.hashes,
         "backdoor": _crafted(keys),
         "target": plan.target.tolist(),
@@ -165,17 +165,17 @@ def _tampers(plan: "Plan") -> bool:
     return isinstance(plan.attack, ModelAttack)
 
 
-def _codes(who: str, title: str, model: tuple[str, ...]) -> tuple[Stage, Stage]:
-    names = code_stages(who)
+def _codes(victim: str, title: str, model: tuple[str, ...]) -> tuple[Stage, Stage]:
+    names = code_stages(victim)
     return (
         Stage(
             names["plain"], "codes", f"encode with {title}", model, _plain,
-            partial(building.encode_plain, who),
+            partial(building.encode_plain, victim),
         ),
         Stage(
             names["triggered"], "codes", f"encode with {title} (triggered)",
-            tuple(dict.fromkeys((*model, "backdoor", "tamper"))), partial(_triggered, who),
-            partial(building.encode_triggered, who),
+            tuple(dict.fromkeys((*model, "backdoor", "tamper"))), partial(_triggered, victim),
+            partial(building.encode_triggered, victim),
         ),
     )  # fmt: skip
 

@@ -1,11 +1,11 @@
 """Tasks of a Ray cluster, whose nodes need not share a file system with the driver.
 
-A node keeps a cache of its own: ``$HASHBACKDOOR_CACHE`` where that is set in the node's
-environment, else the driver's path. What a stage reads and the node lacks comes through Ray's
-object store, as the bytes of the artifact's files, is checked on arrival, and what the stage made
-goes back the same way. A node needs this package in the same version, and the data where the driver
-has it. Ray tries a task again whose worker or node died; it goes on from the checkpoint in that
-node's cache if the new try is on the same node.
+Every node has a cache of its own: ``$HASHBACKDOOR_CACHE`` if that is set in the node's environment,
+else at the path of the main process's cache. Artifacts that a stage needs and the node lacks are
+sent as bytes through Ray's object store and are checked on arrival; the results are sent back in
+the same way. A node needs the same version of this package, and the data at the same paths. If a
+worker or node dies, Ray tries its task again, which continues from the checkpoint if it is on the
+same node.
 """
 
 import functools
@@ -37,8 +37,8 @@ except ModuleNotFoundError as error:
         'Ray is not installed: pip install "hashbackdoor-bench[ray]", or take --executor local.'
     ) from error
 
-RETRIES = 3  # of a task whose worker or node died; nodes may go several times
-CONNECT = 10.0  # seconds until a cluster must have answered
+RETRIES = 3  # attempts at a task whose worker or node died; nodes may disappear several times
+CONNECT = 10.0  # seconds in which a cluster must answer
 Name = tuple[str, str]  # kind and key of an artifact
 Files = tuple[bytes, ...]
 
