@@ -219,7 +219,7 @@ def test_failures_and_deaths_are_told_and_stop_no_other_run(tiny, tmp_path, caps
     assert failed["raise"]["message"] == "RuntimeError: no backdoor today"
     assert "2 times: its worker was killed by SIGKILL" in failed["always"]["message"]
     notes = [e["message"] for e in events if e.get("state") == "note"]
-    assert sum("killed by SIGKILL" in note and "goes on" in note for note in notes) == 2
+    assert sum("killed by SIGKILL" in note and "another worker continues it" in note for note in notes) == 2
     assert main(["suite", "status", suite, *more]) == 0
     out = capsys.readouterr().out
     assert "2 done, 0 missing, 2 failed" in out
