@@ -19,7 +19,7 @@ from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.building import TRIGGER
 from hashbackdoor_bench.stages.cache import Artifact, Cache, Content
 from hashbackdoor_bench.stages.cache_users import in_use
-from hashbackdoor_bench.stages.codes import CONTROL, code_stages, codes_of
+from hashbackdoor_bench.stages.codes import code_stages, codes_of, served
 from hashbackdoor_bench.stages.loading import Loaded
 from hashbackdoor_bench.stages.pictures import Draw, shown
 from hashbackdoor_bench.stages.plan import Plan, PlannedStage, keys_of
@@ -113,8 +113,7 @@ class Run:
 
     def network(self, who: str) -> HashModel:
         """The network of ``CONTROL`` or ``VICTIM`` as it is encoded with, in eval mode, frozen."""
-        tampered = who != CONTROL and "tamper" in self.plan.stages
-        artifact = self.make("tamper" if tampered else who)
+        artifact = self.make(served(who, self.plan.stages))
         return self.plan.victim.load(artifact.tensors, artifact.facts, self.device)
 
     def codes(self, who: str) -> Codes:

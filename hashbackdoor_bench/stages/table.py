@@ -20,7 +20,7 @@ from hashbackdoor_bench.api import Attack, ModelAttack
 from hashbackdoor_bench.network import Blueprint
 from hashbackdoor_bench.stages import building
 from hashbackdoor_bench.stages.cache import Content
-from hashbackdoor_bench.stages.codes import CONTROL, VICTIM, code_stages
+from hashbackdoor_bench.stages.codes import CONTROL, NETWORKS, VICTIM, code_stages, served
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run
@@ -108,24 +108,18 @@ def _tamper(plan: "Plan", keys: Keys) -> Inputs:
     }
 
 
-def _model(keys: Keys) -> str:
-    """The key of the network that is encoded: of the tampered one where there is one."""
-    return keys.get("tamper") or keys.get(VICTIM) or keys[CONTROL]
-
-
 def _crafted(keys: Keys) -> str:
     """The key of the artifact that holds the trigger."""
     return keys.get("tamper") or keys["backdoor"]
 
 
-def _plain(plan: "Plan", keys: Keys) -> Inputs:
-    return {"model": _model(keys), "data": plan.loaded.hashes}
+def _plain(who: str, plan: "Plan", keys: Keys) -> Inputs:
+    return {"model": keys[served(who, keys)], "data": plan.loaded.hashes}
 
 
 def _triggered(who: str, plan: "Plan", keys: Keys) -> Inputs:
     return {
-        "model": keys[CONTROL] if who == CONTROL else _model(keys),
-        "data": plan.loaded.hashes,
+        **_plain(who, plan, keys),
         "backdoor": _crafted(keys),
         "target": plan.target.tolist(),
     }
@@ -164,16 +158,16 @@ def _tampers(plan: "Plan") -> bool:
     return isinstance(plan.attack, ModelAttack)
 
 
-def _codes(who: str, title: str, model: tuple[str, ...]) -> tuple[Stage, Stage]:
+def _codes(who: str, title: str, networks: tuple[str, ...]) -> tuple[Stage, Stage]:
     names = code_stages(who)
     return (
         Stage(
-            names["plain"], "codes", f"encode with {title}", model, _plain,
-            partial(building.encode_plain, who),
+            names["plain"], "codes", f"encode with {title}", networks,
+            partial(_plain, who), partial(building.encode_plain, who),
         ),
         Stage(
             names["triggered"], "codes", f"encode with {title} (triggered)",
-            tuple(dict.fromkeys((*model, "backdoor", "tamper"))), partial(_triggered, who),
+            tuple(dict.fromkeys((*networks, "backdoor", "tamper"))), partial(_triggered, who),
             partial(building.encode_triggered, who),
         ),
     )  # fmt: skip
@@ -192,7 +186,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(VICTIM, "train", "train poisoned victim", ("backdoor",), _victim, building.train_victim),
     Stage("tamper", "tamper", "tamper with victim", (VICTIM,), _tamper, building.tamper, _tampers),
     *_codes(CONTROL, "clean victim", (CONTROL,)),
-    *_codes(VICTIM, "poisoned victim", (VICTIM, "tamper")),
+    *_codes(VICTIM, "poisoned victim", NETWORKS),
     Stage(
         "scores", "scores", "score",
         (*code_stages(CONTROL).values(), *code_stages(VICTIM).values()), _scores, building.score,
