@@ -19,13 +19,13 @@ from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.building import TRIGGER
 from hashbackdoor_bench.stages.cache import Artifact, Cache, Content
 from hashbackdoor_bench.stages.cache_users import in_use
-from hashbackdoor_bench.stages.codes import code_stages, codes_of, served
+from hashbackdoor_bench.stages.codes import code_stages, codes_of
 from hashbackdoor_bench.stages.loading import Loaded
 from hashbackdoor_bench.stages.pictures import Draw, shown
 from hashbackdoor_bench.stages.plan import Plan, PlannedStage, keys_of
 from hashbackdoor_bench.stages.provenance import device_of, made_by
 from hashbackdoor_bench.stages.recording import record_of
-from hashbackdoor_bench.stages.table import Stage
+from hashbackdoor_bench.stages.table import Stage, served
 
 
 class Run:

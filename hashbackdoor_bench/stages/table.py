@@ -10,7 +10,7 @@ a victim without poison *is* the clean victim, since their keys are equal. A new
 here and one builder in `building`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from hashbackdoor_bench.api import Attack, ModelAttack
 from hashbackdoor_bench.network import Blueprint
 from hashbackdoor_bench.stages import building
 from hashbackdoor_bench.stages.cache import Content
-from hashbackdoor_bench.stages.codes import CONTROL, NETWORKS, VICTIM, code_stages, served
+from hashbackdoor_bench.stages.codes import CONTROL, VICTIM, code_stages
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 Keys = Mapping[str, str]  # of the artifacts that a stage needs, by the stages' names
 Inputs = dict[str, Any]
+
+# The stages whose artifact is the victim's network, from training on; the service uses the last one
+# that a run has.
+NETWORKS = (VICTIM, "tamper")
 
 # Raised by one when a stage's algorithm changes, so that its artifacts are made again.
 VERSIONS = {
@@ -62,6 +66,11 @@ class Stage:
     def group(self) -> str:
         """What it is counted under: its title, or its kind where several stages make one thing."""
         return self.kind if self.kind in ("codes", "scores", "visibility") else self.title
+
+
+def served(who: str, stages: Collection[str]) -> str:
+    """The stage whose network encodes for ``CONTROL`` or ``VICTIM``, of the stages of a run."""
+    return CONTROL if who == CONTROL else [name for name in NETWORKS if name in stages][-1]
 
 
 # ---- what enters the keys -----------------------------------------------------------------------
