@@ -175,8 +175,9 @@ def _fixed(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _drawable(value: object) -> bool:
     """Whether it is a number that an axis can show; a setting in a record may be anything."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) < 1e300
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 1e300
 
 
 def _apart(key: str, same: Sequence[str], fixed: Mapping[str, Mapping[str, Any]]) -> list[str]:
