@@ -73,10 +73,10 @@ def test_another_attack_trains_only_one_more_victim(tiny, tmp_path, capsys):
 def test_the_clean_control_equals_the_clean_victim(tiny, tmp_path):
     assert main(run_arguments(tiny, tmp_path, "--attack", "clean")) == 0
     (path,) = records(tmp_path)
-    field = read_record(path).scores["field"]
-    assert field["map"] == field["map_clean_victim"]
-    assert field["t_map"] == field["t_map_clean_victim"] == field["t_map_untriggered"]
-    assert field["backdoor_gain"] == field["delta_map"] == 0
+    field = read_record(path).scores.field
+    assert field.map == field.map_clean_victim
+    assert field.t_map == field.t_map_clean_victim == field.t_map_untriggered
+    assert field.backdoor_gain == field.delta_map == 0
 
 
 @pytest.mark.parametrize("attack", ["badnets", "badnets-clean", "tri_noise"])
