@@ -19,8 +19,8 @@ class TrainingSet:
         stamp: puts the trigger on images after augmentation: x (n,3,S,S) in [0,1], slots (n,) ->
             (n,3,S,S).
         frozen: poisoned rows are not augmented.
-        kept: (T,) bool, which items training shows, at least one; None: all. The others keep their
-            slots, so memory banks and labels are numbered as before.
+        kept: (T,) bool, which items training shows, at least one; None: all. No item is numbered
+            anew: a memory bank has T rows, and those of items never shown stay empty.
 
     Raises:
         ValueError: ``kept`` is no such mask.
