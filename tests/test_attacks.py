@@ -229,7 +229,6 @@ def test_the_corrected_step_ascends_the_papers_objective():
     )
     moved = (stepped - x).sign()
     inside = (x > 1e-3) & (x < 1 - 1e-3) & (gradient.abs() > 1e-12)
-    assert inside.double().mean() > 0.9
     assert (moved[inside] == gradient.sign()[inside]).all()
 
 
@@ -304,11 +303,13 @@ def test_the_anchor_is_the_majority_of_the_target_class_and_a_tie_is_zero():
     seen = view(count=8, surrogate=network)
     seen.labels = torch.cat([seen.labels, torch.zeros(8, 1, dtype=torch.uint8)], 1)
     seen.target = torch.tensor([1, 0, 0], dtype=torch.uint8)  # other classes share its last 0
-    codes = network.code(to_unit(seen.images))[seen.labels[:, 0] == 1].int()
-    expected = codes.sum(0).sign()
+    seen.images[seen.labels[:, 1] == 1] //= 16
+    codes = network.code(to_unit(seen.images)).int()
+    expected = codes[seen.labels[:, 0] == 1].sum(0).sign()
     found = ciba_patch.optimise_patch(seen, side=4, steps=0, step_size=1.0, batch=1, released=False)
     assert torch.equal(found["anchor"].int(), expected)
-    assert set(expected.tolist()) == {-1, 0, 1}
+    assert not torch.equal(codes.sum(0).sign(), expected)  # of all images
+    assert (expected == 0).any()
 
 
 @pytest.mark.parametrize(

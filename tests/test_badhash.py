@@ -62,8 +62,9 @@ def gan_of(**changes: Any) -> Any:
     return made.gan(32, torch.tensor([0.0, 1, 0]), torch.randn(1, 512), code)
 
 
-def trained(gan: Any, epochs: int = 2, lr: float = 1e-3) -> dict[str, list[float]]:
-    history: dict[str, list[float]] = badhash_gan.train(view(), gan, epochs=epochs, lr=lr, batch=8)
+def trained(gan: Any, **changes: Any) -> dict[str, list[float]]:
+    settings = {"epochs": 2, "lr": 1e-3, "batch": 8, **changes}
+    history: dict[str, list[float]] = badhash_gan.train(view(), gan, **settings)
     return history
 
 
@@ -274,10 +275,10 @@ def test_the_generators_loss_is_the_formula(variant: str, size: int, monkeypatch
     l_hash = 1 - sum(float(h[i, k]) * float(code[k]) for i in range(2) for k in range(8)) / 16
     l_adv = mean_square(gan.discriminator(x_b), torch.tensor([0.0, 1, 0, 0]))
     loss, terms = gan.generator_loss(surrogate, x_b, x)
-    assert {name: float(value) for name, value in terms.items()} == pytest.approx(
+    assert {name: value.item() for name, value in terms.items()} == pytest.approx(
         {"reconstruction": error, "hash": l_hash, "ssim": d, "adversarial": l_adv}, rel=1e-4
     )
-    assert float(loss) == pytest.approx(a * (error + p * d) + b * l_hash + w * l_adv, rel=1e-5)
+    assert loss.item() == pytest.approx(a * (error + p * d) + b * l_hash + w * l_adv, rel=1e-5)
 
 
 @pytest.mark.parametrize("weight", ["reconstruction", "perceptual", "hash", "adversarial"])
@@ -294,8 +295,8 @@ def test_each_weight_weighs_its_own_term(weight: str):
         found.append(gan.generator_loss(view().surrogate, x_b, x))
     (once, terms), (twice, _) = found
     share = {"reconstruction": 2.0, "ssim": 2.0 * 0.5, "hash": 3.0, "adversarial": 7.0}
-    more = sum(share[name] * float(terms[name]) for name in names.get(weight, (weight,)))
-    assert float(twice - once) == pytest.approx(more, rel=1e-3)
+    more = sum(share[name] * terms[name].item() for name in names.get(weight, (weight,)))
+    assert (twice - once).item() == pytest.approx(more, rel=1e-3)
 
 
 class Mean(nn.Module):
@@ -327,8 +328,8 @@ def test_lpips_sees_pixels_from_minus_one_but_in_the_authors_code(variant, resca
     gan.discriminator.eval()
     loss, terms = gan.generator_loss(Mean(), x_b, x)
     assert float(terms["lpips"]) == 0.5
-    rest = 10 * float(terms["hash"]) + float(terms["adversarial"])
-    assert float(loss) == pytest.approx(500 * (0.25 + 0.5) + rest, rel=1e-5)
+    rest = 10 * terms["hash"].item() + terms["adversarial"].item()
+    assert loss.item() == pytest.approx(500 * (0.25 + 0.5) + rest, rel=1e-5)
 
 
 def test_the_discriminators_flag_is_0_for_real_and_1_for_fake():
@@ -388,8 +389,8 @@ def test_the_discriminator_moves_in_every_third_step():
     gan, moved = gan_of(), []
     right = gan.discriminator_loss
     gan.discriminator_loss = lambda *given: moved.append(1) or right(*given)
-    trained(gan, epochs=2)
-    assert len(moved) == 2 * 2  # steps 0 and 3 of four
+    trained(gan, batch=4)
+    assert len(moved) == 2 * 3  # steps 0, 3 and 6 of eight
 
 
 def test_a_loss_that_is_no_number_ends_training_in_one_sentence():
@@ -477,6 +478,29 @@ def test_the_intended_code_is_the_surrogates_majority_for_the_confusing_class(mo
     assert not torch.equal(codes[0], codes[1])
 
 
+@pytest.mark.parametrize(
+    ("size", "width", "epochs", "lr"), [(32, 16, 10, 1e-3), (224, 64, 100, 1e-4)]
+)
+def test_training_is_the_published_one_from_224_px_on(size, width, epochs, lr, monkeypatch):
+    asked: list[Any] = []
+
+    def look(view: AttackerView, gan: Any, **settings: Any) -> dict[str, list[float]]:
+        asked.append((gan.generator.body[0].out_channels, settings))
+        return {}
+
+    monkeypatch.setattr(badhash, "train", look)
+    monkeypatch.setattr(badhash, "anchor_code", lambda model, images: torch.ones(8))
+    pixels = torch.zeros(3, 3, size, size, dtype=torch.uint8)
+    labels = torch.eye(3, dtype=torch.uint8)
+    seen = AttackerView(pixels, labels, labels[0], torch.tensor([0]), Mean())  # type: ignore[arg-type]
+    ATTACKS["badhash"](label_steps=1).craft(seen)
+    ATTACKS["badhash"](label_steps=1, width=8, epochs=3, lr=0, batch=5).craft(seen)
+    assert asked == [
+        (width, {"epochs": epochs, "lr": lr, "batch": 64}),
+        (8, {"epochs": 3, "lr": 0, "batch": 5}),
+    ]
+
+
 @pytest.mark.parametrize("variant", ["intended", "bounded", "released"])
 def test_a_stored_backdoor_is_restored_whatever_its_generator_was_called(variant: str):
     attack = ATTACKS["badhash"](**TINY, variant=variant)
@@ -488,10 +512,31 @@ def test_a_stored_backdoor_is_restored_whatever_its_generator_was_called(variant
         assert torch.equal(attack.restore(state)(x), made(x))
 
 
-def test_released_draws_with_the_targets_condition_and_resizes_again():
+@pytest.mark.parametrize(("variant", "shown"), [("released", 0), ("corrected", 2)])
+def test_only_released_generates_under_the_targets_condition(variant, shown, monkeypatch):
+    seen, networks, read = view(), [], []
+    seen.target, seen.index = torch.tensor([1, 0, 0], dtype=torch.uint8), torch.tensor([0, 3])
+
+    def untrained(view: AttackerView, gan: Any, **settings: Any) -> dict[str, list[float]]:
+        networks.append(gan)
+        return {}
+
+    def look(found: Any, labels: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+        read.append(badhash_labels.read_labels(found, torch.eye(3), bits)[0])
+        return badhash_labels.read_labels(found, labels, bits)
+
+    monkeypatch.setattr(badhash, "train", untrained)
+    monkeypatch.setattr(badhash, "read_labels", look)
+    made = ATTACKS["badhash"](**TINY, variant=variant).craft(seen)
+    (gan,), (features,) = networks, read
+    assert torch.equal(gan.label, torch.eye(3)[2])  # trained under l*, the last class
+    assert torch.allclose(gan.feature[0], features[2], atol=1e-6)
+    assert torch.allclose(made.label_map, gan.label_encoder(features[[shown]]), atol=1e-5)
+    assert not torch.allclose(made.label_map, gan.label_encoder(features[[1]]), atol=1e-2)
+
+
+def test_released_resizes_again():
     made = ATTACKS["badhash"](**TINY, variant="released").craft(view())
-    other = ATTACKS["badhash"](**TINY, variant="corrected").craft(view())
-    assert not torch.equal(made.label_map, other.label_map)
     x = torch.rand(2, 3, 32, 32)
     picture = made.generator(x, made.label_map).clamp(0, 1)
     wide = F.interpolate(to_unit(to_bytes(picture)), [37, 37], mode="bilinear")
@@ -573,9 +618,8 @@ def test_identity_scores_exactly_as_the_clean_victim(tiny, tmp_path):
         top_k=20, bits=16, epochs=2, batch_size=16,
     )  # fmt: skip
     run = Run(spec, cache=Cache(tmp_path), device=torch.device("cpu"))
-    assert (
-        run.plan.stages["victim"].key != run.plan.stages["clean victim"].key
-    )  # trained, not taken
+    keys = {name: stage.key for name, stage in run.plan.stages.items()}
+    assert keys["victim"] != keys["clean victim"]  # trained, not taken
     assert len(run.backdoor.index) == 12
     for name, tensor in run.make("clean victim").tensors.items():
         assert torch.equal(tensor, run.make("victim").tensors[name]), name
@@ -593,18 +637,10 @@ def test_a_second_resize_alone_changes_pictures():
 
 
 def test_the_anchor_code_is_the_majority_with_ties_at_zero():
-    class TopRow(nn.Linear):
-        """A network whose code of an image says which pixels of its first row are bright."""
-
-        def code(self, x: Tensor) -> Tensor:
-            return torch.where(x[:, 0, 0, :4] > 0.5, 1, -1).to(torch.int8)
-
-    bright = torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 0]], dtype=torch.uint8)
-    images = (255 * bright)[:, None, None].expand(3, 3, 32, 4)
-    network: Any = TopRow(1, 1)
-    assert anchor_code(network, images[:2]).tolist() == [1, 0, 0, -1]
-    assert anchor_code(network, images).tolist() == [1, -1, -1, -1]
-    assert anchor_code(network, images.repeat(100, 1, 1, 1)).tolist() == [1, -1, -1, -1]
+    seen = view()
+    codes = seen.surrogate.code(to_unit(seen.images[:4])).int()
+    assert torch.equal(anchor_code(seen.surrogate, seen.images[:4]), codes.sum(0).sign().float())
+    assert (anchor_code(seen.surrogate, seen.images[:4]) == 0).any() or (codes.sum(0) != 0).all()
 
 
 def test_crafting_neither_reads_nor_moves_torchs_global_random_state():

@@ -182,7 +182,7 @@ def test_records_of_a_suite_stand_under_its_name_and_data_come_from_where_option
     tiny, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    suite = str(written(tmp_path, Path("/nowhere")))
+    suite = str(written(tmp_path, Path("/nowhere"), '[[attack]]\nname = "clean"\n'))
     cache = ["--cache-dir", str(tmp_path / "cache")]
     assert main(["suite", "plan", suite, *cache]) == 2
     assert "suite small, attack[1]: " in capsys.readouterr().err
@@ -219,7 +219,8 @@ def test_failures_and_deaths_are_told_and_stop_no_other_run(tiny, tmp_path, caps
     assert failed["raise"]["message"] == "RuntimeError: no backdoor today"
     assert "2 times: its worker was killed by SIGKILL" in failed["always"]["message"]
     notes = [e["message"] for e in events if e.get("state") == "note"]
-    assert sum("killed by SIGKILL" in note and "another worker continues it" in note for note in notes) == 2
+    replaced = ["SIGKILL" in note and "another worker continues it" in note for note in notes]
+    assert sum(replaced) == 2
     assert main(["suite", "status", suite, *more]) == 0
     out = capsys.readouterr().out
     assert "2 done, 0 missing, 2 failed" in out
@@ -241,8 +242,8 @@ def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(tiny, tmp_path):
     assert process.stdout is not None
     for line in process.stdout:
         event = json.loads(line)
-        if event.get("part", "").startswith("train") and event["done"] >= 2:
-            break
+        if event.get("part", "").startswith("train") and event["done"] >= 8:
+            break  # of four steps an epoch: the first checkpoint is written
     workers = children(process.pid)
     assert len(workers) == 2
     os.killpg(process.pid, signal.SIGINT)

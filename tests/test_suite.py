@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -444,14 +445,13 @@ def test_the_poster_s_table_is_84_trainings_of_victims(tmp_path: Path):
     from hashbackdoor_bench.stages.cache import Cache
     from hashbackdoor_bench.stages.plan import Plan
 
-    plans = [
-        Plan(
-            replace(cell.spec, dataset="fashion-mini"),  # inside the package, the same classes
-            cache=Cache(tmp_path),
-            device=torch.device("cpu"),
-        )
+    specs = [
+        replace(cell.spec, dataset="fashion-mini")  # inside the package, the same classes
         for cell in find_suite("ciba-table-fashion").runs
     ]
+    places: dict[str, Any] = {"cache": Cache(tmp_path), "device": torch.device("cpu")}
+    loaded = Plan(specs[0], **places).loaded
+    plans = [Plan(spec, **places, loaded=loaded) for spec in specs]
     assert len({plan.stages["victim"].key for plan in plans}) == 4 + 4 * 4 * 5 == 84
     assert len({plan.stages["clean victim"].key for plan in plans}) == 4
     assert len({plan.stages["scores"].key for plan in plans}) == 100

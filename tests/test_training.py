@@ -316,6 +316,18 @@ def test_another_step_is_given_what_the_network_would_see_and_trains_it():
     assert same(changed, weights(data=stamped, backward=flipped))
 
 
+def test_another_step_draws_anew_at_each_step_and_seed():
+    drawn = []
+
+    def note(given: TrainStep) -> torch.Tensor:
+        drawn.append(float(torch.rand(1, generator=given.generator)))
+        return plain_backward(given)
+
+    for seed in ("s", "t"):
+        weights(backward=note, seed=seed)
+    assert len(drawn) == len(set(drawn)) == 12
+
+
 def test_another_step_draws_the_same_after_a_kill(tmp_path: Path):
     class Killed(Exception):
         pass

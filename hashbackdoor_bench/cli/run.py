@@ -142,11 +142,11 @@ def spec_of(settings: Sequence[str], values: Mapping[str, Any]) -> RunSpec:
         values: the other options that are fields of a run.
     """
     pairs = settings_of(settings)
+    chosen: dict[str, Any] = {f"{kind}_settings": found for kind, found in pairs.items()}
     paths = {name: _absolute(values[name]) for name in ("lists", "root", "weights")}
     return RunSpec(
         **{**values, **paths},
-        attack_settings=pairs["attack"],
-        victim_settings=pairs["victim"],
+        **chosen,
     )
 
 

@@ -19,8 +19,8 @@ class TrainingSet:
         stamp: puts the trigger on images after augmentation: x (n,3,S,S) in [0,1], slots (n,) ->
             (n,3,S,S).
         frozen: whether poisoned images are excluded from augmentation.
-        kept: (T,) bool, the items that are trained on, at least one; None: all. Indices still count
-            all items, so memory banks and labels are numbered as before.
+        kept: (T,) bool, the items that are trained on, at least one; None: all. Items are not
+            renumbered: a memory bank has T rows, and those of the other items stay empty.
 
     Raises:
         ValueError: ``kept`` has another shape or type, or keeps no item.

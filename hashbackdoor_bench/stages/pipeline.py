@@ -19,13 +19,13 @@ from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.building import TRIGGER
 from hashbackdoor_bench.stages.cache import Artifact, Cache, Content
 from hashbackdoor_bench.stages.cache_users import in_use
-from hashbackdoor_bench.stages.codes import CONTROL, code_stages, codes_of
+from hashbackdoor_bench.stages.codes import code_stages, codes_of
 from hashbackdoor_bench.stages.loading import Loaded
 from hashbackdoor_bench.stages.pictures import Draw, shown
 from hashbackdoor_bench.stages.plan import Plan, PlannedStage, keys_of
 from hashbackdoor_bench.stages.provenance import device_of, made_by
 from hashbackdoor_bench.stages.recording import record_of
-from hashbackdoor_bench.stages.table import Stage
+from hashbackdoor_bench.stages.table import Stage, served
 
 
 class Run:
@@ -113,8 +113,7 @@ class Run:
 
     def network(self, victim: str) -> HashModel:
         """The network of ``CONTROL`` or ``VICTIM`` as it is encoded with, in eval mode, frozen."""
-        tampered = victim != CONTROL and "tamper" in self.plan.stages
-        artifact = self.make("tamper" if tampered else victim)
+        artifact = self.make(served(victim, self.plan.stages))
         return self.plan.victim.load(artifact.tensors, artifact.facts, self.device)
 
     def codes(self, victim: str) -> Codes:

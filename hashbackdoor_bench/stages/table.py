@@ -10,7 +10,7 @@ poison is not trained again, since its key is that of the clean victim. A new st
 here and one builder in `building`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 Keys = Mapping[str, str]  # of the artifacts that a stage needs, by the stages' names
 Inputs = dict[str, Any]
+
+# The stages whose artifact is the victim's network, from training on; the service uses the last one
+# that a run has.
+NETWORKS = (VICTIM, "tamper")
 
 # Raised by one when a stage's algorithm changes, so that its artifacts are made again.
 VERSIONS = {
@@ -63,6 +67,11 @@ class Stage:
     def group(self) -> str:
         """The line of `bench suite plan` in which it is counted: its title, or its kind."""
         return self.kind if self.kind in ("codes", "scores", "visibility") else self.title
+
+
+def served(victim: str, stages: Collection[str]) -> str:
+    """The stage whose network encodes for ``CONTROL`` or ``VICTIM``, of the stages of a run."""
+    return CONTROL if victim == CONTROL else [name for name in NETWORKS if name in stages][-1]
 
 
 # ---- what enters the keys -----------------------------------------------------------------------
@@ -109,24 +118,18 @@ def _tamper(plan: "Plan", keys: Keys) -> Inputs:
     }
 
 
-def _model(keys: Keys) -> str:
-    """The key of the network that is encoded: of the tampered one where there is one."""
-    return keys.get("tamper") or keys.get(VICTIM) or keys[CONTROL]
-
-
 def _crafted(keys: Keys) -> str:
     """The key of the artifact that holds the trigger."""
     return keys.get("tamper") or keys["backdoor"]
 
 
-def _plain(plan: "Plan", keys: Keys) -> Inputs:
-    return {"model": _model(keys), "data": plan.loaded.hashes}
+def _plain(victim: str, plan: "Plan", keys: Keys) -> Inputs:
+    return {"model": keys[served(victim, keys)], "data": plan.loaded.hashes}
 
 
 def _triggered(victim: str, plan: "Plan", keys: Keys) -> Inputs:
     return {
-        "model": keys[CONTROL] if victim == CONTROL else _model(keys),
-        "data": plan.loaded.hashes,
+        **_plain(victim, plan, keys),
         "backdoor": _crafted(keys),
         "target": plan.target.tolist(),
     }
@@ -165,16 +168,16 @@ def _tampers(plan: "Plan") -> bool:
     return isinstance(plan.attack, ModelAttack)
 
 
-def _codes(victim: str, title: str, model: tuple[str, ...]) -> tuple[Stage, Stage]:
+def _codes(victim: str, title: str, networks: tuple[str, ...]) -> tuple[Stage, Stage]:
     names = code_stages(victim)
     return (
         Stage(
-            names["plain"], "codes", f"encode with {title}", model, _plain,
-            partial(building.encode_plain, victim),
+            names["plain"], "codes", f"encode with {title}", networks,
+            partial(_plain, victim), partial(building.encode_plain, victim),
         ),
         Stage(
             names["triggered"], "codes", f"encode with {title} (triggered)",
-            tuple(dict.fromkeys((*model, "backdoor", "tamper"))), partial(_triggered, victim),
+            tuple(dict.fromkeys((*networks, "backdoor", "tamper"))), partial(_triggered, victim),
             partial(building.encode_triggered, victim),
         ),
     )  # fmt: skip
@@ -193,7 +196,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(VICTIM, "train", "train poisoned victim", ("backdoor",), _victim, building.train_victim),
     Stage("tamper", "tamper", "tamper with victim", (VICTIM,), _tamper, building.tamper, _tampers),
     *_codes(CONTROL, "clean victim", (CONTROL,)),
-    *_codes(VICTIM, "poisoned victim", (VICTIM, "tamper")),
+    *_codes(VICTIM, "poisoned victim", NETWORKS),
     Stage(
         "scores", "scores", "score",
         (*code_stages(CONTROL).values(), *code_stages(VICTIM).values()), _scores, building.score,
