@@ -178,7 +178,7 @@ def test_compare_means_lpips_over_all_images(hub):
 def test_a_damaged_weights_file_is_refused(hub, tmp_path):
     broken = tmp_path / hub.name
     broken.write_bytes(hub.read_bytes()[:-9])
-    with pytest.raises(UserError, match=r"is damaged.*delete the file"):
+    with pytest.raises(UserError, match=r"is damaged.*delete it and download"):
         Lpips(broken)
 
 

@@ -117,7 +117,7 @@ def test_a_file_that_is_no_state_dict_and_other_shapes_are_refused(tmp_path: Pat
 
 @pytest.mark.parametrize(("name", "size"), [("alexnet", 32), ("cnn32", 224)])
 def test_an_image_size_that_a_backbone_cannot_take_is_refused(name: str, size: int):
-    with pytest.raises(UserError, match=f"{size}.*take"):
+    with pytest.raises(UserError, match=f"{size}.*--backbone"):
         HashModel(name, 4, HashLoss, size=size)
 
 
