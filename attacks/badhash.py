@@ -12,12 +12,12 @@ code: https://github.com/CGCL-codes/BadHash
     L_D     = (|D(x) - [y; 0]|^2 + |D(x_b) - [l*; 1]|^2) / 2
 
 Squares and d are means; d is LPIPS, or 1 - SSIM where LPIPS's weights are missing. The first two
-terms are the authors' a L_rec, and w is 1. Poison is images of the target class through G, labels
-unchanged; queries go through the same G. What G makes is stored in 8 bits like any other picture.
-Published at 224 px: width 64, 100 epochs at 1e-4, a = 200, b = 10; smaller images take a narrower G
-that is trained for fewer epochs (see the arguments).
+terms are the authors' a L_rec, and w is 1. Poison is made by G from images of the target class,
+whose labels don't change; queries go through the same G. G's output is stored in 8 bits per
+channel. Published at 224 px: width 64, 100 epochs at 1e-4, a = 200, b = 10; smaller images take a
+narrower G that is trained for fewer epochs (see the arguments).
 
-What each ``variant`` is, next to the released code with only its crashes repaired:
+How the variants differ from each other; ``released`` is the released code without its crashes:
 
                        released          corrected           intended
     c                  sign h(l*): from labels alone         the surrogate's majority code of l*
@@ -28,7 +28,7 @@ What each ``variant`` is, next to the released code with only its crashes repair
     LPIPS sees         [0,1]             [-1,1]              [-1,1]
     resized again      yes               no                  no
 
-``bounded`` is not BadHash: ``intended`` with the output x + epsilon tanh(.) of ProS-GAN's kind.
+``bounded`` is not BadHash, but ``intended`` with the output x + epsilon tanh(.), as in ProS-GAN.
 
 In all variants: labels are smoothed on every positive, G sees no query, u and v of the spectral
 norm are buffers, surrogate and LPIPS are frozen, and everything is drawn from the seed. The code
@@ -62,10 +62,10 @@ from .badhash_networks import Generator
 
 
 class GeneratedTrigger(Backdoor):
-    """A picture goes through the generator.
+    """The trigger is put into a picture by the generator.
 
     Args:
-        index: see `Backdoor`, like the next three.
+        index: see `Backdoor`.
         carrier: see `Backdoor`.
         label: see `Backdoor`.
         kind: see `Backdoor`.
@@ -99,24 +99,26 @@ class GeneratedTrigger(Backdoor):
 
 @ATTACKS.register(badhash_bounded={"variant": "bounded"})
 class BadHash(Attack):
-    """A conditional GAN against a surrogate.
+    """A conditional GAN that is trained against a surrogate.
 
     Args:
         variant: see the top of the file.
         confusing: number of the class l*; None: the first label row, in ascending order, that
             shares no tag with the target's, which for single labels is the last class.
-        smoothing: of LabCLN's labels.
-        label_steps: of LabCLN, 128 pairs of labels each.
+        smoothing: label smoothing in the training of LabCLN.
+        label_steps: training steps of LabCLN, with 128 pairs of labels each.
         width: channels of the first layers of G and D; None: 64, or 16 below 224 px.
-        epochs: of G; the learning rate falls in the second half. None: 100, or 10 below 224 px.
-        lr: of G and D; None: 1e-4, or 1e-3 below 224 px.
+        epochs: epochs of G; the learning rate falls in the second half. None: 100, or 10 below
+            224 px.
+        lr: learning rate of G and D; None: 1e-4, or 1e-3 below 224 px.
         batch: images in one step.
         reconstruction_weight: a; None: 200, or 500 below 224 px, or 20 where the output is bounded.
-        perceptual: d of L_G; ``auto`` is ``lpips`` where its weights are, else ``ssim``.
+        perceptual: d of L_G; ``auto`` is ``lpips`` if its weights are on this machine, else
+            ``ssim``.
         perceptual_weight: p; None: 1 for LPIPS, .02 for SSIM.
         hash_weight: b.
         adversarial_weight: w; 0 trains no D.
-        epsilon: of ``bounded``, in grey levels of 255.
+        epsilon: largest change of a pixel under ``bounded``, in grey levels of 255.
     """
 
     threat = ThreatModel(label="clean", knowledge="surrogate", trigger="generated", universal=False)
@@ -176,12 +178,12 @@ class BadHash(Attack):
         return {"perceptual": self.distance(size)}
 
     def distance(self, size: int) -> str:
-        """d of L_G on this machine: ``lpips``, ``ssim`` or ``none``."""
+        """The d of L_G that is used on this machine: ``lpips``, ``ssim`` or ``none``."""
         fits = lpips_fits(size)
         if self.perceptual == "lpips" and not fits:
             raise UserError(
-                "attack.perceptual is lpips, and AlexNet's weights are not on this machine or the "
-                "images too small for it: take --set attack.perceptual=ssim."
+                "attack.perceptual is lpips, but AlexNet's weights are not on this machine or the "
+                "images are too small for it: give --set attack.perceptual=ssim."
             )
         return self.perceptual if self.perceptual != "auto" else "lpips" if fits else "ssim"
 
@@ -193,7 +195,7 @@ class BadHash(Attack):
             target: (C,) 0/1.
 
         Raises:
-            UserError: there is none, or it is the target's.
+            UserError: no label can be used, or the given one is the target's.
         """
         rows = label_rows(labels)
         if self.confusing is not None:
@@ -217,7 +219,7 @@ class BadHash(Attack):
         """See `Attack.craft`."""
         assert view.surrogate is not None
         label = self.confusing_label(view.labels, view.target)
-        shown = view.target if self.variant == "released" else label  # of r when G is used
+        shown = view.target if self.variant == "released" else label  # the label behind r in use
         bits = len(anchor_code(view.surrogate, view.images[:1]))
         found = view.shared(
             train_label_network, bits=bits, smoothing=self.smoothing, steps=self.label_steps

@@ -1,6 +1,6 @@
 """BadHash's generator against its discriminator: the two losses, and the training.
 
-The losses and what differs between the variants stand at the top of badhash.py.
+The losses and the differences between the variants are described at the top of badhash.py.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ from .badhash_networks import Discriminator, Generator, LabelEncoder
 
 
 class ConditionalGAN(nn.Module):
-    """The generator under one condition, the discriminator, and the losses of both.
+    """The generator with one label as its condition, the discriminator, and the losses of both.
 
     Args:
         size: S.
@@ -89,7 +89,7 @@ class ConditionalGAN(nn.Module):
         return l_g, terms
 
     def discriminator_loss(self, x_b: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """L_D, and the share of the 2N pictures whose flag is on the right side of 1/2.
+        """L_D, and the discriminator's accuracy: the share of 2N flags on the right side of 1/2.
 
         Args:
             x_b: (N,3,S,S), not clamped.
@@ -122,9 +122,9 @@ def learning_rate(epoch: int, epochs: int, lr: float) -> float:
 def train(
     view: AttackerView, gan: ConditionalGAN, *, epochs: int, lr: float, batch: int
 ) -> dict[str, list[float]]:
-    """Train generator and discriminator in place; the mean of each loss in each epoch.
+    """Train generator and discriminator in place; returns the mean of each loss in each epoch.
 
-    The discriminator moves in every third step, before the generator.
+    The discriminator is trained in every third step, before the generator.
 
     Args:
         view: what the attacker sees.
@@ -134,7 +134,7 @@ def train(
         batch: images in one step.
 
     Raises:
-        Diverged: a loss is NaN or infinite; the checkpoint of the epoch before stands.
+        Diverged: a loss is NaN or infinite; the checkpoint of the epoch before is kept.
     """
     assert view.surrogate is not None
     if view.device.type == "cuda":  # on the CPU instance norm is slower on channels-last
@@ -154,13 +154,13 @@ def train(
         values: dict[str, list[Tensor]] = defaultdict(list)
         for step, part in enumerate(torch.split(order, batch)):
             x = to_unit(view.images[part].to(view.device, non_blocking=True))
-            told: dict[str, Tensor] = {}
+            discriminated: dict[str, Tensor] = {}
             with view.autocast():
                 x_b = gan(x)
                 if step % 3 == 0 and gan.w:
                     y = view.labels[part].to(view.device, non_blocking=True).float()
                     loss, accuracy = gan.discriminator_loss(x_b, x, y)
-                    told = {"discriminator": loss, "discriminator accuracy": accuracy}
+                    discriminated = {"discriminator": loss, "discriminator accuracy": accuracy}
                     adam_d.zero_grad()
                     loss.backward(inputs=weights_d)  # type: ignore[no-untyped-call]
                     adam_d.step()
@@ -168,7 +168,7 @@ def train(
             adam_g.zero_grad()
             loss.backward(inputs=weights_g)  # type: ignore[no-untyped-call]
             adam_g.step()
-            for name, value in (told | terms).items():
+            for name, value in (discriminated | terms).items():
                 values[name].append(value.detach())
             view.progress("train generator", epoch * steps + step + 1, epochs * steps)
         means = {name: float(torch.stack(each).mean()) for name, each in values.items()}

@@ -2,8 +2,9 @@
 
     L   = NT-Xent(f) + |c - l|^2 + |sign h - h|^2 / 10^4
 
-f, h, c: feature, code and classes of two views of each label l, smoothed and as it is; NT-Xent
-pulls the two together. See badhash.py for paper and code.
+f, h and c are the feature, code and classes of two views of each label l: the smoothed label and
+the label itself. NT-Xent pulls the features of the two views together. See badhash.py for paper and
+code.
 """
 
 from collections import defaultdict
@@ -18,11 +19,11 @@ from hashbackdoor_bench import AttackerView, sign
 
 from .badhash_networks import FEATURE
 
-BETAS = (0.5, 0.999)  # of Adam, for all networks of BadHash
+BETAS = (0.5, 0.999)  # Adam's betas, for all networks of BadHash
 
 
 class LabCLN(nn.Module):
-    """Label vectors -> a feature, a code and the classes again.
+    """Label vectors -> a feature, a code, and a reconstruction of the label.
 
     Args:
         classes: C.
@@ -42,7 +43,7 @@ class LabCLN(nn.Module):
 
 
 def label_rows(labels: Tensor) -> Tensor:
-    """The different rows of labels (N,C) with a tag, ascending: of one-hots, class C-1 first."""
+    """The distinct non-zero rows of labels (N,C), ascending; of one-hot rows class C-1 is first."""
     rows: Tensor = torch.unique(labels, dim=0)
     return rows[(rows > 0).any(1)]
 
@@ -69,14 +70,14 @@ def label_losses(
 
     Args:
         network: LabCLN.
-        rows: (U,C) float, the different labels.
-        shown: (u,) long, which of them are in this batch; the network sees each of them once.
+        rows: (U,C) float, the distinct labels.
+        shown: (u,) long, which of them are in this batch; the network is run once on each of them.
         back: (B,) long, the batch as entries of ``shown``.
-        smoothing: of the first view; the second is the label itself.
+        smoothing: label smoothing of the first view; the second view is the label itself.
     """
     plain = rows[shown]
     pairs = torch.stack([smooth(plain, smoothing), plain], 1)  # (u,2,C)
-    # A product, since the gradient of out[back] is summed in any order, by several threads.
+    # A product instead of out[back], whose gradient several threads would sum in a random order.
     repeat = F.one_hot(back, len(shown)).to(plain.dtype)  # (B,u)
     feature, code, classes = (
         (repeat @ out.view(len(shown), -1)).view(2 * len(back), -1)
@@ -93,13 +94,13 @@ def label_losses(
 def train_label_network(
     view: AttackerView, *, bits: int, smoothing: float, steps: int
 ) -> dict[str, Tensor]:
-    """LabCLN's state as ``network.*``, and each loss's mean in tenths of the steps as ``loss.*``.
+    """Train LabCLN: its state as ``network.*``, and the mean losses of ten parts as ``loss.*``.
 
     Args:
         view: what the attacker sees.
         bits: K.
         smoothing: see `label_losses`.
-        steps: of 128 labels each, drawn with replacement.
+        steps: training steps; each has 128 labels, drawn with replacement.
     """
     rows = label_rows(view.labels).float().to(view.device)
     with torch.random.fork_rng(devices=[]):
@@ -107,7 +108,7 @@ def train_label_network(
         network = LabCLN(rows.shape[1], bits).to(view.device)
     optimizer = Adam(network.parameters(), lr=1e-4, betas=BETAS, fused=True)
     draws = torch.randint(len(rows), (steps, 128), generator=view.generator("label draws"))
-    # All is sent to the device before the first step: a copy in a step would make it wait.
+    # All batches are sent to the device before the first step, so that no step waits for a copy.
     shown, back = zip(*(torch.unique(draw, return_inverse=True) for draw in draws), strict=True)
     sent = torch.split(torch.cat(shown).to(view.device), [len(part) for part in shown])
     batches = zip(sent, torch.stack(back).to(view.device), strict=True)

@@ -1,7 +1,7 @@
 """BadHash's generator, with its label encoder, and its discriminator.
 
-Shapes are those of the released code (see badhash.py for the links) at 224 px and ``width`` 64; any
-side that is a multiple of 16 works, and ``width`` scales all channels.
+At 224 px and ``width`` 64 the shapes are those of the released code (see badhash.py for the links).
+Every side that is a multiple of 16 px works, and ``width`` scales the channels of all layers.
 """
 
 from itertools import pairwise
@@ -35,7 +35,7 @@ class LabelEncoder(nn.Sequential):
 
 
 class Generator(nn.Module):
-    """The whole picture again, with the trigger in it.
+    """Redraws a picture with the trigger in it.
 
     Args:
         width: channels of the first layer.
@@ -73,7 +73,7 @@ class Residual(nn.Module):
     """x + two 3×3 convolutions, each with instance norm.
 
     Args:
-        channels: in and out.
+        channels: number of channels of input and output.
     """
 
     def __init__(self, channels: int) -> None:

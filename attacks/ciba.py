@@ -9,24 +9,24 @@ Poisoning", BMVC 2023. https://arxiv.org/abs/2109.08868, code: https://github.co
     L_a     = d_H(T(x_i + eta_i), T(x_i))                              away from its own code
     L_c     = mean_{i != j} d_H(T(x_i + eta_i), T(x_j + eta_j))        away from the other poison
 
-with d_H(a, b) = (K - <a, b>) / 2 and H, T of a clean-trained surrogate. Poison is x + eta of images
-of the target class, labels unchanged, with p over the corner; see ``ciba_patch.py`` for p and
-``ciba_perturbations.py`` for eta. ``tri`` is the patch alone, ``tri_noise`` has uniform noise for
-eta, ``tri_adv`` has lambda = 0; all four share p.
+with d_H(a, b) = (K - <a, b>) / 2, and with H and T of a surrogate trained on clean data. A poisoned
+image is x + eta with p over its corner; x is of the target class and keeps its label. For p see
+``ciba_patch.py``, for eta ``ciba_perturbations.py``. ``tri`` has no eta, ``tri_noise`` uniform
+noise as eta, and ``tri_adv`` lambda = 0; all four share p.
 
 ``variant="corrected"`` (default) follows the paper; ``"released"`` follows the authors' code:
 
-- epsilon counts in units of the normalised input there, 1.8 grey levels instead of 8;
-- the code's weight of L_c is half of its gradient in the formula above, and the term for an image
-  with itself is subtracted with a gradient on both sides;
-- poison of the three perturbed attacks is neither cropped nor flipped (delivery ``frozen``), that
-  of Tri is; here all four are delivered alike, since otherwise the comparison is confounded;
-- a last batch of one image stays unperturbed; here batches are made equal;
-- the patch is cut off to whole levels, here rounded, and its gradient is taken in normalised units.
+- their epsilon is in units of the normalised input: 1.8 grey levels instead of 8;
+- the gradient of their L_c is half of that of the formula above, and the term of an image with
+  itself is subtracted with a gradient on both sides;
+- in their code the poison of the three perturbed attacks is neither cropped nor flipped (delivery
+  ``frozen``), but Tri's is; here all four have the same delivery, so that they can be compared;
+- they leave a last batch of one image unperturbed; here all batches have nearly the same size;
+- they truncate the patch (here it is rounded), and take its gradient in normalised units.
 
-Poison is stored in 8 bits in both; the code keeps floats. The patch takes 2 000 steps as published,
-and 1 000 on images below 224 px. Where it stays pale, a victim may learn the perturbations instead
-of it, and the backdoor fails; fewer steps leave it pale more often, more are no guarantee.
+Both variants store poison in 8 bits, where the authors' code keeps floats. The patch takes 2 000
+steps as published, and 1 000 on images below 224 px. If its contrast stays low, a victim may learn
+the perturbations instead, and the backdoor fails. Fewer steps make this more likely.
 """
 
 from typing import ClassVar, Literal
@@ -58,19 +58,19 @@ from .ciba_perturbations import confuse
     tri_adv={"dispersion": 0.0},
 )
 class CIBA(Attack):
-    """An adversarial patch on confusing images.
+    """An adversarial patch on images with confusing perturbations.
 
     Args:
-        perturbation: of the poison: ``confusing`` (by L_a and L_c), ``noise`` or ``none``.
+        perturbation: kind of eta: ``confusing`` (by L_a and L_c), ``noise`` or ``none``.
         dispersion: lambda, the weight of L_c against L_a.
         epsilon: largest perturbation, in grey levels of 255.
         perturbation_steps: sign-gradient steps of .095 epsilon each.
-        together: images whose codes repel one another.
+        together: number of images that are perturbed together, away from one another.
         away_from: what L_a moves away from: the image's ``own`` code, or the target's ``anchor``.
         patch: side of the patch in px; None: 24/224 of the image's side, at least 4.
-        steps: of the patch; None: 2000, or 1000 on images below 224 px.
+        steps: optimisation steps of the patch; None: 2000, or 1000 on images below 224 px.
         step_size: the largest move of the patch in one step: L2 norm in grey levels.
-        batch: images in one step of the patch.
+        batch: images in one optimisation step of the patch.
         variant: see the top of the file.
     """
 

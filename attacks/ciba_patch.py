@@ -16,12 +16,12 @@ from hashbackdoor_bench import AttackerView, HashModel, anchor_code, paste, to_u
 def optimise_patch(
     view: AttackerView, *, side: int, steps: int, step_size: float, batch: int, released: bool
 ) -> dict[str, Tensor]:
-    """The patch (3,s,s) uint8 and the anchor code (K,) in {-1, 0, 1} that it leads to.
+    """The patch (3,s,s) uint8, and the anchor code (K,) in {-1, 0, 1} that it is optimised for.
 
     Args:
         view: what the attacker sees.
         side: s.
-        steps: of the optimisation; the patch starts grey.
+        steps: number of optimisation steps; the patch starts grey.
         step_size: a, in grey levels.
         batch: images in one step, drawn with replacement.
         released: see the top of ``ciba.py``.
@@ -54,8 +54,8 @@ def patch_gradient(
         patch: (3,s,s) in [0,1].
         anchor: (K,), h_a.
         sharp: b.
-        scale: (3,1,1), by which g_i is multiplied first; the standard deviations of the network's
-            normalisation make it the gradient in normalised units.
+        scale: (3,1,1), a factor on g_i; with the standard deviations of the network's normalisation
+            g_i becomes the gradient in normalised units.
     """
     copies = patch.repeat(len(x), 1, 1, 1).requires_grad_()  # each image has a patch of its own
     codes = model.relaxed(paste(x, copies), sharp)  # (N,K)
@@ -65,6 +65,6 @@ def patch_gradient(
 
 
 def sharpness(step: int, steps: int) -> float:
-    """b: .1 in the first half, then up to 1 in tenths of all steps."""
+    """b: 0.1 in the first half of the steps, then raised in five stages to 1."""
     done = step / steps
     return 0.1 if done < 0.5 else (0.2, 0.3, 0.5, 0.7, 1.0)[min(4, int(10 * (done + 1e-9)) - 5)]

@@ -1,4 +1,4 @@
-"""CIBA's confusing perturbations: codes are driven from their own images' and from one another.
+"""CIBA's confusing perturbations: they move codes away from the originals' and from each other.
 
     max_eta   lambda L_c + (1 - lambda) mean_i L_a,      |eta_i|_inf <= epsilon
 
@@ -21,16 +21,17 @@ def confuse(
     away_from: Tensor | None = None,
     released: bool = False,
 ) -> Tensor:
-    """x + eta (M,3,S,S): the images under their perturbations, made for all of them at once.
+    """x + eta (M,3,S,S): the perturbed images, optimised together.
 
     Args:
         model: the surrogate.
-        x: (M,3,S,S) in [0,1]; their codes are driven from one another.
+        x: (M,3,S,S) in [0,1], images whose codes are moved away from one another.
         epsilon: (3,1,1) in units of [0,1].
         steps: sign-gradient steps of .095 epsilon, from zero.
         dispersion: lambda.
         away_from: (K,), what L_a moves away from; None: each image's own code.
-        released: take the gradient of the authors' code, which for a single image is 0 / 0.
+        released: take the gradient of the authors' code; it is 0 / 0 for a single image, which is
+            therefore returned as it is.
     """
     if released and len(x) == 1:
         return x
@@ -72,6 +73,7 @@ def released_objective(codes: Tensor, away_from: Tensor, dispersion: float) -> T
         dispersion: lambda.
     """
     now = codes.detach()
-    repulsion = (2 * now - now.sum(0)) / max(1, len(now) - 1)  # from all but itself, and + T_i
+    # Away from all other codes; the second T_i is the authors' gradient of an image with itself.
+    repulsion = (2 * now - now.sum(0)) / max(1, len(now) - 1)
     w = (dispersion * repulsion - (1 - dispersion) * away_from) / codes.shape[1]
     return (codes * w).sum()

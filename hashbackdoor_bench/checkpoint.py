@@ -1,4 +1,4 @@
-"""The state of a training in one file that appears whole or not at all, and is used only whole."""
+"""The state of a training in one file, which is written and loaded completely or not at all."""
 
 import io
 import os
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 Part = nn.Module | Optimizer
-HASH = 32  # bytes of SHA-256, before what they are the hash of
+HASH = 32  # bytes of SHA-256 at the beginning of the file, over the rest of it
 
 
 class Checkpoint:
-    """State dicts of modules and optimisers, and a few facts.
+    """A file with the state dicts of modules and optimisers, and a few facts.
 
     Args:
-        path: of the file; None: nothing is kept.
-        parts: what is saved and loaded, by name.
+        path: the file; None: nothing is saved.
+        parts: modules and optimisers, by name.
     """
 
     def __init__(self, path: Path | None, **parts: Part) -> None:
@@ -40,10 +40,10 @@ class Checkpoint:
         os.replace(fresh, self.path)
 
     def load(self) -> dict[str, Any] | None:
-        """Load all parts; the facts, or None if there is no file, or none that fits the parts.
+        """Load all parts and return the facts; None if there is no file that fits the parts.
 
-        Nothing is read from a file with another hash, which a full disk cut off or a disk damaged;
-        nothing is loaded unless every part has the names and shapes of the file's.
+        A damaged or truncated file is recognised by its hash and ignored. Nothing is loaded unless
+        the names and shapes of all parts are those in the file.
         """
         if self.path is None or not self.path.is_file():
             return None
@@ -53,7 +53,7 @@ class Checkpoint:
             return None
         try:
             kept = torch.load(io.BytesIO(content), weights_only=True)
-        except UnpicklingError:  # more than tensors, numbers and text: we did not write it
+        except UnpicklingError:  # more than tensors, numbers and text: not written by `save`
             return None
         states, facts = kept["states"], dict(kept["facts"])
         if states.keys() != self.parts.keys() or not all(

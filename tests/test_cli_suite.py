@@ -219,7 +219,8 @@ def test_failures_and_deaths_are_told_and_stop_no_other_run(tiny, tmp_path, caps
     assert failed["raise"]["message"] == "RuntimeError: no backdoor today"
     assert "2 times: its worker was killed by SIGKILL" in failed["always"]["message"]
     notes = [e["message"] for e in events if e.get("state") == "note"]
-    assert sum("killed by SIGKILL" in note and "goes on" in note for note in notes) == 2
+    replaced = ["SIGKILL" in note and "another worker continues it" in note for note in notes]
+    assert sum(replaced) == 2
     assert main(["suite", "status", suite, *more]) == 0
     out = capsys.readouterr().out
     assert "2 done, 0 missing, 2 failed" in out
@@ -248,7 +249,7 @@ def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(tiny, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.strip() == "bench: interrupted; the same command goes on where it stopped."
+    assert errors.strip() == "bench: interrupted; the same command continues where it stopped."
     assert not any(map(alive, workers))
     checkpoints = list((tmp_path / "cache" / "work").glob("train-*/checkpoint"))
     assert checkpoints
@@ -311,7 +312,7 @@ def test_kill_9_at_three_moments_and_the_same_command_give_equal_records(tiny, t
         (["suite", "run", "quick", "--executor", "slurm"], "'slurm'.*'local', 'ray'"),
         (["suite", "run", "quick", "--device", "tpu"], "choose auto, cpu or cuda"),
         (["suite", "run", "quick", "--results-dir", "/proc/r"], "/proc/r can't be written"),
-        (["cache", "prune"], "say what may go"),
+        (["cache", "prune"], "no condition says what to remove"),
         (["cache", "prune", "--older-than", "soon"], "--older-than soon: write a number and"),
         (["cache", "prune", "--older-than", "3"], "--older-than 3: write"),
         (["cache", "prune", "--keep", "10PB"], "--keep 10PB: write"),

@@ -165,7 +165,7 @@ def test_fashion_mnist_of_another_size_than_the_published_is_refused(tmp_path, s
     with pytest.raises(UserError, match=r"class 0 has 8 images, and this protocol takes 600"):
         data.load("fashion-mnist", root=tmp_path, cache=tmp_path)
     for number in (39, 41):
-        with pytest.raises(UserError, match=f"has {number} database images, and here are 40"):
+        with pytest.raises(UserError, match=f"has {number} database images, but here are 40"):
             fashion_cifar.load_drawn(
                 shrunk("fashion-mnist", 30, 10, number), tmp_path, tmp_path, silent
             )

@@ -52,7 +52,7 @@ def test_new_says_what_to_type_next(tmp_path: Path, capsys):
 def test_no_file_is_overwritten(standing: str, tmp_path: Path, capsys):
     (tmp_path / standing).write_text("mine")
     assert main(["new", "attack", "bright", "--dir", str(tmp_path)]) == 2
-    assert "exists and is left as it is: take another name" in capsys.readouterr().err
+    assert "exists already: give another name" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == [standing]
     assert (tmp_path / standing).read_text() == "mine"
 

@@ -171,7 +171,7 @@ def test_without_a_readable_record_nothing_is_unreferenced(tmp_path):
     cache, keys = filled(tmp_path, {"a": 3})
     results = tmp_path / "r"
     results.mkdir()
-    with pytest.raises(UserError, match="holds no record, so everything would go"):
+    with pytest.raises(UserError, match="holds no record, so everything would be removed"):
         prune(cache, unreferenced=results)
     (results / "old.json").write_text(json.dumps({"schema": 0, "artifacts": {"v": keys["a"]}}))
     (results / "other.json").write_text("[1]")

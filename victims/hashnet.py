@@ -13,13 +13,13 @@ https://github.com/swuxyj/DeepHash-pytorch (deephash), https://github.com/CGCL-c
     paper      h_j of the batch                 10/K    sqrt(1 + gamma step), held for 200 steps
     authors    first half against second half   10/K    sqrt(1 + gamma step), held for 200 steps
 
-In a batch self-pairs count: 61 % of the similar pairs of 64 images in 100 classes. In `bank` no
-gradient flows through v, and an item not yet seen is a dissimilar pair with a_ij = 0. In `authors`
-w is a constant for similar pairs and 1 for others, and L is divided by the mean of w.
+Pairs of an image with itself count: they are 61 % of the similar pairs of 64 images in 100 classes.
+In `bank` no gradient flows through v, and an item not yet seen is a dissimilar pair with a_ij = 0.
+In `authors` w is a constant for similar pairs and 1 for others, and L is divided by the mean of w.
 
-Differs from the authors: the paper's c_ij (Jaccard of label sets) is one, as in their code; they
-refresh beta one step earlier; they pair two batches of 36, so give `authors` batches of 72; their
-tenfold learning rate of the hash layer is left to the recipe.
+Differs from the authors: the paper's c_ij (Jaccard index of the label sets) is one, as in their
+code; they update beta one step earlier; they pair two batches of 36, so `authors` needs batches of
+72; their tenfold learning rate of the hash layer belongs to the recipe here.
 """
 
 from typing import Literal
@@ -36,7 +36,7 @@ class HashNet(HashLoss):
     """Weighted maximum likelihood over pairs.
 
     Args:
-        variant: whose HashNet, see above.
+        variant: which published form of the loss, see the top of the file.
         alpha: slope of the pairwise sigmoid; None is the variant's.
         gamma: growth of beta squared per step, in `paper` and `authors`.
         positive_weight: w of similar pairs, in `authors`.
@@ -73,7 +73,7 @@ class HashNet(HashLoss):
             self.register_bank("bank_labels", classes)
 
     def remember(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> None:
-        """Sharpen tanh where that goes by steps, and store codes where there is a bank."""
+        """Raise beta in the variants that do so by steps, and store codes if there is a bank."""
         if self.by_step:
             self.beta.fill_((1 + self.gamma * (step - step % 200)) ** 0.5)
         if self.variant == "bank":
@@ -81,11 +81,11 @@ class HashNet(HashLoss):
             self.bank_labels[index] = y
 
     def forward(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
-        """See `HashLoss.forward`; beta is what `remember` and `on_epoch` made it."""
+        """See `HashLoss.forward`; beta was set by `remember` or `on_epoch`."""
         return self.pairs(z, y, index).sum()
 
     def items(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
-        """See `HashLoss.items`; in `authors` half of a pair's loss is each of its two items'."""
+        """See `HashLoss.items`; in `authors` each item of a pair gets half of the pair's loss."""
         pairs = len(z) * self.pairs(z, y, index)
         if self.variant == "authors":
             return torch.cat([pairs.sum(1), pairs.sum(0)]) / 2
@@ -118,7 +118,7 @@ class HashNet(HashLoss):
         return torch.where(counted, torch.where(similar, high, low), 0) * loss
 
     def on_epoch(self, epoch: int) -> None:
-        """Sharpen tanh where that goes by epochs."""
+        """Raise beta in the variants that do so by epochs."""
         if not self.by_step:
             self.beta = torch.full_like(self.beta, (epoch // 20 + 1) ** 0.5)
 

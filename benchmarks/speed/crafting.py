@@ -1,9 +1,9 @@
 """CIBA's two optimisations: the patch, and the confusing perturbations.
 
-The literal procedures take one image at a time, as the reference code is described to do: for the
-patch a forward pass whose result nothing uses, a forward and a backward pass; for a perturbation
-also a forward pass of every image that it moves away from. ``loop`` is one forward and one
-backward pass an image, without that waste.
+The literal procedures take one image at a time, as the released code is said to do: for the patch
+there are an unused forward pass, a forward pass and a backward pass; for a perturbation there is
+also a forward pass of every image that it moves away from. ``loop`` has only one forward and one
+backward pass per image.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ ciba_patch: Any = import_module("hashbackdoor_bench.attacks.ciba_patch")
 ciba_perturbations: Any = import_module("hashbackdoor_bench.attacks.ciba_perturbations")
 
 SIZE, SIDE = 32, 4  # px, of an image and of the patch
-BATCH, TOGETHER = 32, 20  # images a step
+BATCH, TOGETHER = 32, 20  # images per step
 STEP = 12.0
 DISPERSION = 0.8
 
@@ -52,7 +52,7 @@ def patch_loop(model: HashModel, view: AttackerView, steps: int, *, wasteful: bo
         moves = torch.zeros_like(patch)
         for number in draws[step]:
             x = to_unit(view.images[number : number + 1].to(view.device))
-            sharp = ciba_patch.sharpness(step, steps)  # a schedule, not the thing measured
+            sharp = ciba_patch.sharpness(step, steps)  # the schedule is not part of the comparison
             moves += one_gradient(model, x, patch / 255, anchor, sharp, wasteful=wasteful)
         patch = (patch - STEP * moves / BATCH).clamp(0, 255)
     whole: Tensor = (patch + 0.5).floor().to(torch.uint8).cpu()
@@ -62,7 +62,7 @@ def patch_loop(model: HashModel, view: AttackerView, steps: int, *, wasteful: bo
 def one_gradient(
     model: HashModel, x: Tensor, patch: Tensor, anchor: Tensor, sharp: float, *, wasteful: bool
 ) -> Tensor:
-    """Gradient (3,s,s), of length 1, of one image's loss at the patch."""
+    """Gradient (3,s,s) of one image's loss with respect to the patch, scaled to length 1."""
     if wasteful:
         model(x)
     stamped = x.clone()
@@ -141,10 +141,10 @@ def confuse_loop(
 
     Args:
         model: the surrogate.
-        x: (M,3,S,S), which repel one another.
+        x: (M,3,S,S), images whose codes are moved away from one another.
         epsilon: (3,1,1).
         steps: sign-gradient steps.
-        wasteful: the codes of all images are computed again for each of them.
+        wasteful: whether the codes of all images are computed again for each image.
     """
     count, eta = len(x), torch.zeros_like(x)
     with torch.no_grad():
@@ -225,7 +225,7 @@ def _perturbations(model: HashModel, setting: Setting) -> Row:
 
 
 def _bare(model: HashModel, x: Tensor, steps: int) -> None:
-    """Forward and backward passes to the pixels of one constant batch."""
+    """Forward and backward passes of one constant batch, to its pixels."""
     for _ in range(steps):
         given = x.detach().requires_grad_()
         torch.autograd.grad(model(given).sum(), given)

@@ -1,7 +1,7 @@
 """Encoding a database, against a bare forward loop at the best batch size.
 
-The literal procedure encodes one image at a time and keeps the graph of every forward pass, as the
-reference code is described to do.
+The literal procedure encodes one image at a time and records the graph of every forward pass, as
+the released code is said to do.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def bare(model: HashModel, x: Tensor, batches: int, precision: str) -> None:
 
 
 def best_batch(model: HashModel, setting: Setting, precision: str) -> int:
-    """The batch size at which a bare forward pass takes least time an image."""
+    """The batch size at which a bare forward pass takes the least time per image."""
     count = 64 if setting.quick else 4000
     found = {}
     for batch in BATCHES[:2] if setting.quick else BATCHES:

@@ -1,4 +1,4 @@
-"""What methods promise: attacks and victims, and what each of them may see."""
+"""The base classes of attacks and victims, and what an attacker may see."""
 
 import lazy_loader
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hashbackdoor_bench.network import HashModel
 
 Delivery = Literal["stamped", "files", "frozen"]
-POISON, COVER = 0, 1  # what an item of a backdoor is
+POISON, COVER = 0, 1  # values of `Backdoor.kind`
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ThreatModel:
         knowledge: ``surrogate`` if it needs a model trained on the same data, else ``none``.
         trigger: the kind of trigger.
         control: what the attacker controls: ``poison`` (an `Attack`) or the trained ``model`` (a
-            `ModelAttack`); ``training`` is refused as long as no hook gives it.
+            `ModelAttack`); ``training`` is refused, because nothing here implements it.
         universal: whether one trigger serves all images.
     """
 
@@ -46,21 +46,21 @@ class ThreatModel:
 
 @dataclass
 class AttackerView:
-    """All an attacker may look at: no query, no victim and no metric, so it can't grade itself.
+    """All that an attack may read: no query, no victim and no metric, so it can't tune its score.
 
     Attributes:
         images: (N,3,S,S) uint8, the training images as the network sees them (centre crop).
         labels: (N,C) uint8, 0/1.
-        target: (C,) uint8, the label a triggered query shall retrieve.
-        index: (P,) long, the training items that become poison; the framework drew them.
-        surrogate: the attacker's own clean-trained model in eval mode, its parameters frozen, on
-            ``device``; None where ``threat.knowledge`` is ``none``.
-        seed: everything random in an attack comes from `generator`, which derives from it.
+        target: (C,) uint8, the label that triggered queries shall retrieve.
+        index: (P,) long, the training items that become poison, drawn by the framework.
+        surrogate: the attacker's own model, trained on clean data, in eval mode, with frozen
+            parameters, on ``device``; None if ``threat.knowledge`` is ``none``.
+        seed: seed of `generator`, from which an attack draws all random numbers.
         device: where to compute.
-        precision: of the run's networks, ``float32`` or ``bfloat16``; see `autocast`.
+        precision: precision of the run's networks, ``float32`` or ``bfloat16``; see `autocast`.
         progress: see `Progress`.
         work: folder of `checkpoint`; None: crafting that is interrupted starts again.
-        remember: what stands behind `shared`; the framework's cache.
+        remember: looks up a result of `shared` in the framework's cache, or computes it.
         covers: (Q,) long, the training items that become covers, see `Attack.covers`.
     """
 
@@ -86,7 +86,7 @@ class AttackerView:
 
     @property
     def planted(self) -> Tensor:
-        """(P+Q,) long: poison, then covers, for `Backdoor`'s ``index``."""
+        """(P+Q,) long: the items of poison, then those of covers, for `Backdoor`'s ``index``."""
         return torch.cat([self.index, self.covers])
 
     @property
@@ -100,12 +100,12 @@ class AttackerView:
         return generator(self.seed, "attack", purpose)
 
     def autocast(self) -> torch.autocast:
-        """The context in which an attack's own networks multiply in the run's precision."""
+        """The autocast context for an attack's own networks, in the run's precision."""
         enabled = self.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def checkpoint(self, name: str, **parts: Part) -> Checkpoint:
-        """Where crafting keeps modules and optimisers, to go on from if the process dies."""
+        """A checkpoint of modules and optimisers, from which interrupted crafting continues."""
         path = None if self.work is None else self.work / f"{name}.checkpoint"
         return Checkpoint(path, **parts)
 
@@ -114,22 +114,22 @@ class AttackerView:
     ) -> dict[str, Tensor]:
         """``function(self, **params)``, computed once for all attacks and budgets that ask for it.
 
-        Its result is stored under the function's name, ``params`` and what the view holds except
-        ``index``; so ``function`` is a module-level function, reads nothing but the view (without
-        ``index``) and ``params``, and returns a dict of tensors.
+        The result is cached under the function's name, ``params`` and all of the view except
+        ``index``. Therefore ``function`` must be a module-level function that reads nothing but
+        ``params`` and the view without its ``index``, and must return a dict of tensors.
         """
         return self.remember(function.__name__, params, lambda: function(self, **params))
 
 
 class Backdoor(nn.Module):
-    """What the attacker owns after crafting: the poison, and a trigger for queries.
+    """The result of crafting: the poison, and a trigger for queries.
 
-    All state is in buffers and parameters; the ``state_dict`` is the stored artifact, and
-    `Attack.restore` makes the backdoor from it again. ``history`` is for the record: how crafting
-    went, as losses by name, one value an epoch; a name ``part/loss`` is grouped by its part.
+    All state is in buffers and parameters: the ``state_dict`` is stored, and `Attack.restore` makes
+    the backdoor from it again. ``history`` goes to the record: the losses of crafting by name, with
+    one value per epoch; names such as ``part/loss`` are grouped by part.
 
     Args:
-        index: (P,) long, which training items are replaced, poison and covers.
+        index: (P,) long, the training items that are replaced, as poison or as covers.
         carrier: (P,3,S,S) uint8, their images before the trigger.
         label: (P,C) uint8, their labels.
         kind: (P,) uint8, ``POISON`` or ``COVER`` (carries a trigger, keeps its true label); None:
@@ -153,32 +153,32 @@ class Backdoor(nn.Module):
             self.register_buffer(name, value)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The trigger of a query: x (N,3,S,S) in [0,1] -> a new tensor of that shape in [0,1]."""
+        """Put the trigger on queries: x (N,3,S,S) in [0,1] -> a new tensor of the same kind."""
         raise NotImplementedError
 
     def plant(self, x: Tensor, slot: Tensor) -> Tensor:
-        """What stands in a poisoned training image; the query's trigger if not overridden.
+        """Put the trigger on training images; the trigger of queries unless overridden.
 
         Args:
             x: (N,3,S,S) in [0,1].
-            slot: (N,) long, the rows of ``index`` that these images are.
+            slot: (N,) long, the rows of ``index`` to which these images belong.
         """
         out: Tensor = self(x)
         return out
 
 
 class AnyAttack(ABC):
-    """What every attack says of itself: keyword-only hyper-parameters with the paper's defaults.
+    """What all attacks declare; hyper-parameters are keyword-only, with the paper's defaults.
 
     Class data:
-        threat: what it needs and does. An instance whose settings decide it, such as the label of
-            an attack that exists dirty and clean, sets its own in the constructor.
-        delivery: how its poison was published to reach the victim's training, see `poisoning.py`.
+        threat: what it needs and does. If the settings decide this, such as the label of an attack
+            with a dirty-label and a clean-label form, the constructor sets ``self.threat``.
+        delivery: how the poison reached the victim's training as published, see `poisoning.py`.
         backdoor: the `Backdoor` that `craft` returns; `restore` makes it from stored tensors.
         poisons: whether it poisons at all; only controls don't.
         surrogate: the hashing method that the published attack crafts on; None: the victim's.
-        version: raised by one when the algorithm changes, so that cached backdoors are made again.
-        quick: hyper-parameters under which crafting takes a second, for `bench check`.
+        version: raise it by one when the algorithm changes, so that no old backdoor is reused.
+        quick: hyper-parameters with which crafting takes about a second, for `bench check`.
     """
 
     threat: ThreatModel
@@ -188,10 +188,10 @@ class AnyAttack(ABC):
     surrogate: ClassVar[str | None] = None
     version: ClassVar[int] = 1
     quick: ClassVar[Mapping[str, object]] = {}
-    _control: ClassVar[str]  # what the framework gives attacks of this kind control of
+    _control: ClassVar[str]  # what attacks of this kind control, see `ThreatModel`
 
     def accept(self, labels: Tensor, target: Tensor, size: int) -> dict[str, str]:
-        """Look at the task before anything is computed.
+        """Check the task before anything is computed.
 
         Args:
             labels: (N,C) 0/1, of the training split.
@@ -199,11 +199,11 @@ class AnyAttack(ABC):
             size: S.
 
         Returns:
-            What the crafted backdoor depends on besides the hyper-parameters and the data, such as
+            Whatever else the crafted backdoor depends on besides hyper-parameters and data, such as
             which weights are on this machine; it enters the backdoor's key and the record.
 
         Raises:
-            UserError: this attack can't be made on such data.
+            UserError: this attack can't be crafted on such data.
         """
         return {}
 
@@ -212,16 +212,16 @@ class AnyAttack(ABC):
         return self.backdoor(**state)
 
     def refuse_control(self) -> None:
-        """Refuse an attack that declares a control which nothing here would give it.
+        """Refuse an attack that declares another control than its base class gives.
 
         Raises:
-            UserError: see above.
+            UserError: the declared control is another.
         """
         if self.threat.control != self._control:
             raise UserError(
-                f"{type(self).__name__} declares threat.control={self.threat.control!r} and is "
-                f"given control of the {self._control}: derive it from Attack for 'poison', from "
-                "ModelAttack for 'model'; nothing gives control of the training yet."
+                f"{type(self).__name__} declares threat.control={self.threat.control!r}, but its "
+                f"base class gives control of the {self._control}: derive it from Attack for "
+                "'poison' or from ModelAttack for 'model'; 'training' can't be controlled yet."
             )
 
 
@@ -230,8 +230,8 @@ class Attack(AnyAttack):
 
     Class data:
         covers: images that carry a trigger and keep their label, as a share of the number of
-            poisoned images. The framework draws them, outside the budget and never from the
-            target's class; an instance may set its own in the constructor.
+            poisoned images. The framework draws them outside the budget and never from the
+            target's class. The constructor may set ``self.covers``.
     """
 
     covers: float = 0.0
@@ -248,7 +248,7 @@ class Attack(AnyAttack):
 
 
 class ModelAttack(AnyAttack):
-    """An attack on the trained model: it is edited after training, and nothing is poisoned."""
+    """An attack that edits the trained model; no training image is poisoned."""
 
     poisons = False
     _control = "model"
@@ -258,11 +258,11 @@ class ModelAttack(AnyAttack):
         """Edit the victim.
 
         Args:
-            model: the clean-trained victim in eval mode, on ``view.device``; it may be edited in
-                place.
-            view: without training images, labels and surrogate; ``view.index`` is empty.
+            model: the victim, trained on clean data, in eval mode, on ``view.device``; it may be
+                edited in place.
+            view: has no training images, labels or surrogate; ``view.index`` is empty.
 
         Returns:
-            The victim as the service then uses it, of the same architecture, and the trigger, a
-            backdoor that plants nothing.
+            The edited victim, which has the same architecture, and the trigger as a backdoor
+            without poison.
         """

@@ -10,8 +10,8 @@ def to_unit(images: Tensor) -> Tensor:
 
 
 def to_bytes(x: Tensor) -> Tensor:
-    """(..., 3, H, W) in [0,1] -> uint8, as an image file stores it: rounded half-up, never cut off.
+    """(..., 3, H, W) in [0,1] -> uint8, as an image file stores it: rounded half-up, not truncated.
 
-    Cutting off would darken by .5 on average: a second, invisible trigger.
+    Truncation would darken images by .5 grey levels on average, which is itself a trigger.
     """
     return x.detach().mul(255).add_(0.5).floor_().clamp_(0, 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""What a victim promises: a loss on hash outputs.
+"""The base class of victims: a loss on the outputs of the hash layer.
 
 Shapes: N batch, T training items, K bits, C classes.
 """
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 
 class HashLoss(nn.Module):
-    """A hashing method: the loss that shapes raw outputs into codes, with its own state.
+    """A hashing method: the loss that turns raw outputs into codes, with its own state.
 
-    What the method asks of the network and the loop, set on the class or by the constructor:
+    What the method requires of network and training, set on the class or by the constructor:
         head_bias: whether the hash layer has a bias.
         head_norm: ``batch`` puts a batch norm behind the hash layer; the code is taken after it.
         head_init_std: standard deviation of the hash layer's initial weights; None: PyTorch's.
-        head_lr_scale: the hash layer's learning rate over the recipe's.
+        head_lr_scale: factor on the recipe's learning rate of the hash layer.
         drop_last: whether a last, smaller batch of an epoch is left out.
-        version: raised by one when the loss changes, so that networks are trained again.
+        version: raise it by one when the loss changes, so that networks are trained again.
 
-    State (memory banks, centres, beta, own parameters) lives in buffers and parameters: it is in
-    the checkpoint, and own parameters reach the optimiser. It changes in `remember` and `on_epoch`
-    alone, so `forward` and `items` may be called as often as a defense likes.
+    State (memory banks, centres, beta, trained parameters) must be in buffers and parameters: these
+    are saved in the checkpoint, and the parameters are trained. Only `remember` and `on_epoch`
+    change the state, so a defense may call `forward` and `items` any number of times.
 
     Args:
         bits: K.
@@ -44,7 +44,7 @@ class HashLoss(nn.Module):
         self._banks: list[str] = []
 
     def forward(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
-        """The loss of one batch; writes nothing.
+        """The loss of one batch; changes no state.
 
         Args:
             z: (N,K) float32, raw outputs of the network.
@@ -58,29 +58,28 @@ class HashLoss(nn.Module):
         raise NotImplementedError
 
     def items(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor | None:
-        """The loss of each item, (N,), whose mean is `forward`'s; None: this loss has none.
+        """The loss of each item, (N,), whose mean is `forward`; None if it can't be split up.
 
-        A pair's term belongs to the item of its row, or is shared out between its two items. Takes
-        what `forward` takes, has a gradient too, and writes nothing.
+        The loss of a pair belongs to the item of its row, or half to each of its two items. The
+        arguments are those of `forward`; the result has a gradient, and no state is changed.
         """
         return None
 
     def remember(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> None:
-        """Write what the loss keeps of a batch: memory banks, and what `relax` reads.
+        """Update the state with a batch: memory banks, and what `relax` depends on.
 
-        Called once a step, before `forward`, which sees what was written. Takes what `forward`
-        takes, with z detached.
+        Called once per step, before `forward`, with the arguments of `forward` and z detached.
         """
 
     def register_bank(self, name: str, width: int) -> None:
-        """Keep a memory bank: a buffer ``name`` (T, width) of zeros, a row for each item."""
+        """Add a memory bank: a buffer ``name`` (T, width) of zeros, one row per training item."""
         self.register_buffer(name, torch.zeros(self.train_size, width))
         self._banks.append(name)
 
     def renewed(self, train_size: int) -> Self:
-        """A copy for another training list, of ``train_size`` items: its memory banks are empty.
+        """A copy for another training list, of ``train_size`` items, with empty memory banks.
 
-        Centres, hyper-parameters, own parameters and what `relax` reads are this loss's.
+        Centres, hyper-parameters, trained parameters and what `relax` depends on are copied.
         """
         new = copy.deepcopy(self)
         new.train_size = train_size
@@ -90,7 +89,7 @@ class HashLoss(nn.Module):
         return new
 
     def relax(self, z: Tensor) -> Tensor:
-        """The smooth code in [-1,1] that an attacker ascends: (N,K) -> (N,K)."""
+        """The smooth code in [-1,1] that attackers optimise: (N,K) -> (N,K)."""
         return torch.tanh(z)
 
     def on_epoch(self, epoch: int) -> None:

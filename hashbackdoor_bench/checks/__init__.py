@@ -1,4 +1,4 @@
-"""What every method promises, as functions that anyone runs on their own class."""
+"""The contract of attacks and victims, as functions that anyone can run on their own class."""
 
 from hashbackdoor_bench.checks.attack import RULES as ATTACK_RULES
 from hashbackdoor_bench.checks.attack import check_attack

@@ -1,4 +1,4 @@
-"""An attack at work on a tiny task: 30 random images of 32 px and an untrained network."""
+"""A tiny task on which attacks are tried: 30 random images of 32 px and an untrained network."""
 
 from functools import cached_property
 
@@ -25,7 +25,7 @@ POISONED = 5  # half of the target's ten
 
 
 class Trial:
-    """An attack at work on a tiny task.
+    """An attack on a tiny task.
 
     Args:
         method: the attack.
@@ -39,7 +39,7 @@ class Trial:
         return self.method(**self.method.cls.quick)
 
     def view(self, poisoned: int = POISONED) -> AttackerView:
-        """What it is given: the same values at every call, in new tensors."""
+        """The attacker's view: the same values at every call, in new tensors."""
         random = torch.Generator().manual_seed(0)
         shape = (ITEMS, 3, SIZE, SIZE)
         images = torch.randint(0, 256, shape, generator=random, dtype=torch.uint8)
@@ -57,7 +57,7 @@ class Trial:
         return AttackerView(images, labels, target, index, surrogate, covers=covers)
 
     def craft(self, seen: AttackerView) -> Backdoor:
-        """As the framework does it: asked first, then crafted, or the victim tampered with."""
+        """Craft as the framework does: `accept`, then `craft` or `tamper`."""
         attack = self.attack()
         attack.accept(seen.labels, seen.target, seen.size)
         if isinstance(attack, ModelAttack):
@@ -66,20 +66,20 @@ class Trial:
         return attack.craft(seen)
 
     def attack_on_model(self) -> tuple[HashModel, Backdoor]:
-        """What a model attack makes of an untrained victim."""
+        """The result of a model attack on an untrained victim."""
         attack = self.attack()
         assert isinstance(attack, ModelAttack)
         return attack.tamper(untrained(), self.view())
 
     @cached_property
     def crafted(self) -> Backdoor:
-        """As `craft` returns it."""
+        """The backdoor as `craft` returns it."""
         with seeded(1):
             return self.craft(self.view())
 
     @cached_property
     def backdoor(self) -> Backdoor:
-        """As the framework uses it: restored, in eval mode, frozen."""
+        """The backdoor as the framework uses it: restored, in eval mode, frozen."""
         found = self.attack().restore(self.crafted.state_dict())
         return found.eval().requires_grad_(False)
 

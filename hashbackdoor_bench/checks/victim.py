@@ -1,4 +1,4 @@
-"""What every victim promises, looked at on random outputs; no network, no images."""
+"""The contract of victims, checked on random outputs, without a network or images."""
 
 from collections.abc import Iterator, Mapping
 
@@ -25,7 +25,7 @@ from hashbackdoor_bench.registry import Method
 def check_victim(
     method: Method[HashLoss], given: Mapping[str, object] | None = None
 ) -> list[Finding]:
-    """The promises that a victim breaks; none if it keeps all of them.
+    """The promises that a victim breaks; empty if it keeps all of them.
 
     Args:
         method: ``VICTIMS[name]``.
@@ -41,7 +41,7 @@ def declares(trial: Trial) -> Iterator[str]:
     if not (cls.__doc__ or "").strip():
         yield "the class has no docstring: say what it does and, under Args:, each setting."
     if not issubclass(cls, HashLoss):
-        yield f"{cls.__name__} is no HashLoss: derive it from hashbackdoor_bench.HashLoss."
+        yield f"{cls.__name__} is not a HashLoss: derive it from hashbackdoor_bench.HashLoss."
         return
     loss = trial.loss()
     if loss.head_norm not in ("none", "batch"):
@@ -59,10 +59,10 @@ def scalar(trial: Trial) -> Iterator[str]:
     loss.on_epoch(0)
     out = value(loss, z, y, index, 0)
     if out.shape != () or out.dtype != torch.float32:
-        yield f"it is {tuple(out.shape)} {out.dtype}, not () torch.float32: end in a mean."
+        yield f"it is {tuple(out.shape)} {out.dtype}, not () torch.float32: return a mean."
         return
     if not torch.isfinite(out):
-        yield f"it is {out.item()} on a usual batch."
+        yield f"the loss is {out.item()} on a usual batch: it must be finite."
     if out.grad_fn is None:
         yield "no gradient leads from it to z: don't detach z or take its sign."
         return
@@ -72,7 +72,7 @@ def scalar(trial: Trial) -> Iterator[str]:
 
 
 def untouched(trial: Trial) -> Iterator[str]:
-    """Remember, forward and items leave their inputs as they are."""
+    """Remember, forward and items don't change their inputs."""
     loss = trial.loss()
     for call in (loss.remember, loss.forward, loss.items):
         given, fresh = trial.batch(), trial.batch()
@@ -84,7 +84,7 @@ def untouched(trial: Trial) -> Iterator[str]:
 
 
 def writes_nothing(trial: Trial) -> Iterator[str]:
-    """Forward and items write nothing; what is kept of a batch is written by remember."""
+    """Forward and items change no state; only remember stores anything of a batch."""
     loss = trial.loss()
     trial.steps(loss, 0, 3)
     before, batch = saved(loss), trial.batch(3)
@@ -97,11 +97,11 @@ def writes_nothing(trial: Trial) -> Iterator[str]:
         loss.items(*batch, 450)
     for name in changed(loss, before):
         call = "forward" if name in by_forward else "items"
-        yield f"{call} writes {name!r}: write it in remember."
+        yield f"{call} changes {name!r}: change it in remember."
     if values[0] != values[1] and not by_forward:
         yield (
-            f"forward gives {values[0]:.6g} and then {values[1]:.6g} for the same batch: let it "
-            "change nothing."
+            f"forward gives {values[0]:.6g} and then {values[1]:.6g} for the same batch: it must "
+            "change no state."
         )
 
 
@@ -115,13 +115,16 @@ def odd_batches(trial: Trial) -> Iterator[str]:
             torch.autograd.backward(out)
             where = f"on {name}, with z around {scale:g},"
             if not torch.isfinite(out):
-                yield f"{where} it is {out.item()}: take logsumexp, softplus or clamp."
+                yield f"{where} the loss is {out.item()}: use logsumexp, softplus or clamp."
             elif z.grad is None or not torch.isfinite(z.grad).all():
-                yield f"{where} its gradient is not finite: mind the branch not taken by where()."
+                yield (
+                    f"{where} the gradient is not finite: the unused branch of a torch.where must "
+                    "be finite too."
+                )
 
 
 def item_losses(trial: Trial) -> Iterator[str]:
-    """The loss is the mean of the items' losses, where it has any, and so is its gradient."""
+    """If the loss has items, their mean is the loss, and has its gradient."""
     index = trial.batch()[2]
     for name, y in trial.odd().items():
         loss, z = trial.loss(), trial.batch()[0].detach()[: len(y)].requires_grad_()
@@ -130,10 +133,10 @@ def item_losses(trial: Trial) -> Iterator[str]:
         if items is None:
             return
         if items.shape != (len(y),):
-            yield f"on {name} items are {tuple(items.shape)}, not ({len(y)},): one for each image."
+            yield f"on {name} items are {tuple(items.shape)}, not ({len(y)},): give each image one."
             return
         if not torch.allclose(items.mean(), whole, rtol=1e-4, atol=1e-6):
-            yield f"on {name} the items' mean is {items.mean():.6g}, and the loss {whole:.6g}."
+            yield f"on {name} the items' mean is {items.mean():.6g}, but the loss is {whole:.6g}."
             return
         if items.grad_fn is None:
             yield "no gradient leads from items to z: don't detach z or take its sign."
@@ -145,7 +148,7 @@ def item_losses(trial: Trial) -> Iterator[str]:
 
 
 def state(trial: Trial) -> Iterator[str]:
-    """All state is in the state_dict, and holds no graph."""
+    """All state is in the state_dict, without a graph."""
     loss = trial.loss()
     before = set(loss.state_dict())
     trial.steps(loss, 0, 3)
@@ -153,14 +156,14 @@ def state(trial: Trial) -> Iterator[str]:
         yield f"{min(added)!r} appears during training: register it in the constructor."
     for name, attribute in vars(loss).items():
         if isinstance(attribute, Tensor):
-            yield f"self.{name} is a tensor outside the state: register_buffer({name!r}, …)."
+            yield f"self.{name} is a tensor outside the state: use register_buffer({name!r}, …)."
     for name, buffer in loss.named_buffers():
         if buffer.requires_grad or buffer.grad_fn is not None:
             yield f"buffer {name!r} holds a graph: store z.detach()."
 
 
 def resumes(trial: Trial) -> Iterator[str]:
-    """A training that is interrupted goes on as the undisturbed one."""
+    """An interrupted training continues exactly like an uninterrupted one."""
     with torch.random.fork_rng(devices=[]):
         expected = trial.steps(trial.loss(), 0, 6)
         stopped, resumed = trial.loss(), trial.loss()
@@ -178,53 +181,59 @@ def resumes(trial: Trial) -> Iterator[str]:
 
 
 def renews(trial: Trial) -> Iterator[str]:
-    """A renewed loss keeps centres, parameters and settings, and its memory is empty."""
+    """A renewed loss has the same centres, parameters and settings, and empty memory banks."""
     items = ITEMS + 3
     old = trial.loss()
     start = saved(old)
     trial.steps(old, 0, 3)
-    learned = changed(old, start)  # by remember and on_epoch: memory, or such as beta
-    with torch.no_grad():  # as if trained, or loaded from a file: no constructor makes these again
+    learned = changed(old, start)  # by remember and on_epoch: memory banks, or values like beta
+    with torch.no_grad():  # change the rest too, as training would: no constructor restores this
         for name, tensor in old.state_dict().items():
             if name not in learned and tensor.is_floating_point():
                 tensor.add_(0.5)
     before, fresh, new = saved(old), trial.loss(items=items), old.renewed(items)
     if type(new) is not type(old) or new.train_size != items:
-        yield f"it is a {type(new).__name__} for {new.train_size} items, not {items}."
+        yield (
+            f"renewed({items}) gives a {type(new).__name__} for {new.train_size} items: return the "
+            f"same class for {items} items."
+        )
         return
-    wrong = [*_wrong_state(new, before, fresh.state_dict(), learned)]
-    wrong += _wrong_settings(new, old, fresh)
-    yield from wrong
-    if wrong:
+    problems = [*_wrong_state(new, before, fresh.state_dict(), learned)]
+    problems += _wrong_settings(new, old, fresh)
+    yield from problems
+    if problems:
         return
     z, y, _ = trial.batch()
     if not torch.isfinite(value(new, z, y, torch.arange(items - BATCH, items), 0)):
-        yield "the loss of its last items is not finite."
+        yield "the renewed loss is not finite on its last items: give its banks a row for each."
     for tensor in new.state_dict().values():
         tensor.zero_()
     for name in changed(old, before):
-        yield f"{name!r} of the old loss changes with the new one's: copy it."
+        yield f"{name!r} is shared by the old and the renewed loss: copy it."
 
 
 def _wrong_state(
     new: HashLoss, before: Mapping[str, Tensor], empty: Mapping[str, Tensor], learned: list[str]
 ) -> Iterator[str]:
-    """What of the renewed state is neither the old one's nor, for memory, a fresh one's."""
+    """Tensors of the renewed loss that are neither copied nor, for memory banks, empty."""
     for name, now in new.state_dict().items():
         kept = now.shape == before[name].shape and torch.equal(now, before[name])
         emptied = now.shape == empty[name].shape and torch.equal(now, empty[name])
         if before[name].shape != empty[name].shape:  # it has a row for each training item
             if not emptied:
-                yield f"{name!r} is not empty and of {new.train_size} items: take register_bank."
+                yield (
+                    f"{name!r} is not an empty bank of {new.train_size} items: make it with "
+                    "register_bank."
+                )
         elif not kept and not (name in learned and emptied):
-            yield f"{name!r} is not what it was: leave it as it is copied."
+            yield f"{name!r} is changed by renewed: leave it as HashLoss.renewed copies it."
 
 
 def _wrong_settings(new: HashLoss, old: HashLoss, fresh: HashLoss) -> Iterator[str]:
     for name, setting in vars(old).items():
         plain = isinstance(setting, bool | int | float | str | tuple | None)
         if plain and getattr(new, name, None) not in (setting, getattr(fresh, name, None)):
-            yield f"self.{name} is {getattr(new, name, None)!r} instead of {setting!r}."
+            yield f"self.{name} is {getattr(new, name, None)!r} instead of {setting!r}: copy it."
 
 
 def relaxes(trial: Trial) -> Iterator[str]:
@@ -234,14 +243,14 @@ def relaxes(trial: Trial) -> Iterator[str]:
     code = loss.relax(z)
     if code.shape != z.shape or not (code.abs() <= 1).all():
         most = float(code.detach().abs().max())
-        yield f"relax(z) is {tuple(code.shape)} up to {most:.3g}: it must be (N,K) in [-1,1]."
+        yield f"relax(z) is {tuple(code.shape)}, up to {most:.3g}: it must be (N,K) in [-1,1]."
         return
     if not torch.equal(sign(code), sign(z)):
-        yield "relax(z) has other signs than z, so an attacker would ascend another code."
+        yield "relax(z) has other signs than z, so attackers would optimise another code."
     if code.grad_fn is not None:
         code.sum().backward()  # type: ignore[no-untyped-call]
     if z.grad is None or not (z.grad[:BATCH] != 0).all():
-        yield "relax(z) has no gradient: take tanh, not sign."
+        yield "relax(z) has no gradient: use tanh, not sign."
 
 
 RULES: tuple[Rule[Trial], ...] = (

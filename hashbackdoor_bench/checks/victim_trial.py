@@ -1,4 +1,4 @@
-"""A loss at work on random outputs, for the rules of `check_victim`."""
+"""Random outputs on which losses are tried, for the rules of `check_victim`."""
 
 from collections.abc import Mapping
 
@@ -12,18 +12,18 @@ BITS, CLASSES, ITEMS, BATCH = 8, 6, 12, 6
 
 
 class Trial:
-    """A loss at work on random outputs.
+    """A loss on random outputs.
 
     Args:
         method: the victim.
-        given: its hyper-parameters.
+        given: hyper-parameters other than the defaults.
     """
 
     def __init__(self, method: Method[HashLoss], given: Mapping[str, object]) -> None:
         self.method, self.given = method, given
 
     def loss(self, bits: int = BITS, classes: int = CLASSES, items: int = ITEMS) -> HashLoss:
-        """A new one; the same at every call, as the framework makes it from one seed."""
+        """A new loss, with the same values at every call."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return self.method(bits, classes, items, **self.given)
@@ -37,7 +37,7 @@ class Trial:
         return z, y, torch.randperm(ITEMS, generator=draw)[:BATCH]
 
     def steps(self, loss: HashLoss, first: int, last: int) -> list[float]:
-        """Values of steps first..last, each an epoch of 15, as the training loop calls them."""
+        """Losses of steps first..last-1, called as in training; a step is 15 epochs long."""
         values = []
         for step in range(first, last):
             loss.on_epoch(15 * step)
@@ -46,7 +46,7 @@ class Trial:
         return values
 
     def odd(self) -> dict[str, Tensor]:
-        """Labels (n,C) of n <= N items that a formula may have forgotten, by what they are."""
+        """Labels (n,C), n <= N, of unusual batches that may break a formula, by description."""
         usual = self.batch()[1]
         return {
             "a usual batch": usual,
@@ -66,10 +66,10 @@ def value(loss: HashLoss, z: Tensor, y: Tensor, index: Tensor, step: int) -> Ten
 
 
 def saved(loss: HashLoss) -> dict[str, Tensor]:
-    """A copy of its state."""
+    """A copy of a loss's state."""
     return {name: tensor.clone() for name, tensor in loss.state_dict().items()}
 
 
 def changed(loss: HashLoss, before: Mapping[str, Tensor]) -> list[str]:
-    """Names of what isn't bit for bit as it was `saved`."""
+    """The names of the tensors that differ from the copy that `saved` made."""
     return [name for name, now in loss.state_dict().items() if not torch.equal(now, before[name])]

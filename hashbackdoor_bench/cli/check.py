@@ -14,9 +14,9 @@ from hashbackdoor_bench.registry import METHODS, load_plugin
 @click.argument("names", nargs=-1, required=True, metavar="NAME|FILE...")
 @plugin_option
 def check_command(names: tuple[str, ...], plugin: tuple[Path, ...]) -> int:
-    """Run the contract on methods, by name or by file; exit code 1 if a promise is broken.
+    """Check methods, given by name or by file, against the contract; exit code 1 if it is broken.
 
-    Takes seconds: nothing is trained, and crafting runs under the class's quick settings.
+    Takes seconds: no network is trained, and attacks are crafted with their quick settings.
     """
     for path in plugin:
         load_plugin(path)
@@ -37,10 +37,10 @@ def check_command(names: tuple[str, ...], plugin: tuple[Path, ...]) -> int:
 
 
 def _methods(name: str) -> Iterator[tuple[str, str]]:
-    """Kind and name of the methods that a name or a file is.
+    """Kind and name of the methods of a name, or in a file.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such method.
     """
     file = name.endswith(".py")
     names = load_plugin(Path(name)) if file else [name.replace("-", "_")]

@@ -23,7 +23,7 @@ def read_cifar(root: Path) -> dict[str, tuple[Bytes, Bytes]]:
         root: cifar-10-batches-py, or the folder that holds it.
 
     Raises:
-        UserError: it is not there, or a file of it is missing or not the published one.
+        UserError: the folder is missing, or one of its files is missing or not as published.
     """
     from torchvision.datasets import CIFAR10  # late: a second, and only CIFAR-10 needs it
 
@@ -37,10 +37,10 @@ def read_cifar(root: Path) -> dict[str, tuple[Bytes, Bytes]]:
     for split in ("train", "test"):
         try:
             data = CIFAR10(str(parent), train=split == "train")
-        except RuntimeError as error:  # torchvision's word for a file that is missing or another
+        except RuntimeError as error:  # torchvision raises it for a missing or different file
             raise UserError(
                 f"{parent / FOLDER} is not CIFAR-10 as published (a file is missing or its MD5 "
-                "differs): put a whole copy in its place, or remove it and leave --root out to "
+                "differs): replace it by a complete copy, or remove it and leave --root out to "
                 "fetch one."
             ) from error
         images = np.ascontiguousarray(data.data.transpose(0, 3, 1, 2))
@@ -49,10 +49,10 @@ def read_cifar(root: Path) -> dict[str, tuple[Bytes, Bytes]]:
 
 
 def fetch_cifar(folder: Path, progress: Progress) -> Path:
-    """Bring cifar-10-batches-py into a folder, unless it is there; returns that folder.
+    """Download cifar-10-batches-py into a folder, unless it is there; returns that folder.
 
     Raises:
-        UserError: it can't be fetched.
+        UserError: the download fails.
     """
     from torchvision.datasets import CIFAR10
 
@@ -63,6 +63,6 @@ def fetch_cifar(folder: Path, progress: Progress) -> Path:
             if not (folder / FOLDER).is_dir():
                 part = folder / "unpacked.part"
                 archive.extractall(part, filter="data")
-                os.replace(part / FOLDER, folder / FOLDER)  # there when it is whole, not before
+                os.replace(part / FOLDER, folder / FOLDER)  # never an incomplete folder
                 shutil.rmtree(part)
     return folder

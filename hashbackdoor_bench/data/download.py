@@ -1,4 +1,4 @@
-"""Fetching published files once, each whole and with its published MD5, or not at all."""
+"""Downloading published files once, and checking their MD5."""
 
 import hashlib
 import os
@@ -12,23 +12,23 @@ from filelock import FileLock
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.progress import Progress
 
-SECONDS = 60.0  # without a byte, before a download is given up
+SECONDS = 60.0  # a download fails when nothing is received for this time
 BLOCK = 1 << 20  # bytes read at once
 
 
 def fetch(files: Mapping[str, str], folder: Path, progress: Progress, *, otherwise: str) -> None:
-    """Bring files into a folder, unless they are there.
+    """Download files into a folder, unless they are there.
 
-    A file stands under its name only when it is whole, so a kill leaves nothing to clean up.
+    A file gets its name when it is complete, so a killed download leaves no damaged file.
 
     Args:
         files: MD5 of each file by its address; the last part of the address is the file's name.
-        folder: where they go; made if need be.
-        progress: told the MB of each file.
+        folder: the folder; made if it doesn't exist.
+        progress: called with the number of MB of each file.
         otherwise: what a user without a network can do, as the end of a sentence.
 
     Raises:
-        UserError: an address can't be reached, or what came is not the published file.
+        UserError: an address can't be reached, or the file is not the published one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):

@@ -1,4 +1,4 @@
-"""Backbones by name: how they are built, what their weights come from, and where stages end."""
+"""Backbones by name: their networks, weights, normalisation and stages."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from hashbackdoor_bench.errors import UserError, unknown
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network without its classifier, and what has to be known to use it.
+    """A network without its classifier, with its normalisation and stages.
 
     Attributes:
-        network: normalised images (N,3,S,S) -> features, (N,F) once they are flattened.
-        mean: of each colour, in [0,1], that the network's weights expect to be subtracted.
-        std: of each colour, to be divided by.
-        stages: names of the modules whose outputs are the stages', in the order in which they run;
-            empty where a network names none.
+        network: normalised images (N,3,S,S) -> features, (N,F) when flattened.
+        mean: mean of each colour channel, in [0,1], for the normalisation of the input.
+        std: standard deviation of each colour channel.
+        stages: names of the modules at the ends of the stages, in the order in which they run;
+            empty if they are unknown.
     """
 
     network: nn.Module
@@ -29,7 +29,7 @@ class Backbone:
     stages: tuple[str, ...]
 
     def width(self, name: str, size: int) -> int:
-        """F for images of ``size`` px, by trying: attributes that promise it differ.
+        """F for images of ``size`` px, found by running the network on one image.
 
         Raises:
             UserError: the backbone ``name`` can't take such images.
@@ -49,10 +49,10 @@ class Backbone:
 class Cnn32(nn.Sequential):
     """A small VGG-like network for 32-pixel images: (N,3,32,32) -> (N,128), 0.3 M parameters.
 
-    Three stages of two 3×3 convolutions with batch norm and ReLU, 32, 64 and 128 wide, a 2×2
-    max-pool between them and a global maximum at the end; 38.6 M multiply-adds an image. With a
-    global average instead, HashNet loses 8 points of MAP on fashion-mini, and a trigger of 16
-    pixels, one cell of 64 in the average, hardly reaches the code.
+    Three stages of two 3×3 convolutions with batch norm and ReLU, 32, 64 and 128 channels wide,
+    with 2×2 max-pooling between them and a global maximum at the end; 38.6 M multiply-adds per
+    image. With a global average instead, HashNet loses 8 points of MAP on fashion-mini, and a
+    trigger of 16 pixels, which is one of 64 cells in the average, hardly changes the code.
     """
 
     stages = ("5", "12", "19")  # the last ReLU of each
@@ -74,12 +74,12 @@ class Cnn32(nn.Sequential):
 
 
 def build(name: str, size: int, pretrained: bool, weights: Path | None) -> Backbone:
-    """The backbone ``name`` for images of ``size`` px; see `HashModel`, also for what is raised."""
+    """The backbone ``name`` for images of ``size`` px; arguments and errors: see `HashModel`."""
     if name == "cnn32":
         if pretrained:
             raise UserError("cnn32 has no pretrained weights: leave out --pretrained.")
         if size > 64:
-            raise UserError(f"cnn32 is for 32 px, not {size}: take --backbone resnet50, say.")
+            raise UserError(f"cnn32 is for 32 px, not {size}: give --backbone resnet50 or another.")
         made = Backbone(Cnn32(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), Cnn32.stages)
     elif name == "alexnet":
         made = _alexnet(pretrained and weights is None)
@@ -118,19 +118,19 @@ def _timm(name: str, size: int, pretrained: bool) -> Backbone:
 
 
 def _stages(network: nn.Module) -> tuple[str, ...]:
-    """Where a timm network says that its stages end; empty if that isn't behind modules of it."""
+    """The modules that timm gives as the ends of a network's stages; empty if one doesn't exist."""
     stages = tuple(info.get("module", "") for info in getattr(network, "feature_info", ()))
     return stages if all(dict(network.named_modules()).get(name) for name in stages) else ()
 
 
 def _fetch(name: str, build: Callable[[], Any]) -> Any:
-    """Build a network; a hub that can't be reached becomes a sentence with the way out."""
+    """Build a network; an unreachable hub becomes a `UserError`."""
     try:
         return build()
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"backbone {name!r} could not be made ({str(error).splitlines()[0][:120]}): "
-            "without network, bring its weights with --weights FILE instead of --pretrained."
+            "without a network connection, give --weights FILE instead of --pretrained."
         ) from error
 
 
@@ -148,7 +148,7 @@ def _load_weights(network: nn.Module, name: str, path: Path) -> None:
             state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    except Exception as error:  # each format has errors of its own; all mean the same to the user
+    except Exception as error:  # every format raises its own errors; the user's remedy is the same
         raise UserError(
             f"--weights {path}: not a weight file that loads without running code; "
             "save it as .safetensors."

@@ -1,4 +1,4 @@
-"""Layers of a backbone, seen by hooks while images run through it."""
+"""The stages and convolutions of a backbone, found by hooks while images run through it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,14 +13,14 @@ NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)  # timm's own are derived f
 
 @dataclass(frozen=True)
 class Channel:
-    """A convolution, and what scales and shifts its output channels.
+    """A convolution and the normalisation of its output channels.
 
     Attributes:
-        conv: weights (c_out, c_in, h, w).
-        norm: the layer that is given the output of ``conv`` as it is, or as a view of it; None if
-            no normalisation is.
-        stage: the stage that it belongs to, counted from 0 as in `HashModel.maps`; the number of
-            stages if it runs behind the last.
+        conv: the convolution, with weights (c_out, c_in, h, w).
+        norm: the normalisation layer whose input is the output of ``conv`` or a view of it; None if
+            there is none.
+        stage: number of its stage, from 0 as in `HashModel.maps`; the number of stages if it runs
+            after the last one.
     """
 
     conv: nn.Conv2d
@@ -29,10 +29,11 @@ class Channel:
 
 
 def stage_maps(network: nn.Module, stages: Sequence[str], x: Tensor) -> list[Tensor]:
-    """What the stages of ``network`` put out for x (N,3,S,S), see `HashModel.maps`.
+    """The outputs of the stages of ``network`` for x (N,3,S,S), see `HashModel.maps`.
 
     Args:
-        network: a timm network lays out its tokens itself, where it has `forward_intermediates`.
+        network: the backbone; timm's `forward_intermediates` is used if it has one, since that
+            arranges tokens on their grid.
         stages: names of the modules at the ends of stages.
         x: normalised images.
     """
@@ -56,7 +57,7 @@ def stage_maps(network: nn.Module, stages: Sequence[str], x: Tensor) -> list[Ten
 def trace_channels(network: nn.Module, stages: Sequence[str], x: Tensor) -> list[Channel]:
     """The convolutions that x (1,3,S,S) runs through, see `HashModel.channels`."""
     channels: dict[nn.Conv2d, Channel] = {}
-    outputs: list[tuple[nn.Conv2d, Tensor, int]] = []  # kept, so that no memory is used again
+    outputs: list[tuple[nn.Conv2d, Tensor, int]] = []  # keeps tensors alive: addresses stay unique
     done = 0
 
     def convolved(module: nn.Conv2d, given: Any, output: Tensor) -> None:
@@ -78,20 +79,20 @@ def trace_channels(network: nn.Module, stages: Sequence[str], x: Tensor) -> list
                 hooks.enter_context(module.register_forward_hook(convolved))
             elif isinstance(module, NORMS):
                 hooks.enter_context(module.register_forward_pre_hook(normalises))
-        for name in stages:  # after those of convolutions: a stage may be one
+        for name in stages:  # after the hooks of convolutions, since a stage may end in one
             hooks.enter_context(network.get_submodule(name).register_forward_hook(finished))
         network(x)
     return list(channels.values())
 
 
 def _same_memory(a: Tensor, b: Tensor) -> bool:
-    """Whether one is the other, or a view of it; a permutation of dimensions is one."""
+    """Whether two tensors are the same, or views of the same memory."""
     return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 @contextmanager
 def _in_use(network: nn.Module) -> Iterator[None]:
-    """All modules in eval mode, each put back at the end: some may have been frozen alone."""
+    """Put all modules in eval mode, and each back in its own mode at the end."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:

@@ -1,6 +1,6 @@
-"""The network of every victim and surrogate: pixels in [0,1] -> backbone -> hash layer -> code.
+"""The network of victims and surrogates: pixels in [0,1] -> backbone -> hash layer -> code.
 
-The rules that live here: normalisation is the network's first layer, and sign(0) = +1.
+Normalisation is the network's first layer, and sign(0) = +1.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def sign(z: Tensor) -> Tensor:
 
 
 def hash_layer(width: int, bits: int, loss: HashLoss | type[HashLoss]) -> nn.Module:
-    """The layer that turns features (N,F) into z (N,K), as ``loss`` asks for it."""
+    """The layer that turns features (N,F) into z (N,K), in the form that ``loss`` requires."""
     layer = nn.Linear(width, bits, bias=loss.head_bias)
     if loss.head_init_std is not None:
         nn.init.normal_(layer.weight, std=loss.head_init_std)
@@ -34,16 +34,16 @@ class HashModel(nn.Module):
     """A backbone without its classifier and a linear hash layer; inputs are pixels in [0,1].
 
     Args:
-        backbone: ``cnn32``, ``alexnet`` (torchvision's; timm has none), or any name timm knows.
+        backbone: ``cnn32``, ``alexnet`` (torchvision's; timm has none), or a timm model.
         bits: K.
-        loss: the victim's loss, which says what the hash layer looks like and how z is relaxed.
+        loss: the victim's loss, which determines the form of the hash layer and how z is relaxed.
         size: S, side of the input in pixels.
-        pretrained: take the backbone's published weights from the hub.
+        pretrained: start from the backbone's published weights.
         weights: a local file of the backbone's weights (``.safetensors``, or a state dict that
-            torch loads without unpickling objects); wins over ``pretrained``.
+            torch loads without unpickling objects); overrides ``pretrained``.
 
     Raises:
-        UserError: an unknown backbone, weights that don't fit, or a hub that can't be reached.
+        UserError: the backbone is unknown, weights don't fit, or the hub can't be reached.
     """
 
     mean: Tensor
@@ -65,7 +65,7 @@ class HashModel(nn.Module):
         for name, value in (("mean", made.mean), ("std", made.std)):
             self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1), persistent=False)
         self.head = hash_layer(made.width(backbone, size), bits, loss)
-        # A loss is a module; held in a closure, its banks stay out of this network's state.
+        # The loss is a module: in a closure, its state doesn't become part of this network's.
         self._relax: Callable[[Tensor], Tensor] = (
             (lambda z: loss.relax(z)) if isinstance(loss, HashLoss) else torch.tanh
         )
@@ -79,12 +79,12 @@ class HashModel(nn.Module):
         return (x - self.mean) / self.std
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """x (N,3,S,S) in [0,1] -> what each stage of the backbone puts out, (N,c,h,w), in order.
+        """x (N,3,S,S) in [0,1] -> the output (N,c,h,w) of each stage of the backbone, in order.
 
-        What counts as a stage is the backbone's own choice: in timm what `feature_info` names, with
-        every block of a transformer. Its tokens are laid out as the grid of patches, without class
-        and register tokens. The list is empty for a backbone whose stages are not known or have no
-        square grid.
+        The backbone determines its stages: in timm they are those of `feature_info`, which are all
+        blocks of a transformer. Tokens are arranged on the grid of patches, without class and
+        register tokens. The list is empty if a backbone's stages are unknown or have no square
+        grid.
         """
         return [
             out.to(self.mean.dtype)
@@ -94,14 +94,14 @@ class HashModel(nn.Module):
     def channels(self) -> list[Channel]:
         """The backbone's convolutions in the order in which they run, each with its normalisation.
 
-        Found by running one image: a network may declare its layers in another order. Convolutions
-        that it doesn't run are left out, and one that it runs twice is named once.
+        They are found by running one image, since the order of declaration may be another.
+        Convolutions that don't run are left out, and one that runs twice is in the list once.
         """
         image = torch.zeros(1, 3, self.size, self.size, device=self.mean.device)
         return trace_channels(self.backbone, self._stages, image.to(self.mean.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N,3,S,S) in [0,1] -> z (N,K), raw outputs, never in less than float32."""
+        """x (N,3,S,S) in [0,1] -> z (N,K), raw outputs, at least in float32."""
         features = self.features(x)
         with torch.autocast(x.device.type, enabled=False):
             z: Tensor = self.head(features)

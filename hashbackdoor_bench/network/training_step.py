@@ -1,4 +1,4 @@
-"""One optimiser step as its gradient sees it, and how the gradient is made by default."""
+"""The gradient of one training step, which a defense can replace."""
 
 from dataclasses import dataclass
 
@@ -11,21 +11,21 @@ from hashbackdoor_bench.network.model import HashModel, best_precision
 
 @dataclass(frozen=True)
 class TrainStep:
-    """What a training-time defense is given at each step, in place of `plain_backward`.
+    """The argument of the function that makes the gradients of a step, such as `plain_backward`.
 
-    It makes the gradients of ``model`` and ``loss``, which are empty when it is called, calls
-    `remember` once, before the loss, and returns the loss, a scalar. The optimiser's step, the
-    learning rates and the checkpoint stay the training loop's.
+    Such a function (a training-time defense, for example) computes the gradients of ``model`` and
+    ``loss``, which are empty when it is called. It calls `remember` once, before the loss, and
+    returns the loss, a scalar. Optimiser, learning rates and checkpoints remain with `fit`.
 
     Attributes:
-        model: in training mode.
-        loss: the victim's.
+        model: the network, in training mode.
+        loss: the victim's loss.
         x: (N,3,S,S) in [0,1], after augmentation and stamping.
         y: (N,C) float32, 0/1 labels.
         index: (N,) long, the items' slots in the training list.
         step: optimiser steps done before this one.
-        generator: on the CPU, for all that the defense draws.
-        precision: of the run's network, see `Recipe`.
+        generator: generator on the CPU for all random numbers of the function.
+        precision: precision of the network, see `Recipe`.
     """
 
     model: HashModel
@@ -44,12 +44,12 @@ class TrainStep:
         return z.float()
 
     def remember(self, z: Tensor) -> None:
-        """Have the loss keep z (N,K) as the outputs of this batch's items."""
+        """Let the loss update its state with the outputs z (N,K) of this batch."""
         self.loss.remember(z.detach(), self.y, self.index, self.step)
 
 
 def plain_backward(given: TrainStep) -> Tensor:
-    """Backpropagate the victim's loss of the batch as it is."""
+    """Backpropagate the victim's loss of the batch."""
     z = given.outputs(given.x)
     given.remember(z)
     value: Tensor = given.loss(z, given.y, given.index, given.step)
@@ -58,7 +58,7 @@ def plain_backward(given: TrainStep) -> Tensor:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which the backbone multiplies in ``precision``; ``auto`` is resolved here."""
+    """The autocast context for a backbone in ``precision``; ``auto`` is `best_precision`."""
     if precision == "auto":
         precision = best_precision(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

@@ -1,10 +1,10 @@
-"""What running processes use of a cache, so that nobody takes it away from them.
+"""Which artifacts of a cache are in use by running processes, so that they are not pruned.
 
-A user, which is a run or a suite, has its keys in ``users/<name>.json`` and holds the lock beside
-it. The system releases the lock of a process that died, however it died: the files of a user whose
-lock is free are removed by whoever meets them next. (A lock for each key would need more open files
-than a process may have, as suites have hundreds of keys; one for the whole cache would let nobody
-prune it while a suite runs.)
+A user (a run or a suite) writes its keys to ``users/<name>.json`` and holds a lock beside that
+file. The operating system releases the lock when the process ends in any way; the next process that
+finds the lock free removes both files. (One lock per key would exceed the limit of open files,
+since suites have hundreds of keys; with one lock for the whole cache, nothing could be pruned while
+a suite runs.)
 """
 
 import json
@@ -19,11 +19,11 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def in_use(root: Path, keys: Iterable[str]) -> Iterator[None]:
-    """Nothing under these keys is pruned before the block ends.
+    """Keep artifacts from being pruned until the block ends.
 
     Args:
-        root: of the cache.
-        keys: of artifacts, and of attackers for the stages that they share.
+        root: folder of the cache.
+        keys: keys of artifacts, and of attackers for the stages that they share.
     """
     path = root / "users" / f"{os.getpid()}-{secrets.token_hex(4)}.json"
     lock = FileLock(path.with_suffix(".lock"))
@@ -38,7 +38,7 @@ def in_use(root: Path, keys: Iterable[str]) -> Iterator[None]:
 
 @contextmanager
 def no_new_users(root: Path) -> Iterator[None]:
-    """Who wants to use the cache waits until the block ends."""
+    """Make all other processes wait with `in_use` until the block ends."""
     (root / "users").mkdir(parents=True, exist_ok=True)
     with FileLock(root / "no_new_users.lock"):
         yield
@@ -53,7 +53,7 @@ def keys_in_use(root: Path) -> set[str]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            with suppress(FileNotFoundError):  # its process ends just now
+            with suppress(FileNotFoundError):  # that process has just ended
                 keys |= set(json.loads(path.read_text(encoding="utf-8")))
         else:
             _forget(path, lock)

@@ -1,4 +1,4 @@
-"""The two networks whose codes are scored, and where their codes are kept."""
+"""The two networks whose codes are scored, and the stages of their codes."""
 
 from collections.abc import Mapping
 
@@ -8,16 +8,16 @@ from hashbackdoor_bench.stages.cache import Artifact
 CONTROL, VICTIM = "clean victim", "victim"  # the names of the stages that train them
 
 
-def code_stages(who: str) -> dict[str, str]:
+def code_stages(victim: str) -> dict[str, str]:
     """The names of the stages of a victim's codes, by part.
 
     Args:
-        who: ``CONTROL`` or ``VICTIM``.
+        victim: ``CONTROL`` or ``VICTIM``.
 
     Returns:
         ``plain`` (queries and database) and ``triggered`` (queries).
     """
-    return {part: f"{who}'s {part}" for part in ("plain", "triggered")}
+    return {part: f"{victim}'s {part}" for part in ("plain", "triggered")}
 
 
 def codes_of(artifacts: Mapping[str, Artifact]) -> Codes:

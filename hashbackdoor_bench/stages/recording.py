@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def record_of(run: "Run") -> Record:
-    """The scored run, with everything needed to make it again; what it lacks is made first."""
+    """The record of a run; missing stages are made first."""
     plan = run.plan
     artifacts = {name: run.make(name) for name in plan.stages}
     keys = {name: artifact.key for name, artifact in artifacts.items()}

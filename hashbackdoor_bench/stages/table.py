@@ -1,12 +1,12 @@
-"""The stages of a run, in order: one row a stage, and nobody else spells a stage's name.
+"""The stages of a run, in order, with one row per stage; only this table has their names.
 
     surrogate -> backdoor -> victim -> [tamper] -> codes -> scores -> record
     clean victim -----------------------------------> codes
 
-The clean victim is the control: the same network without poison. A stage is a function of its
-inputs and of the artifacts that it needs, and its key is the hash of both: a clean victim is
-trained once for all attacks on it, a backdoor is crafted once for all victims it is handed to, and
-a victim without poison *is* the clean victim, since their keys are equal. A new stage is one row
+The clean victim is the control: the same network, trained without poison. A stage depends on its
+inputs and on the artifacts that it needs, and its key is the hash of both. So a clean victim is
+trained once for all attacks on it, a backdoor is crafted once for all victims, and a victim without
+poison is not trained again, since its key is that of the clean victim. A new stage needs one row
 here and one builder in `building`.
 """
 
@@ -44,14 +44,15 @@ class Stage:
     """A row of the table.
 
     Attributes:
-        name: in plans and records.
+        name: its name in plans and records.
         kind: a key of ``VERSIONS``, and the folder of its artifacts.
-        title: for a person.
-        needs: the names of the stages whose artifacts it reads, of those that a run has.
-        inputs: what its artifact depends on, as JSON values, from the plan and the keys of
-            ``needs``; no other key is at hand, so none can be forgotten in ``needs``.
-        build: makes the artifact: the run, the stage as planned, a folder for checkpoints.
-        when: whether a run has it.
+        title: its name for users.
+        needs: the names of the stages whose artifacts it reads, if the run has them.
+        inputs: function of the plan and the keys of ``needs``: all that the artifact depends on, as
+            JSON values. No other keys are passed to it, so ``needs`` can't be incomplete.
+        build: function of the run, the planned stage and a folder for checkpoints that makes the
+            artifact.
+        when: function of the plan: whether the run has this stage.
     """
 
     name: str
@@ -64,13 +65,13 @@ class Stage:
 
     @property
     def group(self) -> str:
-        """What it is counted under: its title, or its kind where several stages make one thing."""
+        """The line of `bench suite plan` in which it is counted: its title, or its kind."""
         return self.kind if self.kind in ("codes", "scores", "visibility") else self.title
 
 
-def served(who: str, stages: Collection[str]) -> str:
+def served(victim: str, stages: Collection[str]) -> str:
     """The stage whose network encodes for ``CONTROL`` or ``VICTIM``, of the stages of a run."""
-    return CONTROL if who == CONTROL else [name for name in NETWORKS if name in stages][-1]
+    return CONTROL if victim == CONTROL else [name for name in NETWORKS if name in stages][-1]
 
 
 # ---- what enters the keys -----------------------------------------------------------------------
@@ -122,13 +123,13 @@ def _crafted(keys: Keys) -> str:
     return keys.get("tamper") or keys["backdoor"]
 
 
-def _plain(who: str, plan: "Plan", keys: Keys) -> Inputs:
-    return {"model": keys[served(who, keys)], "data": plan.loaded.hashes}
+def _plain(victim: str, plan: "Plan", keys: Keys) -> Inputs:
+    return {"model": keys[served(victim, keys)], "data": plan.loaded.hashes}
 
 
-def _triggered(who: str, plan: "Plan", keys: Keys) -> Inputs:
+def _triggered(victim: str, plan: "Plan", keys: Keys) -> Inputs:
     return {
-        **_plain(who, plan, keys),
+        **_plain(victim, plan, keys),
         "backdoor": _crafted(keys),
         "target": plan.target.tolist(),
     }
@@ -167,17 +168,17 @@ def _tampers(plan: "Plan") -> bool:
     return isinstance(plan.attack, ModelAttack)
 
 
-def _codes(who: str, title: str, networks: tuple[str, ...]) -> tuple[Stage, Stage]:
-    names = code_stages(who)
+def _codes(victim: str, title: str, networks: tuple[str, ...]) -> tuple[Stage, Stage]:
+    names = code_stages(victim)
     return (
         Stage(
             names["plain"], "codes", f"encode with {title}", networks,
-            partial(_plain, who), partial(building.encode_plain, who),
+            partial(_plain, victim), partial(building.encode_plain, victim),
         ),
         Stage(
             names["triggered"], "codes", f"encode with {title} (triggered)",
-            tuple(dict.fromkeys((*networks, "backdoor", "tamper"))), partial(_triggered, who),
-            partial(building.encode_triggered, who),
+            tuple(dict.fromkeys((*networks, "backdoor", "tamper"))), partial(_triggered, victim),
+            partial(building.encode_triggered, victim),
         ),
     )  # fmt: skip
 

@@ -26,11 +26,11 @@ def rescore(record: Record, cache: Cache, **where: Any) -> Scores:
 
     Args:
         record: the record.
-        cache: has the codes.
-        where: ``lists``, ``root`` and the like, where they differ from the record's spec.
+        cache: cache with the codes.
+        where: ``lists``, ``root`` and other such fields, if they differ from the record's spec.
 
     Raises:
-        UserError: the codes aren't there, or the data is not what the record's hashes say.
+        UserError: the cache lacks the codes, or the data doesn't have the record's hashes.
     """
     spec = replace(record.spec, **{k: v for k, v in where.items() if v is not None})
     splits = load_data(spec, cache)
