@@ -479,7 +479,7 @@ def test_the_format_at_the_top_of_the_module_is_a_suite(cells):
     import hashbackdoor_bench.suites.suite
 
     text = str(hashbackdoor_bench.suites.suite.__doc__).split("\n\n    title", 1)[1]
-    text = "title" + text.split("\n\nWhat is not given")[0]
+    text = "title" + text.split("\n\nA field that is not given")[0]
     assert tomllib.loads(text)["seed"] == [0, 1, 2]
     found = cells(text.replace('extends = "quick"', ""))
     assert len(found) == 2 * 3 * 3 * 2
