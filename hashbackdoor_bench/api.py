@@ -195,6 +195,8 @@ class AnyAttack(ABC):
     """What every attack says of itself: keyword-only hyper-parameters with the paper's defaults.
 
     Class data:
+        published: how papers write its name, which tables, figures and the leaderboard show: a
+            literal, or with presets a literal mapping from the name of each; empty: the file's.
         threat: what it needs and does. An instance whose settings decide it, such as the label of
             an attack that exists dirty and clean, sets its own in the constructor.
         delivery: how its poison was published to reach the victim's training, see `poisoning.py`.
@@ -205,6 +207,7 @@ class AnyAttack(ABC):
         quick: hyper-parameters under which crafting takes a second, for `bench check`.
     """
 
+    published: ClassVar[str | Mapping[str, str]] = ""
     threat: ThreatModel
     delivery: Delivery = "files"
     backdoor: type[Backdoor]
@@ -302,6 +305,7 @@ class HashLoss(nn.Module):
         head_lr_scale: the hash layer's learning rate over the recipe's.
         drop_last: whether a last, smaller batch of an epoch is left out.
         version: raised by one when the loss changes, so that networks are trained again.
+        published: how papers write its name, see `AnyAttack`.
 
     State (memory banks, centres, beta, own parameters) lives in buffers and parameters: it is in
     the checkpoint, and own parameters reach the optimiser.
@@ -318,6 +322,7 @@ class HashLoss(nn.Module):
     head_lr_scale: float = 1.0
     drop_last: bool = False
     version: ClassVar[int] = 1
+    published: ClassVar[str | Mapping[str, str]] = ""
 
     def __init__(self, bits: int, classes: int, train_size: int) -> None:
         super().__init__()

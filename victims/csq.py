@@ -40,6 +40,7 @@ class CSQ(HashLoss):
             run, as published centres are: an attacker who has the method has its centres.
     """
 
+    published = "CSQ"
     centres: Tensor
     tie: Tensor
 

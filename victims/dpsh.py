@@ -20,7 +20,7 @@ Differs from the authors: their eta of 10 stands beside sums over all pairs, whi
 is 10 K / T (.096 at 48 bits and 5000 items); sign(0) is +1. Differs from DeepHash: nothing else.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,7 @@ class DPSH(HashLoss):
         norm: ``batch``: z comes out of a batch norm behind the hash layer; ``none`` as published.
     """
 
+    published: ClassVar = {"dpsh": "DPSH", "dpsh_bn": "DPSH-BN"}
     head_init_std = 0.01  # all start alike; from larger outputs it saturates before it learns
     bank: Tensor
     bank_labels: Tensor
