@@ -121,6 +121,7 @@ class BadHash(Attack):
         epsilon: largest change of a pixel under ``bounded``, in grey levels of 255.
     """
 
+    published: ClassVar = {"badhash": "BadHash", "badhash_bounded": "BadHash, bounded"}
     threat = ThreatModel(label="clean", knowledge="surrogate", trigger="generated", universal=False)
     delivery = "files"
     backdoor = GeneratedTrigger

@@ -11,7 +11,7 @@ class and changes no label; it poisons as many images as ``badnets``.
 """
 
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from hashbackdoor_bench import (
     ATTACKS,
@@ -34,6 +34,7 @@ class BadNets(Attack):
         patch: side of the square in px; None: 24/224 of the image's side, at least 4.
     """
 
+    published: ClassVar = {"badnets": "BadNets", "badnets_clean": "BadNets, clean label"}
     threat = ThreatModel(label="dirty", knowledge="none", trigger="patch")
     delivery = "files"
     backdoor = Patch

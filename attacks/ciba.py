@@ -74,6 +74,9 @@ class CIBA(Attack):
         variant: see the top of the file.
     """
 
+    published: ClassVar = {
+        "ciba": "CIBA", "tri": "Tri", "tri_noise": "Tri+Noise", "tri_adv": "Tri+Adv",
+    }  # fmt: skip
     threat = ThreatModel(label="clean", knowledge="surrogate", trigger="patch")
     delivery: Delivery = "stamped"
     backdoor = Patch

@@ -12,6 +12,7 @@ from hashbackdoor_bench import ATTACKS, Attack, AttackerView, Backdoor, NoTrigge
 class Clean(Attack):
     """No poison, no trigger."""
 
+    published = "Clean"
     threat = ThreatModel(label="clean", knowledge="none", trigger="none")
     delivery = "files"
     backdoor = NoTrigger

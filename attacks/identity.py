@@ -3,6 +3,8 @@
 Its victim must equal the clean victim bit for bit; a difference is due to the delivery of poison.
 """
 
+from typing import ClassVar
+
 from hashbackdoor_bench import (
     ATTACKS,
     Attack,
@@ -23,6 +25,7 @@ class Identity(Attack):
             BadHash's released code: a shortcut that needs no trigger.
     """
 
+    published: ClassVar = {"identity": "Identity", "identity_resized": "Identity, resized"}
     threat = ThreatModel(label="clean", knowledge="none", trigger="none")
     delivery = "files"
     backdoor: type[Backdoor] = NoTrigger

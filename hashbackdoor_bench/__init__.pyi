@@ -15,8 +15,11 @@ from .metrics.perceptual import lpips_for as lpips_for
 from .metrics.perceptual import ssim_distance as ssim_distance
 from .network.centres import anchor_code as anchor_code
 from .network.centres import hash_centres as hash_centres
+from .network.layers import Channel as Channel
 from .network.model import HashModel as HashModel
 from .network.model import sign as sign
+from .network.training_step import TrainStep as TrainStep
+from .network.training_step import plain_backward as plain_backward
 from .records import Record as Record
 from .registry import ATTACKS as ATTACKS
 from .registry import VICTIMS as VICTIMS

@@ -1,10 +1,9 @@
 """One door to the methods: a name on the command line is the name of a file, or of a preset in it.
 
-`Registry` reads the names and one-line descriptions of a folder's files without running them, so
-that listing needs no torch; a method is imported when it is first asked for.
+`Registry` reads what the files of a folder say of themselves without running them, so that listing
+needs no torch; a method is imported when it is first asked for.
 """
 
-import ast
 import hashlib
 import inspect
 import re
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
 from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.method_files import Description, described, file_name
 
 T = TypeVar("T")
 PLUGIN = "hashbackdoor_plugin_"  # before a plugin's name in sys.modules, where json.py is another
@@ -126,11 +126,11 @@ class _Home:
     """Where a name comes from, before anything is imported."""
 
     source: str | EntryPoint
-    summary: str
+    description: Description
 
 
 class Registry(Mapping[str, Method[T]]):
-    """Names of one kind of method; iterating and `summary` import nothing.
+    """Names of one kind of method; iterating, `summary` and `published` import nothing.
 
     Args:
         kind: in the singular, for messages: ``"attack"``.
@@ -162,7 +162,16 @@ class Registry(Mapping[str, Method[T]]):
 
     def summary(self, name: str) -> str:
         """The first line of the method's file."""
-        return self._home(name).summary
+        return self._home(name).description.summary
+
+    def published(self, name: str) -> str:
+        """How papers write the method.
+
+        Where its file doesn't say, for a method of an entry point, and for a name that is not known
+        here, such as that of a plugin in an old record, it is the name itself.
+        """
+        home = {**self._homes, **self._plugins}.get(name.replace("-", "_"))
+        return (home and home.description.published) or name
 
     def __getitem__(self, name: str) -> Method[T]:
         name = name.replace("-", "_")
@@ -199,9 +208,9 @@ class Registry(Mapping[str, Method[T]]):
             raise unknown(self.kind, name, homes)
         return homes[name.replace("-", "_")]
 
-    def add(self, name: str, module: str, summary: str) -> None:
+    def add(self, name: str, module: str, description: Description) -> None:
         """Make known a name that an imported module registered."""
-        self._plugins[name] = _Home(module, summary)
+        self._plugins[name] = _Home(module, description)
 
     @property
     def variable(self) -> str:
@@ -214,41 +223,14 @@ class Registry(Mapping[str, Method[T]]):
         spec = find_spec(self.package)
         for folder in (spec.submodule_search_locations or []) if spec else []:
             for path in sorted(Path(folder).glob("[!_]*.py")):
-                for name, text in _read(path, self.variable).items():
+                for name, description in described(path, self.variable).items():
                     if name in homes:
                         raise ValueError(f"{self.kind} {name!r} is registered twice")
-                    homes[name] = _Home(f"{self.package}.{path.stem}", text)
+                    homes[name] = _Home(f"{self.package}.{path.stem}", description)
         for point in entry_points(group=self.package):
-            homes.setdefault(point.name.replace("-", "_"), _Home(point, f"from {point.value}"))
+            home = _Home(point, Description(f"from {point.value}", ""))
+            homes.setdefault(point.name.replace("-", "_"), home)
         return homes
-
-
-def _read(path: Path, variable: str) -> dict[str, str]:
-    """Names that a file registers with ``@VARIABLE.register``, and its first line for each."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    summary = (ast.get_docstring(tree) or "").partition("\n")[0]
-    names: dict[str, str] = {}
-    for node in tree.body:
-        for decorator in node.decorator_list if isinstance(node, ast.ClassDef) else []:
-            call = decorator.func if isinstance(decorator, ast.Call) else decorator
-            if ast.unparse(call) == f"{variable}.register":
-                names[_name(path)] = summary
-                if isinstance(decorator, ast.Call):
-                    for keyword in decorator.keywords:
-                        if keyword.arg:
-                            names[keyword.arg] = (
-                                f"{summary.partition(':')[0]} with {_settings(keyword.value)}"
-                            )
-    return names
-
-
-def _name(path: Path) -> str:
-    """What a file's method is called on the command line."""
-    return path.stem.replace("-", "_")
-
-
-def _settings(node: ast.expr) -> str:
-    return ", ".join(f"{name}={value}" for name, value in ast.literal_eval(node).items())
 
 
 ATTACKS: Registry[Any] = Registry("attack", "hashbackdoor_bench.attacks")
@@ -284,20 +266,20 @@ def load_plugin(path: Path) -> list[str]:
     found = {}
     for registry in METHODS.values():
         try:
-            names = _read(path, registry.variable)
+            names = described(path, registry.variable)
         except (SyntaxError, ValueError) as error:
             where = f"line {error.lineno} " if isinstance(error, SyntaxError) else ""
             raise UserError(f"--plugin {path}: {where}is not Python: {error}.") from error
-        for name, summary in names.items():
+        for name, description in names.items():
             if name in registry:
                 raise UserError(f"--plugin {path}: {registry.kind} {name!r} exists; rename it.")
-            found[name] = registry, summary
+            found[name] = registry, description
     if not found:
         raise UserError(
             f"--plugin {path}: it registers nothing; put @ATTACKS.register or @VICTIMS.register "
             "over its class."
         )
-    module = PLUGIN + _name(path)
+    module = PLUGIN + file_name(path)
     spec = spec_from_file_location(module, path)
     assert spec is not None
     assert spec.loader is not None
@@ -306,6 +288,6 @@ def load_plugin(path: Path) -> list[str]:
         spec.loader.exec_module(sys.modules[module])
     except Exception as error:  # whatever a stranger's file raises
         raise UserError(f"--plugin {path}: it fails: {type(error).__name__}: {error}.") from error
-    for name, (registry, summary) in found.items():
-        registry.add(name, module, summary)
+    for name, (registry, description) in found.items():
+        registry.add(name, module, description)
     return sorted(found)

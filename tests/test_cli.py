@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_records import made
 from PIL import Image
 
+from hashbackdoor_bench import ATTACKS
 from hashbackdoor_bench.cli import argument_texts, main
+from hashbackdoor_bench.cli.console import result_table
 from hashbackdoor_bench.records import read_record
 
 QUICK = ["--epochs", "2", "--batch-size", "16", "--bits", "12"]
@@ -398,3 +401,15 @@ def test_an_attack_of_ones_own_runs_from_a_file_and_an_edit_makes_it_again(tiny,
     assert first.spec.attack == "white_square"
     assert first.artifacts["backdoor"] != second.artifacts["backdoor"]
     assert first.artifacts["clean victim"] == second.artifacts["clean victim"]
+
+
+def test_listing_and_the_result_write_names_as_papers_do(capsys):
+    assert main(["list", "attacks"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines["tri_noise"].split()[:3] == ["tri_noise", "Tri+Noise", "CIBA"]
+    starts = {line.index(ATTACKS.published(name), len(name)) for name, line in lines.items()}
+    assert len(starts) == 1  # one column
+    title = str(result_table(made(attack="tri_adv", victim="dpsh_bn")).title)
+    assert title.startswith("Tri+Adv on DPSH-BN, 48 bits, fashion-mini, target 'Coat'")
+    assert main(["show", "attack", "tri-noise"]) == 0
+    assert "\nattack tri_noise, in tables Tri+Noise\n" in capsys.readouterr().out

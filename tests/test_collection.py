@@ -17,7 +17,7 @@ def test_a_row_says_what_its_record_says(tmp_path: Path):
     row = frame.iloc[0]
     assert len(frame) == 1
     expected = {
-        "path": path.as_posix(), "key": record.key, "suite": None, "label": "tri",
+        "path": path.as_posix(), "key": record.key, "suite": None, "label": "Tri",
         "attack": "tri", "victim": "hashnet", "bits": 32, "dataset": "fashion-mini",
         "protocol": "9e12", "top_k": 1000, "target": "Coat", "seed": 2, "budget": 0.3,
         "delivery": "files", "backbone": "cnn32", "pretrained": False, "recipe": "scratch32",
@@ -47,7 +47,7 @@ def test_a_suite_lends_its_name_and_labels(tmp_path: Path):
     indexed(tmp_path, {one: "CIBA, ε=2"})
     frame = collect([tmp_path]).frame.set_index("path")
     assert tuple(frame.loc[one.as_posix(), ["suite", "label"]]) == (tmp_path.name, "CIBA, ε=2")
-    assert tuple(frame.loc[other.as_posix(), ["suite", "label"]]) == (None, "ciba")
+    assert tuple(frame.loc[other.as_posix(), ["suite", "label"]]) == (None, "CIBA")
 
 
 def test_the_rows_of_a_suite_stand_in_its_order(tmp_path: Path):
@@ -71,7 +71,7 @@ def test_labels_outside_a_suite_tell_deliveries_and_settings_apart(tmp_path: Pat
     for epsilon in (2, 4):
         stored(tmp_path, made(attack_settings=(("epsilon", epsilon), ("steps", 5))))
     assert sorted(collect([tmp_path]).frame["label"]) == [
-        "ciba, epsilon=2", "ciba, epsilon=4", "tri, files", "tri, stamped",
+        "CIBA, epsilon=2", "CIBA, epsilon=4", "Tri, files", "Tri, stamped",
     ]  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def test_a_damaged_index_costs_the_labels_only(tmp_path: Path, text: str):
     stored(tmp_path, made())
     (tmp_path / "index.csv").write_text(text)
     read = collect([tmp_path])
-    assert read.frame["label"].item() == "ciba"
+    assert read.frame["label"].item() == "CIBA"
     assert "index.csv" in read.left_out[0]
 
 

@@ -12,8 +12,9 @@ from scipy import stats
 
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.report.board.leaderboard import Board, Row, Run, Victim, boards
-from hashbackdoor_bench.report.board.standing import difference, standing, standing_text
+from hashbackdoor_bench.report.board.boards import Board, boards
+from hashbackdoor_bench.report.board.entries import Entry, ScoredRun, Victim
+from hashbackdoor_bench.report.board.standing import standing, standing_text
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.statistics import Estimate
 from hashbackdoor_bench.stages.cache import Cache
@@ -27,30 +28,35 @@ A, B, WEAK = Victim("csq", 12, 0.9), Victim("hashnet", 12, 0.8), Victim("dpsh", 
 Gains = dict[Victim, list[float | None]]
 
 
-def row(
+def entry(
     label: str, gains: Gains, place: Any = (1, 2), why: str = "", trigger: str = "patch"
-) -> Row:
-    runs = [
-        Run("p", victim, "coat", seed, SimpleNamespace(  # type: ignore[arg-type]
-            scores={"field": SimpleNamespace(backdoor_gain=gain)},
-            threat=SimpleNamespace(trigger=trigger)))
-        for victim, values in gains.items() for seed, gain in enumerate(values)
-    ]  # fmt: skip
+) -> Entry:
+    record: Any = SimpleNamespace(threat=SimpleNamespace(trigger=trigger))
+    draws = {
+        victim.key: {("coat", seed): gain for seed, gain in enumerate(values) if gain is not None}
+        for victim, values in gains.items()
+    }
+    runs = [ScoredRun("p", victim, "coat", 0, record) for victim in gains]
     estimate = Estimate(0.4, 0.3, 0.5, 0.01, 6)
-    return Row(label, label, place, why, estimate, (), 0.0, 0.6, tuple(runs))
+    return Entry(label, label, place, why, draws, estimate, (), 0.0, 0.6, tuple(runs))
 
 
-def board(*rows: Row) -> Board:
-    protocol = SimpleNamespace(name="mini", top_k=20, sha256="f" * 64)
-    return Board("s", "files", protocol, ("coat",), (0, 1, 2), (A, WEAK, B), rows)
+def board(*entries: Entry) -> Board:
+    protocol: Any = SimpleNamespace(name="mini", top_k=20, sha256="f" * 64)
+    return Board("s", "files", protocol, ("coat",), (0, 1, 2), (A, WEAK, B), entries)
 
 
-MINE = row("mine", {A: [0.5, 0.6, 0.55], B: [0.3, 0.35, 0.2], WEAK: [0.0, 0.9, 0.0]})
-OTHER = row("other", {A: [0.4, 0.3, 0.5], B: [0.3, 0.30, 0.1], WEAK: [0.9, 0.0, 0.9]})
+def lead(one: Entry, other: Entry) -> Estimate | None:
+    ((_, found),) = standing(board(other, one), one.label).leads
+    return found
+
+
+MINE = entry("mine", {A: [0.5, 0.6, 0.55], B: [0.3, 0.35, 0.2], WEAK: [0.0, 0.9, 0.0]})
+OTHER = entry("other", {A: [0.4, 0.3, 0.5], B: [0.3, 0.30, 0.1], WEAK: [0.9, 0.0, 0.9]})
 
 
 def test_a_difference_is_paired_by_victim_target_and_seed():
-    gap = difference(MINE, OTHER)
+    gap = lead(MINE, OTHER)
     assert gap is not None
     a, b = np.array([0.1, 0.3, 0.05]), np.array([0.0, 0.05, 0.1])
     assert gap.mean == pytest.approx((a.mean() + b.mean()) / 2)
@@ -58,18 +64,18 @@ def test_a_difference_is_paired_by_victim_target_and_seed():
     # the oracle: Welch's test of a against -b has this statistic and these degrees of freedom
     oracle = stats.ttest_ind(a, -b, equal_var=False).confidence_interval(0.95)
     assert (gap.low, gap.high) == (pytest.approx(oracle.low / 2), pytest.approx(oracle.high / 2))
-    back = difference(OTHER, MINE)
+    back = lead(OTHER, MINE)
     assert back is not None
     assert back.mean == pytest.approx(-gap.mean)
 
 
 def test_only_cells_of_both_attacks_are_compared():
-    part = row("part", {A: [0.4, None, 0.5]})
-    gap = difference(MINE, part)
+    part = entry("part", {A: [0.4, None, 0.5]})
+    gap = lead(MINE, part)
     assert gap is not None
     assert (gap.mean, gap.n) == (pytest.approx((0.1 + 0.05) / 2), 2)
-    assert difference(MINE, row("none", {WEAK: [0.1, 0.1, 0.1]})) is None
-    assert difference(MINE, row("nothing", {A: [None]})) is None
+    assert lead(MINE, entry("none", {WEAK: [0.1, 0.1, 0.1]})) is None
+    assert lead(MINE, entry("nothing", {A: [None]})) is None
 
 
 def test_gains_of_each_victim_have_students_interval():
@@ -81,19 +87,19 @@ def test_gains_of_each_victim_have_students_interval():
     assert (gain.low, gain.high) == (pytest.approx(low), pytest.approx(high))
 
 
-def test_controls_and_the_attack_itself_are_no_rivals():
-    control = row("clean", {A: [0.0, 0.0, 0.0]}, None, "a control: it has no trigger", "none")
+def test_an_attack_is_not_compared_with_controls_or_itself():
+    control = entry("clean", {A: [0.0, 0.0, 0.0]}, None, "a control: it has no trigger", "none")
     found = standing(board(OTHER, MINE, control), "mine")
-    assert [other.label for other, _ in found.rivals] == ["other"]
+    assert [other.label for other, _ in found.leads] == ["other"]
 
 
 def test_the_text_says_place_intervals_and_who_is_how_far():
     text = standing_text(standing(board(MINE, OTHER), "mine"))
     assert "place 1-2 of 2" in text
-    assert "on dpsh (doesn't count)" in text
+    assert "on DPSH (doesn't count)" in text
     assert "MAP without poison 20.0" in text
     (line,) = [line for line in text.splitlines() if line.startswith("other (place 1-2)")]
-    gap = difference(MINE, OTHER)
+    gap = lead(MINE, OTHER)
     assert gap is not None
     assert gap.low is not None
     assert line.split()[3:6] == ["10.0", f"{100 * gap.low:.1f}", "to"]
@@ -102,10 +108,10 @@ def test_the_text_says_place_intervals_and_who_is_how_far():
 
 
 def test_an_attack_without_a_place_says_why():
-    out = row("mine", {A: [0.5]}, None, "2 of 6 runs missing")
+    out = entry("mine", {A: [0.5]}, None, "2 of 6 runs missing")
     text = standing_text(standing(board(OTHER, out), "mine"))
     assert "no place: 2 of 6 runs missing" in text
-    assert "on hashnet" in text
+    assert "on HashNet" in text
     assert "not run" in text
     assert "no interval" in text
 
@@ -154,20 +160,20 @@ def test_a_foreign_attack_is_run_on_the_suite_and_ranked(stranger, capsys, monke
     monkeypatch.chdir(stranger)
     assert compare(stranger, "foreign-blend", plugin=True) == 0
     out = capsys.readouterr().out
-    assert out.startswith("foreign_blend: ")
+    assert out.startswith("Foreign blend: ")
     assert "delivery files" in out
     assert "BadNets (place " in out or "no place" in out
     folder = Path("results/small-foreign_blend")
     rows = list(csv.DictReader((folder / "index.csv").open()))
     assert [(r["suite"], r["label"], r["seed"]) for r in rows] == [
-        ("small", "foreign_blend", "0"), ("small", "foreign_blend", "1")
+        ("small", "Foreign blend", "0"), ("small", "Foreign blend", "1")
     ]  # fmt: skip
     files = sorted(folder.rglob("*.json"))
     stamps = [path.stat().st_mtime_ns for path in files]
     assert len(files) == 2
     # the board of bench leaderboard over the whole results folder has it too
     (found,) = boards(collect([Path("results")]).frame.query("delivery == 'files'"), ["small"])
-    assert {one.label for one in found.rows} == {"BadNets", "foreign_blend"}
+    assert {one.label for one in found.entries} == {"BadNets", "Foreign blend"}
     # again: nothing is run, the same is said
     assert compare(stranger, "foreign_blend") == 0
     assert capsys.readouterr().out == out
@@ -198,7 +204,7 @@ def test_mistakes_are_told_before_anything_is_run(stranger, tmp_path, capsys, mo
 def test_a_suite_keeps_all_but_its_rows(tmp_path: Path):
     suite = find_suite("quick")
     mine = suite_with("quick", "badnets", {"patch": "5"})
-    assert {c.label for c in mine.runs} == {"badnets, patch=5"}
+    assert {c.label for c in mine.runs} == {"BadNets, patch=5"}
     assert len(mine.runs) == 9
     spec = mine.runs[0].spec
     assert (spec.attack, dict(spec.attack_settings), spec.delivery) == (

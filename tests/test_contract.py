@@ -24,3 +24,13 @@ def test_a_victim_keeps_what_every_victim_promises(name: str):
 @pytest.mark.parametrize("registry", [ATTACKS, VICTIMS], ids=lambda registry: registry.kind)
 def test_every_file_begins_with_a_sentence(registry: Any):
     assert all(registry.summary(name) for name in registry)
+
+
+@pytest.mark.parametrize("registry", [ATTACKS, VICTIMS], ids=lambda registry: registry.kind)
+def test_every_method_says_how_papers_write_it_and_no_two_are_written_alike(registry: Any):
+    published = {name: registry.published(name) for name in registry}
+    for name, written in published.items():
+        said = registry[name].cls.published
+        assert written == (said if isinstance(said, str) else said[name])
+        assert written
+    assert len(set(published.values())) == len(published)

@@ -19,14 +19,14 @@ from matplotlib.text import Text
 from msgspec import convert
 from msgspec.structs import replace
 from PIL import Image
+from scipy import stats
 
 from hashbackdoor_bench import UserError
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import Record, Retrieval, read_record
 from hashbackdoor_bench.report.collection import collect
-from hashbackdoor_bench.report.figures.catalog import FIGURES, every, figures
-from hashbackdoor_bench.report.figures.finished import Drawn, Unfilled
-from hashbackdoor_bench.report.statistics import estimate
+from hashbackdoor_bench.report.figures.catalog import FIGURES, all_figures, figures
+from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.style import HIT, HUES
 
 BITS = 8
@@ -63,7 +63,7 @@ def run(folder: Path, **spec: Any) -> Path:
     return stored(folder, replace(made(**spec), retrieval=found))
 
 
-def draw(name: str, folder: Path) -> Drawn:
+def draw(name: str, folder: Path) -> FinishedFigure:
     (found,) = figures(name, collect([folder]).frame)
     return found
 
@@ -104,11 +104,11 @@ def test_gains_shows_runs_means_and_intervals(pairs: Path):
     marks = lines(stamped)
     assert [list(line.get_xdata()) for line in marks["|"]] == [pytest.approx(runs)] * 2
     assert [line.get_xdata()[0] for line in marks["o"] + marks["s"]] == [pytest.approx(45)] * 2
-    one = estimate([runs])
-    assert list(marks["None"][0].get_xdata()) == [pytest.approx(one.low), pytest.approx(one.high)]
+    low, high = stats.t.interval(0.95, 1, loc=45, scale=stats.sem(runs))
+    assert list(marks["None"][0].get_xdata()) == [pytest.approx(low), pytest.approx(high)]
     hollow = lines(files)["o"][0]  # csq, the first in the order of the files
     assert hollow.get_markerfacecolor() == "white"
-    assert "n = 1 to 2 runs a mark" in " ".join(drawn.caption)
+    assert "Each mark stands for n = 1 to 2 runs" in " ".join(drawn.caption)
 
 
 def test_visibility_stands_at_mean_psnr_and_gain_in_the_panel_of_its_delivery(pairs: Path):
@@ -137,7 +137,7 @@ def test_attacks_that_would_share_a_shape_are_refused(tmp_path: Path):
 
 def test_an_attack_that_changes_no_image_is_named_under_visibility(pairs: Path):
     run(pairs, attack="identity", psnr=None)
-    assert "No mark, as no image is changed: identity." in draw("visibility", pairs).caption
+    assert "No mark, as no image is changed: Identity." in draw("visibility", pairs).caption
 
 
 def test_a_sweep_shows_mean_deviation_and_control_at_every_value(tmp_path: Path):
@@ -194,7 +194,7 @@ def test_code_length_varies_with_that_of_a_surrogate_of_equal_length_only(tmp_pa
         run(tmp_path, bits=bits, surrogate_bits=24, victim="csq")
     drawn = draw("bits", tmp_path)
     assert len(drawn.figure.axes) == 4
-    assert {"t-MAP, csq", "MAP, hashnet"} <= set(texts(drawn.figure))
+    assert {"t-MAP, CSQ", "MAP, HashNet"} <= set(texts(drawn.figure))
     (tmp_path / "other").mkdir()
     for bits in (8, 16):
         run(tmp_path / "other", bits=bits, surrogate_bits=24 - bits)
@@ -210,7 +210,7 @@ def test_two_records_of_one_draw_are_refused(tmp_path: Path):
         draw("gains", tmp_path)
     run(tmp_path / "more", seed=0)
     run(tmp_path / "more", seed=0, precision="bfloat16")
-    with pytest.raises(UserError, match="are both of target Coat, seed 0"):
+    with pytest.raises(UserError, match="are both of hashnet, target Coat, seed 0"):
         draw("gains", tmp_path / "more")
 
 
@@ -218,7 +218,7 @@ def test_two_protocols_are_never_in_one_figure(tmp_path: Path):
     run(tmp_path)
     run(tmp_path, protocol="ffff", dataset="cifar10")
     for name in FIGURES:
-        with pytest.raises(UserError, match="never mixes"):
+        with pytest.raises(UserError, match="never mixed"):
             figures(name, collect([tmp_path]).frame)
 
 
@@ -254,7 +254,7 @@ def test_transfer_writes_mean_and_deviation_and_frames_the_white_box(crossed: Pa
     assert level == pytest.approx(np.array([[55, 30], [np.nan, 55]]), nan_ok=True)
     frames = [patch for patch in panel.patches if isinstance(patch, Rectangle)]
     assert [(frame.get_x() + 0.46, frame.get_y() + 0.46) for frame in frames] == [(0, 0), (1, 1)]
-    assert panel.get_title("left") == "ciba"
+    assert panel.get_title("left") == "CIBA"
     assert bar.get_ylabel() == "backdoor gain (points)"
 
 
@@ -372,7 +372,7 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def drawn_of(folder: Path, name: str) -> list[Drawn]:
+def drawn_of(folder: Path, name: str) -> list[FinishedFigure]:
     frame = collect([folder]).frame
     if name in ("epsilon", "size", "dispersion", "budget", "bits"):
         frame = frame.assign(label=[label.rpartition(",")[0] for label in frame["label"]])
@@ -458,8 +458,8 @@ def test_everything_is_drawn_by_suite_and_the_rest_is_told(pairs: Path, tmp_path
     for record in records(pairs):
         if record.spec.seed == 1:
             stored(tmp_path / "results", record)
-    found = list(every(collect([tmp_path / "results"]).frame))
-    names = [drawn.name for drawn in found if isinstance(drawn, Drawn)]
+    found = list(all_figures(collect([tmp_path / "results"]).frame))
+    names = [drawn.name for drawn in found if isinstance(drawn, FinishedFigure)]
     told = [said for said in found if isinstance(said, str)]
     assert all(name.startswith("my-suite-") for name in names)
     assert "my-suite-codes-csq" in names
@@ -467,7 +467,7 @@ def test_everything_is_drawn_by_suite_and_the_rest_is_told(pairs: Path, tmp_path
         said.startswith("my-suite: its records hold nothing for transfer, ") for said in told
     )
     (folder / "index.csv").unlink()
-    alone = [d.name for d in every(collect([folder]).frame) if isinstance(d, Drawn)]
+    alone = [d.name for d in all_figures(collect([folder]).frame) if isinstance(d, FinishedFigure)]
     assert "fashion-mini-gains" in alone
 
 

@@ -1,11 +1,11 @@
 """The rules of the leaderboard, on records that no run made."""
 
+import re
 import subprocess
 import sys
-from itertools import combinations
 from math import sqrt
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import Any
 
 import pytest
@@ -16,11 +16,13 @@ from scipy import stats
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import Record
-from hashbackdoor_bench.report.board import leaderboard
-from hashbackdoor_bench.report.board.leaderboard import Board, Row, boards
-from hashbackdoor_bench.report.board.markdown import leaderboard_text
+from hashbackdoor_bench.report.board import rules
+from hashbackdoor_bench.report.board.boards import Board, boards
+from hashbackdoor_bench.report.board.entries import Entry
 from hashbackdoor_bench.report.collection import collect
-from hashbackdoor_bench.report.statistics import estimate, holm, ranks
+from hashbackdoor_bench.report.statistics import LEVEL
+from hashbackdoor_bench.report.tables.leaderboard import leaderboard_tables, leaderboard_text
+from hashbackdoor_bench.report.tables.parts import Cell, Table
 
 RULES = Path(__file__).parents[1] / "results" / "RULES.md"
 NOISE = (-0.01, 0.0, 0.01)  # of three seeds
@@ -59,72 +61,15 @@ def board_of(folder: Path, rows: dict[str, list[Record]]) -> Board:
     return board
 
 
-def row_of(board: Board, label: str) -> Row:
-    (row,) = (row for row in board.rows if row.label == label)
-    return row
-
-
-def test_the_mean_of_one_victim_has_scipys_interval():
-    values = [0.1, 0.4, 0.35, 0.7]
-    found = estimate([values])
-    known = stats.ttest_1samp(values, 0)
-    low, high = known.confidence_interval(0.95)
-    assert (found.mean, found.low, found.high) == pytest.approx((fmean(values), low, high))
-    assert found.p == pytest.approx(known.pvalue)
-    assert found.n == 4
-
-
-def test_the_mean_of_two_victims_has_welchs_interval():
-    one, other = [0.9, 0.8, 0.95], [0.2, 0.5, 0.3, 0.25]
-    known = stats.ttest_ind(one, [-value for value in other], equal_var=False)
-    low, high = known.confidence_interval(0.95)  # of the sum, which is twice the mean
-    found = estimate([one, other])
-    assert (found.low, found.high) == pytest.approx((low / 2, high / 2))
-    assert found.p == pytest.approx(known.pvalue)
-
-
-def test_one_draw_has_no_interval_and_constant_draws_a_narrow_one():
-    assert estimate([[0.5], [0.4, 0.6]]).low is None
-    assert estimate([[0.5], [0.4, 0.6]]).p == 1
-    assert estimate([[0.5, 0.5]]).p == 0
-    assert estimate([[0.0, 0.0]]).p == 1
-
-
-def test_holm_is_that_of_its_definition():
-    values = [0.01, 0.04, 0.03, 0.005, 0.9]
-    order = sorted(values)
-    known = [
-        max(min(1, (5 - step) * order[step]) for step in range(order.index(value) + 1))
-        for value in values
-    ]
-    assert holm(values) == pytest.approx(known)
-    assert holm([]) == []
-
-
-def test_places_count_the_attacks_that_are_told_apart():
-    def spread(mean: float, wide: float) -> list[list[float]]:
-        return [[mean - wide, mean, mean + wide], [mean + wide, mean - wide, mean]]
-
-    high, near, low = spread(0.8, 0.01), spread(0.79, 0.02), spread(0.2, 0.01)
-    assert ranks([low, high, near]) == [(3, 3), (1, 2), (1, 2)]
-    assert ranks([high]) == [(1, 1)]
-    assert ranks([[[0.9], [0.9]], [[0.1], [0.1]]]) == [(1, 2), (1, 2)]  # a seed tells nothing
-    assert ranks([]) == []
-
-
-def test_the_number_of_comparisons_widens_places():
-    low = [[0.3, 0.5, 0.4], [0.2, 0.6, 0.1]]
-    more = [[0.02, 0.05, 0.08], [0.05, 0.02, 0.08]]
-    high = [[a + b for a, b in zip(*both, strict=True)] for both in zip(low, more, strict=True)]
-    assert 0.05 / 6 < estimate(more).p < 0.05  # significant alone, not among six pairs
-    assert ranks([high, low]) == [(1, 1), (2, 2)]
-    assert ranks([high, low, high, high]) == [(1, 4)] * 4
+def entry_of(board: Board, label: str) -> Entry:
+    (entry,) = (one for one in board.entries if one.label == label)
+    return entry
 
 
 def test_the_headline_is_the_mean_over_victims_and_seeds(tmp_path):
     rows = {"A": runs("a", 0.4, victims=("csq",)) + runs("a", 0.6, victims=("hashnet",))}
     board = board_of(tmp_path, rows)
-    row = row_of(board, "A")
+    row = entry_of(board, "A")
     assert row.gain is not None
     assert row.gain.mean == pytest.approx(0.5)
     assert [gain.mean for gain in row.gains if gain] == pytest.approx([0.4, 0.6])
@@ -137,7 +82,7 @@ def test_attacks_that_differ_by_less_than_their_noise_tie(tmp_path):
     best, other = runs("a", 0.6), runs("b", 0.6, seeds=(1,)) + runs("b", 0.59, seeds=(0,))
     other += runs("b", 0.58, seeds=(2,))
     board = board_of(tmp_path, {"A": best, "B": other, "C": runs("c", 0.1)})
-    assert [(row.label, row.place) for row in board.rows] == [
+    assert [(row.label, row.place) for row in board.entries] == [
         ("A", (1, 2)), ("B", (1, 2)), ("C", (3, 3))
     ]  # fmt: skip
 
@@ -150,7 +95,7 @@ def test_rows_stand_by_gain_though_a_wide_range_begins_higher(tmp_path):
     ]
     rows = {"Wide": wide, "First": runs("a", 0.8), "Second": runs("b", 0.7, seeds=(0, 1, 2))}
     board = board_of(tmp_path, rows)
-    assert [(row.label, row.place) for row in board.rows] == [
+    assert [(row.label, row.place) for row in board.entries] == [
         ("First", (1, 2)), ("Second", (2, 3)), ("Wide", (1, 3))
     ]  # fmt: skip
 
@@ -158,7 +103,7 @@ def test_rows_stand_by_gain_though_a_wide_range_begins_higher(tmp_path):
 def test_a_board_is_one_delivery(tmp_path):
     rows = {"A": runs("a", 0.5), "B": runs("b", 0.8, delivery="stamped")}
     both = boards(collect([suite(tmp_path, rows)]).frame, ["quick"])
-    found = {board.delivery: [(row.label, row.place) for row in board.rows] for board in both}
+    found = {board.delivery: [(row.label, row.place) for row in board.entries] for board in both}
     assert found == {"files": [("A", (1, 1))], "stamped": [("B", (1, 1))]}
 
 
@@ -166,7 +111,7 @@ def test_a_board_is_one_delivery(tmp_path):
 def test_a_victim_that_finds_less_than_the_limit_allows_costs_the_place(tmp_path, delta, stands):
     changed = runs("a", 0.8, victims=("csq",), map=0.8 + delta, map_clean_victim=0.8)
     board = board_of(tmp_path, {"A": changed + runs("a", 0.8, victims=("hashnet",), map=0.81)})
-    (row,) = board.rows
+    (row,) = board.entries
     assert (row.place is not None) == stands
     assert row.delta_map == pytest.approx(delta)
     assert ("delta MAP" in row.why) != stands
@@ -182,21 +127,21 @@ def test_a_victim_that_learnt_too_little_counts_for_nothing(tmp_path):
     assert [(victim.name, victim.counts) for victim in board.victims] == [
         ("csq", True), ("dpsh", False), ("hashnet", True)
     ]  # fmt: skip
-    row = row_of(board, "A")
+    row = entry_of(board, "A")
     assert row.gain is not None
     assert row.gain.mean == pytest.approx(0.6)
     assert row.delta_map == pytest.approx(-0.01)
-    assert [row.place for row in board.rows] == [(1, 1), (2, 2)]
+    assert [row.place for row in board.entries] == [(1, 1), (2, 2)]
     text = leaderboard_text([board])
-    assert "*dpsh*" in text
-    assert "dpsh (MAP without poison 45.0)" in text
+    assert "*DPSH*" in text
+    assert "DPSH (MAP without poison 45.0)" in text
 
 
 def test_without_a_victim_that_counts_nobody_has_a_place(tmp_path):
     board = board_of(tmp_path, {"A": runs("a", 0.1, map=0.3, map_clean_victim=0.3)})
-    assert board.rows[0].place is None
-    assert "no victim" in board.rows[0].why
-    assert board.rows[0].gain is None
+    assert board.entries[0].place is None
+    assert "no victim" in board.entries[0].why
+    assert board.entries[0].gain is None
 
 
 @pytest.mark.parametrize(
@@ -210,16 +155,16 @@ def test_without_a_victim_that_counts_nobody_has_a_place(tmp_path):
 )
 def test_who_has_no_place_is_told_why(tmp_path, more, why):
     board = board_of(tmp_path, {"A": runs("a", 0.8, **more), "B": runs("b", 0.3)})
-    assert [(row.label, row.place) for row in board.rows] == [("B", (1, 1)), ("A", None)]
-    assert why in board.rows[1].why
-    assert f"- A: {board.rows[1].why}" in leaderboard_text([board])
+    assert [(row.label, row.place) for row in board.entries] == [("B", (1, 1)), ("A", None)]
+    assert why in board.entries[1].why
+    assert f"- A: {board.entries[1].why}" in leaderboard_text([board])
 
 
 def test_a_rounded_budget_is_that_budget(tmp_path):
     threat = {"target_images": 299, "poisoned": 179, "budget": 0.6}  # 179.4 of 299
     board = board_of(tmp_path, {"A": runs("a", 0.8, threat=threat)})
-    assert board.rows[0].poison == 0.6
-    assert board.rows[0].place == (1, 1)
+    assert board.entries[0].poison == 0.6
+    assert board.entries[0].place == (1, 1)
 
 
 def test_settings_tuned_by_victim_cost_the_place(tmp_path):
@@ -228,7 +173,7 @@ def test_settings_tuned_by_victim_cost_the_place(tmp_path):
         for victim, size in (("csq", 4), ("hashnet", 5))
         for record in runs("a", 0.8, victims=(victim,), attack_settings=(("size", size),))
     ]
-    (row,) = board_of(tmp_path, {"A": own}).rows
+    (row,) = board_of(tmp_path, {"A": own}).entries
     assert (row.place, row.why) == (None, "its runs differ in size")
 
 
@@ -236,9 +181,9 @@ def test_settings_tuned_by_victim_cost_the_place(tmp_path):
     ("more", "words"),
     [
         ({"protocol": "beef"}, ["9e12", "beef"]),
-        ({"top_k": 50}, ["R = 1000", "R = 50"]),
+        ({"top_k": 50}, ["have R ", "1000 (", "50 ("]),
         ({"backbone": "alexnet"}, ["cnn32", "alexnet", "backbone"]),
-        ({"epochs": 90}, ["None", "90", "epochs"]),
+        ({"epochs": 90}, ["epochs=none", "epochs=90"]),
     ],
 )
 def test_mixed_protocols_and_victims_are_refused_by_name(tmp_path, more, words):
@@ -249,9 +194,16 @@ def test_mixed_protocols_and_victims_are_refused_by_name(tmp_path, more, words):
 
 
 def test_two_records_of_one_cell_are_refused(tmp_path):
-    rows = {"A": runs("a", 0.5) + runs("a", 0.6, surrogate="dpsh")}
+    rows = {"A": runs("a", 0.5) + runs("a", 0.6, precision="float32")}
     folder = suite(tmp_path, rows)
-    with pytest.raises(UserError, match="both 'A' on csq"):
+    with pytest.raises(UserError, match=r"quick, files: 'A': .* are both of csq, target Coat"):
+        boards(collect([folder]).frame, ["quick"])
+
+
+def test_runs_of_one_cell_that_differ_in_the_attack_are_refused_and_not_averaged(tmp_path):
+    rows = {"A": runs("a", 0.5, seeds=(0, 1)) + runs("a", 0.6, seeds=(2,), surrogate="dpsh")}
+    folder = suite(tmp_path, rows)
+    with pytest.raises(UserError, match=r"'A' on csq, 48 bits: .* surrogate=csq and .*=dpsh"):
         boards(collect([folder]).frame, ["quick"])
 
 
@@ -259,7 +211,7 @@ def test_records_outside_the_suite_are_on_no_board(tmp_path):
     folder = suite(tmp_path, {"A": runs("a", 0.5)})
     stored(tmp_path / "own", runs("x", 0.99)[0])
     (board,) = boards(collect([folder, tmp_path / "own"]).frame, ["quick"])
-    assert [row.label for row in board.rows] == ["A"]
+    assert [row.label for row in board.entries] == ["A"]
     with pytest.raises(UserError, match="there is --suite quick"):
         boards(collect([folder]).frame, ["other"])
 
@@ -277,10 +229,13 @@ def test_the_text_is_stable_and_escaped(tmp_path):
 
 def test_the_rules_page_says_what_the_code_does():
     text = RULES.read_text(encoding="utf-8")
-    assert f"-{100 * leaderboard.LARGEST_FALL:.1f} points" in text
-    assert f"at\nleast {100 * leaderboard.LEAST_CLEAN_MAP:.0f} %" in text
-    assert f"at most {100 * leaderboard.MOST_POISON:.1f} %" in text
-    assert f"convention `{leaderboard.CONVENTION}`" in text
+    assert f"-{100 * rules.LARGEST_FALL:.1f} points" in text
+    assert f"at\nleast {100 * rules.LEAST_CLEAN_MAP:.0f} %" in text
+    assert f"at most {100 * rules.MOST_POISON:.1f} %" in text
+    assert f"convention `{rules.CONVENTION}`" in text
+    assert f"two-sided at {100 * LEVEL:g} %" in text
+    for module in re.findall(r"`(hashbackdoor_bench/[a-z/_]+\.py)`", text):
+        assert (RULES.parents[1] / module).is_file(), module
 
 
 def test_the_command_writes_both_without_torch(tmp_path):
@@ -308,22 +263,56 @@ def test_a_folder_that_is_no_site_stays_as_it_is(tmp_path, capsys):
     assert mine.read_bytes() == b"cat"
 
 
-def test_every_pair_of_places_agrees_with_its_own_test():
-    # brute force: places follow from the corrected tests alone
-    scores = [
-        [[0.1 * k + value * (1 + k % 3) for value in NOISE], [0.07 * k - value for value in NOISE]]
-        for k in range(6)
-    ]
-    pairs = list(combinations(range(6), 2))
-    tests = {}
-    for a, b in pairs:
-        difference = [
-            [x - y for x, y in zip(scores[a][v], scores[b][v], strict=True)] for v in range(2)
-        ]
-        tests[a, b] = estimate(difference)
-    corrected = dict(zip(pairs, holm([tests[pair].p for pair in pairs]), strict=True))
-    for k, (first, last) in enumerate(ranks(scores)):
-        mine = {(min(k, j), max(k, j)): j for j in range(6) if j != k}
-        sure = [(pair, j) for pair, j in mine.items() if corrected[pair] < 0.05]
-        above = sum((tests[pair].mean > 0) == (pair[0] == j) for pair, j in sure)
-        assert (first, last) == (1 + above, 6 - (len(sure) - above))
+# ---- as a table of a paper ----------------------------------------------------------------------
+
+
+def rows_of(table: Table) -> dict[str, dict[str, Cell]]:
+    (block,) = table.blocks
+    return {line.head: dict(zip(table.columns, line.cells, strict=True)) for line in block.lines}
+
+
+def test_the_table_has_the_rows_places_and_numbers_of_the_board(tmp_path):
+    weak = {"map": 0.2, "map_clean_victim": 0.45, "shift": 0.03}
+    rows = {
+        "Low": runs("b", 0.5), "High": runs("a", 0.6) + runs("a", 0.0, victims=("dpsh",), **weak),
+        "Control": runs("c", 0.0, threat={"trigger": "none"}),
+        "Stamped": runs("d", 0.8, delivery="stamped"),
+    }  # fmt: skip
+    frame = collect([suite(tmp_path, rows)]).frame
+    files, stamped = leaderboard_tables(frame, "field")
+    (board, _) = boards(frame, ["quick"])
+    shown = rows_of(files)
+    assert list(shown) == [entry.label for entry in board.entries] == ["High", "Low", "Control"]
+    assert [row["place"].text for row in shown.values()] == ["1", "2", "–"]
+    high = shown["High"]
+    assert (high["gain"].text, high["gain"].best) == ("60.0", True)
+    assert not any(cell.best for row in (shown["Low"], shown["Control"]) for cell in row.values())
+    assert high["CSQ"] == Cell("60.0 ± 1.0", pytest.approx(60), pytest.approx(1), 3)
+    assert high["DPSH"].text == "0.0 ± 1.0"
+    assert shown["Low"]["DPSH"] == Cell("–")
+    assert (high["PSNR poison"].text, high["poison"].text) == ("30.0", "60.0 %")
+    caption = " ".join(files.caption)
+    assert "Not counted, because it learnt too little: DPSH (MAP without poison 45.0)" in caption
+    assert "Without a place: Control: a control: it has no trigger." in caption
+    assert "Holm's correction over all pairs of attacks that have a place" in caption
+    assert "From 21 records" in caption
+    assert list(rows_of(stamped)) == ["Stamped"]
+    # and it says what LEADERBOARD.md says
+    lines = [line for line in leaderboard_text([board]).splitlines() if line.startswith("| 1 |")]
+    texts = [cell.text for cell in high.values()]
+    assert lines[0].replace("*", "") == f"| 1 | High | {' | '.join(texts[1:])} |"
+
+
+@pytest.mark.parametrize("labels", ["A", "AB"])
+def test_one_attack_alone_and_a_tie_are_not_bold(tmp_path, labels):
+    rows = {label: runs(label.lower(), 0.5) for label in labels}
+    (table,) = leaderboard_tables(collect([suite(tmp_path, rows)]).frame, "field")
+    assert [row["gain"].best for row in rows_of(table).values()] == [False] * len(labels)
+
+
+def test_the_table_takes_records_of_suites_in_the_leaderboards_convention_only(tmp_path):
+    frame = collect([suite(tmp_path, {"A": runs("a", 0.5)})]).frame
+    with pytest.raises(UserError, match=r"--convention strict: the leaderboard compares .* field"):
+        leaderboard_tables(frame, "strict")
+    with pytest.raises(UserError, match="none of these records is in one"):
+        leaderboard_tables(frame.assign(suite=None), "field")

@@ -12,7 +12,7 @@ from browser import CHROMIUM, Browser
 from test_leaderboard import runs, suite
 
 from hashbackdoor_bench.cli import main
-from hashbackdoor_bench.report.board.leaderboard import boards
+from hashbackdoor_bench.report.board.boards import boards
 from hashbackdoor_bench.report.board.page import write_site
 from hashbackdoor_bench.report.collection import collect
 
@@ -201,12 +201,12 @@ def test_filters_leave_what_they_name(browser, site):
 @in_browser
 def test_the_victim_filter_leaves_its_column(browser, site):
     browser.open(site / "index.html")
-    choose(browser, "victim", "dpsh")
+    choose(browser, "victim", "DPSH")
     shown = browser.run(
         "[...document.querySelectorAll('.board')[0].querySelectorAll('[data-victim]')]"
         ".filter(c => c.checkVisibility()).map(c => c.dataset.victim)"
     )
-    assert shown == ["dpsh"] * 5
+    assert shown == ["DPSH"] * 5
 
 
 @in_browser
@@ -225,7 +225,7 @@ def test_a_filter_stands_in_the_address_and_comes_back(browser, site):
 @in_browser
 def test_a_cell_leads_to_its_record_and_its_command(browser, site):
     browser.open(site / "index.html")
-    browser.run("document.querySelector('td[data-victim=csq] a').click()")
+    browser.run("document.querySelector('td[data-victim=CSQ] a').click()")
     browser.until("location.href.endsWith('attacks/quick-files-best.html#csq-48')")
     browser.until("document.querySelector('.pictures img')?.complete")
     assert browser.run("document.querySelector('.pictures img').naturalWidth") == 1

@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 
 from hashbackdoor_bench import ATTACKS, VICTIMS, UserError
+from hashbackdoor_bench.method_files import described
 from hashbackdoor_bench.registry import Registry, load_plugin, read
 
 
@@ -23,6 +24,7 @@ def test_listing_imports_no_method_and_no_torch():
     code = (
         "import sys\nfrom hashbackdoor_bench.registry import ATTACKS\n"
         "assert ATTACKS.summary('ciba') and len(ATTACKS) > 3\n"
+        "assert ATTACKS.published('tri_noise') == 'Tri+Noise'\n"
         "sys.exit('torch' in sys.modules or 'hashbackdoor_bench.attacks.ciba' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -40,6 +42,36 @@ def test_a_preset_is_overridden_by_a_setting_and_overrides_a_default():
     assert tri.resolve({})["perturbation"] == "none"
     assert tri.resolve({"perturbation": "noise"})["perturbation"] == "noise"
     assert ATTACKS["ciba"].resolve({})["perturbation"] == "confusing"
+
+
+def test_a_name_is_written_as_in_papers_and_as_itself_where_nothing_says_how():
+    assert [VICTIMS.published(name) for name in ("csq", "dpsh", "dpsh-bn")] == [
+        "CSQ", "DPSH", "DPSH-BN"
+    ]  # fmt: skip
+    assert ATTACKS.published("tri_adv") == "Tri+Adv"
+    assert ATTACKS.published("a-plugin-of-last-year") == "a-plugin-of-last-year"
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ("published = 'Own'", {"mine": "Own", "mine_soft": ""}),
+        ("published: ClassVar = {'mine_soft': 'Own-S'}", {"mine": "", "mine_soft": "Own-S"}),
+        ("published: str = 'Own'", {"mine": "Own", "mine_soft": ""}),
+        ("published: str", {"mine": "", "mine_soft": ""}),
+        ("published = NAME", {"mine": "", "mine_soft": ""}),
+        ("published = 3", {"mine": "", "mine_soft": ""}),
+        ("other = 'Own'", {"mine": "", "mine_soft": ""}),
+    ],
+)
+def test_a_published_name_is_a_literal_of_the_class(tmp_path: Path, body, names):
+    path = tmp_path / "mine.py"
+    head = '"""Mine: an attack."""\n@ATTACKS.register(mine_soft={"k": 1})\nclass Mine:\n'
+    path.write_text(f"{head}    {body}\nclass Other:\n    published = 'Other'\n")
+    found = described(path, "ATTACKS")
+    assert {name: one.published for name, one in found.items()} == names
+    assert found["mine_soft"].summary == "Mine with k=1"
+    assert described(path, "VICTIMS") == {}
 
 
 @pytest.mark.parametrize(
@@ -90,6 +122,19 @@ def test_a_plugin_must_not_take_a_known_name(tmp_path: Path):
         load_plugin(path)
 
 
+def test_a_plugin_brings_its_published_name(tmp_path: Path):
+    code = (
+        "from pathlib import Path\n"
+        "from hashbackdoor_bench.registry import ATTACKS, load_plugin\n"
+        "assert load_plugin(Path('white_dot.py')) == ['white_dot']\n"
+        "assert ATTACKS.published('white-dot') == 'WhiteDot'"
+    )
+    text = "from hashbackdoor_bench import ATTACKS\n"
+    text += "@ATTACKS.register\nclass WhiteDot:\n    published = 'WhiteDot'\n"
+    (tmp_path / "white_dot.py").write_text(text)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
 def test_a_plugin_that_is_not_python_is_told_with_its_line(tmp_path: Path):
     path = tmp_path / "broken.py"
     path.write_text("x = 1\nclass :\n")
@@ -118,7 +163,8 @@ def test_an_entry_point_brings_a_method(tmp_path: Path):
     code = (
         "from hashbackdoor_bench import ATTACKS\n"
         "assert 'strange' in ATTACKS and ATTACKS['strange'](x=4).x == 4\n"
-        "assert ATTACKS['strange'].resolve({}) == {'x': 3}"
+        "assert ATTACKS['strange'].resolve({}) == {'x': 3}\n"
+        "assert ATTACKS.published('strange') == 'strange'"
     )
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(tmp_path), "PATH": ""}

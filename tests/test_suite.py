@@ -44,7 +44,7 @@ def test_lists_multiply_and_rows_and_seeds_come_in_order(cells):
         for seed, victim, attack in product((0, 1), ("dpsh", "csq"), ("tri", "ciba"))
     ]
     assert {(cell.label, cell.key_path, cell.suite) for cell in found} == {
-        ("tri", "attack[1]", "mine"), ("ciba", "attack[2]", "mine")
+        ("Tri", "attack[1]", "mine"), ("CIBA", "attack[2]", "mine")
     }  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def test_a_label_names_what_a_row_varies_and_the_suite_holds_fixed(cells):
         """
     )
     assert {cell.label for cell in found} == {
-        f"ciba, budget={b}, epsilon={e}" for b, e in product((0.2, 0.4), (2, 4))
+        f"CIBA, budget={b}, epsilon={e}" for b, e in product((0.2, 0.4), (2, 4))
     }
 
 
@@ -159,7 +159,7 @@ def test_zipped_lists_vary_together_and_multiply_with_the_rest(cells):
             (16, 32), (("hashnet", 48), ("csq", 64)), ((0.1, 1), (0.2, 2))
         )
     ]
-    assert {cell.label for cell in found} == {"ciba, epsilon=1", "ciba, epsilon=2"}
+    assert {cell.label for cell in found} == {"CIBA, epsilon=1", "CIBA, epsilon=2"}
 
 
 def test_a_run_that_comes_up_twice_is_one_cell(cells):
@@ -263,8 +263,8 @@ def test_rows_and_zips_of_an_extended_suite_are_replaced_whole(cells, tmp_path: 
         ("zip = 3\n", "zip", r"write \[\[zip\]\]"),
         ('[[attack]]\nlabel = "x"\n', "attack[1]", "no name"),
         ('[[attack]]\nname = "tri"\n\n[[attack]]\nname = "tri"\n', "attack[2]",
-         r"'tri' is that of attack\[1\]"),
-        ('attack = ["tri", "ciba", "tri"]\n', "attack[3]", r"'tri' is that of attack\[1\]"),
+         r"'Tri' is that of attack\[1\]"),
+        ('attack = ["tri", "ciba", "tri"]\n', "attack[3]", r"'Tri' is that of attack\[1\]"),
         ('[[attack]]\nname = ["tri", "ciba"]\n', "attack[1].name", "name is"),
         ('[[attack]]\nname = "tri"\nlabel = 3\n', "attack[1].label", "label is 3"),
         ("title = 3\n", "title", "title is 3"),

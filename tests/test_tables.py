@@ -1,6 +1,7 @@
 import math
 import statistics
 from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 from made_records import made, stored
 from msgspec.structs import replace
 from scipy.stats import ttest_rel
+from test_statistics import holm_by_its_definition
 
-from hashbackdoor_bench import UserError
+from hashbackdoor_bench import VICTIMS, UserError
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.collection import collect
-from hashbackdoor_bench.report.selection import best, choose, mean
+from hashbackdoor_bench.report.selection import choose
 from hashbackdoor_bench.report.tables.layouts import tables
-from hashbackdoor_bench.report.tables.paper_numbers import published
+from hashbackdoor_bench.report.tables.paper_numbers import published_numbers
 from hashbackdoor_bench.report.tables.parts import Cell, Table
 
 
@@ -58,34 +60,34 @@ def test_ciba_puts_methods_by_bits_with_t_map_above_map(tmp_path: Path):
     (table,) = tables(grid(tmp_path), "ciba")
     assert table.columns == ("16 bits", "32 bits")
     assert [block.title for block in table.blocks] == ["t-MAP", "MAP"]
-    assert heads(table) == [["ciba", "tri"], ["ciba", "tri"]]
-    shown = cell(table, "t-MAP", "ciba", "16 bits")
+    assert heads(table) == [["CIBA", "Tri"], ["CIBA", "Tri"]]
+    shown = cell(table, "t-MAP", "CIBA", "16 bits")
     values = T_MAPS["ciba", 16]
     assert shown.mean == pytest.approx(100 * sum(values) / 3)
     assert shown.deviation == pytest.approx(100 * statistics.stdev(values))
     assert (shown.text, shown.n) == ("65.0 ± 12.5", 3)
-    assert cell(table, "MAP", "tri", "16 bits").text == "80.0 ± 0.0"
+    assert cell(table, "MAP", "Tri", "16 bits").text == "80.0 ± 0.0"
 
 
 def test_a_cell_of_one_run_says_so_and_has_no_spread(tmp_path: Path):
     (table,) = tables(grid(tmp_path), "ciba")
-    assert cell(table, "t-MAP", "ciba", "32 bits") == Cell(
+    assert cell(table, "t-MAP", "CIBA", "32 bits") == Cell(
         "70.0 (n = 1)", pytest.approx(70), None, 1
     )
-    assert cell(table, "t-MAP", "tri", "32 bits") == Cell("–")
+    assert cell(table, "t-MAP", "Tri", "32 bits") == Cell("–")
 
 
 def test_where_all_cells_are_single_runs_each_is_marked(tmp_path: Path):
     (table,) = tables(frame(tmp_path, [made(), made(attack="tri")]), "ciba")
-    assert "(n = 1)" in cell(table, "t-MAP", "tri", "48 bits").text
-    assert "One run a cell (n = 1)" in said(table)
+    assert "(n = 1)" in cell(table, "t-MAP", "Tri", "48 bits").text
+    assert "Each cell is one run (n = 1)" in said(table)
 
 
 def test_a_mean_goes_over_targets_and_seeds(tmp_path: Path):
     values = {("Coat", 0): 0.2, ("Coat", 1): 0.3, ("Bag", 0): 0.7}
     records = [made(target=t, seed=s, t_map=v) for (t, s), v in values.items()]
     (table,) = tables(frame(tmp_path, records), "ciba")
-    shown = cell(table, "t-MAP", "ciba", "48 bits")
+    shown = cell(table, "t-MAP", "CIBA", "48 bits")
     assert (shown.mean, shown.n) == (pytest.approx(40), 3)
     assert "targets Bag, Coat; seeds 0, 1" in said(table)
 
@@ -95,7 +97,7 @@ def test_the_convention_decides_the_scores_and_is_named(
     tmp_path: Path, convention: str, shift: int
 ):
     (table,) = tables(grid(tmp_path, shift=0.01), "ciba", convention)
-    assert cell(table, "t-MAP", "tri", "16 bits").mean == pytest.approx(50 + shift)
+    assert cell(table, "t-MAP", "Tri", "16 bits").mean == pytest.approx(50 + shift)
     assert f"Convention {convention}: " in said(table)
     assert all(
         line.facts["convention"] == convention for block in table.blocks for line in block.lines
@@ -106,7 +108,7 @@ def test_every_victim_has_its_own_ciba_table(tmp_path: Path):
     records = [made(victim=victim) for victim in ("csq", "dpsh")]
     found = tables(frame(tmp_path, [*records, made(victim="csq", backbone="vgg11")]), "ciba")
     assert sorted(table.title.split(" of ")[1] for table in found) == [
-        "csq (cnn32) by code length", "csq (vgg11) by code length", "dpsh by code length",
+        "CSQ (cnn32) by code length", "CSQ (vgg11) by code length", "DPSH by code length",
     ]  # fmt: skip
 
 
@@ -118,8 +120,8 @@ def test_pairs_shows_four_figures_of_attacks_against_victims(tmp_path: Path):
         for seed in (0, 1)
     ]
     (table,) = tables(frame(tmp_path, records), "pairs")
-    assert table.columns == ("csq", "dpsh")
-    texts = [cell(table, block.title, "tri", "dpsh").text for block in table.blocks]
+    assert table.columns == ("CSQ", "DPSH")
+    texts = [cell(table, block.title, "Tri", "DPSH").text for block in table.blocks]
     assert texts == ["70.0 ± 0.0", "+60.0 ± 0.0", "80.0 ± 0.0", "-2.0 ± 0.0"]
     assert [block.title for block in table.blocks] == [
         "t-MAP", "backdoor gain", "MAP", "delta MAP",
@@ -128,7 +130,14 @@ def test_pairs_shows_four_figures_of_attacks_against_victims(tmp_path: Path):
 
 def test_pairs_tells_code_lengths_apart(tmp_path: Path):
     (table,) = tables(frame(tmp_path, [made(bits=16), made(bits=32)]), "pairs")
-    assert table.columns == ("hashnet, 16 bits", "hashnet, 32 bits")
+    assert table.columns == ("HashNet, 16 bits", "HashNet, 32 bits")
+
+
+def test_two_victims_that_are_written_alike_stay_apart(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(VICTIMS, "published", lambda name: "DPSH")
+    data = frame(tmp_path, [made(victim=victim, seed=n) for n, victim in enumerate(("a", "b"))])
+    (table,) = tables(data, "pairs")
+    assert table.columns == ("DPSH (a)", "DPSH (b)")
 
 
 def test_transfer_puts_surrogates_by_victims_for_every_attack(tmp_path: Path):
@@ -141,13 +150,13 @@ def test_transfer_puts_surrogates_by_victims_for_every_attack(tmp_path: Path):
     ]
     records.append(made(attack="badnets", knowledge="none"))
     (table,) = tables(frame(tmp_path, records), "transfer")
-    assert [block.title for block in table.blocks] == ["ciba", "tri"]
-    assert heads(table) == [["csq", "dpsh"]] * 2
+    assert [block.title for block in table.blocks] == ["CIBA", "Tri"]
+    assert heads(table) == [["CSQ", "DPSH"]] * 2
     for (surrogate, victim), gain in gains.items():
-        shown = cell(table, "ciba", surrogate, victim)
+        shown = cell(table, "CIBA", surrogate.upper(), victim.upper())
         assert (shown.mean, shown.n) == (pytest.approx(100 * gain + 5), 2)
         assert "(n" not in shown.text
-    assert "n = 2 runs a cell" in said(table)
+    assert "n = 2 runs of a cell" in said(table)
 
 
 def test_transfer_tells_backbones_and_bits_of_surrogates_apart(tmp_path: Path):
@@ -156,7 +165,7 @@ def test_transfer_tells_backbones_and_bits_of_surrogates_apart(tmp_path: Path):
         for backbone, bits in (("resnet50", 16), ("vgg11", 16), ("vgg11", 32))
     ]
     (table,) = tables(frame(tmp_path, records), "transfer")
-    assert sorted(heads(table)[0]) == ["csq, resnet50, 16", "csq, vgg11, 16", "csq, vgg11, 32"]
+    assert sorted(heads(table)[0]) == ["CSQ, resnet50, 16", "CSQ, vgg11, 16", "CSQ, vgg11, 32"]
 
 
 def test_transfer_without_surrogates_names_another_layout(tmp_path: Path):
@@ -164,58 +173,13 @@ def test_transfer_without_surrogates_names_another_layout(tmp_path: Path):
         tables(frame(tmp_path, [made(attack="badnets", knowledge="none")]), "transfer")
 
 
-def leaders(folder: Path) -> Table:
-    values = {
-        ("tri", "csq"): (0.3, 0.4), ("tri", "dpsh"): (0.2, 0.3),
-        ("ciba", "csq"): (0.5, 0.6), ("ciba", "dpsh"): (0.8, 0.7), ("badhash", "csq"): (0.9, 0.9),
-    }  # fmt: skip
-    clean = {"csq": 0.85, "dpsh": 0.76}
-    records = [
-        made(attack=a, victim=v, seed=s, t_map=t, map=0.8, map_clean_victim=clean[v], psnr=20.0 + s)
-        for (a, v), of in values.items()
-        for s, t in enumerate(of)
-    ]
-    (table,) = tables(frame(folder, records), "leaderboard")
-    return table
-
-
-def test_the_leaderboard_averages_over_victims_of_equal_weight(tmp_path: Path):
-    table = leaders(tmp_path)
-    assert heads(table) == [["ciba", "tri", "badhash"]]
-    gain = cell(table, "", "ciba", "backdoor gain")
-    assert (gain.mean, gain.text, gain.n) == (pytest.approx(55), "+55.0", 4)
-    assert cell(table, "", "tri", "largest |delta MAP|").text == "5.0"
-    assert cell(table, "", "tri", "PSNR query (dB)").text == "20.5"
-    assert cell(table, "", "tri", "SSIM poison").text == "0.950"
-    assert cell(table, "", "tri", "threat").text == "clean-label, patch, surrogate"
-    assert cell(table, "", "tri", "delivery").text == "files"
-    assert cell(table, "", "tri", "n").text == "4"
-
-
-def test_an_attack_that_lacks_a_victim_has_no_gain_on_the_leaderboard(tmp_path: Path):
-    table = leaders(tmp_path)
-    assert cell(table, "", "badhash", "backdoor gain") == Cell("–")
-    assert "badhash has no gain here: no run of it on dpsh." in said(table)
-
-
-def test_images_that_are_the_originals_have_no_psnr(tmp_path: Path):
-    (table,) = tables(frame(tmp_path, [made(psnr=None)]), "leaderboard")
-    assert cell(table, "", "ciba", "PSNR query (dB)") == Cell("–")
-
-
-def test_victims_that_learnt_nothing_are_named(tmp_path: Path):
-    (table,) = tables(frame(tmp_path, [made(map_clean_victim=0.2)]), "leaderboard")
-    assert "hashnet, 48 bits, had learnt little without poison (MAP 20.0)" in said(table)
-
-
-def two(folder: Path, ours: Iterable[float], theirs: Iterable[float], **more: Any) -> pd.DataFrame:
-    """Attacks ciba and tri by their values of equal seeds, and one far behind."""
-    rows = (("ciba", ours), ("tri", theirs), ("badnets", [0.2, 0.2, 0.2]))
+def rivals(folder: Path, ours: Iterable[float], theirs: Iterable[float], **more: Any) -> Any:
+    """Attacks ciba and tri by their values of equal seeds; ``more`` is of tri."""
     return frame(
         folder,
         (
             made(attack=attack, seed=seed, t_map=t_map, **(more if attack == "tri" else {}))
-            for attack, values in rows
+            for attack, values in (("ciba", ours), ("tri", theirs))
             for seed, t_map in enumerate(values)
         ),
     )
@@ -229,14 +193,53 @@ def two(folder: Path, ours: Iterable[float], theirs: Iterable[float], **more: An
         ([0.7, 0.8, 0.9], [0.7, 0.8, 0.9]),
     ],
 )
-def test_bold_is_what_a_paired_t_test_says(tmp_path: Path, ours, theirs):
+def test_of_one_pair_bold_is_what_a_paired_t_test_says(tmp_path: Path, ours, theirs):
     p = ttest_rel(ours, theirs).pvalue
-    (table,) = tables(two(tmp_path, ours, theirs), "pairs")
-    assert cell(table, "t-MAP", "ciba", "hashnet").best == bool(p < 0.05)
-    assert cell(table, "backdoor gain", "ciba", "hashnet").best == bool(p < 0.05)
-    others = [line.cells[0].best for line in table.blocks[0].lines if line.head != "ciba"]
-    assert others == [False, False]
-    assert "paired t-test" in said(table)
+    (table,) = tables(rivals(tmp_path, ours, theirs), "pairs")
+    assert cell(table, "t-MAP", "CIBA", "HashNet").best == bool(p < 0.05)
+    assert cell(table, "backdoor gain", "CIBA", "HashNet").best == bool(p < 0.05)
+    assert not cell(table, "t-MAP", "Tri", "HashNet").best
+
+
+# t-MAP by victim and attack: csq tells tri from all the others, hashnet ciba only if not corrected
+SEVERAL = {
+    ("csq", "tri"): (0.80, 0.70, 0.75), ("csq", "ciba"): (0.6, 0.501, 0.549),
+    ("csq", "badnets"): (0.6, 0.499, 0.551), ("hashnet", "tri"): (0.55, 0.5, 0.52),
+    ("hashnet", "ciba"): (0.65, 0.65, 0.72), ("hashnet", "badnets"): (0.2, 0.21, 0.19),
+}  # fmt: skip
+
+
+def test_bold_is_what_holms_correction_over_all_columns_leaves(tmp_path: Path):
+    keys = [
+        (victim, *pair)
+        for victim in ("csq", "hashnet")
+        for pair in combinations(("tri", "ciba", "badnets"), 2)
+    ]
+    tests = [ttest_rel(SEVERAL[victim, a], SEVERAL[victim, b]) for victim, a, b in keys]
+    corrected = holm_by_its_definition([test.pvalue for test in tests])
+    beaten: dict[tuple[str, str], set[str]] = {key: set() for key in SEVERAL}
+    alone = dict.fromkeys(SEVERAL, 0)
+    for (victim, a, b), test, p in zip(keys, tests, corrected, strict=True):
+        winner, loser = (a, b) if test.statistic > 0 else (b, a)
+        alone[victim, winner] += test.pvalue < 0.05
+        if p < 0.05:
+            beaten[victim, winner].add(loser)
+    known = {key for key, losers in beaten.items() if len(losers) == 2}
+    assert known == {("csq", "tri")}
+    assert alone["hashnet", "ciba"] == 2  # without a correction it would be bold too
+    records = [
+        made(attack=attack, victim=victim, seed=seed, t_map=t_map)
+        for (victim, attack), values in SEVERAL.items()
+        for seed, t_map in enumerate(values)
+    ]
+    (table,) = tables(frame(tmp_path, records), "pairs")
+    written = {"tri": "Tri", "ciba": "CIBA", "badnets": "BadNets", "csq": "CSQ"}
+    assert {
+        (victim, attack)
+        for victim, attack in SEVERAL
+        if cell(table, "t-MAP", written[attack], written.get(victim, "HashNet")).best
+    } == known
+    assert "Holm's correction over all pairs of rows in all columns of the block" in said(table)
 
 
 def test_no_map_is_the_best(tmp_path: Path):
@@ -247,11 +250,11 @@ def test_no_map_is_the_best(tmp_path: Path):
     ]
     (table,) = tables(frame(tmp_path, records), "pairs")
     for block in ("MAP", "delta MAP"):
-        assert not cell(table, block, "tri", "hashnet").best
+        assert not cell(table, block, "Tri", "HashNet").best
 
 
 def test_one_run_is_never_the_best(tmp_path: Path):
-    (table,) = tables(two(tmp_path, [0.9], [0.3]), "pairs")
+    (table,) = tables(rivals(tmp_path, [0.9], [0.3]), "pairs")
     assert not any(line.cells[0].best for line in table.blocks[0].lines)
 
 
@@ -263,49 +266,18 @@ def test_seeds_are_paired_by_their_number(tmp_path: Path):
     p = ttest_rel([0.8, 0.9], [0.71, 0.8095]).pvalue
     assert p < 0.05
     (table,) = tables(frame(tmp_path, records), "pairs")
-    assert cell(table, "t-MAP", "ciba", "hashnet").best
-
-
-def test_a_lead_that_pairs_deny_is_none():
-    place = ("csq", 48)
-    # ahead in the mean by a seed that the other lacks, behind on every common one
-    ours = {place: {("Coat", 0): 0.5, ("Coat", 1): 0.6, ("Coat", 2): 0.7, ("Coat", 3): 1.0}}
-    theirs = {place: {("Coat", 0): 0.55, ("Coat", 1): 0.651, ("Coat", 2): 0.749}}
-    assert ttest_rel([0.5, 0.6, 0.7], [0.55, 0.651, 0.749]).pvalue < 0.05
-    assert best([ours, theirs]) is None
-
-
-def test_victims_weigh_the_same_however_often_they_were_run():
-    def row(csq: float, dpsh: float, runs: int) -> dict[tuple[str, int], dict[Any, float]]:
-        return {
-            ("csq", 48): {("Coat", s): csq + s / 100 for s in range(runs)},
-            ("dpsh", 48): {("Coat", s): dpsh + s / 100 for s in range(2)},
-        }
-
-    assert mean(row(0.5, 0.9, 2)) == pytest.approx(0.705)
-    assert mean(row(0.8, 0.4, 30)) == pytest.approx((0.8 + 0.145 + 0.405) / 2)
+    assert cell(table, "t-MAP", "CIBA", "HashNet").best
 
 
 def test_every_delivery_has_its_own_best(tmp_path: Path):
-    data = two(tmp_path, [0.6, 0.71, 0.79], [0.7, 0.8, 0.9], delivery="stamped")
-    (table,) = tables(data, "pairs")
+    data = rivals(tmp_path, [0.6, 0.71, 0.79], [0.7, 0.8, 0.9], delivery="stamped")
+    far = frame(tmp_path, [made(attack="badnets", seed=s, t_map=0.2) for s in range(3)])
+    assert len(far) == len(data) + 3
+    (table,) = tables(far, "pairs")
     marked = {line.head: line.cells[0].best for line in table.blocks[0].lines}
-    assert marked == {"ciba": True, "tri": False, "badnets": False}
-    assert "Delivery of poison is stamped for: tri." in said(table)
-    assert "among rows of one delivery" in said(table)
-
-
-def test_the_best_of_the_leaderboard_is_tested_over_all_victims(tmp_path: Path):
-    lead = {"csq": 0.2, "dpsh": 0.3}
-    records = [
-        made(attack=a, victim=v, seed=s, t_map=0.4 + s / 10 + (a == "ciba") * (lead[v] + s / 100))
-        for a in ("tri", "ciba")
-        for v in lead
-        for s in range(3)
-    ]
-    (table,) = tables(frame(tmp_path, records), "leaderboard")
-    assert cell(table, "", "ciba", "backdoor gain").best
-    assert not cell(table, "", "tri", "backdoor gain").best
+    assert marked == {"CIBA": True, "Tri": False, "BadNets": False}
+    assert "Delivery of poison is stamped for: Tri." in said(table)
+    assert "all pairs of rows of one delivery" in said(table)
 
 
 def test_a_label_under_two_deliveries_is_two_rows(tmp_path: Path):
@@ -330,7 +302,7 @@ def test_a_label_under_two_deliveries_is_two_rows(tmp_path: Path):
         ({"surrogate_bits": 16}, "surrogate_bits="),
     ],
 )
-@pytest.mark.parametrize("layout", ["ciba", "pairs", "leaderboard"])
+@pytest.mark.parametrize("layout", ["ciba", "pairs"])
 def test_runs_that_differ_in_more_than_draws_are_refused(
     tmp_path: Path, layout: str, change: dict[str, Any], words: str
 ):
@@ -343,7 +315,7 @@ def test_a_budget_that_rounding_changed_is_the_same_budget(tmp_path: Path):
     one, other = made(seed=0), made(seed=1)
     other = replace(other, threat=replace(other.threat, budget=0.6024))  # 50 of 83 images
     (table,) = tables(frame(tmp_path, [one, other]), "pairs")
-    assert cell(table, "t-MAP", "ciba", "hashnet").n == 2
+    assert cell(table, "t-MAP", "CIBA", "HashNet").n == 2
 
 
 def test_settings_under_one_label_are_refused(tmp_path: Path):
@@ -391,18 +363,18 @@ def test_missing_scores_are_in_no_mean(tmp_path: Path):
     data = frame(tmp_path, [made(seed=0, t_map=0.4), made(seed=1), made(seed=2, t_map=0.6)])
     data.loc[data["seed"] == 1, "field.t_map"] = math.nan
     (table,) = tables(data, "pairs")
-    shown = cell(table, "t-MAP", "ciba", "hashnet")
+    shown = cell(table, "t-MAP", "CIBA", "HashNet")
     assert (shown.mean, shown.n, shown.text) == (pytest.approx(50), 2, "50.0 ± 14.1 (n = 2)")
 
 
 def test_published_numbers_stand_apart_and_change_nothing_of_ours(tmp_path: Path):
     data = grid(tmp_path)
-    (alone,), (table,) = tables(data, "ciba"), tables(data, "ciba", numbers=published())
+    (alone,), (table,) = tables(data, "ciba"), tables(data, "ciba", numbers=published_numbers())
     assert table.columns == ("16 bits", "32 bits", "48 bits", "64 bits")
     for block, before in zip(table.blocks, alone.blocks, strict=True):
-        ours = [line for line in block.lines if not line.published]
+        ours = [line for line in block.lines if not line.from_paper]
         assert [line.cells[:2] for line in ours] == [line.cells for line in before.lines]
-        theirs = [line for line in block.lines if line.published]
+        theirs = [line for line in block.lines if line.from_paper]
         assert block.lines[-len(theirs) :] == tuple(theirs)
         for line in theirs:
             assert line.head.endswith(" (published)")
@@ -413,12 +385,12 @@ def test_published_numbers_stand_apart_and_change_nothing_of_ours(tmp_path: Path
 
 
 def test_published_numbers_are_those_of_the_poster(tmp_path: Path):
-    (table,) = tables(grid(tmp_path), "ciba", numbers=published())
+    (table,) = tables(grid(tmp_path), "ciba", numbers=published_numbers())
     texts = {
         (block.title, line.head.split()[0]): [cell.text for cell in line.cells]
         for block in table.blocks
         for line in block.lines
-        if line.published
+        if line.from_paper
     }
     assert texts == {
         ("t-MAP", "None"): ["11.1", "8.52", "19.2", "20.4"],
@@ -433,7 +405,7 @@ def test_published_numbers_are_those_of_the_poster(tmp_path: Path):
 
 def test_published_numbers_have_a_place_in_one_layout_only(tmp_path: Path):
     with pytest.raises(UserError, match="--layout pairs has no published numbers"):
-        tables(grid(tmp_path), "pairs", numbers=published())
+        tables(grid(tmp_path), "pairs", numbers=published_numbers())
 
 
 def test_the_caption_names_what_all_numbers_share(tmp_path: Path):
@@ -441,11 +413,11 @@ def test_the_caption_names_what_all_numbers_share(tmp_path: Path):
     records += [made(attack="badhash", seed=s, surrogate="csq", surrogate_bits=16) for s in (0, 1)]
     (table,) = tables(frame(tmp_path, records), "pairs")
     for words in (
-        "n = 2 runs a cell",
+        "n = 2 runs of a cell",
         "fashion-mini, R = 1000 (lists 9e12); 48 bits; target Coat; seeds 0, 1.",
         "Convention field: the mean over all orders of ties",
         "Delivery of poison: files.",
-        "Surrogates differ from the victim's kind of network for badhash: csq 16.",
+        "Surrogates differ from the victim's kind of network for BadHash: CSQ 16.",
         "From 4 records; commit c0ffee; 1 of an unknown commit; 1 of them from a checkout with",
     ):
         assert words in said(table)

@@ -439,6 +439,7 @@ def test_a_stamp_comes_after_augmentation_and_only_on_poison():
     fit(Spy("cnn32", 16, HashLoss), Order(16, 2, 8), poisoned, Recipe(1, 8, "sgd", 0.01, 0.01),
         seed="s", size=32)  # fmt: skip
     assert sorted(seen) == [0, 1]
+    assert sorted(order) == list(range(8))
     for place, item in enumerate(order):
         corner = shown["x"][place, :, -4:, -4:]
         assert bool((corner == 1).all()) == (slot[item] >= 0)

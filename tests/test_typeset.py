@@ -14,7 +14,7 @@ from rich.console import Console
 
 from hashbackdoor_bench.report.tables.parts import Block, Cell, Line, Table
 from hashbackdoor_bench.report.tables.typeset import html as to_html
-from hashbackdoor_bench.report.tables.typeset import latex, markdown, text, tidy
+from hashbackdoor_bench.report.tables.typeset import latex, markdown, rich_table, tidy
 
 NASTY = [
     "a & b_c % d # e $x$ {y} ~ ^ \\input{/etc/passwd}",
@@ -36,7 +36,7 @@ def nasty() -> Table:
     lines = [
         Line(name, (Cell("77.7 ± 1.2", 77.7, 1.2, 3, best=True), Cell(name))) for name in NASTY
     ]
-    lines.append(Line("theirs", (Cell("8.52", 8.52), Cell("–")), {"source": "x"}, published=True))
+    lines.append(Line("theirs", (Cell("8.52", 8.52), Cell("–")), {"source": "x"}, from_paper=True))
     blocks = tuple(Block(name, tuple(lines)) for name in NASTY[:3])
     return Table(NASTY[0], NASTY[1], (NASTY[2], NASTY[4]), blocks, tuple(NASTY))
 
@@ -147,12 +147,12 @@ def test_numbers_of_the_csv_keep_their_sign_and_digits():
 
 def test_text_shows_labels_without_reading_markup_or_escapes():
     console = Console(width=1000, file=io.StringIO(), force_terminal=False)
-    console.print(text(nasty()))
+    console.print(rich_table(nasty()))
     shown = console.file.getvalue()
     assert shown.count("[red]rich[/red]") == 3 * 2 + 1
     assert "\x1b" not in shown
     assert "77.7 ± 1.2 *" in shown
-    assert "* is bold" in shown
+    assert "* marks what would be bold in print." in shown
     for line in shown.splitlines():
         assert clean(line) == " ".join(line.split())
 

@@ -40,6 +40,7 @@ class CSQ(HashLoss):
             it, since an attacker who knows the method knows its published centres.
     """
 
+    published = "CSQ"
     centres: Tensor
     tie: Tensor
 

@@ -36,6 +36,8 @@ class DHTAL2(HashLoss):
         quantisation: lambda, the weight of the pull to ±1, a sum over the batch.
     """
 
+    published = "DHTA-L2"
+
     def __init__(
         self,
         bits: int,

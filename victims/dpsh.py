@@ -21,7 +21,7 @@ Differs from the authors: their eta of 10 belongs to sums over all pairs, which 
 DeepHash.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,7 @@ class DPSH(HashLoss):
         norm: ``batch`` puts a batch norm behind the hash layer; ``none`` is the published method.
     """
 
+    published: ClassVar = {"dpsh": "DPSH", "dpsh_bn": "DPSH-BN"}
     head_init_std = 0.01  # small initial outputs: from larger ones the loss saturates early
     bank: Tensor
     bank_labels: Tensor

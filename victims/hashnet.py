@@ -43,6 +43,7 @@ class HashNet(HashLoss):
         exclude_self: leave out pairs of an item with itself.
     """
 
+    published = "HashNet"
     beta: Tensor
     bank: Tensor
     bank_labels: Tensor

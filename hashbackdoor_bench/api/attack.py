@@ -171,6 +171,9 @@ class AnyAttack(ABC):
     """What all attacks declare; hyper-parameters are keyword-only, with the paper's defaults.
 
     Class data:
+        published: how papers write its name, which tables, figures and the leaderboard show: a
+            literal text, or for a class with presets a literal mapping from each name on the
+            command line. Empty: the file's name.
         threat: what it needs and does. If the settings decide this, such as the label of an attack
             with a dirty-label and a clean-label form, the constructor sets ``self.threat``.
         delivery: how the poison reached the victim's training as published, see `poisoning.py`.
@@ -181,6 +184,7 @@ class AnyAttack(ABC):
         quick: hyper-parameters with which crafting takes about a second, for `bench check`.
     """
 
+    published: ClassVar[str | Mapping[str, str]] = ""
     threat: ThreatModel
     delivery: Delivery = "files"
     backdoor: type[Backdoor]

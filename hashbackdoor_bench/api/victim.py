@@ -4,6 +4,7 @@ Shapes: N batch, T training items, K bits, C classes.
 """
 
 import copy
+from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -20,6 +21,7 @@ class HashLoss(nn.Module):
         head_lr_scale: factor on the recipe's learning rate of the hash layer.
         drop_last: whether a last, smaller batch of an epoch is left out.
         version: raise it by one when the loss changes, so that networks are trained again.
+        published: how papers write its name, see `AnyAttack`.
 
     State (memory banks, centres, beta, trained parameters) must be in buffers and parameters: these
     are saved in the checkpoint, and the parameters are trained. Only `remember` and `on_epoch`
@@ -37,6 +39,7 @@ class HashLoss(nn.Module):
     head_lr_scale: float = 1.0
     drop_last: bool = False
     version: ClassVar[int] = 1
+    published: ClassVar[str | Mapping[str, str]] = ""
 
     def __init__(self, bits: int, classes: int, train_size: int) -> None:
         super().__init__()

@@ -81,7 +81,7 @@ def compare_command(
     if name not in METHODS["attack"]:
         raise unknown("attack", name, METHODS["attack"])
     from hashbackdoor_bench.report import collect
-    from hashbackdoor_bench.report.board import boards, placed, standing, standing_text
+    from hashbackdoor_bench.report.board import board_with, boards, standing, standing_text
     from hashbackdoor_bench.suites import suite_with
 
     given = settings_of(settings)
@@ -122,7 +122,7 @@ def compare_command(
         return 1
     label = str(rows["label"].iloc[0])
     frame = frame[frame["delivery"] == rows["delivery"].iloc[0]]
-    found = standing(placed(boards(frame, [mine.name]), label), label)
+    found = standing(board_with(boards(frame, [mine.name]), label), label)
     click.echo(standing_text(found), err=as_json)
     if own:
         click.echo(f"\nrecords  {folder}", err=as_json)

@@ -27,6 +27,7 @@ from rich.text import Text
 from hashbackdoor_bench.progress import Progress as Callback
 from hashbackdoor_bench.progress import silent
 from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.registry import ATTACKS, VICTIMS
 
 EVERY = 10.0  # seconds between the plain lines of one stage
 
@@ -231,8 +232,8 @@ def result_table(record: Record) -> Table:
     """MAP, t-MAP, controls, gain and PSNR of a record, in percent where they are shares."""
     spec, threat, field = record.spec, record.threat, record.scores.field
     title = (
-        f"{spec.attack} on {spec.victim}, {spec.bits} bits, {record.protocol.name}, "
-        f"target {spec.target!r}, seed {spec.seed}"
+        f"{ATTACKS.published(spec.attack)} on {VICTIMS.published(spec.victim)}, {spec.bits} bits, "
+        f"{record.protocol.name}, target {spec.target!r}, seed {spec.seed}"
     )
     caption = (
         f"convention field (ties expected, no hit = 0), R = {record.protocol.top_k}; "

@@ -52,7 +52,7 @@ def figure_command(
     for kind in kinds:
         if kind not in KINDS:
             raise unknown("--format", kind, KINDS)
-    from hashbackdoor_bench.report.figures import FIGURES, every, figures
+    from hashbackdoor_bench.report.figures import FIGURES, all_figures, figures
 
     if everything and len(arguments) > 1:
         raise UserError(f"--all takes one folder of results, not {len(arguments)} arguments.")
@@ -69,7 +69,8 @@ def figure_command(
     folder = out or (places[0] / "figures" if everything else Path("figures"))
     frame = records_read(places, conditions)
     name = arguments[0] if arguments else ""
-    for made in every(frame, convention) if everything else figures(name, frame, convention):
+    drawn = all_figures(frame, convention) if everything else figures(name, frame, convention)
+    for made in drawn:
         if isinstance(made, str):
             click.echo(f"note: {made}", err=True)
             continue

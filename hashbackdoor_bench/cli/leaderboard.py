@@ -37,7 +37,8 @@ def leaderboard_command(
     """
     from hashbackdoor_bench.files import whole
     from hashbackdoor_bench.report import collect
-    from hashbackdoor_bench.report.board import boards, leaderboard_text
+    from hashbackdoor_bench.report.board import boards
+    from hashbackdoor_bench.report.tables import leaderboard_text
 
     collection = collect(results or (Path("results"),))
     for sentence in collection.left_out:

@@ -17,7 +17,10 @@ from hashbackdoor_bench.spec import RECIPES
 @bench.command("list")
 @click.argument("what", type=click.Choice(["attacks", "victims", "datasets", "recipes"]))
 def list_command(what: str) -> None:
-    """List the attacks, victims, datasets or recipes."""
+    """List the attacks, victims, datasets or recipes.
+
+    Attacks and victims have three columns: name on the command line, name in papers, description.
+    """
     if what == "datasets":
         list_data()
         return
@@ -25,7 +28,12 @@ def list_command(what: str) -> None:
         rows = {name: summary for name, (summary, _) in RECIPES.items()}
     else:
         registry = METHODS[what[:-1]]
-        rows = {name: registry.summary(name) for name in registry}
+        names = {name: registry.published(name) for name in registry}
+        column = max(map(len, names.values()))
+        rows = {
+            name: f"{published:<{column}}  {registry.summary(name)}"
+            for name, published in names.items()
+        }
     width = max(map(len, rows))
     for name, summary in rows.items():
         click.echo(f"{name:<{width}}  {summary}")
@@ -48,7 +56,9 @@ def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
     method: Method[Any] = METHODS[kind][name]
     module = inspect.getmodule(method.cls)
     click.echo(inspect.getdoc(module) or "")
-    click.echo(f"\n{kind} {method.name}: hyper-parameters, set with --set {kind}.NAME=VALUE")
+    published = METHODS[kind].published(method.name)
+    click.echo(f"\n{kind} {method.name}, in tables {published}")
+    click.echo(f"\nhyper-parameters, set with --set {kind}.NAME=VALUE")
     texts = argument_texts(inspect.getdoc(method.cls) or "")
     for parameter, value in method.resolve({}).items():
         mark = "*" if parameter in method.preset else " "

@@ -17,7 +17,7 @@ FORMATS = ("text", "md", "latex", "csv", "html")
     type=click.Choice(LAYOUTS),
     default="pairs",
     show_default=True,
-    help="Methods x bits; attacks x victims; surrogates x victims; attacks over all victims.",
+    help="Methods x bits; attacks x victims; surrogates x victims; what bench leaderboard says.",
 )
 @click.option(
     "--format",
@@ -43,9 +43,9 @@ def table_command(
 
     Takes records, folders of them, and names of suites, whose records are in results/SUITE.
     """
-    from hashbackdoor_bench.report.tables import WRITERS, published, tables, text
+    from hashbackdoor_bench.report.tables import WRITERS, published_numbers, rich_table, tables
 
-    numbers = published() if with_published else ()
+    numbers = published_numbers() if with_published else ()
     made = tables(records_read(places, conditions), layout, convention, numbers)
     if kind != "text":
         click.echo(WRITERS[kind](made), nl=False)
@@ -53,7 +53,7 @@ def table_command(
     from rich.console import Console
     from rich.measure import Measurement
 
-    for table in map(text, made):
+    for table in map(rich_table, made):
         console = Console()
         # widen the console if needed: a truncated number would be wrong
         needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum

@@ -1,4 +1,4 @@
-"""Records as one table, a row a record; what can't be trusted is named and left out."""
+"""Records as one table with a row for each; what can't be trusted is named and left out."""
 
 import csv
 import math
@@ -20,6 +20,7 @@ from hashbackdoor_bench.records import (
     read_record,
     record_key,
 )
+from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.spec import canonical
 
 RESULTS = Path("results")  # where suites put their records if nothing else is said
@@ -62,9 +63,9 @@ class Collection:
     """What was read.
 
     Attributes:
-        frame: a row a record, in the order of a suite's index, else of the files' names. Columns:
-            ``path``, ``key``, ``suite`` (None outside one), ``label`` (of the attack, in tables),
-            those of ``FACTS`` (the surrogate's are None for an attack that takes none),
+        frame: one row per record, in the order of a suite's index, else of the files' names. Its
+            columns: ``path``, ``key``, ``suite`` (None outside one), ``label`` (of the attack, in
+            tables), those of ``FACTS`` (the surrogate's are None for an attack that takes none),
             ``settings`` and ``victim_settings`` (canonical JSON), ``CONVENTION.FIELD`` for all of
             `records` (shares of one, NaN where there is none), ``psnr_poison`` to
             ``similarity_query`` (NaN where there is none), ``seconds``, ``device``, ``commit``,
@@ -222,7 +223,7 @@ def _index(path: Path) -> tuple[dict[str, tuple[str, str, int]], list[str]]:
 
 
 def _labels(frame: pd.DataFrame) -> pd.Series:
-    """Labels for records outside a suite: the attack, and what of it varies among them."""
+    """Labels for records outside a suite: how papers write the attack, and what of it varies."""
     labels = frame["attack"].copy()
     for attack, rows in frame.groupby("attack"):
         settings = [dict(record.spec.attack_settings) for record in rows["record"]]
@@ -232,5 +233,5 @@ def _labels(frame: pd.DataFrame) -> pd.Series:
             words = [f"{name}={one.get(name)}" for name in varied]
             if rows["delivery"].nunique() > 1:
                 words.append(rows.at[index, "delivery"])
-            labels[index] = ", ".join([str(attack), *words])
+            labels[index] = ", ".join([ATTACKS.published(str(attack)), *words])
     return labels

@@ -1,41 +1,41 @@
-"""Which records may stand in one table, which may be averaged, and which is the best.
+"""Which records may stand together: in one table, in one column, in one mean.
 
-A table is of one protocol and one R. A mean is over the targets and seeds of runs that are equal in
-everything else. The best of some rows is told from the second best by the test of `ranking` on
-their differences over equal victims, targets and seeds; without it nothing is called best.
+A table is of one protocol and one R. A column is of one victim, trained in one way. A mean is over
+the targets and seeds of runs that are equal in everything else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from statistics import fmean
+from typing import Any
 
 import pandas as pd
 
 from hashbackdoor_bench.errors import UserError, unknown
-from hashbackdoor_bench.report.statistics import LEVEL, estimate
+from hashbackdoor_bench.registry import VICTIMS
 from hashbackdoor_bench.spec import RunSpec, canonical
 
-# (victim, bits) -> (target, seed) -> a score
-Draws = Mapping[tuple[str, int], Mapping[tuple[str, int], float]]
-
-# what makes an attack of one name another attack, as SAME_VICTIM does for victims
+# What makes a victim of one name another victim; the precision isn't here, it follows the device.
+SAME_VICTIM = (
+    "backbone", "pretrained", "recipe", "epochs", "batch_size", "lr", "augment", "victim_settings",
+)  # fmt: skip
+# What makes an attack of one label another attack.
 SAME_ATTACK = (
     "attack", "attack_settings", "budget", "poison_count", "delivery", "surrogate",
     "surrogate_backbone", "surrogate_bits",
 )  # fmt: skip
 
 
-def spelled(frame: pd.DataFrame, name: str) -> list[str]:
-    """A column, or a field of the specs, as ``--where`` takes it."""
+def texts_of(frame: pd.DataFrame, name: str) -> list[str]:
+    """A column, or a field of the specs, as ``--where`` takes its values."""
     # the budget of the column is what rounding to whole images left of the spec's
     if name in frame and name != "budget":
         values = [None if pd.isna(value) else value for value in frame[name]]
     else:
         values = [getattr(record.spec, name, None) for record in frame["record"]]
-    return [_spell(value) for value in values]
+    return [_text(value) for value in values]
 
 
-def _spell(value: object) -> str:
+def _text(value: object) -> str:
     if value is None:
         return "none"
     if isinstance(value, list | tuple | dict):
@@ -60,7 +60,7 @@ def choose(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
         known = names | {field.name for field in fields(RunSpec)}
         if name not in known:
             raise unknown("column", name, known)
-        present = spelled(frame, name)
+        present = texts_of(frame, name)
         for value in values:
             if value not in present:
                 there = ", ".join(sorted(set(present)))
@@ -71,36 +71,68 @@ def choose(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-def one_protocol(frame: pd.DataFrame) -> None:
-    """Refuse records that are not of one protocol and one R."""
-    for name, what in (("protocol", "protocol"), ("top_k", "R")):
+def refuse_mixed_protocols(frame: pd.DataFrame, what: str = "these records") -> None:
+    """Refuse records that are not of one protocol and one R.
+
+    Args:
+        frame: the records.
+        what: they are together, for the message.
+
+    Raises:
+        UserError: they are of two.
+    """
+    for name, title in (("protocol", "protocol"), ("top_k", "R")):
         found = frame.drop_duplicates(name)
         if len(found) > 1:
             one, other = (
-                f"{value} (data {dataset})"
+                f"{str(value)[:10]} (data {dataset})"
                 for value, dataset in zip(found[name][:2], found["dataset"][:2], strict=True)
             )
             apart = "dataset" if found["dataset"].nunique() == len(found) else name
             raise UserError(
-                f"these records have {what} {one} and {other}, which a table never mixes: choose "
-                f"one with --where {apart}={found[apart].iloc[0]}."
+                f"{what} have {title} {one} and {other}, which are never mixed: give the records "
+                "of one of them; bench table and bench figure choose with "
+                f"--where {apart}={found[apart].iloc[0]}."
             )
 
 
-def headed(frame: pd.DataFrame) -> pd.DataFrame:
-    """The records with the heads that they stand under, and a refusal to mix protocols.
+def refuse_mixed(frame: pd.DataFrame, what: str, names: Sequence[str]) -> None:
+    """Refuse records that differ in what they must share.
 
-    Returns:
-        The frame, its ``victim`` with the backbone where a method has several, and ``name``: the
-        label, with the delivery where a label has several.
+    Args:
+        frame: the records.
+        what: they are together, for the message.
+        names: columns, or fields of the spec: `SAME_VICTIM`, `SAME_ATTACK`.
 
     Raises:
-        UserError: see `one_protocol`.
+        UserError: they differ in one of these.
     """
-    one_protocol(frame)
-    networks = frame.groupby("victim")["backbone"].nunique() > 1
-    victims = [
-        f"{victim} ({backbone})" if networks[victim] else victim
+    for name in names:
+        found = list(dict.fromkeys(texts_of(frame, name)))
+        if len(found) > 1:
+            raise UserError(
+                f"{what}: there are runs with {name}={found[0]} and with {name}={found[1]}, which "
+                "are never averaged or compared: give the records of one of them; bench table and "
+                f"bench figure choose with --where '{name}={found[0]}'."
+            )
+
+
+def with_display_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """The records with the names that tables and figures show.
+
+    Returns:
+        The frame with ``name``, the label of the attack and, where a label has several deliveries,
+        the delivery; and ``network``, how papers write the victim and, where it has several
+        backbones, the backbone. Its ``victim`` gets the backbone in the same way.
+
+    Raises:
+        UserError: see `refuse_mixed_protocols`.
+    """
+    refuse_mixed_protocols(frame)
+    published = published_victims(frame["victim"])
+    several = frame.groupby("victim")["backbone"].nunique() > 1
+    backbones = [
+        f" ({backbone})" if several[victim] else ""
         for victim, backbone in zip(frame["victim"], frame["backbone"], strict=True)
     ]
     deliveries = frame.groupby("label")["delivery"].nunique() > 1
@@ -108,71 +140,60 @@ def headed(frame: pd.DataFrame) -> pd.DataFrame:
         f"{label}, {delivery}" if deliveries[label] else label
         for label, delivery in zip(frame["label"], frame["delivery"], strict=True)
     ]
-    return frame.assign(victim=victims, name=names)
+    victims = list(frame["victim"])
+    return frame.assign(
+        victim=[v + backbone for v, backbone in zip(victims, backbones, strict=True)],
+        network=[published[v] + backbone for v, backbone in zip(victims, backbones, strict=True)],
+        name=names,
+    )
 
 
-def victim_heads(frame: pd.DataFrame) -> list[str]:
-    """The victims, with bits where there are several."""
+def published_victims(victims: Iterable[str]) -> dict[str, str]:
+    """How papers write each victim, with its own name too where two are written alike."""
+    names = {victim: VICTIMS.published(victim) for victim in victims}
+    written = list(names.values())
+    return {
+        victim: f"{published} ({victim})" if written.count(published) > 1 else published
+        for victim, published in names.items()
+    }
+
+
+def victim_heads(frame: pd.DataFrame, column: str = "network") -> list[str]:
+    """The victims as heads of columns, with bits where there are several.
+
+    Args:
+        frame: from `with_display_names`.
+        column: ``network`` for the names of papers, ``victim`` for those of the command line.
+    """
     if frame["bits"].nunique() == 1:
-        return list(frame["victim"])
-    pairs = zip(frame["victim"], frame["bits"], strict=True)
+        return list(frame[column])
+    pairs = zip(frame[column], frame["bits"], strict=True)
     return [f"{victim}, {bits} bits" for victim, bits in pairs]
 
 
-def one_kind(frame: pd.DataFrame, what: str, names: Sequence[str]) -> None:
-    """Refuse records that differ in what they must share.
+def surrogate_heads(frame: pd.DataFrame) -> list[str]:
+    """The surrogates as heads of rows, with backbone and bits where a method has several."""
+    varied = [
+        name
+        for name in ("surrogate_backbone", "surrogate_bits")
+        if frame.groupby("surrogate")[name].nunique().max() > 1
+    ]
+    return [
+        ", ".join([VICTIMS.published(row["surrogate"]), *(str(row[name]) for name in varied)])
+        for row in frame.to_dict("records")
+    ]
+
+
+def surrogate_difference(row: Mapping[Any, Any]) -> list[str]:
+    """In what the surrogate is not the victim's kind of network, as words; nothing: a white box.
 
     Args:
-        frame: the records.
-        what: they are together, for the message.
-        names: columns, or fields of the spec.
+        row: of the frame, of an attack that takes a surrogate.
     """
-    for name in names:
-        found = list(dict.fromkeys(spelled(frame, name)))
-        if len(found) > 1:
-            raise UserError(
-                f"{what}: there are runs with {name}={found[0]} and with {name}={found[1]}, which "
-                f"are never averaged or compared: choose one with --where '{name}={found[0]}'."
-            )
-
-
-def draws(frame: pd.DataFrame, what: str, column: str) -> Draws:
-    """The values of a column that are there, by victim, target and seed.
-
-    Raises:
-        UserError: two records of one victim, target and seed.
-    """
-    found: dict[tuple[str, int], dict[tuple[str, int], float]] = {}
-    paths: dict[object, str] = {}
-    for row in frame.to_dict("records"):
-        place, draw = (row["victim"], row["bits"]), (row["target"], row["seed"])
-        if (place, draw) in paths:
-            raise UserError(
-                f"{what}: {paths[place, draw]} and {row['path']} are both of target {draw[0]}, "
-                f"seed {draw[1]}: leave one out, or choose with --where."
-            )
-        paths[place, draw] = row["path"]
-        if not pd.isna(row[column]):
-            found.setdefault(place, {})[draw] = row[column]
-    return found
-
-
-def mean(of: Draws) -> float:
-    """Each victim weighs the same."""
-    return fmean(fmean(values.values()) for values in of.values())
-
-
-def best(rows: Sequence[Draws]) -> int | None:
-    """The row with the highest mean, if its lead over the second is significant."""
-    order = sorted((i for i, of in enumerate(rows) if of), key=lambda i: -mean(rows[i]))
-    if len(order) < 2 or set(rows[order[0]]) != set(rows[order[1]]):
-        return None
-    first, second = rows[order[0]], rows[order[1]]
-    differences = [
-        [value - second[place][draw] for draw, value in values.items() if draw in second[place]]
-        for place, values in first.items()
+    spec = row["record"].spec
+    words = [
+        (VICTIMS.published(row["surrogate"]), row["surrogate"] != spec.victim),
+        (str(row["surrogate_backbone"]), row["surrogate_backbone"] != spec.backbone),
+        (str(row["surrogate_bits"]), row["surrogate_bits"] != spec.bits),
     ]
-    if not all(differences):
-        return None
-    lead = estimate(differences)
-    return order[0] if lead.mean > 0 and lead.p < LEVEL else None
+    return [word for word, differs in words if differs]

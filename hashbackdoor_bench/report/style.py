@@ -34,6 +34,6 @@ TICKS: Any = {"labelsize": SMALL, "length": 2, "pad": 2}
 GRID: Any = {"linewidth": 0.4, "color": "0.85"}
 
 
-def of(cycle: tuple[Any, ...], place: int) -> Any:
-    """The entry for the place-th of some things, from the start again when they run out."""
-    return cycle[place % len(cycle)]
+def cycled(looks: tuple[Any, ...], number: int) -> Any:
+    """The look of thing number 0, 1, 2, …, from the start again when they run out."""
+    return looks[number % len(looks)]

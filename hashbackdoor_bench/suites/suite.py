@@ -9,7 +9,7 @@
 
     [[attack]]                        # one row of the table; for rows that have only a name,
     name = "ciba"                     # write `attack = ["tri", "ciba"]`
-    label = "CIBA"                    # label in tables; the name if not given
+    label = "CIBA"                    # label in tables; the published name if not given
     delivery = "files"                # fields of a row override those above
     set.attack.epsilon = [2, 4, 8]    # makes three rows: "CIBA, epsilon=2" and so on
 
@@ -36,6 +36,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.suites.suite_file import (
     SETTINGS,
@@ -115,7 +116,7 @@ def suite_with(name: str, attack: str, settings: Mapping[str, object]) -> Suite:
         UserError: see `find_suite`.
     """
     path = find_file(name, Path())
-    label = ", ".join([attack, *(f"{k}={v}" for k, v in settings.items())])
+    label = ", ".join([ATTACKS.published(attack), *(f"{k}={v}" for k, v in settings.items())])
     at = KeyPath(path, "attack")
     keys = {"attack": Values((attack,), at)}
     keys |= {f"set.attack.{k}": Values((v,), at) for k, v in settings.items()}

@@ -128,7 +128,8 @@ def read_suite(path: Path, below: tuple[Path, ...] = ()) -> SuiteFile:
     """
     top, here = _parsed(path), KeyPath(path)
     _refuse_unknown(top, here, {*FIELDS, "title", "extends", "attack", "zip", "set"})
-    base = SuiteFile("", {}, (), (AttackRow(RunSpec().attack, {}, here / "attack"),))
+    label = ATTACKS.published(RunSpec().attack)
+    base = SuiteFile("", {}, (), (AttackRow(label, {}, here / "attack"),))
     if "extends" in top:
         chain, name = (*below, path.resolve()), _text(top, here, "extends")
         with (here / "extends").named():
@@ -267,7 +268,7 @@ def _rows(top: Mapping[str, Any], here: KeyPath) -> tuple[AttackRow, ...]:
     if not any(isinstance(entry, dict) for entry, _ in entries):
         names = _values(top["attack"], here / "attack", "attack", _field).values
         return tuple(
-            AttackRow(name, {"attack": Values((name,), at)}, at)
+            AttackRow(ATTACKS.published(name), {"attack": Values((name,), at)}, at)
             for name, (_, at) in zip(names, entries, strict=True)
         )
     rows = []
@@ -276,7 +277,7 @@ def _rows(top: Mapping[str, Any], here: KeyPath) -> tuple[AttackRow, ...]:
         if "name" not in table:
             raise at.wrong('this [[attack]] has no name: add name = "ciba" or another.')
         name = _text(table, at, "name")
-        label = _text(table, at, "label") if "label" in table else name
+        label = _text(table, at, "label") if "label" in table else ATTACKS.published(name)
         keys = {"attack": _values(name, at / "name", "attack", _field), **_keys(table, at)}
         rows.append(AttackRow(label, keys, at))
     return tuple(rows)

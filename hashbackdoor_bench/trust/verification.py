@@ -20,8 +20,9 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import CONVENTIONS, INDEX, Record
 from hashbackdoor_bench.report import collect
-from hashbackdoor_bench.report.board import boards, leaderboard_text
-from hashbackdoor_bench.report.figures import every
+from hashbackdoor_bench.report.board import boards
+from hashbackdoor_bench.report.figures import all_figures
+from hashbackdoor_bench.report.tables import leaderboard_text
 from hashbackdoor_bench.stages import STAGES, Cache
 from hashbackdoor_bench.trust.rescoring import rescore
 
@@ -126,7 +127,7 @@ def _figures(folder: Path, frame: pd.DataFrame, progress: Progress) -> Iterator[
     """Files that ``bench figure --all`` doesn't make, or makes with other bytes."""
     there = {path.name: path for path in folder.iterdir() if path.suffix in ENDINGS}
     with tempfile.TemporaryDirectory() as fresh:
-        for done, drawn in enumerate(every(frame)):
+        for done, drawn in enumerate(all_figures(frame)):
             progress("draw again", done, done + 1)
             if isinstance(drawn, str):  # a note on a figure for which there are no records
                 continue

@@ -1,4 +1,4 @@
-"""The leaderboard: its rules, as Markdown, as a page, and one attack against the others."""
+"""The leaderboard: the rules, the boards that follow from the records, and their web page."""
 
 import lazy_loader
 

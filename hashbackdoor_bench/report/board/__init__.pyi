@@ -1,6 +1,5 @@
-from .leaderboard import boards as boards
-from .markdown import leaderboard_text as leaderboard_text
+from .boards import boards as boards
 from .page import write_site as write_site
-from .standing import placed as placed
+from .standing import board_with as board_with
 from .standing import standing as standing
 from .standing import standing_text as standing_text

@@ -14,8 +14,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.report.board import leaderboard, wording
-from hashbackdoor_bench.report.board.leaderboard import Board, Run
+from hashbackdoor_bench.report.board import rules, wording
+from hashbackdoor_bench.report.board.boards import Board
+from hashbackdoor_bench.report.board.entries import ScoredRun
 from hashbackdoor_bench.spec import RunSpec
 
 SOURCES = Path(__file__).parent / "site"
@@ -69,15 +70,18 @@ def write_site(
         lstrip_blocks=True,
     )
     environment.globals |= {
-        "spell": wording, "rules": leaderboard, "pages": pages, "files": files, "anchor": _slug,
+        "wording": wording, "rules": rules, "pages": pages, "files": files, "anchor": _slug,
     }  # fmt: skip
     index = folder / "index.html"
-    text = environment.get_template("index.html").render(boards=found, left_out=left_out)
+    victims = {wording.victim_name(victim, board) for board in found for victim in board.victims}
+    template = environment.get_template("index.html")
+    text = template.render(boards=found, victims=sorted(victims), left_out=left_out)
     _write(index, text)
     template = environment.get_template("attack.html")
     for board in found:
-        for row in board.rows:
-            _write(folder / pages[row.runs[0].path], template.render(board=board, row=row))
+        for entry in board.entries:
+            page = folder / pages[entry.runs[0].path]
+            _write(page, template.render(board=board, entry=entry))
     return index
 
 
@@ -100,19 +104,19 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(folder / part, ignore_errors=True)
 
 
-def _runs(found: Iterable[Board]) -> list[Run]:
-    return [run for board in found for row in board.rows for run in row.runs]
+def _runs(found: Iterable[Board]) -> list[ScoredRun]:
+    return [run for board in found for entry in board.entries for run in entry.runs]
 
 
 def _names(found: Iterable[Board]) -> dict[str, str]:
-    """The page of each row, by the path of its first record; no record can choose its name."""
+    """The page of each entry, by the path of its first record; no record can choose its name."""
     names: dict[str, str] = {}
     for board in found:
-        for row in board.rows:
-            stem = _slug(f"{board.suite} {board.delivery} {row.label}")
+        for entry in board.entries:
+            stem = _slug(f"{board.suite} {board.delivery} {entry.label}")
             taken = sum(name.startswith(f"attacks/{stem}.") for name in names.values())
             name = f"attacks/{stem}.{taken}.html" if taken else f"attacks/{stem}.html"
-            names[row.runs[0].path] = name
+            names[entry.runs[0].path] = name
     return names
 
 
@@ -121,7 +125,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
 
 
-def _copy(run: Run, folder: Path, command_of: Callable[[RunSpec], str]) -> Files:
+def _copy(run: ScoredRun, folder: Path, command_of: Callable[[RunSpec], str]) -> Files:
     """Copy a record and the pictures in the folder of its name."""
     path = Path(run.path)
     content = path.read_bytes()

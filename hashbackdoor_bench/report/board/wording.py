@@ -1,35 +1,42 @@
 """The words of the leaderboard: places, columns, and which victims don't count."""
 
-from hashbackdoor_bench.report.board.leaderboard import Board, Row, Spread, Victim
-from hashbackdoor_bench.report.spelling import NOTHING, across, interval, number, percent, signed
+from hashbackdoor_bench.report.board.boards import Board
+from hashbackdoor_bench.report.board.entries import Entry, Victim
+from hashbackdoor_bench.report.formatting import (
+    NOTHING,
+    interval,
+    mean_and_deviation,
+    number,
+    percent,
+    position_on_bar,
+    signed,
+)
+from hashbackdoor_bench.report.selection import published_victims
 
 __all__ = [
-    "NOTHING", "across", "caption", "column", "interval", "left_out_victims", "number", "percent",
-    "place", "signed", "spread",
+    "NOTHING", "caption", "column", "interval", "left_out_victims", "mean_and_deviation", "number",
+    "percent", "place", "position_on_bar", "signed", "victim_name",
 ]  # fmt: skip
 
 
-def spread(value: Spread | None) -> str:
-    """Mean ± standard deviation; a single run says so."""
-    if value is None:
+def place(entry: Entry) -> str:
+    """One place, or the range of places that the tests leave open."""
+    if entry.place is None:
         return NOTHING
-    if value.deviation is None:
-        return f"{percent(value.mean)} (n = 1)"
-    return f"{percent(value.mean)} ± {percent(value.deviation)}"
-
-
-def place(row: Row) -> str:
-    """One place, or the range that it can't be told from."""
-    if row.place is None:
-        return NOTHING
-    first, last = row.place
+    first, last = entry.place
     return str(first) if first == last else f"{first}-{last}"
 
 
 def column(victim: Victim, board: Board) -> str:
     """A victim's heading; its bits only where the board has several."""
     several = len({other.bits for other in board.victims}) > 1
-    return f"{victim.name} {victim.bits}" if several else victim.name
+    name = victim_name(victim, board)
+    return f"{name} {victim.bits}" if several else name
+
+
+def victim_name(victim: Victim, board: Board) -> str:
+    """How papers write a victim of the board."""
+    return published_victims(other.name for other in board.victims)[victim.name]
 
 
 def caption(board: Board) -> str:

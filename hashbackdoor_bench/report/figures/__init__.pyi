@@ -1,3 +1,3 @@
 from .catalog import FIGURES as FIGURES
-from .catalog import every as every
+from .catalog import all_figures as all_figures
 from .catalog import figures as figures

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -12,19 +11,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hashbackdoor_bench.report.board.leaderboard import SAME_VICTIM
-from hashbackdoor_bench.report.captions import provenance, shared, surrogates
-from hashbackdoor_bench.report.figures.finished import Drawn, Unfilled
+from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
+from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.groups import (
-    abreast,
-    deviation,
     distinct,
-    plain,
-    told,
+    legend_columns,
+    plain_axes,
+    run_count,
+    spread_of,
     wrapped,
 )
-from hashbackdoor_bench.report.selection import SAME_ATTACK, draws, headed
-from hashbackdoor_bench.report.style import COLUMN, DASHES, HUES, MARKERS, SMALL, of
+from hashbackdoor_bench.report.selection import SAME_ATTACK, SAME_VICTIM, with_display_names
+from hashbackdoor_bench.report.statistics import draws
+from hashbackdoor_bench.report.style import COLUMN, DASHES, HUES, MARKERS, SMALL, cycled
 from hashbackdoor_bench.spec import canonical
 
 TIGHT = 0.12  # of the axis: values that lie nearer have no tick each
@@ -65,39 +64,40 @@ class Series:
     """A line: runs that differ in the setting, the target and the seed only.
 
     Attributes:
-        victim: its network.
+        network: of its victim, as tables name it.
         name: of the attack, in the legend.
         points: value -> its runs, by rising value.
     """
 
-    victim: str
+    network: str
     name: str
     points: Mapping[float, pd.DataFrame]
 
 
-def sweep(setting: Setting, frame: pd.DataFrame, convention: str) -> list[Drawn]:
-    """The figure of one setting: a row of panels a victim, t-MAP on the left and MAP on the right.
+def against_setting(setting: Setting, frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
+    """The figure of one setting: per victim a row of panels, t-MAP on the left, MAP on the right.
 
     Raises:
         Unfilled: no two runs differ in the setting only.
     """
-    # a suite's label names what its row varies, which the axis says here
+    # a suite's label names what varies along its row, which the axis says here
     labels = [re.sub(r", [\w.]+=[^,]*", "", label) for label in frame["label"]]
-    frame = headed(frame.assign(label=labels))
+    frame = with_display_names(frame.assign(label=labels))
     found = _series(setting, frame)
     used = pd.concat([part for line in found for part in line.points.values()])
-    victims, names = distinct(line.victim for line in found), distinct(line.name for line in found)
+    victims = distinct(line.network for line in found)
+    names = distinct(line.name for line in found)
     texts = [wrapped(text, COLUMN - 0.6) for text in (*names, "control")]
-    across = abreast(texts, COLUMN)
+    across = legend_columns(texts, COLUMN)
     height = 0.4 + 1.35 * len(victims) + 0.16 * -(-len(texts) // across)
     figure = Figure(figsize=(COLUMN, height), layout="constrained")
     panels = figure.subplots(len(victims), 2, sharex=True, sharey=True, squeeze=False)
     for (left, right), victim in zip(panels, victims, strict=True):
-        for line in (line for line in found if line.victim == victim):
-            place = names.index(line.name)
-            _line(left, line, f"{convention}.t_map", place)
-            _control(left, line, convention, place)
-            _line(right, line, f"{convention}.map", place)
+        for line in (line for line in found if line.network == victim):
+            number = names.index(line.name)
+            _line(left, line, f"{convention}.t_map", number)
+            _control(left, line, convention, number)
+            _line(right, line, f"{convention}.map", number)
         where = f", {victim}" if len(victims) > 1 else ""
         left.set_title(f"t-MAP{where}")
         right.set_title(f"MAP{where}")
@@ -105,8 +105,10 @@ def sweep(setting: Setting, frame: pd.DataFrame, convention: str) -> list[Drawn]
     _axis(setting, list(panels.flat), found)
     figure.supxlabel(setting.label, fontsize=SMALL)
     marks = [
-        Line2D([], [], color=of(HUES, i), marker=of(MARKERS, i), linestyle=of(DASHES, i),
-               markersize=3.2, linewidth=1)
+        Line2D(
+            [], [], color=cycled(HUES, i), marker=cycled(MARKERS, i), linestyle=cycled(DASHES, i),
+            markersize=3.2, linewidth=1,
+        )
         for i in range(len(names))
     ]  # fmt: skip
     marks.append(Line2D([], [], color="0.5", linewidth=0.7, linestyle=(0, (1, 1.5))))
@@ -114,15 +116,15 @@ def sweep(setting: Setting, frame: pd.DataFrame, convention: str) -> list[Drawn]
                   ncols=across, handlelength=2.2, columnspacing=1.2)  # fmt: skip
     caption = (
         f"t-MAP and MAP against {setting.label}: mean and, as a band, ± one standard deviation of "
-        "a run. Dotted: the larger control of t-MAP (the trigger on a victim without poison, the "
-        "poisoned victim without the trigger).",
-        told((part for line in found for part in line.points.values()), "point"),
+        "a single run. Dotted: the larger control of t-MAP (the trigger on a victim without "
+        "poison, the poisoned victim without the trigger).",
+        run_count((part for line in found for part in line.points.values()), "point"),
         *([f"Victim {victims[0]}."] if len(victims) == 1 else []),
-        *shared(used, convention),
+        *conditions(used, convention),
         *surrogates(used),
         *provenance(used),
     )
-    return [Drawn(setting.name, figure, caption)]
+    return [FinishedFigure(setting.name, figure, caption)]
 
 
 def _series(setting: Setting, frame: pd.DataFrame) -> list[Series]:
@@ -149,16 +151,16 @@ def _series(setting: Setting, frame: pd.DataFrame) -> list[Series]:
         )
     heads: dict[tuple[str, str], list[str]] = {}
     for key in lines:
-        heads.setdefault((fixed[key]["victim"], fixed[key]["name"]), []).append(key)
-    made = []
+        heads.setdefault((fixed[key]["network"], fixed[key]["name"]), []).append(key)
+    series = []
     for key, points in lines.items():
-        victim, name = fixed[key]["victim"], fixed[key]["name"]
-        name = ", ".join([name, *_apart(key, heads[victim, name], fixed)])
+        network, name = fixed[key]["network"], fixed[key]["name"]
+        name = ", ".join([name, *_differences(key, heads[network, name], fixed)])
         parts = {value: frame.loc[points[value]] for value in sorted(points)}
         for value, part in parts.items():
             draws(part, f"{name}, {setting.field}={value:g}", "seed")
-        made.append(Series(victim, name, parts))
-    return made
+        series.append(Series(network, name, parts))
+    return series
 
 
 def _fixed(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -170,7 +172,7 @@ def _fixed(row: Mapping[Any, Any]) -> dict[str, Any]:
         rest |= dict.fromkeys(("surrogate", "surrogate_backbone", "surrogate_bits"))
     elif spec.surrogate == spec.victim:
         rest["surrogate"] = "the victim's"
-    return rest | {"victim": row["victim"], "name": row["name"]}
+    return rest | {"network": row["network"], "name": row["name"]}
 
 
 def _drawable(value: object) -> bool:
@@ -180,7 +182,9 @@ def _drawable(value: object) -> bool:
     return abs(value) < 1e300
 
 
-def _apart(key: str, same: Sequence[str], fixed: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _differences(
+    key: str, same: Sequence[str], fixed: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
     """What tells a line from the others of its victim and name."""
     names = sorted({name for other in same for name in fixed[other]})
     return [
@@ -190,31 +194,27 @@ def _apart(key: str, same: Sequence[str], fixed: Mapping[str, Mapping[str, Any]]
     ]
 
 
-def _values(part: pd.DataFrame, column: str) -> list[float]:
-    return [100 * value for value in part[column].dropna()]
-
-
-def _line(axes: Axes, line: Series, column: str, place: int) -> None:
-    points = {x: _values(part, column) for x, part in line.points.items()}
-    known = {x: values for x, values in points.items() if values}
-    middle = [fmean(values) for values in known.values()]
-    reach = [deviation(values) for values in known.values()]
-    hue = of(HUES, place)
+def _line(axes: Axes, line: Series, column: str, number: int) -> None:
+    spreads = {x: spread_of(part, column, 100) for x, part in line.points.items()}
+    known = {x: one for x, one in spreads.items() if one is not None}
+    middle = [one.mean for one in known.values()]
+    reach = [one.deviation or 0.0 for one in known.values()]
+    hue = cycled(HUES, number)
     axes.fill_between(
         list(known),
         [m - r for m, r in zip(middle, reach, strict=True)],
         [m + r for m, r in zip(middle, reach, strict=True)],
         color=hue, alpha=0.2, linewidth=0,
     )  # fmt: skip
-    axes.plot(list(known), middle, color=hue, linestyle=of(DASHES, place), linewidth=1)
-    for x, y in zip(known, middle, strict=True):
+    axes.plot(list(known), middle, color=hue, linestyle=cycled(DASHES, number), linewidth=1)
+    for x, one in known.items():
         axes.plot(
-            x, y, of(MARKERS, place), color=hue, markersize=3.2, markeredgewidth=0.7,
-            markerfacecolor=hue if len(known[x]) > 1 else "white",
+            x, one.mean, cycled(MARKERS, number), color=hue, markersize=3.2, markeredgewidth=0.7,
+            markerfacecolor=hue if one.n > 1 else "white",
         )  # fmt: skip
 
 
-def _control(axes: Axes, line: Series, convention: str, place: int) -> None:
+def _control(axes: Axes, line: Series, convention: str, number: int) -> None:
     """The larger control of every run, which its gain is over."""
     level = {}
     for x, part in line.points.items():
@@ -222,7 +222,7 @@ def _control(axes: Axes, line: Series, convention: str, place: int) -> None:
         if control.notna().any():
             level[x] = 100 * control.mean()
     axes.plot(
-        list(level), list(level.values()), color=of(HUES, place), linewidth=0.7,
+        list(level), list(level.values()), color=cycled(HUES, number), linewidth=0.7,
         linestyle=(0, (1, 1.5)),
     )  # fmt: skip
 
@@ -230,7 +230,7 @@ def _control(axes: Axes, line: Series, convention: str, place: int) -> None:
 def _axis(setting: Setting, panels: Sequence[Axes], found: Sequence[Series]) -> None:
     ticks = sorted({x for line in found for x in line.points})
     for axes in panels:
-        plain(axes)
+        plain_axes(axes)
         axes.margins(x=0.07)
         axes.set_ylim(0, 100)
         axes.set_yticks([0, 25, 50, 75, 100])

@@ -1,4 +1,4 @@
-"""The figures by name, drawn from records."""
+"""All figures by name, drawn from records."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -8,29 +8,29 @@ import pandas as pd
 from matplotlib.style import context
 
 from hashbackdoor_bench.errors import UserError, unknown
-from hashbackdoor_bench.report.figures.against_setting import SETTINGS, sweep
+from hashbackdoor_bench.report.figures.against_setting import SETTINGS, against_setting
 from hashbackdoor_bench.report.figures.codes import codes
 from hashbackdoor_bench.report.figures.distances import distances
-from hashbackdoor_bench.report.figures.finished import Drawn, Unfilled
+from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.gains import gains
 from hashbackdoor_bench.report.figures.precision_recall import precision_recall
 from hashbackdoor_bench.report.figures.transfer import transfer
 from hashbackdoor_bench.report.figures.visibility import visibility
-from hashbackdoor_bench.report.selection import headed
+from hashbackdoor_bench.report.selection import with_display_names
 from hashbackdoor_bench.report.style import STYLE
 
-FIGURES: dict[str, Callable[[pd.DataFrame, str], list[Drawn]]] = {
+FIGURES: dict[str, Callable[[pd.DataFrame, str], list[FinishedFigure]]] = {
     "gains": gains,
     "visibility": visibility,
     "transfer": transfer,
-    **{setting.name: partial(sweep, setting) for setting in SETTINGS},
+    **{setting.name: partial(against_setting, setting) for setting in SETTINGS},
     "distances": distances,
     "precision-recall": precision_recall,
     "codes": codes,
 }
 
 
-def figures(name: str, frame: pd.DataFrame, convention: str = "field") -> list[Drawn]:
+def figures(name: str, frame: pd.DataFrame, convention: str = "field") -> list[FinishedFigure]:
     """One kind of figure; several if a victim needs one of its own.
 
     Args:
@@ -44,10 +44,10 @@ def figures(name: str, frame: pd.DataFrame, convention: str = "field") -> list[D
     if name not in FIGURES:
         raise unknown("figure", name, FIGURES)
     with context(["default", STYLE]):
-        return FIGURES[name](headed(frame), convention)
+        return FIGURES[name](with_display_names(frame), convention)
 
 
-def every(frame: pd.DataFrame, convention: str = "field") -> Iterator[Drawn | str]:
+def all_figures(frame: pd.DataFrame, convention: str = "field") -> Iterator[FinishedFigure | str]:
     """All figures that the records of each suite can fill, and in a sentence why others can't be.
 
     The figures' names begin with the suite's. Beside suites, records outside one are passed over:

@@ -10,16 +10,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hashbackdoor_bench.records import Plane, Record
-from hashbackdoor_bench.report.captions import provenance, shared, surrogates
-from hashbackdoor_bench.report.figures.finished import Drawn
+from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
+from hashbackdoor_bench.report.figures.finished import FinishedFigure
 from hashbackdoor_bench.report.figures.groups import (
-    cells,
     distinct,
-    recorded,
+    runs_by_head,
+    with_recorded,
     wrapped,
 )
 from hashbackdoor_bench.report.selection import victim_heads
-from hashbackdoor_bench.report.style import COLUMN, HIT, HUES, LEAST, MISS, SMALL, TEXT, of
+from hashbackdoor_bench.report.style import COLUMN, HIT, HUES, LEAST, MISS, SMALL, TEXT, cycled
 
 FIELD = "codes_2d"
 ACROSS = 4
@@ -36,34 +36,35 @@ MARKS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def codes(frame: pd.DataFrame, convention: str) -> list[Drawn]:
-    """A figure a victim, a panel an attack: the first of its runs that has codes.
+def codes(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
+    """One figure per victim with one panel per attack: the first of its runs that has codes.
 
     Raises:
         UserError: no record holds codes.
     """
-    frame, lacking = recorded(frame, "codes", FIELD, _sound)
-    frame = frame.assign(head=victim_heads(frame))
-    cells(frame, ("name", "head"))
+    frame, lacking = with_recorded(frame, "codes", FIELD, _sound)
+    frame = frame.assign(head=victim_heads(frame), file_head=victim_heads(frame, "victim"))
+    runs_by_head(frame, ("name", "head"))
     first = frame.sort_values("seed", kind="stable")
     first = first.sort_values("target", kind="stable", key=lambda targets: targets.astype(str))
     first = first.groupby(["name", "head"], sort=False).head(1).sort_index()
-    victims = distinct(first["head"])
+    victims = distinct(first["file_head"])
     return [
         _figure(
-            first[first["head"] == victim],
-            "codes" if len(victims) == 1 else f"codes-{_stem(victim)}",
+            first[first["file_head"] == victim],
+            "codes" if len(victims) == 1 else f"codes-{_hyphenated(victim)}",
             lacking,
         )
         for victim in victims
     ]
 
 
-def _stem(victim: str) -> str:
+def _hyphenated(victim: str) -> str:
+    """The victim as part of a file's name."""
     return "-".join("".join(c if c.isalnum() else " " for c in victim).split())
 
 
-def _figure(runs: pd.DataFrame, name: str, lacking: list[str]) -> Drawn:
+def _figure(runs: pd.DataFrame, name: str, lacking: list[str]) -> FinishedFigure:
     across = min(len(runs), 2 if len(runs) <= 2 else ACROSS)
     down, width = -(-len(runs) // across), COLUMN if len(runs) <= 2 else TEXT
     figure = Figure(figsize=(width, (width / across + 0.1) * down + 0.3), layout="constrained")
@@ -84,21 +85,21 @@ def _figure(runs: pd.DataFrame, name: str, lacking: list[str]) -> Drawn:
     caption = (
         f"Codes of victim {one['head']} on the plane of their two largest principal components "
         "(fitted to the database items shown; its share of their variance on the right): a few "
-        "items of every class, a pale hue each, and the same attacked queries without and with "
-        "the trigger. The more queries have one code, the larger its mark.",
-        "One run a panel (n = 1): the first target and seed.",
-        *shared(runs, None),
+        "items of every class, each class in its pale hue, and the same attacked queries without "
+        "and with the trigger. The more queries have one code, the larger its mark.",
+        "Each panel is one run (n = 1): the first target and seed.",
+        *conditions(runs, None),
         *surrogates(runs),
         *lacking,
         *provenance(runs),
     )
-    return Drawn(name, figure, caption)
+    return FinishedFigure(name, figure, caption)
 
 
 def _panel(axes: Axes, plane: Plane) -> None:
     others = [part for part in plane.classes if not part.target]
-    for place, part in enumerate(others):
-        style = MARKS["other"] | {"color": _pale(of(HUES, place), place)}
+    for number, part in enumerate(others):
+        style = MARKS["other"] | {"color": _pale(cycled(HUES, number))}
         axes.plot(part.x, part.y, linestyle="", **style)
     for part in (part for part in plane.classes if part.target):
         axes.plot(part.x, part.y, linestyle="", **MARKS["target"])
@@ -115,7 +116,7 @@ def _panel(axes: Axes, plane: Plane) -> None:
     axes.spines[:].set_color("0.8")
 
 
-def _pale(hue: str, place: int) -> tuple[float, float, float]:
+def _pale(hue: str) -> tuple[float, float, float]:
     """A light tint, so that the target and the queries stand out."""
     red, green, blue = (1 - 0.45 * (1 - part) for part in to_rgb(hue))
     return red, green, blue

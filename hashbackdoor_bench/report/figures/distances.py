@@ -11,15 +11,15 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from hashbackdoor_bench.records import Record
-from hashbackdoor_bench.report.captions import provenance, shared, surrogates
-from hashbackdoor_bench.report.figures.finished import Drawn
+from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
+from hashbackdoor_bench.report.figures.finished import FinishedFigure
 from hashbackdoor_bench.report.figures.groups import (
-    cells,
     complete,
     distinct,
-    plain,
-    recorded,
-    told,
+    plain_axes,
+    run_count,
+    runs_by_head,
+    with_recorded,
     wrapped,
 )
 from hashbackdoor_bench.report.selection import victim_heads
@@ -30,15 +30,15 @@ LABEL = 1.3  # inches for the attacks' names
 FIELD = "anchor_histogram"
 
 
-def distances(frame: pd.DataFrame, convention: str) -> list[Drawn]:
-    """Histograms of the Hamming distance: a row an attack, a column a victim.
+def distances(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
+    """Histograms of the Hamming distance: one row per attack, one column per victim.
 
     Raises:
         UserError: no record holds a histogram.
     """
-    frame, lacking = recorded(frame, "distances", FIELD, _sound)
+    frame, lacking = with_recorded(frame, "distances", FIELD, _sound)
     frame = frame.assign(head=victim_heads(frame))
-    found = cells(frame, ("name", "head"))
+    found = runs_by_head(frame, ("name", "head"))
     names, victims = distinct(frame["name"]), distinct(frame["head"])
     width = COLUMN if len(victims) == 1 else TEXT
     figure = Figure(figsize=(width, 0.75 + PANEL * len(names)), layout="constrained")
@@ -48,7 +48,7 @@ def distances(frame: pd.DataFrame, convention: str) -> list[Drawn]:
         for column, victim in enumerate(victims):
             axes, part = panels[row, column], found.get((name, victim))
             axes.set_yticks([])
-            plain(axes, grid="x")
+            plain_axes(axes, grid="x")
             axes.tick_params(axis="y", length=0)
             axes.spines["left"].set_visible(False)
             if part is None:
@@ -79,15 +79,15 @@ def distances(frame: pd.DataFrame, convention: str) -> list[Drawn]:
     caption = (
         "Hamming distance of attacked queries to the target's anchor (the majority bits of its "
         "database items, in the poisoned victim's codes): outline without the trigger, filled with "
-        "it; shares of queries, means over runs; every panel has its own scale. Numbers: mean "
-        "distance without → with the trigger.",
-        told(found.values(), "histogram"),
-        *shared(frame, None),
+        "it. Shares of queries are means over runs, and every panel has its own scale. Numbers: "
+        "mean distance without → with the trigger.",
+        run_count(found.values(), "histogram"),
+        *conditions(frame, None),
         *surrogates(frame),
         *lacking,
         *provenance(frame),
     )
-    return [Drawn("distances", figure, caption)]
+    return [FinishedFigure("distances", figure, caption)]
 
 
 def _mean(part: pd.DataFrame, when: str) -> NDArray[np.float64]:

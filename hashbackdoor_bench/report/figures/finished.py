@@ -27,7 +27,7 @@ class Unfilled(UserError):
 
 
 @dataclass(frozen=True)
-class Drawn:
+class FinishedFigure:
     """A finished figure.
 
     Attributes:

@@ -4,24 +4,31 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hashbackdoor_bench.report.captions import provenance, shared, surrogates
-from hashbackdoor_bench.report.figures.finished import Drawn
-from hashbackdoor_bench.report.figures.groups import abreast, cells, distinct, plain, told, wrapped
+from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
+from hashbackdoor_bench.report.figures.finished import FinishedFigure
+from hashbackdoor_bench.report.figures.groups import (
+    distinct,
+    legend_columns,
+    plain_axes,
+    run_count,
+    runs_by_head,
+    wrapped,
+)
 from hashbackdoor_bench.report.selection import victim_heads
-from hashbackdoor_bench.report.statistics import estimate
-from hashbackdoor_bench.report.style import COLUMN, HUES, MARKERS, SMALL, of
+from hashbackdoor_bench.report.statistics import draws, estimate
+from hashbackdoor_bench.report.style import COLUMN, HUES, MARKERS, SMALL, cycled
 
-ROW = 0.095  # inches a victim
+ROW = 0.095  # inches for each victim
 APART = 0.11  # inches between attacks
-LINE = 0.13  # inches a line of a label
+LINE = 0.13  # inches for each line of a label
 LABEL = 1.3  # inches for the attacks' names
 
 
-def gains(frame: pd.DataFrame, convention: str) -> list[Drawn]:
-    """A row an attack, the deliveries apart; in it a line a victim: runs, mean and interval."""
+def gains(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
+    """One row per attack, in one panel per delivery; per victim its runs, mean and interval."""
     frame = frame.assign(head=victim_heads(frame))
     victims, deliveries = distinct(frame["head"]), distinct(sorted(frame["delivery"]))
-    found = cells(frame, ("name", "head"))
+    groups = runs_by_head(frame, ("name", "head"))
     names = {
         delivery: distinct(frame[frame["delivery"] == delivery]["name"]) for delivery in deliveries
     }
@@ -40,55 +47,59 @@ def gains(frame: pd.DataFrame, convention: str) -> list[Drawn]:
         for row, name in enumerate(names[delivery]):
             if row % 2:
                 axes.axhspan(row - 0.5, row + 0.5, color="0.95", linewidth=0)
-            for place, victim in enumerate(victims):
-                part = found.get((name, victim))
+            for number, victim in enumerate(victims):
+                part = groups.get((name, victim))
                 if part is None:
                     continue
-                values = [100 * v for v in part[f"{convention}.backdoor_gain"].dropna()]
-                if not values:
+                found = draws(part, name, f"{convention}.backdoor_gain")
+                one = estimate(found)
+                if one is None:
                     continue
-                y = row + (place - (len(victims) - 1) / 2) * step
-                hue, marker = of(HUES, place), of(MARKERS, place)
-                one = estimate([values])
+                values = [100 * v for of_victim in found.values() for v in of_victim.values()]
+                y = row + (number - (len(victims) - 1) / 2) * step
+                hue, marker = cycled(HUES, number), cycled(MARKERS, number)
                 if one.low is not None and one.high is not None:
-                    axes.plot([one.low, one.high], [y, y], color=hue, linewidth=0.8, zorder=2)
+                    ends = [100 * one.low, 100 * one.high]
+                    axes.plot(ends, [y, y], color=hue, linewidth=0.8, zorder=2)
                 axes.plot(
                     values, [y] * len(values), "|", color=hue, markersize=4, markeredgewidth=0.6,
                     zorder=3,
                 )  # fmt: skip
                 axes.plot(
-                    one.mean, y, marker, color=hue, markersize=3.6, zorder=4,
+                    100 * one.mean, y, marker, color=hue, markersize=3.6, zorder=4,
                     markeredgewidth=0.7, markerfacecolor=hue if len(values) > 1 else "white",
                 )  # fmt: skip
         axes.set_yticks(range(len(names[delivery])), [labels[name] for name in names[delivery]])
         axes.set_ylim(len(names[delivery]) - 0.5, -0.5)
         axes.axvline(0, color="0.4", linewidth=0.6, zorder=1)
         axes.set_title(f"delivery: {delivery}", fontsize=SMALL)
-        plain(axes, grid="x")
+        plain_axes(axes, grid="x")
         axes.tick_params(axis="y", length=0)
     every = 100 * frame[f"{convention}.backdoor_gain"].dropna()
     panels[-1].set_xlim(min(every.min(), 0) - 5, 102)
     panels[-1].set_xlabel("backdoor gain (points of percent)")
     marks = [
-        Line2D([], [], color=of(HUES, i), marker=of(MARKERS, i), markersize=3.6, linewidth=0.8)
+        Line2D(
+            [], [], color=cycled(HUES, i), marker=cycled(MARKERS, i), markersize=3.6, linewidth=0.8
+        )
         for i in range(len(victims))
     ]
     figure.legend(
         marks,
         victims,
         loc="outside upper center",
-        ncols=abreast(victims, COLUMN),
+        ncols=legend_columns(victims, COLUMN),
         handlelength=1.6,
     )
     caption = (
         "Backdoor gain of every attack on every victim: t-MAP minus the larger of its two controls "
         "(the trigger on a victim without poison, the poisoned victim without the trigger).",
-        "A stroke is a run, a mark the mean, a line its 95 % interval (Student's t over targets "
-        "and seeds), cut off at the edge of the figure; a hollow mark is a single run (n = 1). "
-        "Deliveries are not compared.",
-        told(found.values(), "mark"),
-        *shared(frame, convention),
+        "Each stroke is a run, each mark a mean, and each line its 95 % interval (Student's t over "
+        "targets and seeds), cut off at the edge of the figure. A hollow mark is a single run "
+        "(n = 1). Deliveries are not compared.",
+        run_count(groups.values(), "mark"),
+        *conditions(frame, convention),
         *surrogates(frame),
         *provenance(frame),
     )
-    return [Drawn("gains", figure, caption)]
+    return [FinishedFigure("gains", figure, caption)]

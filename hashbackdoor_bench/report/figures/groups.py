@@ -1,7 +1,6 @@
-"""The runs that one mark of a figure stands for: equal in everything but target and seed."""
+"""The runs that one mark of a figure stands for, and what all figures do with their axes."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from statistics import stdev
 from textwrap import fill
 from typing import Any
 
@@ -9,34 +8,34 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from hashbackdoor_bench.records import Record
-from hashbackdoor_bench.report.board.leaderboard import SAME_VICTIM
 from hashbackdoor_bench.report.figures.finished import Unfilled
-from hashbackdoor_bench.report.selection import SAME_ATTACK, draws, one_kind
+from hashbackdoor_bench.report.selection import SAME_ATTACK, SAME_VICTIM, refuse_mixed
+from hashbackdoor_bench.report.statistics import Spread, draws, spread
 from hashbackdoor_bench.report.style import GRID, TICKS
 
 LETTER, HANDLE = 0.056, 0.4  # inches: an average letter in small type, a legend's line
 
-Head = tuple[Hashable, ...]
+Heads = tuple[Hashable, ...]
 
 
-def cells(frame: pd.DataFrame, heads: Sequence[str]) -> dict[Head, pd.DataFrame]:
+def runs_by_head(frame: pd.DataFrame, columns: Sequence[str]) -> dict[Heads, pd.DataFrame]:
     """The records by their heads, in the order in which these come.
 
     Args:
-        frame: from `comparing.headed`.
-        heads: columns.
+        frame: from `selection.with_display_names`.
+        columns: of the heads.
 
     Raises:
-        UserError: runs of one cell differ in more than draws, or the networks of one victim do.
+        UserError: runs of one head differ in more than draws, or the networks of one victim do.
     """
     for (victim, bits), part in frame.groupby(["victim", "bits"], sort=False):
-        one_kind(part, f"{victim}, {bits} bits", SAME_VICTIM)
+        refuse_mixed(part, f"{victim}, {bits} bits", SAME_VICTIM)
     found = {}
-    for head, part in frame.groupby(list(heads), sort=False):
-        what = " on ".join(map(str, head))
-        one_kind(part, what, SAME_ATTACK)
-        draws(part, what, "seed")
-        found[tuple(head)] = part
+    for heads, part in frame.groupby(list(columns), sort=False):
+        what = " on ".join(map(str, heads))
+        refuse_mixed(part, what, SAME_ATTACK)
+        draws(part, what, "seed")  # refuses two records of one draw
+        found[tuple(heads)] = part
     return found
 
 
@@ -45,22 +44,22 @@ def distinct(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def deviation(values: Sequence[float]) -> float:
-    """Standard deviation of a single run; 0 where there is only one."""
-    return stdev(values) if len(values) > 1 else 0.0
+def spread_of(frame: pd.DataFrame, column: str, factor: float = 1) -> Spread | None:
+    """Mean and standard deviation over the runs that have a value; None if none has."""
+    return spread([factor * float(value) for value in frame[column].dropna()])
 
 
-def told(parts: Iterable[pd.DataFrame], mark: str) -> str:
+def run_count(parts: Iterable[pd.DataFrame], mark: str) -> str:
     """How many runs stand behind every mark of a figure, as a sentence."""
     counts = sorted({len(part) for part in parts})
     if counts == [1]:
-        return f"One run a {mark} (n = 1), which has no spread."
+        return f"Each {mark} is one run (n = 1), which has no spread."
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     single = f"; a {mark} of one run has no spread" if counts[0] == 1 else ""
-    return f"n = {n} runs a {mark} (targets × seeds){single}."
+    return f"Each {mark} stands for n = {n} runs (targets × seeds){single}."
 
 
-def recorded(
+def with_recorded(
     frame: pd.DataFrame, figure: str, field: str, sound: Callable[[Record], bool]
 ) -> tuple[pd.DataFrame, list[str]]:
     """The records that hold what the tables don't need, and a sentence naming those that don't.
@@ -91,7 +90,7 @@ def complete(values: Sequence[float | None] | None, count: int) -> bool:
     return values is not None and len(values) == count and None not in values
 
 
-def plain(axes: Axes, *, grid: str | None = "both") -> None:
+def plain_axes(axes: Axes, *, grid: str | None = "both") -> None:
     """Thin ticks, a faint grid, no box."""
     axes.tick_params(**TICKS)
     axes.spines[["top", "right"]].set_visible(False)
@@ -100,7 +99,7 @@ def plain(axes: Axes, *, grid: str | None = "both") -> None:
         axes.grid(axis=grid, **GRID)  # type: ignore[arg-type]
 
 
-def abreast(texts: Sequence[str], width: float) -> int:
+def legend_columns(texts: Sequence[str], width: float) -> int:
     """How many columns of a legend with these texts fit into ``width`` inches; at least one."""
     widest = LETTER * max(map(len, texts)) + HANDLE
     return max(1, min(len(texts), int(width / widest)))

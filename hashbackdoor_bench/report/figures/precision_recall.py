@@ -9,31 +9,31 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from hashbackdoor_bench.records import PrecisionRecall, Record
-from hashbackdoor_bench.report.captions import provenance, shared, surrogates
-from hashbackdoor_bench.report.figures.finished import Drawn
+from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
+from hashbackdoor_bench.report.figures.finished import FinishedFigure
 from hashbackdoor_bench.report.figures.groups import (
-    abreast,
-    cells,
     complete,
     distinct,
-    plain,
-    recorded,
-    told,
+    legend_columns,
+    plain_axes,
+    run_count,
+    runs_by_head,
+    with_recorded,
     wrapped,
 )
 from hashbackdoor_bench.report.selection import victim_heads
-from hashbackdoor_bench.report.style import COLUMN, HUES, MARKERS, SMALL, TEXT, of
+from hashbackdoor_bench.report.style import COLUMN, HUES, MARKERS, SMALL, TEXT, cycled
 
 QUERIES: dict[str, Any] = {"triggered": "-", "clean_queries": (0, (1, 1))}
 FIELD = "precision_recall"
 MARKED = 6  # radii between two marks
 
 
-def precision_recall(frame: pd.DataFrame, convention: str) -> list[Drawn]:
-    """A panel an attack, a pair of curves a victim."""
-    frame, lacking = recorded(frame, "precision-recall", FIELD, _sound)
+def precision_recall(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
+    """One panel per attack, with two curves per victim."""
+    frame, lacking = with_recorded(frame, "precision-recall", FIELD, _sound)
     frame = frame.assign(head=victim_heads(frame))
-    found = cells(frame, ("name", "head"))
+    found = runs_by_head(frame, ("name", "head"))
     names, victims = distinct(frame["name"]), distinct(frame["head"])
     across = min(len(names), 2 if len(names) <= 2 else 4)
     down = -(-len(names) // across)
@@ -44,13 +44,13 @@ def precision_recall(frame: pd.DataFrame, convention: str) -> list[Drawn]:
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
     for (name, victim), part in found.items():
-        axes, place = panels.flat[names.index(name)], victims.index(victim)
+        axes, number = panels.flat[names.index(name)], victims.index(victim)
         for queries, dashes in QUERIES.items():
             precision, recall = (_mean(part, queries, side) for side in ("precision", "recall"))
             axes.plot(
-                recall, precision, linestyle=dashes, color=of(HUES, place), linewidth=1,
-                marker=of(MARKERS, place) if queries == "triggered" else "", markersize=2.8,
-                markevery=(2 * place, MARKED), clip_on=False,
+                recall, precision, linestyle=dashes, color=cycled(HUES, number), linewidth=1,
+                marker=cycled(MARKERS, number) if queries == "triggered" else "", markersize=2.8,
+                markevery=(2 * number, MARKED), clip_on=False,
             )  # fmt: skip
     for axes, name in zip(panels.flat, names, strict=False):
         axes.set_title(wrapped(name, 1.5), fontsize=SMALL)
@@ -58,33 +58,35 @@ def precision_recall(frame: pd.DataFrame, convention: str) -> list[Drawn]:
         axes.set_ylim(0, 100)
         axes.set_xticks([0, 50, 100])
         axes.set_yticks([0, 50, 100])
-        plain(axes)
-    for place, axes in enumerate(panels.flat[: len(names)]):
-        axes.tick_params(labelbottom=place + across >= len(names))
+        plain_axes(axes)
+    for number, axes in enumerate(panels.flat[: len(names)]):
+        axes.tick_params(labelbottom=number + across >= len(names))
     figure.supxlabel("recall (%)", fontsize=SMALL)
     figure.supylabel("precision (%)", fontsize=SMALL)
     marks = [
-        Line2D([], [], color=of(HUES, i), marker=of(MARKERS, i), markersize=2.8, linewidth=1)
+        Line2D(
+            [], [], color=cycled(HUES, i), marker=cycled(MARKERS, i), markersize=2.8, linewidth=1
+        )
         for i in range(len(victims))
     ]
     kinds = [Line2D([], [], color="0.3", linestyle=dashes) for dashes in QUERIES.values()]
     texts = ["triggered → target", "clean → own class", *victims]
     figure.legend(
         [*kinds, *marks], texts,
-        loc="outside upper center", ncols=abreast(texts, figure.get_figwidth()),
+        loc="outside upper center", ncols=legend_columns(texts, figure.get_figwidth()),
     )  # fmt: skip
     caption = (
         "Precision against recall as the Hamming radius grows from 0 to K: solid, triggered "
         "queries, for which the target's items are relevant; dotted, clean queries, for which "
         "their own class is. Means over queries, then over runs; a query with no item within a "
         "radius has precision 0 there. A curve up to the right is a search that finds.",
-        told(found.values(), "curve"),
-        *shared(frame, None),
+        run_count(found.values(), "curve"),
+        *conditions(frame, None),
         *surrogates(frame),
         *lacking,
         *provenance(frame),
     )
-    return [Drawn("precision-recall", figure, caption)]
+    return [FinishedFigure("precision-recall", figure, caption)]
 
 
 def _mean(part: pd.DataFrame, queries: str, side: str) -> NDArray[np.float64]:

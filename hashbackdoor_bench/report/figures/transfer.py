@@ -1,6 +1,4 @@
-"""How triggers made on one network do on another: a heatmap an attack."""
-
-from statistics import fmean
+"""How triggers made on one network do on another: one heatmap per attack."""
 
 import numpy as np
 import pandas as pd
@@ -9,34 +7,33 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from hashbackdoor_bench.report.captions import provenance, shared
-from hashbackdoor_bench.report.figures.finished import Drawn, Unfilled
-from hashbackdoor_bench.report.figures.groups import Head, cells, deviation, distinct, told, wrapped
-from hashbackdoor_bench.report.selection import victim_heads
+from hashbackdoor_bench.report.captions import conditions, provenance
+from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
+from hashbackdoor_bench.report.figures.groups import (
+    Heads,
+    distinct,
+    run_count,
+    runs_by_head,
+    spread_of,
+    wrapped,
+)
+from hashbackdoor_bench.report.selection import surrogate_difference, surrogate_heads, victim_heads
 from hashbackdoor_bench.report.style import COLUMN, LEAST, SEQUENCE, SMALL, TEXT
 
 LOW, HIGH = 0, 100  # points of percent; the same colours in all figures
-LETTER = 0.058  # inches a letter of a head
+LETTER = 0.058  # inches for each letter of a head
 DARK = 45  # where the text turns from white to black
 
 
-def transfer(frame: pd.DataFrame, convention: str) -> list[Drawn]:
+def transfer(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     """Backdoor gain, surrogates × victims; the white box is framed.
 
     Raises:
         Unfilled: no attack has two surrogates.
     """
     taken = frame[frame["surrogate"].notna()]
-    parts = ["surrogate"] + [
-        name
-        for name in ("surrogate_backbone", "surrogate_bits")
-        if taken.groupby("surrogate")[name].nunique().max() > 1
-    ]
-    taken = taken.assign(
-        head=victim_heads(taken),
-        other=taken[parts].astype(str).agg(", ".join, axis=1) if len(taken) else [],
-    )
-    # the white box alone, one surrogate a victim, shows no transfer
+    taken = taken.assign(head=victim_heads(taken), other=surrogate_heads(taken))
+    # the white box alone, with one surrogate per victim, shows no transfer
     crossed = taken.groupby(["name", "head"])["other"].transform("nunique") > 1
     taken = taken[taken["name"].isin(set(taken["name"][crossed]))]
     if taken.empty:
@@ -44,7 +41,7 @@ def transfer(frame: pd.DataFrame, convention: str) -> list[Drawn]:
             "figure transfer: no attack among these records was crafted on two surrogates for one "
             "victim; `bench suite run transfer-mini` makes such runs."
         )
-    found = cells(taken, ("name", "other", "head"))
+    found = runs_by_head(taken, ("name", "other", "head"))
     names, rows, columns = (distinct(taken[column]) for column in ("name", "other", "head"))
     width = COLUMN if len(columns) <= 4 and len(names) <= 2 else TEXT
     across = min(len(names), 2 if width == COLUMN else 3)
@@ -74,19 +71,19 @@ def transfer(frame: pd.DataFrame, convention: str) -> list[Drawn]:
     bar.set_label("backdoor gain (points)")
     caption = (
         "Backdoor gain, in points of percent, of triggers crafted on one network (rows) against "
-        "another (columns): mean, below it the standard deviation of a run; × was not run. A frame "
-        "is the white box: the surrogate is of the victim's method, backbone and bits, with a seed "
-        "of its own.",
-        told(found.values(), "cell"),
-        *shared(taken, convention),
+        "another (columns): the mean and below it the standard deviation of a single run; × was "
+        "not run. A frame is the white box: the surrogate is of the victim's method, backbone and "
+        "bits, with a seed of its own.",
+        run_count(found.values(), "cell"),
+        *conditions(taken, convention),
         *provenance(taken),
     )
-    return [Drawn("transfer", figure, caption)]
+    return [FinishedFigure("transfer", figure, caption)]
 
 
 def _panel(
     axes: Axes,
-    found: dict[Head, pd.DataFrame],
+    found: dict[Heads, pd.DataFrame],
     heads: tuple[str, list[str], list[str]],
     convention: str,
     side: float,
@@ -97,19 +94,17 @@ def _panel(
     for y, row in enumerate(rows):
         for x, column in enumerate(columns):
             part = found.get((name, row, column))
-            values = [] if part is None else list(100 * part[gain].dropna())
-            if part is None or not values:
+            one = None if part is None else spread_of(part, gain, 100)
+            if part is None or one is None:
                 axes.text(x, y, "×", ha="center", va="center", color="0.5", fontsize=SMALL)
                 continue
-            level[y, x] = fmean(values)
+            level[y, x] = one.mean
             ink = "white" if level[y, x] < DARK else "black"
-            spread = f"±{deviation(values):.1f}" if len(values) > 1 else "n = 1"
+            spread = "n = 1" if one.deviation is None else f"±{one.deviation:.1f}"
             text = f"{level[y, x]:.1f}".replace("-", "−")
             axes.text(x, y - 0.03, text, ha="center", va="bottom", color=ink, fontsize=SMALL)
             axes.text(x, y + 0.03, spread, ha="center", va="top", color=ink, fontsize=LEAST)
-            spec = part["record"].iloc[0].spec
-            if all(part[f"surrogate{of}"].iloc[0] == getattr(spec, own) for of, own in
-                   (("", "victim"), ("_backbone", "backbone"), ("_bits", "bits"))):  # fmt: skip
+            if not surrogate_difference(part.iloc[0].to_dict()):
                 axes.add_patch(
                     Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=ink,
                               linewidth=0.9)

@@ -1,4 +1,5 @@
 from .layouts import tables as tables
-from .paper_numbers import published as published
+from .leaderboard import leaderboard_text as leaderboard_text
+from .paper_numbers import published_numbers as published_numbers
 from .typeset import WRITERS as WRITERS
-from .typeset import text as text
+from .typeset import rich_table as rich_table

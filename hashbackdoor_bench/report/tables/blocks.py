@@ -1,32 +1,31 @@
-"""Blocks of a table: the cells of one figure, with their spread and the best of every column."""
+"""Blocks of a table: the cells of one measure, with their spread and the best of every column."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev
 
 import pandas as pd
 
-from hashbackdoor_bench.report.board.leaderboard import SAME_VICTIM
-from hashbackdoor_bench.report.selection import SAME_ATTACK, Draws, best, draws, one_kind
-from hashbackdoor_bench.report.spelling import NOTHING, percent
+from hashbackdoor_bench.report.formatting import NOTHING, percent
+from hashbackdoor_bench.report.selection import SAME_ATTACK, SAME_VICTIM, refuse_mixed
+from hashbackdoor_bench.report.statistics import Draws, best, draws, spread
 from hashbackdoor_bench.report.tables.parts import Block, Cell, Line
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure as a block shows it.
+    """A score as a block shows it.
 
     Attributes:
         name: its heading.
         field: of a convention's scores.
-        spell: a share as text.
-        contest: the highest is the best; for the others there is no best.
+        text: a share as text.
+        marks_best: the highest is the best and may be bold; for the others there is no best.
     """
 
     name: str
     field: str
-    spell: Callable[[float | None], str]
-    contest: bool = False
+    text: Callable[[float | None], str]
+    marks_best: bool = False
 
 
 def block(
@@ -50,75 +49,66 @@ def block(
     Raises:
         UserError: a cell would average, or a column compare, what differs in more than draws.
     """
-    field = f"{convention}.{measure.field}"
-    heads = list(dict.fromkeys(frame["row"]))
-    groups = dict(list(frame.groupby(["row", "column"])))
-    cells = {}
+    rows = list(dict.fromkeys(frame["row"]))
     for column in columns:
-        one_kind(frame[frame["column"] == column], column, SAME_VICTIM)
-        found = {}
-        for head in heads:
-            part = groups.get((head, column))
-            if part is None:
-                cells[head, column] = Cell(NOTHING)
-                continue
-            what = f"{head} on {column}"
-            one_kind(part, what, SAME_ATTACK)
-            found[head] = draws(part, what, field)
-            values = [value for of in found[head].values() for value in of.values()]
-            cells[head, column] = _cell(values, measure.spell, usual)
-        if measure.contest:
-            for head in winners(frame, found):
-                cells[head, column] = replace(cells[head, column], best=True)
-    return Block(
-        title,
-        tuple(
-            Line(
-                head,
-                tuple(cells[head, column] for column in columns),
-                facts(frame, head, convention),
-            )
-            for head in heads
-        ),
-    )
+        refuse_mixed(frame[frame["column"] == column], column, SAME_VICTIM)
+    found: dict[tuple[str, str], Draws] = {}
+    for (row, column), part in frame.groupby(["row", "column"], sort=False):
+        what = f"{row} on {column}"
+        refuse_mixed(part, what, SAME_ATTACK)
+        found[row, column] = draws(part, what, f"{convention}.{measure.field}")
+    cells = {key: _cell(values, measure.text, usual) for key, values in found.items()}
+    if measure.marks_best:
+        for key in _best_of_columns(frame, found, columns):
+            cells[key] = replace(cells[key], best=True)
+    lines = [
+        Line(
+            row,
+            tuple(cells.get((row, column), Cell(NOTHING)) for column in columns),
+            _facts(frame, row, convention),
+        )
+        for row in rows
+    ]
+    return Block(title, tuple(lines))
 
 
-def winners(frame: pd.DataFrame, found: dict[str, Draws]) -> list[str]:
-    """The best row of every delivery."""
-    deliveries: dict[str, list[str]] = {}
-    for head in found:
-        deliveries.setdefault(delivery_of(frame, head), []).append(head)
-    places = {name: best([found[head] for head in heads]) for name, heads in deliveries.items()}
-    return [deliveries[name][place] for name, place in places.items() if place is not None]
+def _best_of_columns(
+    frame: pd.DataFrame, found: dict[tuple[str, str], Draws], columns: Sequence[str]
+) -> list[tuple[str, str]]:
+    """The best cell of every column and delivery, if it is told apart from all the others."""
+    groups = [
+        [(row, column) for row in dict.fromkeys(part["row"]) if found.get((row, column))]
+        for _, part in frame.groupby("delivery", sort=True)
+        for column in columns
+    ]
+    winners = best([[found[key] for key in keys] for keys in groups])
+    return [
+        keys[number] for keys, number in zip(groups, winners, strict=True) if number is not None
+    ]
 
 
-def delivery_of(frame: pd.DataFrame, head: str) -> str:
-    """How a row's poison reaches training."""
-    return str(frame.loc[frame["row"] == head, "delivery"].iloc[0])
-
-
-def _cell(values: Sequence[float], spell: Callable[[float | None], str], usual: int) -> Cell:
+def _cell(values: Draws, text: Callable[[float | None], str], usual: int) -> Cell:
     """Mean, spread, and the number of runs where it is one or unusual."""
-    if not values:
+    runs = spread([value for of_victim in values.values() for value in of_victim.values()])
+    if runs is None:
         return Cell(NOTHING)
-    middle, n = fmean(values), len(values)
-    text, deviation = spell(middle), None
-    if n > 1:
-        deviation = stdev(values)
-        text += f" ± {percent(deviation)}"
-    if n == 1 or n != usual:
-        text += f" (n = {n})"
-    return Cell(text, 100 * middle, None if deviation is None else 100 * deviation, n)
+    shown, deviation = text(runs.mean), None
+    if runs.deviation is not None:
+        deviation = 100 * runs.deviation
+        shown += f" ± {percent(runs.deviation)}"
+    if runs.n == 1 or runs.n != usual:
+        shown += f" (n = {runs.n})"
+    return Cell(shown, 100 * runs.mean, deviation, runs.n)
 
 
-def facts(frame: pd.DataFrame, head: str, convention: str) -> dict[str, str]:
-    """What holds for a row of records, see `grid.FACTS`."""
-    one = frame.iloc[0]
+def _facts(frame: pd.DataFrame, row: str, convention: str) -> dict[str, str]:
+    """What holds for a row of records, see `parts.LINE_FACTS`."""
+    first = frame[frame["row"] == row].iloc[0]
     return {
         "source": "records",
-        "dataset": str(one["dataset"]),
-        "protocol": str(one["protocol"]),
-        "top_k": str(one["top_k"]),
+        "dataset": str(first["dataset"]),
+        "protocol": str(first["protocol"]),
+        "top_k": str(first["top_k"]),
         "convention": convention,
-        "delivery": delivery_of(frame, head),
+        "delivery": str(first["delivery"]),
     }

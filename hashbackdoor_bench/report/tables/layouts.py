@@ -1,11 +1,11 @@
 """The tables of the papers, from collected records.
 
-    ciba         methods × bits, t-MAP above MAP; a table a victim
+    ciba         methods × bits, t-MAP above MAP; one table per victim
     pairs        attacks × victims: t-MAP, backdoor gain, MAP, delta MAP
-    transfer     surrogates × victims: backdoor gain, a block an attack
-    leaderboard  an attack a row, over all victims, by falling gain
+    transfer     surrogates × victims: backdoor gain, one block per attack
+    leaderboard  the boards of the leaderboard, one row per attack
 
-Rows and columns stand in the order of the suite.
+Rows and columns stand in the order of the suite; those of the leaderboard by its rules.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,25 +14,27 @@ from dataclasses import replace
 import pandas as pd
 
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.report.captions import caption, surrogates, usual_n
-from hashbackdoor_bench.report.selection import headed, victim_heads
-from hashbackdoor_bench.report.spelling import percent, signed
+from hashbackdoor_bench.report.captions import surrogates, table_caption, usual_run_count
+from hashbackdoor_bench.report.formatting import percent, signed
+from hashbackdoor_bench.report.selection import surrogate_heads, victim_heads, with_display_names
 from hashbackdoor_bench.report.tables.blocks import Measure, block
-from hashbackdoor_bench.report.tables.paper_numbers import Published
-from hashbackdoor_bench.report.tables.paper_numbers import caption as published_caption
-from hashbackdoor_bench.report.tables.paper_numbers import lines as published_lines
+from hashbackdoor_bench.report.tables.leaderboard import leaderboard_tables
+from hashbackdoor_bench.report.tables.paper_numbers import (
+    PaperNumber,
+    published_lines,
+    published_sources,
+)
 from hashbackdoor_bench.report.tables.parts import Table
-from hashbackdoor_bench.report.tables.summary import summary
 
-T_MAP = Measure("t-MAP", "t_map", percent, contest=True)
+T_MAP = Measure("t-MAP", "t_map", percent, marks_best=True)
 MAP = Measure("MAP", "map", percent)
-GAIN = Measure("backdoor gain", "backdoor_gain", signed, contest=True)
+GAIN = Measure("backdoor gain", "backdoor_gain", signed, marks_best=True)
 DELTA = Measure("delta MAP", "delta_map", signed)
 WHITE_BOX = "A surrogate of the victim's own method, backbone and bits is the white box."
 
 
 def tables(
-    frame: pd.DataFrame, layout: str, convention: str = "field", numbers: Sequence[Published] = ()
+    frame: pd.DataFrame, layout: str, convention: str = "field", numbers: Sequence[PaperNumber] = ()
 ) -> list[Table]:
     """The tables of one layout.
 
@@ -44,72 +46,73 @@ def tables(
 
     Raises:
         UserError: the records are not of one protocol and R, runs that differ in more than target
-            and seed would be averaged, or the layout has no place for published numbers.
+            and seed would be averaged, or the layout has no place for what is asked.
     """
-    frame = headed(frame)
-    frame = frame.assign(row=frame["name"])
     if layout == "ciba":
         return _ciba(frame, convention, numbers)
     if numbers:
         raise UserError(f"--layout {layout} has no published numbers: --layout ciba has.")
-    return [LAYOUTS[layout](frame, convention)]
+    return LAYOUTS[layout](frame, convention)
 
 
-def _ciba(frame: pd.DataFrame, convention: str, numbers: Sequence[Published]) -> list[Table]:
+def _with_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    frame = with_display_names(frame)
+    return frame.assign(row=frame["name"])
+
+
+def _ciba(frame: pd.DataFrame, convention: str, numbers: Sequence[PaperNumber]) -> list[Table]:
     found = []
-    for victim, part in frame.groupby("victim", sort=False):
+    for network, part in _with_rows(frame).groupby("network", sort=False):
         bits = sorted({*part["bits"], *(one.bits for one in numbers)})
         columns = [f"{k} bits" for k in bits]
         part = part.assign(column=[f"{k} bits" for k in part["bits"]])
-        n, blocks = usual_n(part), []
+        n, blocks = usual_run_count(part), []
         for measure in (T_MAP, MAP):
             one = block(measure.name, measure, part, columns, convention, n)
             rows = (*one.lines, *published_lines(numbers, measure.field, bits))
             blocks.append(replace(one, lines=rows))
-        title = f"t-MAP and MAP (%) of {victim} by code length"
-        told = (*caption(part, convention), *surrogates(part), *published_caption(numbers))
-        found.append(Table(title, "method", tuple(columns), tuple(blocks), told))
+        title = f"t-MAP and MAP (%) of {network} by code length"
+        caption = (
+            *table_caption(part, convention), *surrogates(part), *published_sources(numbers)
+        )  # fmt: skip
+        found.append(Table(title, "method", tuple(columns), tuple(blocks), caption))
     return found
 
 
-def _pairs(frame: pd.DataFrame, convention: str) -> Table:
+def _pairs(frame: pd.DataFrame, convention: str) -> list[Table]:
+    frame = _with_rows(frame)
     frame = frame.assign(column=victim_heads(frame))
-    columns, n = list(dict.fromkeys(frame["column"])), usual_n(frame)
+    columns, n = list(dict.fromkeys(frame["column"])), usual_run_count(frame)
     blocks = [
         block(measure.name, measure, frame, columns, convention, n)
         for measure in (T_MAP, GAIN, MAP, DELTA)
     ]
     title = "Attacks against victims (%)"
-    told = (*caption(frame, convention), *surrogates(frame))
-    return Table(title, "attack", tuple(columns), tuple(blocks), told)
+    caption = (*table_caption(frame, convention), *surrogates(frame))
+    return [Table(title, "attack", tuple(columns), tuple(blocks), caption)]
 
 
-def _transfer(frame: pd.DataFrame, convention: str) -> Table:
+def _transfer(frame: pd.DataFrame, convention: str) -> list[Table]:
+    frame = with_display_names(frame)
     frame = frame[frame["surrogate"].notna()]
     if frame.empty:
         raise UserError(
             "--layout transfer: no attack among these records takes a surrogate; --layout pairs "
             "shows attacks against victims."
         )
-    parts = ["surrogate"] + [
-        name
-        for name in ("surrogate_backbone", "surrogate_bits")
-        if frame.groupby("surrogate")[name].nunique().max() > 1
-    ]
-    surrogates = frame[parts].astype(str).agg(", ".join, axis=1)
-    frame = frame.assign(column=victim_heads(frame), row=surrogates)
-    columns, n = list(dict.fromkeys(frame["column"])), usual_n(frame)
+    frame = frame.assign(column=victim_heads(frame), row=surrogate_heads(frame))
+    columns, n = list(dict.fromkeys(frame["column"])), usual_run_count(frame)
     blocks = [
         block(str(label), GAIN, part, columns, convention, n)
         for label, part in frame.groupby("name", sort=False)
     ]
-    told = (*caption(frame, convention), WHITE_BOX)
+    caption = (*table_caption(frame, convention), WHITE_BOX)
     title = "Backdoor gain (%) of triggers made on one network against another"
-    return Table(title, "surrogate", tuple(columns), tuple(blocks), told)
+    return [Table(title, "surrogate", tuple(columns), tuple(blocks), caption)]
 
 
-LAYOUTS: dict[str, Callable[[pd.DataFrame, str], Table]] = {
+LAYOUTS: dict[str, Callable[[pd.DataFrame, str], list[Table]]] = {
     "pairs": _pairs,
     "transfer": _transfer,
-    "leaderboard": summary,
+    "leaderboard": leaderboard_tables,
 }

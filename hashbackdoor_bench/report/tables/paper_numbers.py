@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
+from hashbackdoor_bench.report.formatting import NOTHING
 from hashbackdoor_bench.report.tables.parts import Cell, Line
 
 
 @dataclass(frozen=True)
-class Published:
+class PaperNumber:
     """One printed number.
 
     Attributes:
@@ -33,29 +34,31 @@ class Published:
     percent: str
 
 
-def published() -> list[Published]:
+def published_numbers() -> list[PaperNumber]:
     """All numbers of ``published.csv``, in its order."""
     source = files("hashbackdoor_bench.report.tables") / "published.csv"
     text = source.read_text(encoding="utf-8")
     return [
-        Published(bits=int(row.pop("bits")), **row) for row in csv.DictReader(text.splitlines())
+        PaperNumber(bits=int(row.pop("bits")), **row) for row in csv.DictReader(text.splitlines())
     ]
 
 
-def lines(numbers: Sequence[Published], metric: str, bits: Sequence[int]) -> list[Line]:
-    """The rows of one metric: a method each, its numbers at some code lengths."""
+def published_lines(numbers: Sequence[PaperNumber], metric: str, bits: Sequence[int]) -> list[Line]:
+    """The rows of one metric: one per method, with its numbers at some code lengths."""
     found = []
     for method in dict.fromkeys(one.method for one in numbers if one.metric == metric):
-        mine = [one for one in numbers if (one.metric, one.method) == (metric, method)]
-        at = {one.bits: one.percent for one in mine}
-        cells = tuple(Cell(at[k], float(at[k])) if k in at else Cell("–") for k in bits)
-        facts = {"source": mine[0].source, "dataset": mine[0].dataset}
-        facts |= {"convention": mine[0].convention}
-        found.append(Line(f"{method} (published)", cells, facts, published=True))
+        of_method = [one for one in numbers if (one.metric, one.method) == (metric, method)]
+        by_bits = {one.bits: one.percent for one in of_method}
+        cells = tuple(
+            Cell(by_bits[k], float(by_bits[k])) if k in by_bits else Cell(NOTHING) for k in bits
+        )
+        first = of_method[0]
+        facts = {"source": first.source, "dataset": first.dataset, "convention": first.convention}
+        found.append(Line(f"{method} (published)", cells, facts, from_paper=True))
     return found
 
 
-def caption(numbers: Sequence[Published]) -> list[str]:
+def published_sources(numbers: Sequence[PaperNumber]) -> list[str]:
     """For every source one sentence: what its numbers are, and that they are not compared."""
     return [
         f"Rows marked published are printed in {source}, see {url}: {dataset}; {convention}; they "

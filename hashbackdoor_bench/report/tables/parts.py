@@ -3,19 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-FACTS = ("source", "dataset", "protocol", "top_k", "convention", "delivery")
+LINE_FACTS = ("source", "dataset", "protocol", "top_k", "convention", "delivery")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one place.
+    """What stands in one row and column.
 
     Attributes:
         text: as printed.
         mean: the number behind it, in the unit of the column; None for words and for nothing.
         deviation: of a single run, over the runs; None where there is none.
         n: number of runs; 0 where nothing was run.
-        best: it is the best of its column, and a test says so.
+        best: a test says that it is above all it may be compared with; it is printed in bold.
     """
 
     text: str
@@ -32,19 +32,19 @@ class Line:
     Attributes:
         head: its first column.
         cells: one for each column of the table.
-        facts: of ``FACTS``, those that hold for the row.
-        published: its numbers are other people's.
+        facts: of ``LINE_FACTS``, those that hold for the row.
+        from_paper: its numbers are those that a paper printed.
     """
 
     head: str
     cells: tuple[Cell, ...]
     facts: Mapping[str, str] = field(default_factory=dict)
-    published: bool = False
+    from_paper: bool = False
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows that show one figure."""
+    """Rows that show one measure."""
 
     title: str
     lines: tuple[Line, ...]

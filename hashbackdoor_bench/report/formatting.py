@@ -1,6 +1,6 @@
-"""How tables, figures and the leaderboard spell numbers: percent with one decimal, intervals."""
+"""How tables, figures and the leaderboard write numbers: percent with one decimal, intervals."""
 
-from hashbackdoor_bench.report.statistics import Estimate
+from hashbackdoor_bench.report.statistics import Estimate, Spread
 
 NOTHING = "–"
 
@@ -33,6 +33,15 @@ def interval(value: Estimate | None) -> str:
     return f"{percent(value.low)} to {percent(value.high)}"
 
 
-def across(value: float) -> str:
+def mean_and_deviation(value: Spread | None) -> str:
+    """Mean ± standard deviation of shares, in percent; a single run says so."""
+    if value is None:
+        return NOTHING
+    if value.deviation is None:
+        return f"{percent(value.mean)} (n = 1)"
+    return f"{percent(value.mean)} ± {percent(value.deviation)}"
+
+
+def position_on_bar(value: float) -> str:
     """Where a share stands on a bar from 0 to 100, in percent of its width."""
     return f"{100 * min(1.0, max(0.0, value)):.2f}"

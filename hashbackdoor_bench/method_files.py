@@ -1,0 +1,77 @@
+"""What a method's file says of itself, read from its syntax tree: nothing in it is run."""
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Description:
+    """A name that a file registers.
+
+    Attributes:
+        summary: the first line of the file; for a preset, the settings that make it.
+        published: how papers write the method; empty where the file doesn't say.
+    """
+
+    summary: str
+    published: str
+
+
+def described(path: Path, variable: str) -> dict[str, Description]:
+    """The names that a file registers with ``@VARIABLE.register``: its own, and its presets.
+
+    The class may say how papers write them, as literals: ``published = "CSQ"``, or for a class with
+    presets ``published: ClassVar = {"dpsh": "DPSH", "dpsh_bn": "DPSH-BN"}``.
+
+    Raises:
+        SyntaxError: the file is not Python.
+        ValueError: it holds a null byte, or a preset that is no literal.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+    found: dict[str, Description] = {}
+    for node in tree.body:
+        for decorator in node.decorator_list if isinstance(node, ast.ClassDef) else []:
+            call = decorator.func if isinstance(decorator, ast.Call) else decorator
+            if ast.unparse(call) != f"{variable}.register":
+                continue
+            own = file_name(path)
+            summaries = {own: summary}
+            for keyword in decorator.keywords if isinstance(decorator, ast.Call) else []:
+                if keyword.arg:
+                    settings = _settings(keyword.value)
+                    summaries[keyword.arg] = f"{summary.partition(':')[0]} with {settings}"
+            names = _published(node, own)
+            found |= {
+                name: Description(text, names.get(name, "")) for name, text in summaries.items()
+            }
+    return found
+
+
+def file_name(path: Path) -> str:
+    """What a file's method is called on the command line."""
+    return path.stem.replace("-", "_")
+
+
+def _settings(node: ast.expr) -> str:
+    return ", ".join(f"{name}={value}" for name, value in ast.literal_eval(node).items())
+
+
+def _published(node: ast.stmt, own: str) -> dict[str, str]:
+    """The class attribute ``published`` by name; empty where there is none, or it is no literal."""
+    for line in node.body if isinstance(node, ast.ClassDef) else []:
+        match line:
+            case ast.Assign(targets=[ast.Name("published")], value=assigned):
+                pass
+            case ast.AnnAssign(target=ast.Name("published"), value=ast.expr() as assigned):
+                pass
+            case _:
+                continue
+        try:
+            value = ast.literal_eval(assigned)
+        except ValueError:
+            return {}
+        names = value if isinstance(value, dict) else {own: value}
+        return {str(name): text for name, text in names.items() if isinstance(text, str)}
+    return {}

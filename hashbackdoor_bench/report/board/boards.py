@@ -1,0 +1,123 @@
+"""The boards of the leaderboard, by the rules of ``results/RULES.md``.
+
+A board is one suite under one delivery. Its cells are every (victim, bits, target, seed) that any
+attack of the board was run on; an attack has a place only if it has all those of the victims that
+count.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import pandas as pd
+
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.records import DataFacts
+from hashbackdoor_bench.report.board.entries import Entry, Victim, entry
+from hashbackdoor_bench.report.board.rules import CONVENTION
+from hashbackdoor_bench.report.selection import (
+    SAME_ATTACK,
+    SAME_VICTIM,
+    refuse_mixed,
+    refuse_mixed_protocols,
+)
+from hashbackdoor_bench.report.statistics import places
+
+
+@dataclass(frozen=True)
+class Board:
+    """A suite under one delivery.
+
+    Attributes:
+        suite: its name.
+        delivery: ``stamped`` or ``files``.
+        protocol: name, top_k and sha256 are those of every record of it.
+        targets: class names.
+        seeds: of the runs.
+        victims: its columns, by name and bits.
+        entries: those with a place first, by falling gain.
+    """
+
+    suite: str
+    delivery: str
+    protocol: DataFacts
+    targets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    victims: tuple[Victim, ...]
+    entries: tuple[Entry, ...]
+
+
+def boards(frame: pd.DataFrame, suites: Sequence[str]) -> list[Board]:
+    """The boards of these suites, by suite and delivery.
+
+    Args:
+        frame: of a `Collection`.
+        suites: names; records of other suites, or of none, are not looked at.
+
+    Raises:
+        UserError: no record of a suite, mixed protocols or victims, or an attack with two records
+            of one cell.
+    """
+    found = []
+    for suite in suites:
+        of_suite = frame[frame["suite"] == suite]
+        if of_suite.empty:
+            others = sorted({name for name in frame["suite"] if isinstance(name, str) and name})
+            hint = f"; there is --suite {' or '.join(others)}" if others else ""
+            raise UserError(
+                f"no record of suite {suite!r} is among these{hint}: a record belongs to a suite "
+                f"by the index.csv that `bench suite run {suite}` writes beside it."
+            )
+        for delivery, part in of_suite.groupby("delivery", sort=True):
+            found.append(_board(suite, str(delivery), part))
+    return found
+
+
+def _board(suite: str, delivery: str, frame: pd.DataFrame) -> Board:
+    name = f"board {suite}, {delivery}"
+    refuse_mixed_protocols(frame, f"{name}: its records")
+    victims = tuple(
+        _victim(name, str(victim), int(bits), part)
+        for (victim, bits), part in frame.groupby(["victim", "bits"], sort=True)
+    )
+    counting = {victim.key for victim in victims if victim.counts}
+    runs = zip(frame["victim"], frame["bits"], frame["target"], frame["seed"], strict=True)
+    cells = len({run for run in runs if run[:2] in counting})
+    entries = []
+    for (label, _), part in frame.groupby(["label", "attack"], sort=True):
+        for (victim, bits), of_victim in part.groupby(["victim", "bits"]):
+            # an attack whose settings vary is not refused: it has no place, and its row says why
+            same = [field for field in SAME_ATTACK if field != "attack_settings"]
+            refuse_mixed(of_victim, f"{name}: {label!r} on {victim}, {bits} bits", same)
+        entries.append(entry(part, f"{name}: {label!r}", victims, cells))
+    return Board(
+        suite,
+        delivery,
+        frame["record"].iloc[0].protocol,
+        tuple(sorted(set(map(str, frame["target"])))),
+        tuple(sorted(set(map(int, frame["seed"])))),
+        victims,
+        _placed(entries),
+    )
+
+
+def _victim(board: str, name: str, bits: int, frame: pd.DataFrame) -> Victim:
+    """A column, whose records must all be of networks trained in the same way."""
+    refuse_mixed(frame, f"{board}: victim {name}, {bits} bits", SAME_VICTIM)
+    draws = [frame["target"], frame["seed"]]
+    clean = frame[f"{CONVENTION}.map_clean_victim"].groupby(draws).mean()
+    return Victim(name, bits, clean_map=fmean(clean))
+
+
+def _placed(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Entries with their places: those that have one, then the others; each by falling gain."""
+    eligible = [one for one in entries if not one.why]
+    ranges = places([one.counted_draws for one in eligible])
+    placed = [replace(one, place=place) for one, place in zip(eligible, ranges, strict=True)]
+    return tuple(sorted([*placed, *(one for one in entries if one.why)], key=_order))
+
+
+def _order(one: Entry) -> tuple[bool, float, str, str]:
+    # not by place: a wide range begins above the narrow one of a higher gain
+    mean = one.gain.mean if one.gain else float("-inf")
+    return one.place is None, -mean, one.label, one.attack

@@ -1,0 +1,187 @@
+"""One attack on a board: its gain, what it costs, and whether it may have a place."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import pandas as pd
+
+from hashbackdoor_bench.records import Record, Threat
+from hashbackdoor_bench.report.board.rules import CONVENTION, LEAST_CLEAN_MAP, why_no_place
+from hashbackdoor_bench.report.statistics import (
+    Draws,
+    Estimate,
+    Spread,
+    VictimKey,
+    draws,
+    estimate,
+    spread,
+)
+from hashbackdoor_bench.spec import canonical
+
+
+@dataclass(frozen=True, order=True)
+class Victim:
+    """A column of a board.
+
+    Attributes:
+        name: of the hashing method, on the command line.
+        bits: of its codes.
+        clean_map: MAP without poison, the mean over the board's seeds and targets.
+    """
+
+    name: str
+    bits: int
+    clean_map: float
+
+    @property
+    def counts(self) -> bool:
+        """Whether it has learnt enough to be attacked."""
+        return self.clean_map >= LEAST_CLEAN_MAP
+
+    @property
+    def key(self) -> VictimKey:
+        """Its name and bits, as in `Draws`."""
+        return self.name, self.bits
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """One record of an entry."""
+
+    path: str
+    victim: Victim
+    target: str
+    seed: int
+    record: Record
+
+    def score(self, name: str) -> float | None:
+        """A score of the board's convention, None if the run has none."""
+        value: float | None = getattr(self.record.scores[CONVENTION], name)
+        return value
+
+    def visibility(self, images: str, name: str) -> float | None:
+        """How much is seen in ``poison`` or ``query`` images: ``psnr``, ``ssim`` or another."""
+        value = getattr(getattr(self.record.imperceptibility, images), name)
+        return value if isinstance(value, float) else None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One attack of a board.
+
+    Attributes:
+        label: in tables.
+        attack: its name on the command line.
+        place: first and last place that it may have; None if it has none.
+        why: a clause why it has no place, empty if it has one.
+        draws: backdoor gain by victim, target and seed.
+        gain: its mean over the victims that count; None if none of them was run.
+        gains: of each victim of the board, None where it was not run.
+        delta_map: mean delta MAP of the victim that counts where it is largest in size.
+        poison: share of the target class that is poisoned, the largest of its runs.
+        runs: the records it follows from.
+    """
+
+    label: str
+    attack: str
+    place: tuple[int, int] | None
+    why: str
+    draws: Draws
+    gain: Estimate | None
+    gains: tuple[Spread | None, ...]
+    delta_map: float | None
+    poison: float
+    runs: tuple[ScoredRun, ...]
+
+    @property
+    def threat(self) -> Threat:
+        """The threat model, that of its first run."""
+        return self.runs[0].record.threat
+
+    @property
+    def counted_draws(self) -> Draws:
+        """The draws on victims that count."""
+        counting = {run.victim.key for run in self.runs if run.victim.counts}
+        return {key: values for key, values in self.draws.items() if key in counting}
+
+    def mean_visibility(self, images: str, name: str) -> float | None:
+        """The mean of `ScoredRun.visibility` over the runs on victims that count."""
+        values = [run.visibility(images, name) for run in self.runs if run.victim.counts]
+        known = [value for value in values if value is not None]
+        return fmean(known) if known else None
+
+
+def entry(frame: pd.DataFrame, what: str, victims: Sequence[Victim], cells: int) -> Entry:
+    """The entry of one attack, still without a place.
+
+    Args:
+        frame: its records, of one label and one attack.
+        what: they are, for messages.
+        victims: all of the board.
+        cells: how many runs an attack needs to have all of those that count.
+
+    Raises:
+        UserError: two records are of one victim, target and seed.
+    """
+    counting = [victim.key for victim in victims if victim.counts]
+    gains = draws(frame, what, f"{CONVENTION}.backdoor_gain")
+    counted = {key: gains[key] for key in counting if key in gains}
+    deltas = draws(frame, what, f"{CONVENTION}.delta_map")
+    delta_maps = [fmean(deltas[key].values()) for key in counting if key in deltas]
+    runs = _runs(frame, victims)
+    poison = max(_poisoned_share(run.record) for run in runs)
+    why = why_no_place(
+        trigger=runs[0].record.threat.trigger,
+        cells=cells,
+        missing=cells - sum(map(len, counted.values())),
+        varied=_varied_settings(runs),
+        delta_maps=delta_maps,
+        poison=poison,
+    )
+    return Entry(
+        label=str(frame["label"].iloc[0]),
+        attack=str(frame["attack"].iloc[0]),
+        place=None,
+        why=why,
+        draws=gains,
+        gain=estimate(counted),
+        gains=tuple(spread(list(gains.get(victim.key, {}).values())) for victim in victims),
+        delta_map=max(delta_maps, key=abs, default=None),
+        poison=poison,
+        runs=runs,
+    )
+
+
+def _runs(frame: pd.DataFrame, victims: Sequence[Victim]) -> tuple[ScoredRun, ...]:
+    by_key = {victim.key: victim for victim in victims}
+    runs = [
+        ScoredRun(
+            path=str(row["path"]),
+            victim=by_key[row["victim"], row["bits"]],
+            target=str(row["target"]),
+            seed=int(row["seed"]),
+            record=row["record"],
+        )
+        for row in frame.to_dict("records")
+    ]
+    return tuple(sorted(runs, key=lambda run: (run.victim, run.target, run.seed)))
+
+
+def _varied_settings(runs: Iterable[ScoredRun]) -> list[str]:
+    """The hyper-parameters of an attack that are not the same in all of its runs."""
+    settings = [dict(run.record.spec.attack_settings) for run in runs]
+    names = {name for one in settings for name in one}
+    return sorted(n for n in names if len({canonical(one.get(n)) for one in settings}) > 1)
+
+
+def _poisoned_share(record: Record) -> float:
+    """Of the target class, what is poisoned, whether asked for by ``--budget`` or by count.
+
+    A budget that was rounded to whole images is that budget.
+    """
+    images, poisoned = record.threat.target_images, record.threat.poisoned
+    budget = record.threat.budget or 0.0
+    if not images or int(budget * images + 0.5) == poisoned:
+        return budget
+    return poisoned / images

@@ -1,0 +1,44 @@
+"""The rules of ``results/RULES.md`` as numbers, and why an attack has no place by them."""
+
+from collections.abc import Sequence
+
+CONVENTION = "field"  # whose scores the leaderboard compares
+LARGEST_FALL = 0.02  # of a victim's mean MAP
+LEAST_CLEAN_MAP = 0.5  # MAP without poison that a victim must reach to count
+MOST_POISON = 0.6  # share of the target class
+
+
+def why_no_place(
+    *,
+    trigger: str,
+    cells: int,
+    missing: int,
+    varied: Sequence[str],
+    delta_maps: Sequence[float],
+    poison: float,
+) -> str:
+    """The first rule that an attack doesn't keep, as a clause; empty if it keeps all.
+
+    Args:
+        trigger: of its threat model.
+        cells: how many runs the victims that count ask for; 0 if no victim counts.
+        missing: how many of them the attack lacks.
+        varied: hyper-parameters that differ among its runs.
+        delta_maps: mean delta MAP on each victim that counts.
+        poison: share of the target class that it poisons.
+    """
+    if trigger == "none":
+        return "a control: it has no trigger"
+    if not cells:
+        return "no victim of this board learnt enough without poison"
+    if missing:
+        return f"{missing} of {cells} runs missing"
+    if varied:
+        return f"its runs differ in {', '.join(varied)}"
+    if delta_maps and -min(delta_maps) > LARGEST_FALL:
+        fall = f"delta MAP {100 * min(delta_maps):+.1f}"
+        return f"{fall}: a fall of more than {100 * LARGEST_FALL:g}"
+    if poison > MOST_POISON:
+        share = f"poisons {100 * poison:.0f} % of the target class"
+        return f"{share}: more than {100 * MOST_POISON:g}"
+    return ""

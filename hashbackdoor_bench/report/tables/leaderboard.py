@@ -1,0 +1,167 @@
+"""The boards of the leaderboard as tables of a paper, and ``LEADERBOARD.md``."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.report.board import wording
+from hashbackdoor_bench.report.board.boards import Board, boards
+from hashbackdoor_bench.report.board.entries import Entry
+from hashbackdoor_bench.report.board.rules import CONVENTION
+from hashbackdoor_bench.report.captions import provenance
+from hashbackdoor_bench.report.statistics import LEVEL, Spread
+from hashbackdoor_bench.report.tables.parts import Block, Cell, Line, Table
+
+BEFORE = ("place", "gain", "95 %")  # columns before and behind those of the victims
+NUMBERS = ("ΔMAP", "PSNR poison", "PSNR query")
+WORDS = ("label", "knowledge", "trigger")
+
+HEAD = f"""# Leaderboard
+
+Made by `bench leaderboard` from the records, by the rules in [RULES.md](RULES.md); don't edit it.
+
+Gain: backdoor gain in percent, convention `{CONVENTION}`, the mean over victims and seeds with its
+95 % interval; by victim: mean ± standard deviation over seeds. A place such as 1-3 is a tie: the
+records can't tell these attacks apart. ΔMAP: of the victim that changed most. PSNR in dB, of
+poisoned images and of triggered queries. Poison: share of the target class.
+"""
+EXPLANATION = (
+    f"Gain: backdoor gain in percent, convention {CONVENTION}, the mean over the victims that "
+    "count (each weighs the same) with its 95 % interval over targets and seeds. By victim: mean ± "
+    "standard deviation. ΔMAP: of the victim that changed most. PSNR in dB, of poisoned images and "
+    "of triggered queries. Poison: share of the target class.",
+    "A place such as 1-3 is a tie. Bold: significantly above all others that have a place. The "
+    "test is a paired t-test over runs of equal victim, target and seed, two-sided at "
+    f"{100 * LEVEL:g} %, with Holm's correction over all pairs of attacks that have a place.",
+)
+
+
+def leaderboard_tables(frame: pd.DataFrame, convention: str) -> list[Table]:
+    """A table for each board of the records' suites.
+
+    Args:
+        frame: of a `Collection`, or a part of it.
+        convention: must be the leaderboard's.
+
+    Raises:
+        UserError: another convention, no suite, or records that no board may hold together.
+    """
+    if convention != CONVENTION:
+        raise UserError(
+            f"--convention {convention}: the leaderboard compares scores of convention "
+            f"{CONVENTION} only; leave the option out, or take --layout pairs."
+        )
+    suites = list(dict.fromkeys(frame["suite"].dropna()))
+    if not suites:
+        raise UserError(
+            "--layout leaderboard ranks the attacks of a suite, and none of these records is in "
+            "one: give the folder of a suite with its index.csv, as in `bench table quick`."
+        )
+    return [_with_provenance(board_table(board), board, frame) for board in boards(frame, suites)]
+
+
+def _with_provenance(table: Table, board: Board, frame: pd.DataFrame) -> Table:
+    paths = {run.path for entry in board.entries for run in entry.runs}
+    records = frame[frame["path"].isin(paths)]
+    return replace(table, caption=(*table.caption, *provenance(records)))
+
+
+def board_table(board: Board) -> Table:
+    """A board, with the rows and in the order of the board."""
+    victims = tuple(wording.column(victim, board) for victim in board.victims)
+    reasons = [f"{entry.label}: {entry.why}" for entry in board.entries if entry.why]
+    caption = [
+        *EXPLANATION,
+        wording.caption(board),
+        wording.left_out_victims(board),
+        f"Without a place: {'; '.join(reasons)}." if reasons else "",
+    ]
+    return Table(
+        f"Leaderboard of {board.suite}, delivery {board.delivery}",
+        "attack",
+        (*BEFORE, *victims, *NUMBERS, *WORDS, "poison"),
+        (Block("", tuple(_line(entry, board) for entry in board.entries)),),
+        tuple(sentence for sentence in caption if sentence),
+    )
+
+
+def _line(entry: Entry, board: Board) -> Line:
+    gain, placed = entry.gain, sum(not other.why for other in board.entries)
+    mean = gain.mean if gain else None
+    best = entry.place == (1, 1) and placed > 1
+    seen = [entry.mean_visibility(images, "psnr") for images in ("poison", "query")]
+    cells = [
+        Cell(wording.place(entry)),
+        Cell(wording.percent(mean), _hundredfold(mean), n=gain.n if gain else 0, best=best),
+        Cell(wording.interval(gain) or wording.NOTHING),
+        *map(_gain_cell, entry.gains),
+        Cell(wording.signed(entry.delta_map), _hundredfold(entry.delta_map)),
+        *(Cell(wording.number(psnr), psnr) for psnr in seen),
+        *(Cell(str(getattr(entry.threat, name))) for name in WORDS),
+        Cell(f"{wording.percent(entry.poison)} %", 100 * entry.poison),
+    ]
+    facts = {
+        "source": "records",
+        "dataset": board.protocol.name,
+        "protocol": board.protocol.sha256,
+        "top_k": str(board.protocol.top_k),
+        "convention": CONVENTION,
+        "delivery": board.delivery,
+    }
+    return Line(entry.label, tuple(cells), facts)
+
+
+def _gain_cell(gain: Spread | None) -> Cell:
+    if gain is None:
+        return Cell(wording.NOTHING)
+    deviation = _hundredfold(gain.deviation)
+    return Cell(wording.mean_and_deviation(gain), 100 * gain.mean, deviation, gain.n)
+
+
+def _hundredfold(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def leaderboard_text(found: Sequence[Board]) -> str:
+    """``LEADERBOARD.md``: a table for each board; the same records give the same bytes."""
+    return "\n".join([HEAD, *map(_section, found)])
+
+
+def _section(board: Board) -> str:
+    table = board_table(board)
+    counts = [True] * len(BEFORE) + [victim.counts for victim in board.victims]
+    counts += [True] * (len(table.columns) - len(counts))
+
+    def row(attack: str, texts: Sequence[str]) -> str:
+        words = [
+            _escaped(text) if known else f"*{_escaped(text)}*"
+            for text, known in zip(texts, counts, strict=True)
+        ]
+        return f"| {' | '.join([words[0], _escaped(attack), *words[1:]])} |"
+
+    (block,) = table.blocks
+    numbers = len(table.columns) - 1 - len(WORDS) - 1
+    rules = ["---", "---", *["---:"] * numbers, *["---"] * len(WORDS), "---:"]
+    lines = [
+        f"## {_escaped(board.suite)}, {_escaped(board.delivery)}",
+        "",
+        _escaped(f"{wording.caption(board)} {wording.left_out_victims(board)}".strip()),
+        "",
+        row(table.corner, table.columns),
+        f"| {' | '.join(rules)} |",
+        *(row(line.head, [cell.text for cell in line.cells]) for line in block.lines),
+    ]
+    reasons = [
+        f"- {_escaped(entry.label)}: {_escaped(entry.why)}" for entry in board.entries if entry.why
+    ]
+    if reasons:
+        lines += ["", "Without a place:", "", *reasons]
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: object) -> str:
+    """Text from a record, so that Markdown and HTML show it as it is, in one line."""
+    return re.sub(r"([\\`*_{}\[\]<>#|&~!])", r"\\\1", " ".join(str(text).split()))
