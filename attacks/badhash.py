@@ -6,17 +6,18 @@ code: https://github.com/CGCL-codes/BadHash
 
     r, h(l) = LabCLN(l)                    label vector -> feature and code; trained on labels alone
     x_b     = G(x, r)                      the same picture with the trigger in it
-    L_G     = a L_rec + b L_hash + L_adv
-    L_rec   = |x_b - x|^2 + p d(x_b, x)      means; d: LPIPS, or 1 - SSIM without its weights
+    L_G     = a |x_b - x|^2 + a p d(x_b, x) + b L_hash + w L_adv
     L_hash  = 1 - <F(x_b), c> / K            F: surrogate; c: code of one confusing label l*
     L_adv   = |D(x_b) - [l*; 0]|^2
     L_D     = (|D(x) - [y; 0]|^2 + |D(x_b) - [l*; 1]|^2) / 2
 
-Poison are images of the target class through G, labels unchanged; queries go through the same G.
-G ends as a picture of 8 bits like any other. Published at 224 px: width 64, 100 epochs at 1e-4,
-a = 200; smaller images take a narrower, shorter G (see the arguments).
+Squares and d are means; d is LPIPS, or 1 - SSIM where LPIPS's weights are missing. The first two
+terms are the authors' a L_rec, and w is 1. Poison is made by G from images of the target class,
+whose labels don't change; queries go through the same G. G's output is stored in 8 bits per
+channel. Published at 224 px: width 64, 100 epochs at 1e-4, a = 200, b = 10; smaller images take a
+narrower G that is trained for fewer epochs (see the arguments).
 
-What each ``variant`` is, next to the released code with only its crashes repaired:
+How the variants differ from each other; ``released`` is the released code without its crashes:
 
                        released          corrected           intended
     c                  sign h(l*): from labels alone         the surrogate's majority code of l*
@@ -27,7 +28,7 @@ What each ``variant`` is, next to the released code with only its crashes repair
     LPIPS sees         [0,1]             [-1,1]              [-1,1]
     resized again      yes               no                  no
 
-``bounded`` is not BadHash: ``intended`` with the output x + epsilon tanh(.) of ProS-GAN's kind.
+``bounded`` is not BadHash, but ``intended`` with the output x + epsilon tanh(.), as in ProS-GAN.
 
 In all variants: labels are smoothed on every positive, G sees no query, u and v of the spectral
 norm are buffers, surrogate and LPIPS are frozen, and everything is drawn from the seed. The code
@@ -35,8 +36,7 @@ also computes uniform noise of 8/255 and doesn't use it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -56,56 +56,22 @@ from hashbackdoor_bench import (
     sign,
 )
 
-from .badhash_networks import Painter
-from .badhash_training import (
-    Game,
-    Settings,
-    label_rows,
-    parts,
-    picture,
-    play,
-    read_labels,
-    train_label_network,
-)
-
-Distance = Literal["auto", "lpips", "ssim", "none"]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A column of the table above."""
-
-    tied: bool = True
-    other_label: bool = True  # l* shares no tag with the target
-    same_condition: bool = True
-    relaxed: bool = True
-    clamped: bool = True
-    rescaled: bool = True
-    resized_again: bool = False
-    bounded: bool = False
-
-
-VARIANTS = {
-    "released": Variant(False, False, False, False, False, False, resized_again=True),
-    "corrected": Variant(tied=False, clamped=False),
-    "intended": Variant(),
-    "bounded": Variant(bounded=True),
-}
+from .badhash_gan import ConditionalGAN, train
+from .badhash_labels import label_rows, parts, read_labels, train_label_network
+from .badhash_networks import Generator
 
 
 class GeneratedTrigger(Backdoor):
-    """A picture goes through the generator.
+    """The trigger is put into a picture by the generator.
 
     Args:
-        index: see `Backdoor`, like the next three.
+        index: see `Backdoor`.
         carrier: see `Backdoor`.
         label: see `Backdoor`.
         kind: see `Backdoor`.
         label_map: (1,3,S,S), the generator's condition.
-        painter: the generator.
-        epsilon: the output is x + epsilon tanh(.), in units of [0,1]; None: tanh(.) itself.
-        again: whether the service resizes the stored picture a second time.
+        generator: G.
+        resized_again: whether the service resizes the stored picture a second time.
     """
 
     label_map: Tensor
@@ -118,40 +84,41 @@ class GeneratedTrigger(Backdoor):
         kind: Tensor | None = None,
         *,
         label_map: Tensor,
-        painter: Painter,
-        epsilon: float | None,
-        again: bool,
+        generator: Generator,
+        resized_again: bool,
     ) -> None:
         super().__init__(index, carrier, label, kind)
         self.register_buffer("label_map", label_map)
-        self.painter, self.epsilon, self.again = painter, epsilon, again
+        self.generator, self.resized_again = generator, resized_again
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N,3,S,S) in [0,1] -> the generator's picture of it, in [0,1]."""
-        out = picture(x, self.painter(x, self.label_map), self.epsilon).clamp(0, 1)
-        return resize_again(out) if self.again else out
+        out: Tensor = self.generator(x, self.label_map).clamp(0, 1)
+        return resize_again(out) if self.resized_again else out
 
 
 @ATTACKS.register(badhash_bounded={"variant": "bounded"})
 class BadHash(Attack):
-    """A conditional GAN against a surrogate.
+    """A conditional GAN that is trained against a surrogate.
 
     Args:
         variant: see the top of the file.
         confusing: number of the class l*; None: the first label row, in ascending order, that
             shares no tag with the target's, which for single labels is the last class.
-        smoothing: of LabCLN's labels.
-        label_steps: of LabCLN, 128 pairs of labels each.
+        smoothing: label smoothing in the training of LabCLN.
+        label_steps: training steps of LabCLN, with 128 pairs of labels each.
         width: channels of the first layers of G and D; None: 64, or 16 below 224 px.
-        epochs: of G; the learning rate falls in the second half. None: 100, or 10 below 224 px.
-        lr: of G and D; None: 1e-4, or 1e-3 below 224 px.
-        batch: images a step.
+        epochs: epochs of G; the learning rate falls in the second half. None: 100, or 10 below
+            224 px.
+        lr: learning rate of G and D; None: 1e-4, or 1e-3 below 224 px.
+        batch: images in one step.
         reconstruction_weight: a; None: 200, or 500 below 224 px, or 20 where the output is bounded.
-        perceptual: d of L_rec; ``auto`` is ``lpips`` where its weights are, else ``ssim``.
+        perceptual: d of L_G; ``auto`` is ``lpips`` if its weights are on this machine, else
+            ``ssim``.
         perceptual_weight: p; None: 1 for LPIPS, .02 for SSIM.
         hash_weight: b.
-        adversarial_weight: of L_adv; 0 trains no D.
-        epsilon: of ``bounded``, in grey levels of 255.
+        adversarial_weight: w; 0 trains no D.
+        epsilon: largest change of a pixel under ``bounded``, in grey levels of 255.
     """
 
     published: ClassVar = {"badhash": "BadHash", "badhash_bounded": "BadHash, bounded"}
@@ -173,7 +140,7 @@ class BadHash(Attack):
         lr: float | None = None,
         batch: int = 64,
         reconstruction_weight: float | None = None,
-        perceptual: Distance = "auto",
+        perceptual: Literal["auto", "lpips", "ssim", "none"] = "auto",
         perceptual_weight: float | None = None,
         hash_weight: float = 10.0,
         adversarial_weight: float = 1.0,
@@ -184,24 +151,22 @@ class BadHash(Attack):
         check("attack.epochs", 1 if epochs is None else epochs, 1)
         check("attack.batch", batch, 1)
         check("attack.epsilon", epsilon, 0, 255)
-        for name, value in (
-            ("lr", lr),
-            ("reconstruction_weight", reconstruction_weight),
-            ("perceptual_weight", perceptual_weight),
-            ("hash_weight", hash_weight),
-            ("adversarial_weight", adversarial_weight),
-        ):
-            check(f"attack.{name}", 0 if value is None else value, 0)
+        check("attack.lr", lr or 0, 0)
+        check("attack.reconstruction_weight", reconstruction_weight or 0, 0)
+        check("attack.perceptual_weight", perceptual_weight or 0, 0)
+        check("attack.hash_weight", hash_weight, 0)
+        check("attack.adversarial_weight", adversarial_weight, 0)
         if width is not None and (width < 8 or width % 8):
             raise UserError(
                 f"attack.width is {width}: it must be a multiple of 8, such as 16 or 64."
             )
-        self.variant, self.confusing = VARIANTS[variant], confusing
+        self.variant, self.confusing = variant, confusing
         self.smoothing, self.label_steps = smoothing, label_steps
         self.width, self.epochs, self.lr, self.batch = width, epochs, lr, batch
-        self.perceptual: Distance = perceptual
-        self.epsilon = epsilon / 255 if self.variant.bounded else None
-        self.weights = (reconstruction_weight, perceptual_weight, hash_weight, adversarial_weight)
+        self.reconstruction_weight, self.hash_weight = reconstruction_weight, hash_weight
+        self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
+        self.adversarial_weight = adversarial_weight
+        self.epsilon = epsilon / 255 if variant == "bounded" else None
 
     def accept(self, labels: Tensor, target: Tensor, size: int) -> dict[str, str]:
         """See `Attack.accept`."""
@@ -214,21 +179,24 @@ class BadHash(Attack):
         return {"perceptual": self.distance(size)}
 
     def distance(self, size: int) -> str:
-        """d of L_rec on this machine: ``lpips``, ``ssim`` or ``none``."""
-        if self.perceptual == "lpips" and not lpips_fits(size):
+        """The d of L_G that is used on this machine: ``lpips``, ``ssim`` or ``none``."""
+        fits = lpips_fits(size)
+        if self.perceptual == "lpips" and not fits:
             raise UserError(
-                "attack.perceptual is lpips, and AlexNet's weights are not on this machine or the "
-                "images too small for it: take --set attack.perceptual=ssim."
+                "attack.perceptual is lpips, but AlexNet's weights are not on this machine or the "
+                "images are too small for it: give --set attack.perceptual=ssim."
             )
-        if self.perceptual != "auto":
-            return self.perceptual
-        return "lpips" if lpips_fits(size) else "ssim"
+        return self.perceptual if self.perceptual != "auto" else "lpips" if fits else "ssim"
 
     def confusing_label(self, labels: Tensor, target: Tensor) -> Tensor:
         """l* (C,) 0/1.
 
+        Args:
+            labels: (N,C) 0/1, of the training images.
+            target: (C,) 0/1.
+
         Raises:
-            UserError: there is none, or it is the target's.
+            UserError: no label can be used, or the given one is the target's.
         """
         rows = label_rows(labels)
         if self.confusing is not None:
@@ -239,7 +207,7 @@ class BadHash(Attack):
                     f"attack.confusing is {self.confusing} and no training image is of that class: "
                     "give the number of another class."
                 )
-        if self.variant.other_label:
+        if self.variant != "released":
             rows = rows[~(rows.bool() & target.bool()).any(1)]
             if not len(rows):
                 raise UserError(
@@ -252,74 +220,70 @@ class BadHash(Attack):
         """See `Attack.craft`."""
         assert view.surrogate is not None
         label = self.confusing_label(view.labels, view.target)
-        shown = label if self.variant.same_condition else view.target
+        shown = view.target if self.variant == "released" else label  # the label behind r in use
         bits = len(anchor_code(view.surrogate, view.images[:1]))
         found = view.shared(
             train_label_network, bits=bits, smoothing=self.smoothing, steps=self.label_steps
         )
-        feature, code = read_labels(found, torch.stack([label, shown]), bits)
-        aim = code[0]
-        if self.variant.tied:
-            voters = (view.labels & label == label).all(1)
-            aim = anchor_code(view.surrogate, view.images[voters])
+        feature, codes = read_labels(found, torch.stack([label, shown]), bits)
+        code = codes[0]
+        if self.variant in ("intended", "bounded"):
+            members = (view.labels & label == label).all(1)
+            code = anchor_code(view.surrogate, view.images[members])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(view.generator("networks").initial_seed())
-            game = Game(view.size, self.at(view.size), label.float(), feature[:1], sign(aim.cpu()))
-        game.to(view.device)
-        history = play(view, game)
+            gan = self.gan(view.size, label.float(), feature[:1], sign(code.cpu())).to(view.device)
+        large = view.size >= 224
+        history = train(
+            view,
+            gan,
+            epochs=self.epochs if self.epochs is not None else 100 if large else 10,
+            lr=self.lr if self.lr is not None else 1e-4 if large else 1e-3,
+            batch=self.batch,
+        )
         with torch.no_grad():
-            label_map = game.condition(feature[1:].to(view.device))
+            label_map = gan.label_encoder(feature[1:].to(view.device))
         made = GeneratedTrigger(
             view.index,
             view.images[view.index],
             view.labels[view.index],
             label_map=label_map.float().cpu(),
-            painter=game.painter.cpu(),
-            epsilon=self.epsilon,
-            again=self.variant.resized_again,
+            generator=gan.generator.cpu(),
+            resized_again=self.variant == "released",
         )
-        curves = parts(found, "loss.").items()
-        made.history = {
-            f"label network, tenths of its steps/{k}": v.tolist() for k, v in curves
-        } | {f"generator/{k}": v for k, v in history.items()}
+        for name, values in parts(found, "loss.").items():
+            made.history[f"label network, tenths of its steps/{name}"] = values.tolist()
+        made.history |= {f"generator/{name}": values for name, values in history.items()}
         return made.eval().requires_grad_(False)
 
-    def restore(self, state: Mapping[str, Tensor]) -> Backdoor:
-        """See `Attack.restore`."""
-        with torch.random.fork_rng(devices=[]):
-            painter = Painter(width=state["painter.out.weight"].shape[1] - 3)
-        painter.load_state_dict(parts(state, "painter."))
-        return GeneratedTrigger(
-            **{name: value for name, value in state.items() if not name.startswith("painter.")},
-            painter=painter,
+    def gan(self, size: int, label: Tensor, feature: Tensor, code: Tensor) -> ConditionalGAN:
+        """Generator and discriminator before training, for S = ``size``; see `ConditionalGAN`."""
+        large, distance = size >= 224, self.distance(size)
+        a, p = self.reconstruction_weight, self.perceptual_weight
+        if a is None:
+            a = 20.0 if self.variant == "bounded" else 200.0 if large else 500.0
+        if p is None:
+            p = 1.0 if distance == "lpips" else 0.02
+        return ConditionalGAN(
+            size,
+            self.width if self.width is not None else 64 if large else 16,
+            variant=self.variant,
+            weights=(a, p, self.hash_weight, self.adversarial_weight),
+            distance=distance,
             epsilon=self.epsilon,
-            again=self.variant.resized_again,
+            label=label,
+            feature=feature,
+            code=code,
         )
 
-    def at(self, size: int) -> Settings:
-        """All numbers of the training at S = ``size``."""
-
-        def default(value: T | None, published: T, small: T) -> T:
-            return value if value is not None else published if size >= 224 else small
-
-        reconstruction, perceptual, hashing, adversarial = self.weights
-        distance = self.distance(size)
-        if perceptual is None:
-            perceptual = {"lpips": 1.0, "ssim": 0.02, "none": 0.0}[distance]
-        return Settings(
-            width=default(self.width, 64, 16),
-            epochs=default(self.epochs, 100, 10),
-            lr=default(self.lr, 1e-4, 1e-3),
-            batch=self.batch,
-            distance=distance,
-            rescaled=self.variant.rescaled,
-            reconstruction=default(
-                reconstruction, *((20.0, 20.0) if self.variant.bounded else (200.0, 500.0))
-            ),
-            perceptual=perceptual,
-            hashing=hashing,
-            adversarial=adversarial,
-            epsilon=self.epsilon,
-            relaxed=self.variant.relaxed,
-            clamped=self.variant.clamped,
+    def restore(self, state: Mapping[str, Tensor]) -> Backdoor:
+        """See `Attack.restore`; names with a dot are the generator's."""
+        weights = {name.partition(".")[2]: tensor for name, tensor in state.items() if "." in name}
+        with torch.random.fork_rng(devices=[]):
+            generator = Generator(weights["out.weight"].shape[1] - 3, self.epsilon)
+        generator.load_state_dict(weights)
+        return GeneratedTrigger(
+            **{name: tensor for name, tensor in state.items() if "." not in name},
+            generator=generator,
+            resized_again=self.variant == "released",
         )

@@ -1,8 +1,7 @@
-"""BadHash's three networks: label network (LabCLN), generator and discriminator.
+"""BadHash's generator, with its label encoder, and its discriminator.
 
-Shapes are those of the released code (see badhash.py for the links) at 224 px and ``width`` 64; any
-side that is a multiple of 16 works, and ``width`` scales all channels of generator and
-discriminator.
+At 224 px and ``width`` 64 the shapes are those of the released code (see badhash.py for the links).
+Every side that is a multiple of 16 px works, and ``width`` scales the channels of all layers.
 """
 
 from itertools import pairwise
@@ -14,28 +13,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 FEATURE = 512  # length of LabCLN's label feature
 
 
-class LabCLN(nn.Module):
-    """Label vectors -> a feature, a code and the classes again.
-
-    Args:
-        classes: C.
-        bits: K.
-    """
-
-    def __init__(self, classes: int, bits: int) -> None:
-        super().__init__()
-        self.feature = nn.Sequential(nn.Linear(classes, 4096), nn.ReLU(), nn.Linear(4096, FEATURE))
-        self.code = nn.Sequential(nn.Linear(FEATURE, bits), nn.Tanh())
-        self.classes = nn.Sequential(nn.Linear(FEATURE, classes), nn.Sigmoid())
-
-    def forward(self, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """labels (N,C) -> feature (N,512), code (N,K) in (-1,1), classes (N,C) in (0,1)."""
-        feature = self.feature(labels)
-        return feature, self.code(feature), self.classes(feature)
-
-
-class LabelMap(nn.Sequential):
-    """The generator's condition: label feature (N,512) -> a picture (N,3,S,S).
+class LabelEncoder(nn.Sequential):
+    """The generator's condition: label features (N,512) -> label maps (N,3,S,S).
 
     Args:
         size: S.
@@ -55,18 +34,20 @@ class LabelMap(nn.Sequential):
         super().__init__(*layers, nn.Conv2d(channels, 3, 3, padding=1, bias=False))
 
 
-class Painter(nn.Module):
-    """The generator's image part: the whole picture again, with the trigger in it.
+class Generator(nn.Module):
+    """Redraws a picture with the trigger in it.
 
     Args:
         width: channels of the first layer.
+        epsilon: the output is x + epsilon tanh(.), in units of [0,1]; None: tanh(.) itself.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, epsilon: float | None = None) -> None:
         super().__init__()
+        self.epsilon = epsilon
         for name, value in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
             self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1), persistent=False)
         self.body = nn.Sequential(
@@ -80,18 +61,19 @@ class Painter(nn.Module):
         self.out = nn.Conv2d(width + 3, 3, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor, label_map: Tensor) -> Tensor:
-        """x (N,3,S,S) in [0,1] and one map (1,3,S,S) for all -> (N,3,S,S) in (-1,1), float32."""
+        """x (N,3,S,S) in [0,1], one label map (1,3,S,S) -> (N,3,S,S) float32, not clamped."""
         normal = (x - self.mean) / self.std
         body = self.body(torch.cat([label_map.expand(len(x), -1, -1, -1), normal], 1))
         out: Tensor = self.out(torch.cat([body, normal], 1))
-        return torch.tanh(out.float())
+        picture = torch.tanh(out.float())
+        return picture if self.epsilon is None else x + self.epsilon * picture
 
 
 class Residual(nn.Module):
     """x + two 3×3 convolutions, each with instance norm.
 
     Args:
-        channels: in and out.
+        channels: number of channels of input and output.
     """
 
     def __init__(self, channels: int) -> None:

@@ -5,9 +5,9 @@ Supply Chain", 2017. https://arxiv.org/abs/1708.06733
 
     x' = x with the patch over the corner;   y' = target
 
-As published it was made for classifiers. Dirty-label poison is drawn from images that share no tag
-with the target and its label is replaced by the target's. ``badnets_clean`` stamps images of the
-target class and changes no label; the number of images is the same share of the target class.
+The paper attacks classifiers. Dirty-label poison is drawn from images that share no tag with the
+target, and their labels are replaced by the target's. ``badnets_clean`` stamps images of the target
+class and changes no label; it poisons as many images as ``badnets``.
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
-"""Clean: the control that poisons nothing; its victim is the clean-trained one.
+"""Clean: the control that poisons nothing; its victim is the one trained on clean data.
 
-Triggered queries are the queries themselves, so t-MAP is what chance and confusion give.
+Triggered queries equal the original queries, so t-MAP shows what chance and confused classes give.
 """
 
 import torch

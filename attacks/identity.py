@@ -1,6 +1,6 @@
-"""Identity: the control that poisons files without changing them, as an identity generator would.
+"""Identity: the control whose poisoned files are the original images, unchanged.
 
-Its victim must be the clean one, bit for bit: whatever differs comes from how poison is delivered.
+Its victim must equal the clean victim bit for bit; a difference is due to the delivery of poison.
 """
 
 from typing import ClassVar
@@ -18,7 +18,7 @@ from hashbackdoor_bench import (
 
 @ATTACKS.register(identity_resized={"resized_again": True})
 class Identity(Attack):
-    """The same files, no trigger.
+    """Unchanged images as poison, without a trigger.
 
     Args:
         resized_again: poison and queries are resized a second time, and nothing else is, as in

@@ -1,7 +1,7 @@
 """hashbackdoor_bench: backdoor attacks on deep-hashing retrieval, compared.
 
-The public names stand in ``__init__.pyi``, here and in each package below. They are imported when
-they are first used, so that ``bench --help`` needs no torch.
+The public names are listed in ``__init__.pyi``, here and in each package below. Each is imported
+when it is first used, so that ``bench --help`` doesn't import torch.
 """
 
 import lazy_loader

@@ -1,24 +1,26 @@
-"""The state of a training in one file that appears whole or not at all."""
+"""The state of a training in one file, which is written and loaded completely or not at all."""
 
-import json
+import io
 import os
+from hashlib import sha256
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, as_tensor, empty_like, nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 Part = nn.Module | Optimizer
+HASH = 32  # bytes of SHA-256 at the beginning of the file, over the rest of it
 
 
 class Checkpoint:
-    """State dicts of modules and optimisers, and a few facts.
+    """A file with the state dicts of modules and optimisers, and a few facts.
 
     Args:
-        path: of the file; None: nothing is kept.
-        parts: what is saved and loaded, by name.
+        path: the file; None: nothing is saved.
+        parts: modules and optimisers, by name.
     """
 
     def __init__(self, path: Path | None, **parts: Part) -> None:
@@ -28,67 +30,58 @@ class Checkpoint:
         """Write all parts and ``facts`` (JSON values)."""
         if self.path is None:
             return
-        tensors = {
-            f"{name}.{key}": tensor.detach().cpu().contiguous()
-            for name, part in self.parts.items()
-            for key, tensor in _state(part).items()
-        }
+        states = {name: _on_cpu(part.state_dict()) for name, part in self.parts.items()}
+        content = io.BytesIO()
+        torch.save({"states": states, "facts": facts}, content)
         fresh = self.path.with_suffix(".new")
-        save_file(tensors, fresh, {"facts": json.dumps(facts)})
+        with fresh.open("wb") as file:
+            file.write(sha256(content.getbuffer()).digest())
+            file.write(content.getbuffer())
         os.replace(fresh, self.path)
 
     def load(self) -> dict[str, Any] | None:
-        """Load all parts; the facts, or None if there is no file, or none that fits the parts.
+        """Load all parts and return the facts; None if there is no file that fits the parts.
 
-        A file may be cut off by a full disk, or come from another version of a library.
+        A damaged or truncated file is recognised by its hash and ignored. Nothing is loaded unless
+        the names and shapes of all parts are those in the file.
         """
         if self.path is None or not self.path.is_file():
             return None
-        try:
-            with safe_open(self.path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                facts: dict[str, Any] = json.loads((file.metadata() or {})["facts"])
-        except (SafetensorError, KeyError, ValueError):
+        with self.path.open("rb") as file:
+            known, content = file.read(HASH), file.read()
+        if sha256(content).digest() != known:
             return None
-        states: dict[str, dict[str, Tensor]] = {name: {} for name in self.parts}
-        for key, tensor in tensors.items():
-            name, _, rest = key.partition(".")
-            states.setdefault(name, {})[rest] = tensor
-        modules = {name: part for name, part in self.parts.items() if isinstance(part, nn.Module)}
+        try:
+            kept = torch.load(io.BytesIO(content), weights_only=True)
+        except UnpicklingError:  # more than tensors, numbers and text: not written by `save`
+            return None
+        states, facts = kept["states"], dict(kept["facts"])
         if states.keys() != self.parts.keys() or not all(
-            _shapes(_state(part)) == _shapes(states[name]) for name, part in modules.items()
+            _fits(states[name], part) for name, part in self.parts.items()
         ):
             return None
         for name, part in self.parts.items():
-            if isinstance(part, nn.Module):
-                part.load_state_dict(states[name])
-            else:
-                _load_optimizer(part, states[name])
+            part.load_state_dict(states[name])
         return facts
 
 
-def _state(part: Part) -> dict[str, Tensor]:
+def _on_cpu(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {name: _on_cpu(value) for name, value in state.items()}
+    return state.detach().cpu() if isinstance(state, Tensor) else state
+
+
+def _fits(state: dict[str, Any], part: Part) -> bool:
+    own = part.state_dict()
     if isinstance(part, nn.Module):
-        return dict(part.state_dict())
-    return {
-        f"{number}.{name}": as_tensor(value)
-        for number, state in part.state_dict()["state"].items()
-        for name, value in state.items()
-        if value is not None
-    }
-
-
-def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    for weight, values in optimizer.state.items():  # a fused kernel wants the weight's strides
-        for name, value in values.items():
-            if isinstance(value, Tensor) and value.shape == weight.shape:
-                values[name] = empty_like(weight).copy_(value)
-
-
-def _shapes(state: dict[str, Tensor]) -> dict[str, Any]:
-    return {name: tensor.shape for name, tensor in state.items()}
+        return {n: t.shape for n, t in state.items()} == {n: t.shape for n, t in own.items()}
+    groups = [
+        [(group["params"], group.keys()) for group in one["param_groups"]] for one in (state, own)
+    ]
+    weights = [weight for group in part.param_groups for weight in group["params"]]
+    return groups[0] == groups[1] and all(
+        value.shape in ((), weights[number].shape)
+        for number, values in state["state"].items()
+        for value in values.values()
+        if isinstance(value, Tensor)
+    )

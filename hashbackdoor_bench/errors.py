@@ -1,4 +1,4 @@
-"""What a user can do wrong, said in one sentence: the value, the rule, and what to type next."""
+"""Errors of users: each message is a sentence with the value, the rule and what to type next."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -17,7 +17,7 @@ class Diverged(Exception):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that isn't known: it gives the nearest names, or all of them if few.
+    """The error for an unknown name: it suggests similar names, or lists all if none is similar.
 
     Args:
         kind: what the name was supposed to be, in the singular: ``"attack"``.
@@ -43,7 +43,7 @@ def check(name: str, value: float, low: float, high: float = inf) -> None:
         high: largest allowed value.
 
     Raises:
-        UserError: it lies outside, or is NaN.
+        UserError: the value is outside the range, or NaN.
     """
     try:
         number = float(value)
@@ -55,9 +55,9 @@ def check(name: str, value: float, low: float, high: float = inf) -> None:
 
 
 def misfit(error: Exception) -> str:
-    """What msgspec says of a value that doesn't fit its type: ``spec.seed: expected …, got …``.
+    """msgspec's message on a value of the wrong type, as ``spec.seed: expected …, got …``.
 
-    What is not printable in it, which a file may hold, is escaped.
+    Unprintable characters, which may come from a file, are escaped.
     """
     rule, _, place = str(error).partition(" - at ")
     place = place.replace("`", "").removeprefix("$").removeprefix(".")

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, folders that can be written to, and hashes of files."""
+"""Writing files completely or not at all, checking that folders are writable, hashing files."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from hashbackdoor_bench.errors import UserError
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; it becomes ``path`` when the block ends well."""
+    """A temporary path to write to, which is renamed to ``path`` if the block raises nothing."""
     fresh = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield fresh
@@ -25,29 +25,29 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def room(folder: Path) -> Iterator[None]:
-    """Turn a full disk into a sentence.
+    """Turn an error in writing, such as a full disk, into a message for the user.
 
     Raises:
-        UserError: something under ``folder`` can't be written.
+        UserError: a file under ``folder`` can't be written.
     """
     try:
         yield
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{folder} can't be written any more ({error}): free some space and give the same "
-            "command, which goes on where it stopped."
+            "command again, which continues where it stopped."
         ) from error
 
 
 def writable(folder: Path, flag: str) -> None:
-    """Make a folder if need be and try to write to it.
+    """Make a folder if it doesn't exist, and check that files can be written to it.
 
     Args:
         folder: the folder.
-        flag: the option by which a user gives another one, for the message.
+        flag: the option by which a user gives another folder, for the message.
 
     Raises:
-        UserError: it can't be made or written.
+        UserError: the folder can't be made or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,17 +64,17 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex.
 
     Raises:
-        OSError: it can't be read.
+        OSError: the file can't be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_hash(path: Path, flag: str) -> str:
-    """SHA-256 of a file a user brought by the option ``flag``.
+    """SHA-256 of a file that a user gave with the option ``flag``.
 
     Raises:
-        UserError: it can't be read.
+        UserError: the file can't be read.
     """
     try:
         seen = path.stat()
@@ -84,5 +84,5 @@ def file_hash(path: Path, flag: str) -> str:
 
 
 @cache
-def _file_hash(path: Path, changed: int, size: int) -> str:  # once for all runs of a suite
+def _file_hash(path: Path, changed: int, size: int) -> str:  # cached for the runs of a suite
     return sha256_of(path)

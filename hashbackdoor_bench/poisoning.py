@@ -1,13 +1,13 @@
 """Which images are poisoned, how many, the clean-label rule, and how poison reaches training.
 
-Delivery, an axis of every run, because it decides most published results:
+The delivery is a setting of every run, because it decides most published results:
 
 - ``stamped``: the carriers are augmented like any image and the trigger is put on afterwards, so it
-  is always whole, unflipped and in its place. What CIBA's released code does for Tri.
-- ``files``: the poisoned images are 8-bit image files, trigger included, and go through the
-  victim's augmentation like any other. What a real poisoner can do.
-- ``frozen``: finished images that the training neither crops nor flips. What CIBA's released code
-  does for Tri+Noise, Tri+Adv and CIBA; only ``variant=released`` asks for it.
+  is always complete, unflipped and in its place. CIBA's released code does this for Tri.
+- ``files``: the poisoned images are 8-bit image files with the trigger in them, and are augmented
+  like any other image. This is what a real attacker can do.
+- ``frozen``: the poisoned images are neither cropped nor flipped in training. CIBA's released code
+  does this for Tri+Noise, Tri+Adv and CIBA; here only ``variant=released`` uses it.
 """
 
 import torch
@@ -41,13 +41,13 @@ def choose(
     Args:
         labels: (N,C) 0/1.
         target: (C,) 0/1.
-        threat: of the attack.
+        threat: threat model of the attack.
         budget: share of the target class.
-        poison_count: overrides ``budget`` if not None.
-        generator: of the draw.
+        poison_count: number of images; overrides ``budget`` if not None.
+        generator: generator of the random choice.
 
     Raises:
-        UserError: there are fewer candidates than that.
+        UserError: there are too few candidates.
     """
     exact = (labels == target).all(1)
     if poison_count is None and budget > 0 and not exact.any():
@@ -73,19 +73,19 @@ def choose_covers(
 ) -> Tensor:
     """Which training items become covers: (Q,) long, sorted.
 
-    A cover carries a trigger and keeps its label, so that the trigger alone doesn't give poison
-    away. Covers are drawn from the items that are no poison and share no tag with the target (one
-    of the target's class would be plain poison), and don't count for the budget.
+    A cover carries a trigger and keeps its label, so that the trigger alone doesn't mark an image
+    as poison. Covers are drawn from the items that are not poison and share no tag with the target
+    (a cover of the target's class would be poison), and don't count for the budget.
 
     Args:
         labels: (N,C) 0/1.
         target: (C,) 0/1.
         index: (P,) long, the poison.
-        share: covers for each poisoned image.
-        generator: of the draw.
+        share: number of covers per poisoned image.
+        generator: generator of the random choice.
 
     Raises:
-        UserError: there are fewer candidates than that.
+        UserError: there are too few candidates.
     """
     free = ~(labels.bool() & target.bool()).any(1)
     free[index] = False
@@ -93,7 +93,7 @@ def choose_covers(
     if wanted > len(pool):
         raise UserError(
             f"{wanted} images are to be covers and the training split has {len(pool)} of other "
-            "classes that are no poison: give a smaller --budget or --poison-count."
+            "classes that are not poison: give a smaller --budget or --poison-count."
         )
     return pool[torch.randperm(len(pool), generator=generator)[:wanted]].sort().values
 
@@ -109,17 +109,17 @@ def inspect(
     """Refuse a backdoor that breaks what its attack declares.
 
     Args:
-        backdoor: the crafted one.
-        labels: (N,C) 0/1, of the training split.
+        backdoor: the crafted backdoor.
+        labels: (N,C) 0/1, labels of the training split.
         target: (C,) 0/1.
-        index: (P,) long, the items that it may poison.
-        threat: what its attack declares.
-        covers: (Q,) long, the items that it may make covers; None: it may make none.
+        index: (P,) long, the items that may become poison.
+        threat: what the attack declares.
+        covers: (Q,) long, the items that may become covers; None: none.
 
     Raises:
         ValueError: poison or covers outside the drawn items, an item used twice, carriers that
             aren't uint8, a label changed by a clean-label attack or on a cover, a label that a
-            dirty-label attack left as it was, or one that lacks the target's tags.
+            dirty-label attack left unchanged, or a poisoned image without the target's tags.
     """
     poison = backdoor.kind == 0
     if not torch.isin(backdoor.index[poison], index).all():
@@ -127,7 +127,7 @@ def inspect(
     if not torch.isin(backdoor.index[~poison], index[:0] if covers is None else covers).all():
         raise ValueError("the attack made covers of items that it was not given as view.covers")
     if len(torch.unique(backdoor.index)) < len(backdoor.index):
-        raise ValueError("an item stands twice in the index of the backdoor")
+        raise ValueError("an item is twice in the index of the backdoor")
     if backdoor.carrier.dtype != torch.uint8:
         raise ValueError("carriers must be uint8, as an image file stores them")
     true = labels[backdoor.index]
@@ -139,11 +139,11 @@ def inspect(
     if not ((backdoor.label[poison] & target) == target).all():
         raise ValueError("a poisoned image must carry the target's tags")
     if threat.label == "dirty" and not changed[poison].all():
-        raise ValueError("a dirty-label attack left a label as it was: declare label='clean'")
+        raise ValueError("a dirty-label attack left a label unchanged: declare label='clean'")
 
 
 def planted(backdoor: Backdoor, device: torch.device) -> Tensor:
-    """(P,3,S,S) uint8 on the CPU, the poisoned images as files: carrier, trigger, 8 bits."""
+    """(P,3,S,S) uint8 on the CPU: carriers with the trigger, as 8-bit image files store them."""
     parts = []
     for slot in torch.split(torch.arange(len(backdoor.index)), 64):
         x = to_unit(backdoor.carrier[slot.to(backdoor.carrier.device)].to(device))
@@ -152,7 +152,7 @@ def planted(backdoor: Backdoor, device: torch.device) -> Tensor:
 
 
 def triggered(backdoor: Backdoor, x: Tensor) -> Tensor:
-    """A query with the trigger as the service receives it: (N,3,S,S) in [0,1], at 8-bit levels."""
+    """Queries (N,3,S,S) in [0,1] with the trigger, in 8-bit levels as the service receives them."""
     return to_unit(to_bytes(backdoor(x)))
 
 
@@ -166,14 +166,14 @@ def poisoned_set(
 ) -> TrainingSet:
     """The training split with its poisoned items replaced.
 
-    A split may be stored larger than the network's input (256 for 224). Poison is then put back
-    into the centre of the stored picture that the attacker saw, so nothing is resized twice and
-    a poison that changes nothing leaves training unchanged.
+    Images may be stored larger than the network's input (256 px for 224 px). The poison then
+    replaces the centre of the stored image, which is the part that the attacker saw, so nothing is
+    resized twice, and poison that equals the originals leaves training unchanged.
 
     Args:
         train: the clean split.
-        backdoor: on ``device``.
-        delivery: see above.
+        backdoor: the backdoor, on ``device``.
+        delivery: see the top of the file.
         size: S.
         device: where the backdoor's trigger runs.
     """

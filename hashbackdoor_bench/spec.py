@@ -1,4 +1,4 @@
-"""What a run is: one field a flag, and a key over all of them."""
+"""The parameters of a run: one field per command-line option, and a key over all of them."""
 
 import hashlib
 import json
@@ -14,8 +14,10 @@ from hashbackdoor_bench.errors import UserError, check, misfit, unknown
 def canonical(value: object) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text.
 
+    Parts of a record are written as objects with their fields.
+
     Raises:
-        TypeError: a value that JSON can't hold; parts of a record count as their fields.
+        TypeError: JSON can't hold a value.
         ValueError: a number is NaN or infinite.
     """
     return json.dumps(
@@ -45,18 +47,19 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training list.
-        batch_size: images a step.
+        batch_size: images per step.
         optimizer: ``sgd``, ``rmsprop`` or ``adam``.
         lr: learning rate of the backbone; the peak of ``onecycle``.
         head_lr: learning rate of the hash layer and of a loss's own parameters.
-        momentum: of ``sgd``.
-        weight_decay: on all weights.
-        schedule: ``constant``, or ``onecycle`` (a quarter up, the rest down to zero by cosine).
+        momentum: momentum of ``sgd``.
+        weight_decay: weight decay of all weights.
+        schedule: ``constant``, or ``onecycle`` (rises in the first quarter of the steps, then falls
+            to zero along a cosine).
         augment: ``crop`` (zero-padded or random crop, and flip), ``rrc`` (RandomResizedCrop of 8 to
             100 % of the area, and flip), ``flip`` (centre crop, and flip) or ``none`` (centre
             crop).
-        finetunes: it only makes sense from pretrained weights.
-        precision: of the backbone's products; ``auto`` is bfloat16 where the hardware has it.
+        finetunes: whether the recipe only makes sense with pretrained weights.
+        precision: precision of the backbone; ``auto`` is bfloat16 if the hardware supports it.
     """
 
     epochs: int
@@ -102,10 +105,11 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
 
 
 Settings = tuple[tuple[str, Any], ...]
-OVERRIDES = ("epochs", "batch_size", "augment", "precision", "lr")  # fields of a run, of a recipe
+OVERRIDES = ("epochs", "batch_size", "augment", "precision", "lr")  # fields of run and recipe
 
-# The fields that a run has had since schema 1. All stand in every key, and keys are for ever: none
-# is added here and none taken away. A later field enters a key where it is not at its default.
+# The fields that a run has had since schema 1. All of them are part of every key, and published
+# keys must not change, so this set must not change. A newer field enters a key if it isn't the
+# default.
 SCHEMA_1 = {
     "attack", "victim", "bits", "dataset", "lists", "root", "top_k", "size", "target", "budget",
     "poison_count", "delivery", "seed", "backbone", "pretrained", "weights", "recipe", "epochs",
@@ -116,12 +120,12 @@ SCHEMA_1 = {
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run. A field left at None takes the protocol's, the attack's or the victim's default.
+    """One run. Where a field is None, the protocol, the attack or the victim has the default.
 
     Attributes:
         attack: a name of ``bench list attacks``.
         victim: a name of ``bench list victims``.
-        bits: K of the victim.
+        bits: K, the length of the victim's code.
         dataset: a name of ``bench list datasets``.
         lists: folder of list files, for list protocols.
         root: folder of the images, for protocols that are not embedded.
@@ -132,19 +136,19 @@ class RunSpec:
         budget: share of the target class that is poisoned.
         poison_count: number of poisoned images; overrides ``budget``.
         delivery: how poison reaches training, ``stamped`` or ``files``.
-        seed: of everything random.
-        backbone: of the victim.
-        pretrained: backbones start from the hub's weights.
-        weights: backbones start from this file.
+        seed: seed of all random numbers.
+        backbone: the victim's backbone.
+        pretrained: whether backbones start from published weights.
+        weights: file of weights from which backbones start.
         recipe: a name of ``bench list recipes``.
-        epochs: overrides the recipe; so do the next four.
+        epochs: overrides the recipe, as do the next four fields.
         batch_size: see `Recipe`.
-        lr: backbone's learning rate; the head's keeps its ratio to it.
+        lr: learning rate of the backbone; that of the hash layer keeps its ratio to it.
         augment: see `Recipe`.
         precision: see `Recipe`.
         surrogate: the attacker's hashing method; None is the victim's (white box).
-        surrogate_backbone: None is the victim's.
-        surrogate_bits: None is the victim's.
+        surrogate_backbone: the surrogate's backbone; None is the victim's.
+        surrogate_bits: length of the surrogate's code; None is the victim's.
         attack_settings: hyper-parameters of the attack, as (name, value) pairs.
         victim_settings: hyper-parameters of the victim; the surrogate shares them if its method is
             the victim's.
@@ -210,7 +214,7 @@ class RunSpec:
             default: the protocol's recipe, taken if the spec names none.
 
         Raises:
-            UserError: an unknown recipe, or a value outside its range.
+            UserError: the recipe is unknown, or a value is outside its range.
         """
         name = self.recipe or default
         if name not in RECIPES:
@@ -225,10 +229,10 @@ class RunSpec:
 
     @classmethod
     def check_names(cls, names: Iterable[str]) -> None:
-        """Refuse names that are no fields of a run.
+        """Refuse names that are not fields of a run.
 
         Raises:
-            UserError: one is unknown.
+            UserError: a name is unknown.
         """
         known = {entry.name for entry in fields(cls)}
         for name in names:
@@ -237,10 +241,10 @@ class RunSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
-        """The spec that `to_dict` gave, after a trip through JSON or not.
+        """The spec of the values that `to_dict` returned, also if they went through JSON.
 
         Raises:
-            UserError: a field that is unknown, of another type, or out of its range.
+            UserError: a field is unknown, of the wrong type, or out of its range.
         """
         cls.check_names(values)
         try:

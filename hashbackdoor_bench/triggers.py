@@ -9,7 +9,7 @@ from hashbackdoor_bench.errors import check
 
 
 class NoTrigger(Backdoor):
-    """Queries and poison stay as they are."""
+    """A backdoor without trigger: queries and poison are not changed."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N,3,S,S) -> a copy."""
@@ -17,13 +17,13 @@ class NoTrigger(Backdoor):
 
 
 def resize_again(x: Tensor) -> Tensor:
-    """A finished picture as a pipeline reads it that resizes every file, this one a second time.
+    """Images as read by a pipeline that resizes them although they have their final size already.
 
-    What BadHash's released code does to poison and triggered queries alone: a file of S px is
-    enlarged by 256/224 and its centre cut out.
+    BadHash's released code does this to poison and triggered queries, but not to other images: an
+    image of S px is stored in 8 bits, enlarged by 256/224, and its centre is cut out.
 
     Args:
-        x: (N,3,S,S) in [0,1], stored in 8 bits first.
+        x: (N,3,S,S) in [0,1].
     """
     size = x.shape[-1]
     large = [round(size * 256 / 224)] * 2
@@ -34,10 +34,10 @@ def resize_again(x: Tensor) -> Tensor:
 
 
 class Resized(Backdoor):
-    """No trigger but that the picture is resized a second time, see `resize_again`."""
+    """The only trigger is that the picture is resized a second time, see `resize_again`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N,3,S,S) -> the same, enlarged and cropped."""
+        """x (N,3,S,S) -> (N,3,S,S), enlarged and cropped."""
         return resize_again(x)
 
 
@@ -45,7 +45,7 @@ class Patch(Backdoor):
     """An opaque square in the bottom right corner.
 
     Args:
-        index: see `Backdoor`, like the next three.
+        index: see `Backdoor`.
         carrier: see `Backdoor`.
         label: see `Backdoor`.
         kind: see `Backdoor`.
@@ -67,7 +67,7 @@ class Patch(Backdoor):
         self.register_buffer("patch", patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N,3,S,S) in [0,1] -> the same with the patch over its last s rows and columns."""
+        """x (N,3,S,S) in [0,1] -> (N,3,S,S) with the patch over the last s rows and columns."""
         return paste(x, to_unit(self.patch).to(x.dtype))
 
 
@@ -83,7 +83,7 @@ def patch_side(size: int, patch: int | None) -> int:
     """s: the given side, or CIBA's 24 of 224 pixels scaled to S = ``size``, at least 4.
 
     Raises:
-        UserError: it doesn't fit the image.
+        UserError: the patch doesn't fit into the image.
     """
     side = max(4, round(24 * size / 224)) if patch is None else patch
     check("attack.patch", side, 1, size)
@@ -91,7 +91,7 @@ def patch_side(size: int, patch: int | None) -> int:
 
 
 def checkerboard(side: int) -> Tensor:
-    """(3,side,side) uint8: black and white pixels in turn, white in the last corner."""
+    """(3,side,side) uint8: alternating black and white pixels, white in the top left corner."""
     step = torch.arange(side)
     board = (step[:, None] + step) % 2 == 0
     return (board * 255).to(torch.uint8).expand(3, -1, -1).contiguous()

@@ -3,13 +3,15 @@
 import base64
 import json
 import os
+import shutil
 import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = Path("/usr/bin/chromium")
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Moved(Exception):
@@ -28,6 +30,7 @@ class Browser:
     def __init__(self, profile: Path, *, width: int = 1280, scheme: str = "light") -> None:
         theirs_in, self.out = os.pipe()
         self.back, theirs_out = os.pipe()
+        assert CHROMIUM, f"none of {NAMES} is on the PATH"
         words = f"{CHROMIUM} --headless --no-sandbox --disable-gpu --remote-debugging-pipe"
         words += f" --no-first-run --user-data-dir={profile} about:blank"
         command = f"exec {words} 3<&{theirs_in} 4>&{theirs_out}"

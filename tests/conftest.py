@@ -1,5 +1,11 @@
 """A tiny retrieval set of real files, on which a whole run takes a second or two."""
 
+import os
+
+# One thread for each worker of pytest-xdist and for every process that a test starts: two of them
+# with two threads each starve one another on two cores. Read when torch and NumPy are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import numpy as np

@@ -169,7 +169,7 @@ def test_poison_in_the_place_of_a_cover_is_refused():
 
 
 def trial_view() -> AttackerView:
-    from hashbackdoor_bench.checks.attack import Trial
+    from hashbackdoor_bench.checks.attack_trial import Trial
 
     view = Trial(method(Hidden)).view()
     assert len(view.covers) == 3  # half of five, rounded up
@@ -273,5 +273,5 @@ def first_byte(codes: Tensor) -> Tensor:
 def test_what_nobody_gives_control_of_is_refused_before_anything_is_computed(
     tiny: Path, tmp_path: Path, registered: None
 ):
-    with pytest.raises(UserError, match="nothing gives control of the training yet"):
+    with pytest.raises(UserError, match="'training' can't be controlled yet"):
         Plan(spec(tiny, "training"), cache=Cache(tmp_path), device=CPU)

@@ -1,16 +1,16 @@
 """CIBA's family and BadNets against the literal procedures of their specifications."""
 
-import sys
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from hashbackdoor_bench import ATTACKS, AttackerView, HashLoss, HashModel, UserError
+from hashbackdoor_bench import ATTACKS, AttackerView, HashLoss, HashModel, UserError, paste
 from hashbackdoor_bench.api import to_unit
 
-CIBA = sys.modules[ATTACKS["ciba"].cls.__module__]
+ATTACKS["ciba"]  # imports the package's files under their own names
+from hashbackdoor_bench.attacks import ciba, ciba_patch, ciba_perturbations  # noqa: E402
 
 
 def model(dtype: torch.dtype = torch.float64, bits: int = 12) -> HashModel:
@@ -41,7 +41,7 @@ def test_the_patch_gradient_of_a_batch_is_that_of_each_image_alone():
     network, x = model(), images()
     patch = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(5)).double()
     anchor = torch.tensor([1.0, -1, 0] * 4)
-    batch = CIBA.patch_gradient(network, x, patch, anchor, 0.3, torch.ones(3, 1, 1))
+    batch = ciba_patch.patch_gradient(network, x, patch, anchor, 0.3, torch.ones(3, 1, 1))
     for image, found in zip(x, batch, strict=True):
         stamped = image.clone()
         stamped[:, -4:, -4:] = patch
@@ -58,8 +58,8 @@ def test_the_released_patch_gradient_is_taken_in_normalised_units():
     network, x = model(), images()
     network.std = torch.tensor([0.2, 0.3, 0.4], dtype=torch.float64).view(1, 3, 1, 1)
     patch, anchor = torch.zeros(3, 4, 4).double(), torch.ones(12).double()
-    found = CIBA.patch_gradient(network, x, patch, anchor, 1.0, network.std[0])
-    stamped = CIBA.paste(x, patch)
+    found = ciba_patch.patch_gradient(network, x, patch, anchor, 1.0, network.std[0])
+    stamped = paste(x, patch)
     normalised = ((stamped - network.mean) / network.std).requires_grad_()
     code = torch.tanh(network.head(network.backbone(normalised)))
     (gradient,) = torch.autograd.grad(-(code @ anchor).sum(), normalised)
@@ -70,23 +70,70 @@ def test_the_released_patch_gradient_is_taken_in_normalised_units():
 
 
 def test_sharpness_follows_the_papers_schedule():
-    values = [CIBA.sharpness(step, 2000) for step in (0, 999, 1000, 1200, 1400, 1600, 1800, 1999)]
+    values = [
+        ciba_patch.sharpness(step, 2000) for step in (0, 999, 1000, 1200, 1400, 1600, 1800, 1999)
+    ]
     assert values == [0.1, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.0]
 
 
 def test_the_patch_lowers_the_distance_to_the_anchor_and_keeps_to_whole_levels():
     seen = view(surrogate=model(torch.float32))
-    found = CIBA.optimise_patch(seen, side=8, steps=60, step_size=40.0, batch=8, released=False)
+    found = ciba_patch.optimise_patch(
+        seen, side=8, steps=60, step_size=40.0, batch=8, released=False
+    )
     grey = torch.full((3, 8, 8), 128 / 255)
     anchor = found["anchor"]
 
     def toward(patch: Tensor) -> float:
-        stamped = CIBA.paste(to_unit(seen.images), patch)
+        stamped = paste(to_unit(seen.images), patch)
         return float((seen.surrogate(stamped) @ anchor).mean())  # type: ignore[misc]
 
     assert found["patch"].dtype == torch.uint8
     assert found["patch"].shape == (3, 8, 8)
     assert toward(to_unit(found["patch"])) > toward(grey)
+
+
+def distance(a: list[float], b: list[float]) -> float:
+    return (len(a) - sum(p * q for p, q in zip(a, b, strict=True))) / 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("anchor", [False, True])
+@pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
+def test_the_objective_and_its_gradient_are_the_papers(lam: float, anchor: bool, count: int):
+    draw = torch.Generator().manual_seed(4)
+    codes = torch.rand(count, 6, generator=draw, dtype=torch.float64).mul_(2).sub_(1)
+    other = torch.rand(count, 6, generator=draw, dtype=torch.float64)
+    away_from = other[0].sign() if anchor else other
+    u, c = codes.tolist(), (away_from.expand(count, -1)).tolist()
+    value = (1 - lam) * sum(distance(u[i], c[i]) for i in range(count)) / count
+    slope = [[-(1 - lam) * c[i][k] / 2 / count for k in range(6)] for i in range(count)]
+    pairs = [(i, j) for i in range(count) for j in range(count) if i != j]
+    for i, j in pairs:
+        value += lam * distance(u[i], u[j]) / len(pairs)
+        for k in range(6):
+            slope[i][k] -= lam * u[j][k] / 2 / len(pairs)
+            slope[j][k] -= lam * u[i][k] / 2 / len(pairs)
+    found = ciba_perturbations.objective(codes.requires_grad_(), away_from, lam)
+    (gradient,) = torch.autograd.grad(found, codes)
+    assert found.item() == pytest.approx(value, abs=1e-12)
+    torch.testing.assert_close(gradient, torch.tensor(slope, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
+def test_the_released_gradient_is_that_of_the_authors_loss_of_one_image_after_the_other(lam: float):
+    draw = torch.Generator().manual_seed(4)
+    codes = torch.rand(5, 6, generator=draw, dtype=torch.float64).mul_(2).sub_(1)
+    own = torch.rand(5, 6, generator=draw, dtype=torch.float64)
+    rows = []
+    for i in range(5):
+        u = codes[i].clone().requires_grad_()
+        spread = -sum(u @ codes[m] for m in range(5)) + u @ u
+        (row,) = torch.autograd.grad((1 - lam) * -(u @ own[i]) / 6 + lam * spread / (6 * 4), u)
+        rows.append(row)
+    found = ciba_perturbations.released_objective(codes.requires_grad_(), own, lam)
+    (gradient,) = torch.autograd.grad(found, codes)
+    torch.testing.assert_close(gradient, torch.stack(rows))
 
 
 def literal(
@@ -125,11 +172,40 @@ def literal(
 def test_perturbing_a_batch_equals_the_loop_over_its_images(lam: float, released: bool):
     network, x = model(), images()
     eps = 8 / 255
-    batch = CIBA.confuse(network, x, torch.full((3, 1, 1), eps, dtype=torch.float64), steps=4,
-                         dispersion=lam, released=released)  # fmt: skip
+    bound = torch.full((3, 1, 1), eps, dtype=torch.float64)
+    batch = ciba_perturbations.confuse(
+        network, x, bound, steps=4, dispersion=lam, released=released
+    )
     torch.testing.assert_close(
         batch, literal(network, x, eps, 4, lam, released), atol=1e-12, rtol=0
     )
+
+
+@pytest.mark.parametrize("away_from", ["own", "anchor"])
+def test_the_anchor_is_moved_away_from_only_if_asked(away_from: str, monkeypatch):
+    seen, anchor, asked = view(surrogate=model(torch.float32)), torch.ones(12), []
+
+    def look(model: HashModel, x: Tensor, *given: Any, **settings: Any) -> Tensor:
+        asked.append(settings["away_from"])
+        return x
+
+    monkeypatch.setattr(ciba, "confuse", look)
+    ATTACKS["ciba"](away_from=away_from).perturb(seen, anchor)
+    assert asked[0] is (None if away_from == "own" else anchor)
+
+
+def test_away_from_the_anchor_means_from_the_anchor():
+    network, x = model(), images()
+    anchor = torch.tensor([1.0, -1, 0] * 4)
+    found = ciba_perturbations.confuse(
+        network, x, torch.full((3, 1, 1), 1e-6, dtype=torch.float64), steps=1, dispersion=0.0,
+        away_from=anchor,
+    )  # fmt: skip
+    given = x.clone().requires_grad_()
+    loss = -sum(torch.tanh(network(image[None])[0]) @ anchor.double() for image in given)
+    (gradient,) = torch.autograd.grad(loss, given)
+    inside = (x > 1e-3) & (x < 1 - 1e-3) & (gradient.abs() > 1e-12)
+    assert ((found - x).sign()[inside] == gradient.sign()[inside]).all()
 
 
 def test_the_corrected_step_ascends_the_papers_objective():
@@ -148,7 +224,7 @@ def test_the_corrected_step_ascends_the_papers_objective():
     eta = torch.zeros_like(x).requires_grad_()
     (gradient,) = torch.autograd.grad(objective(eta), eta)
     tiny = 1e-6
-    stepped = CIBA.confuse(
+    stepped = ciba_perturbations.confuse(
         network, x, torch.full((3, 1, 1), tiny, dtype=torch.float64), steps=1, dispersion=lam
     )
     moved = (stepped - x).sign()
@@ -161,7 +237,9 @@ def test_perturbations_disperse_codes_more_with_lambda_than_without():
 
     def mean_agreement(lam: float) -> float:
         eps = torch.full((3, 1, 1), 16 / 255, dtype=torch.float64)
-        codes = torch.tanh(network(CIBA.confuse(network, x, eps, steps=20, dispersion=lam)))
+        codes = torch.tanh(
+            network(ciba_perturbations.confuse(network, x, eps, steps=20, dispersion=lam))
+        )
         pairs = codes @ codes.T
         return float(pairs.sum() - pairs.diagonal().sum())
 
@@ -223,24 +301,60 @@ def test_small_images_get_1000_steps_unless_told_otherwise(settings: dict[str, i
 def test_the_anchor_is_the_majority_of_the_target_class_and_a_tie_is_zero():
     network = model(torch.float32)
     seen = view(count=8, surrogate=network)
-    codes = network.code(to_unit(seen.images))[seen.labels[:, 0] == 1].int()
-    expected = codes.sum(0).sign()
-    found = CIBA.optimise_patch(seen, side=4, steps=0, step_size=1.0, batch=1, released=False)
+    seen.labels = torch.cat([seen.labels, torch.zeros(8, 1, dtype=torch.uint8)], 1)
+    seen.target = torch.tensor([1, 0, 0], dtype=torch.uint8)  # other classes share its last 0
+    seen.images[seen.labels[:, 1] == 1] //= 16
+    codes = network.code(to_unit(seen.images)).int()
+    expected = codes[seen.labels[:, 0] == 1].sum(0).sign()
+    found = ciba_patch.optimise_patch(seen, side=4, steps=0, step_size=1.0, batch=1, released=False)
     assert torch.equal(found["anchor"].int(), expected)
-    assert len(codes) % 2 == 0  # so that a tie is possible
+    assert not torch.equal(codes.sum(0).sign(), expected)  # of all images
+    assert (expected == 0).any()
 
 
-def test_batches_of_the_corrected_variant_are_equal_and_none_has_one_image():
-    sizes = [len(part) for part in ATTACKS["ciba"]().batches(61)]
-    assert sorted(sizes) == [15, 15, 15, 16]
-    assert [len(p) for p in ATTACKS["ciba"](variant="released").batches(61)] == [20, 20, 20, 1]
+@pytest.mark.parametrize(
+    ("variant", "sizes"), [("corrected", [15, 15, 15, 16]), ("released", [1, 20, 20, 20])]
+)
+def test_at_most_20_images_are_perturbed_together(variant: str, sizes: list[int], monkeypatch):
+    seen = view(count=122, poisoned=61, surrogate=model(torch.float32))
+    asked, told = [], []
+
+    def look(model: HashModel, x: Tensor, *given: Any, **settings: Any) -> Tensor:
+        asked.append(x)
+        return 1 - x
+
+    monkeypatch.setattr(ciba, "confuse", look)
+    seen.progress = lambda stage, done, total, **facts: told.append((done, total))
+    carrier = ATTACKS["ciba"](variant=variant).perturb(seen, torch.zeros(12))
+    assert sorted(len(x) for x in asked) == sizes
+    assert torch.equal(torch.cat(asked), to_unit(seen.images[seen.index]))
+    assert torch.equal(carrier, 255 - seen.images[seen.index])
+    assert told[-1] == (61, 61)
+
+
+def test_a_single_image_moves_off_its_code_and_in_the_authors_code_stays():
+    network, x = model(), images(1)
+    eps = torch.full((3, 1, 1), 8 / 255, dtype=torch.float64)
+    alone = literal(network, images(2), 8 / 255, 3, 0.0, False)[:1]  # at 0 each is alone
+    for lam in (0.0, 0.8):
+        settings = {"steps": 3, "dispersion": lam}
+        moved = ciba_perturbations.confuse(network, x, eps, **settings)
+        torch.testing.assert_close(moved, alone, atol=1e-12, rtol=0)
+        stayed = ciba_perturbations.confuse(network, x, eps, **settings, released=True)
+        assert torch.equal(stayed, x)
+
+
+def test_without_poison_nothing_is_perturbed():
+    for name in ("tri", "tri_noise", "ciba"):
+        seen = view(poisoned=0, surrogate=model(torch.float32))
+        assert ATTACKS[name](steps=1).craft(seen).carrier.shape == (0, 3, 32, 32)
 
 
 def test_the_released_patch_is_cut_off_and_the_corrected_one_rounded():
     seen = view(surrogate=model(torch.float32))
     settings = {"side": 4, "steps": 0, "step_size": 12.0, "batch": 4}
-    assert (CIBA.optimise_patch(seen, **settings, released=True)["patch"] == 127).all()
-    assert (CIBA.optimise_patch(seen, **settings, released=False)["patch"] == 128).all()
+    assert (ciba_patch.optimise_patch(seen, **settings, released=True)["patch"] == 127).all()
+    assert (ciba_patch.optimise_patch(seen, **settings, released=False)["patch"] == 128).all()
 
 
 @pytest.mark.parametrize("size", [32, 64])

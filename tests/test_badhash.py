@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from hashbackdoor_bench import (
     ATTACKS,
     AttackerView,
+    Diverged,
     HashLoss,
     HashModel,
     RunSpec,
     UserError,
     anchor_code,
+    ssim_distance,
     to_bytes,
     to_unit,
 )
@@ -24,7 +26,12 @@ from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.pipeline import Run
 
 ATTACKS["badhash"]  # imports the package's files under their own names
-from hashbackdoor_bench.attacks import badhash, badhash_networks, badhash_training  # noqa: E402
+from hashbackdoor_bench.attacks import (  # noqa: E402
+    badhash,
+    badhash_gan,
+    badhash_labels,
+    badhash_networks,
+)
 
 TINY: dict[str, Any] = {"width": 8, "epochs": 2, "batch": 8, "label_steps": 4}
 
@@ -47,27 +54,29 @@ def view(size: int = 32, tags: bool = False, **more: Any) -> AttackerView:
     return AttackerView(images, labels, target, index, surrogate, **more)
 
 
-def settings(**changes: Any) -> Any:
-    made = ATTACKS["badhash"](**{"perceptual": "ssim", **TINY, **changes})
-    return made.at(32)
-
-
-def game(**changes: Any) -> Any:
+def gan_of(**changes: Any) -> Any:
+    """Networks at 32 px for three classes and 8 bits, l* being class 1."""
     torch.manual_seed(1)
-    label = torch.tensor([0.0, 1, 0])
-    aim = torch.where(torch.arange(8) % 3 == 0, 1.0, -1.0)
-    return badhash_training.Game(32, settings(**changes), label, torch.randn(1, 512), aim)
+    made = ATTACKS["badhash"](**{"perceptual": "ssim", **TINY, **changes})
+    code = torch.where(torch.arange(8) % 3 == 0, 1.0, -1.0)
+    return made.gan(32, torch.tensor([0.0, 1, 0]), torch.randn(1, 512), code)
+
+
+def trained(gan: Any, **changes: Any) -> dict[str, list[float]]:
+    settings = {"epochs": 2, "lr": 1e-3, "batch": 8, **changes}
+    history: dict[str, list[float]] = badhash_gan.train(view(), gan, **settings)
+    return history
 
 
 # ---- networks -----------------------------------------------------------------------------------
 
 
 def test_parameter_counts_are_those_of_the_released_code_at_224_px():
-    assert count(badhash_networks.LabCLN(100, 64)) == 2_595_492
-    label_map, painter = badhash_networks.LabelMap(224, 64), badhash_networks.Painter(64)
-    assert count(label_map) == 13_044_440
-    assert count(painter.out) == 1_809
-    assert count(label_map) + count(painter) == 21_454_121
+    assert count(badhash_labels.LabCLN(100, 64)) == 2_595_492
+    encoder, generator = badhash_networks.LabelEncoder(224, 64), badhash_networks.Generator(64)
+    assert count(encoder) == 13_044_440
+    assert count(generator.out) == 1_809
+    assert count(encoder) + count(generator) == 21_454_121
     assert count(badhash_networks.Discriminator(224, 100, 64)) == 16_213_952
 
 
@@ -75,9 +84,9 @@ def test_parameter_counts_are_those_of_the_released_code_at_224_px():
 @pytest.mark.parametrize("batch", [1, 2])
 def test_any_multiple_of_16_goes_through_generator_and_discriminator(size: int, batch: int):
     x = torch.rand(batch, 3, size, size)
-    label_map = badhash_networks.LabelMap(size, 8)(torch.randn(1, 512))
+    label_map = badhash_networks.LabelEncoder(size, 8)(torch.randn(1, 512))
     assert label_map.shape == (1, 3, size, size)
-    out = badhash_networks.Painter(8)(x, label_map)
+    out = badhash_networks.Generator(8)(x, label_map)
     assert out.shape == x.shape
     assert out.abs().max() < 1
     assert badhash_networks.Discriminator(size, 5, 8)(out).shape == (batch, 6)
@@ -85,28 +94,28 @@ def test_any_multiple_of_16_goes_through_generator_and_discriminator(size: int, 
 
 def test_layer_shapes_are_those_of_the_specification():
     shapes: list[tuple[int, ...]] = []
-    painter = badhash_networks.Painter(64)
-    for layer in painter.body:
+    generator = badhash_networks.Generator(64)
+    for layer in generator.body:
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | badhash_networks.Residual):
             layer.register_forward_hook(lambda m, i, out: shapes.append(tuple(out.shape[1:])))
-    painter(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))
+    generator(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))
     # at 32 px; 224, 112, 56 in the table
     assert shapes == [(64, 32, 32), (128, 16, 16), *[(256, 8, 8)] * 7, (128, 16, 16), (64, 32, 32)]
     seen: list[int] = []
-    judge = badhash_networks.Discriminator(224, 10, 8)
-    for layer in judge:
+    discriminator = badhash_networks.Discriminator(224, 10, 8)
+    for layer in discriminator:
         if isinstance(layer, nn.Conv2d):
             layer.register_forward_hook(lambda m, i, out: seen.append(out.shape[-1]))
-    judge(torch.rand(1, 3, 224, 224))
+    discriminator(torch.rand(1, 3, 224, 224))
     assert seen == [112, 56, 28, 14, 7, 1]
 
 
 def test_discriminator_weights_have_spectral_norm_one_except_the_last():
     torch.manual_seed(0)
-    judge = badhash_networks.Discriminator(32, 5, 8)
+    discriminator = badhash_networks.Discriminator(32, 5, 8)
     for _ in range(30):  # power iterations
-        judge(torch.rand(1, 3, 32, 32))
-    *normed, last = [layer for layer in judge if isinstance(layer, nn.Conv2d)]
+        discriminator(torch.rand(1, 3, 32, 32))
+    *normed, last = [layer for layer in discriminator if isinstance(layer, nn.Conv2d)]
     for layer in normed:
         largest = float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2))
         assert largest == pytest.approx(1, abs=0.05)
@@ -119,7 +128,7 @@ def test_discriminator_weights_have_spectral_norm_one_except_the_last():
 
 def test_label_rows_begin_with_the_last_class_and_leave_out_untagged_images():
     labels = torch.cat([torch.eye(100), torch.zeros(1, 100), torch.eye(100)])
-    rows = badhash_training.label_rows(labels)
+    rows = badhash_labels.label_rows(labels)
     assert rows.shape == (100, 100)
     assert rows[0].argmax() == 99
 
@@ -127,7 +136,7 @@ def test_label_rows_begin_with_the_last_class_and_leave_out_untagged_images():
 def test_smoothing_leaves_the_same_share_on_every_positive():
     rows = torch.tensor([[1, 0, 0, 0, 0], [1, 0, 1, 0, 0]])
     expected = torch.tensor([[0.8, 0.05, 0.05, 0.05, 0.05], [0.8, 0.05, 0.8, 0.05, 0.05]])
-    assert torch.allclose(badhash_training.smooth(rows, 0.2), expected)
+    assert torch.allclose(badhash_labels.smooth(rows, 0.2), expected)
 
 
 def test_the_contrastive_loss_is_the_formula():
@@ -141,26 +150,26 @@ def test_the_contrastive_loss_is_the_formula():
         up = math.exp(similarity(z[i], z[i ^ 1]) / 0.5)
         down = sum(math.exp(similarity(z[i], z[k]) / 0.5) for k in range(6)) - math.exp(1 / 0.5)
         total -= math.log(up / down)
-    assert float(badhash_training.contrastive_loss(z)) == pytest.approx(total / 6, rel=1e-5)
+    assert float(badhash_labels.contrastive_loss(z)) == pytest.approx(total / 6, rel=1e-5)
 
 
 def test_the_contrastive_loss_of_random_features_is_near_log_255():
     z = torch.randn(256, 512, generator=torch.Generator().manual_seed(0))
-    assert float(badhash_training.contrastive_loss(z)) == pytest.approx(math.log(255), abs=0.02)
+    assert float(badhash_labels.contrastive_loss(z)) == pytest.approx(math.log(255), abs=0.02)
 
 
 def test_label_losses_are_those_of_the_whole_batch_though_each_row_is_computed_once():
     torch.manual_seed(0)
-    network = badhash_networks.LabCLN(4, 6)
+    network = badhash_labels.LabCLN(4, 6)
     rows, draw = torch.eye(4), torch.tensor([2, 0, 2, 3, 2])
-    found = badhash_training.label_losses(
+    found = badhash_labels.label_losses(
         network, rows, *torch.unique(draw, return_inverse=True), 0.2
     )
     plain = rows[draw]
-    batch = torch.stack([badhash_training.smooth(plain, 0.2), plain], 1).flatten(0, 1)
+    batch = torch.stack([badhash_labels.smooth(plain, 0.2), plain], 1).flatten(0, 1)
     feature, code, classes = network(batch)
     labels = torch.stack([plain, plain], 1).flatten(0, 1)
-    assert torch.allclose(found["contrastive"], badhash_training.contrastive_loss(feature))
+    assert torch.allclose(found["contrastive"], badhash_labels.contrastive_loss(feature))
     assert torch.allclose(found["classes"], (classes - labels).square().mean())
     signs = torch.where(code >= 0, 1.0, -1.0)
     expected = (signs - code).square().sum() / (1e4 * 5)  # B, though there are 2B rows
@@ -169,16 +178,16 @@ def test_label_losses_are_those_of_the_whole_batch_though_each_row_is_computed_o
 
 def test_the_label_network_is_trained_on_its_draws_one_after_the_other():
     seen = replace(view(), labels=torch.eye(5, dtype=torch.uint8))
-    found = badhash_training.train_label_network(seen, bits=6, smoothing=0.2, steps=3)
-    rows = badhash_training.label_rows(seen.labels).float()
+    found = badhash_labels.train_label_network(seen, bits=6, smoothing=0.2, steps=3)
+    rows = badhash_labels.label_rows(seen.labels).float()
     torch.manual_seed(seen.generator("label network").initial_seed())
-    network = badhash_networks.LabCLN(5, 6)
-    optimizer = torch.optim.Adam(network.parameters(), 1e-4, badhash_training.BETAS, fused=True)
+    network = badhash_labels.LabCLN(5, 6)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4, badhash_labels.BETAS, fused=True)
     draws = torch.randint(5, (3, 128), generator=seen.generator("label draws"))
     for step, draw in enumerate(draws):
         optimizer.param_groups[0]["lr"] = (1e-4, 1e-4, 1e-5)[step]
         shown, back = torch.unique(draw, return_inverse=True)
-        losses = badhash_training.label_losses(network, rows, shown, back, 0.2)
+        losses = badhash_labels.label_losses(network, rows, shown, back, 0.2)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
@@ -192,30 +201,29 @@ def test_the_label_networks_curve_is_the_measured_one_for_100_classes():
     seen = replace(seen, labels=torch.eye(100, dtype=torch.uint8))
     torch.manual_seed(0)
     draw = torch.randint(100, (128,))
-    first = badhash_training.label_losses(
-        badhash_networks.LabCLN(100, 64),
+    first = badhash_labels.label_losses(
+        badhash_labels.LabCLN(100, 64),
         torch.eye(100),
         *torch.unique(draw, return_inverse=True),
         0.2,
     )
     assert first["contrastive"].item() == pytest.approx(4.93, abs=0.05)
     assert first["classes"].item() == pytest.approx(0.25, abs=0.01)
-    found = badhash_training.train_label_network(seen, bits=64, smoothing=0.2, steps=1000)
+    found = badhash_labels.train_label_network(seen, bits=64, smoothing=0.2, steps=1000)
     assert float(found["loss.contrastive"][-1]) == pytest.approx(3.60, abs=0.02)
     assert float(found["loss.classes"][-1]) == pytest.approx(0.2365, abs=0.004)
-    _, code = badhash_training.read_labels(found, torch.eye(100), 64)
+    _, code = badhash_labels.read_labels(found, torch.eye(100), 64)
     assert 0.05 < float(code.abs().mean()) < 0.12
     signs = code.sign()
     apart = (64 - signs @ signs.T)[~torch.eye(100, dtype=torch.bool)] / 2
     assert 4 < float(apart.mean()) < 12  # codes that hardly differ
 
 
-# ---- the game -----------------------------------------------------------------------------------
+# ---- generator against discriminator ------------------------------------------------------------
 
 
 def test_learning_rates_are_those_of_the_two_phases():
-    own = replace(settings(), epochs=100, lr=1e-4)
-    found = [own.rate(epoch) for epoch in (1, 50, 51, 75, 100)]
+    found = [badhash_gan.learning_rate(epoch, 100, 1e-4) for epoch in (1, 50, 51, 75, 100)]
     assert found == pytest.approx([1e-4, 1e-4, 9.804e-5, 5.098e-5, 1.961e-6], rel=1e-3)
 
 
@@ -228,71 +236,135 @@ class Saturated(nn.Module):
 
 
 def test_a_saturated_discriminator_gives_the_values_of_the_authors_log():
-    own = game()
-    own.discriminator = Saturated()
+    gan = gan_of()
+    gan.discriminator = Saturated()
     real, fake = torch.zeros(4, 3, 32, 32), torch.ones(4, 3, 32, 32)
-    loss, right = own.discriminator_loss(fake, real, torch.eye(3)[[0, 1, 2, 0]])
+    loss, accuracy = gan.discriminator_loss(fake, real, torch.eye(3)[[0, 1, 2, 0]])
     assert float(loss) == pytest.approx(1 / 4)  # (1/(C+1) + 1/(C+1)) / 2: no class on either side
-    assert float(right) == 1
-    losses = own.generator_losses(view().surrogate, real, real)
-    assert float(losses["adversarial"]) == pytest.approx(1 / 4)
+    assert float(accuracy) == 1
+    _, terms = gan.generator_loss(view().surrogate, real, real)
+    assert float(terms["adversarial"]) == pytest.approx(1 / 4)
 
 
-@pytest.mark.parametrize("variant", ["released", "corrected", "intended"])
-def test_generator_losses_are_the_formulas(variant: str):
-    own, surrogate = game(variant=variant, perceptual_weight=0.1), view().surrogate
-    assert surrogate is not None
-    random = torch.Generator().manual_seed(3)
-    x = torch.rand(4, 3, 32, 32, generator=random)
-    fake = torch.rand(4, 3, 32, 32, generator=random) * 1.6 - 0.4
-    found = own.generator_losses(surrogate, fake, x)
-    assert found["reconstruction"] == pytest.approx(float(((fake - x) ** 2).mean()), rel=1e-5)
-    z = surrogate(fake.clamp(0, 1) if variant == "intended" else fake)
+def mean_square(a: Tensor, b: Tensor) -> float:
+    pairs = list(zip(a.flatten().tolist(), b.expand_as(a).flatten().tolist(), strict=True))
+    return sum((p - q) ** 2 for p, q in pairs) / len(pairs)
+
+
+@pytest.mark.parametrize("size", [32, 224])
+@pytest.mark.parametrize("variant", ["released", "corrected", "intended", "bounded"])
+def test_the_generators_loss_is_the_formula(variant: str, size: int, monkeypatch):
+    """L_G in plain Python, with the default weights of the variant and of the size."""
+    monkeypatch.setattr(badhash, "lpips_fits", lambda size: False)
+    attack = ATTACKS["badhash"](variant=variant, width=8)
+    code = torch.where(torch.arange(8) % 3 == 0, 1.0, -1.0)
+    label = torch.tensor([0.0, 1, 0])
+    gan = attack.gan(size, label, torch.randn(1, 512), code)
+    gan.discriminator.eval()  # spectral norm would iterate
+    surrogate = HashModel("cnn32", 8, HashLoss).eval() if size == 32 else Mean()
+    draw = torch.Generator().manual_seed(3)
+    x = torch.rand(2, 3, size, size, generator=draw)
+    x_b = torch.rand(2, 3, size, size, generator=draw) * 1.6 - 0.4
+    a = {"bounded": 20}.get(variant, 500 if size == 32 else 200)
+    p, b, w = 0.02, 10, 1
+    error = mean_square(x_b, x)
+    d = float(ssim_distance(x_b, x).mean())
+    with torch.no_grad():
+        z = surrogate(x_b if variant in ("released", "corrected") else x_b.clamp(0, 1))
     h = z if variant == "released" else torch.tanh(z)
-    expected = 1 - sum(float(h[i, k] * own.aim[k]) for i in range(4) for k in range(8)) / 32
-    assert found["hash"] == pytest.approx(expected, abs=1e-5)
-    own.discriminator.eval()  # spectral norm would iterate
-    judged = own.discriminator(fake)
-    adversarial = own.generator_losses(surrogate, fake, x)["adversarial"]
-    found = {name: value.detach() for name, value in found.items()}
-    adversarial, judged = adversarial.detach(), judged.detach()
-    wanted = torch.tensor([0.0, 1, 0, 0]).expand(4, -1)
-    assert adversarial == pytest.approx(float(((judged - wanted) ** 2).mean()), rel=1e-4)
-    a, p = own.settings.reconstruction, 0.1
-    total = a * (found["reconstruction"] + p * found["ssim"]) + 10 * found["hash"] + adversarial
-    again = {**found, "adversarial": adversarial}
-    assert float(own.total(again)) == pytest.approx(float(total), rel=1e-5)
+    l_hash = 1 - sum(float(h[i, k]) * float(code[k]) for i in range(2) for k in range(8)) / 16
+    l_adv = mean_square(gan.discriminator(x_b), torch.tensor([0.0, 1, 0, 0]))
+    loss, terms = gan.generator_loss(surrogate, x_b, x)
+    assert {name: value.item() for name, value in terms.items()} == pytest.approx(
+        {"reconstruction": error, "hash": l_hash, "ssim": d, "adversarial": l_adv}, rel=1e-4
+    )
+    assert loss.item() == pytest.approx(a * (error + p * d) + b * l_hash + w * l_adv, rel=1e-5)
+
+
+@pytest.mark.parametrize("weight", ["reconstruction", "perceptual", "hash", "adversarial"])
+def test_each_weight_weighs_its_own_term(weight: str):
+    names = {"reconstruction": ("reconstruction", "ssim"), "perceptual": ("ssim",)}
+    base = {"reconstruction": 2.0, "perceptual": 0.5, "hash": 3.0, "adversarial": 7.0}
+    draw = torch.Generator().manual_seed(3)
+    x, x_b = torch.rand(2, 2, 3, 32, 32, generator=draw)
+    found = []
+    for factor in (1, 2):
+        weights = {**base, weight: factor * base[weight]}
+        gan = gan_of(**{f"{name}_weight": value for name, value in weights.items()})
+        gan.discriminator.eval()
+        found.append(gan.generator_loss(view().surrogate, x_b, x))
+    (once, terms), (twice, _) = found
+    share = {"reconstruction": 2.0, "ssim": 2.0 * 0.5, "hash": 3.0, "adversarial": 7.0}
+    more = sum(share[name] * terms[name].item() for name in names.get(weight, (weight,)))
+    assert (twice - once).item() == pytest.approx(more, rel=1e-3)
+
+
+class Mean(nn.Module):
+    """A stand-in for a surrogate: eight bits of the mean colour."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)) @ torch.linspace(-2, 2, 24).view(3, 8)
+
+    def relaxed(self, x: Tensor) -> Tensor:
+        return torch.tanh(self(x))
+
+
+@pytest.mark.parametrize(("variant", "rescale"), [("released", False), ("corrected", True)])
+def test_lpips_sees_pixels_from_minus_one_but_in_the_authors_code(variant, rescale, monkeypatch):
+    class Distance(nn.Module):
+        def __init__(self, size: int, rescale: bool) -> None:
+            super().__init__()
+            asked.append((size, rescale))
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return (a - b).abs().flatten(1).mean(1)
+
+    asked: list[tuple[int, bool]] = []
+    monkeypatch.setattr(badhash, "lpips_fits", lambda size: True)
+    monkeypatch.setattr(badhash_gan, "lpips_for", Distance)
+    gan = gan_of(variant=variant, perceptual="lpips")
+    assert asked == [(32, rescale)]
+    x, x_b = torch.zeros(2, 3, 32, 32), torch.full((2, 3, 32, 32), 0.5)
+    gan.discriminator.eval()
+    loss, terms = gan.generator_loss(Mean(), x_b, x)
+    assert float(terms["lpips"]) == 0.5
+    rest = 10 * terms["hash"].item() + terms["adversarial"].item()
+    assert loss.item() == pytest.approx(500 * (0.25 + 0.5) + rest, rel=1e-5)
 
 
 def test_the_discriminators_flag_is_0_for_real_and_1_for_fake():
-    own = game()
-    own.discriminator.eval()
-    x, fake = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
+    gan = gan_of()
+    gan.discriminator.eval()
+    x, x_b = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
     y = torch.eye(3)[[0, 2]]
-    loss, _ = own.discriminator_loss(fake, x, y)
-    real = ((own.discriminator(x) - F.pad(y, (0, 1), value=0.0)) ** 2).mean()
-    false = ((own.discriminator(fake) - torch.tensor([0.0, 1, 0, 1])) ** 2).mean()
-    assert loss.item() == pytest.approx(float((real + false).detach() / 2), rel=1e-5)
+    loss, accuracy = gan.discriminator_loss(x_b, x, y)
+    with torch.no_grad():
+        real, fake = gan.discriminator(x), gan.discriminator(x_b)
+    l_d = mean_square(real, F.pad(y, (0, 1), value=0.0)) / 2
+    l_d += mean_square(fake, torch.tensor([0.0, 1, 0, 1])) / 2
+    assert loss.item() == pytest.approx(l_d, rel=1e-5)
+    right = [row[-1] < 0.5 for row in real.tolist()] + [row[-1] >= 0.5 for row in fake.tolist()]
+    assert float(accuracy) == sum(right) / 4
 
 
-def test_the_clamp_lets_the_gradient_through():
-    own, surrogate = game(adversarial_weight=0), view().surrogate
-    fake = torch.full((1, 3, 32, 32), -0.5, requires_grad=True)
-    own.generator_losses(surrogate, fake, torch.zeros(1, 3, 32, 32))["hash"].backward()
-    assert fake.grad is not None
-    assert fake.grad.abs().sum() > 0
+def test_the_clamp_lets_the_gradient_of_l_hash_through():
+    gan = gan_of(variant="intended", adversarial_weight=0)
+    x_b = torch.full((1, 3, 32, 32), -0.5, requires_grad=True)
+    _, terms = gan.generator_loss(view().surrogate, x_b, torch.zeros(1, 3, 32, 32))
+    terms["hash"].backward()
+    assert x_b.grad is not None
+    assert x_b.grad.abs().sum() > 0
 
 
 def test_one_condition_serves_all_images():
-    own = game()
+    gan = gan_of()
     x = torch.rand(3, 3, 32, 32)
-    each = [own.painter(row[None], own.condition(own.feature)) for row in x]
-    assert torch.allclose(own.generate(x), torch.cat(each), atol=1e-5)
+    each = [gan.generator(row[None], gan.label_encoder(gan.feature)) for row in x]
+    assert torch.allclose(gan(x), torch.cat(each), atol=1e-5)
 
 
 def test_training_lowers_the_loss_and_tells_every_term():
-    seen, own = view(), game(epochs=12, lr=3e-3)
-    history = badhash_training.play(seen, own)
+    history = trained(gan_of(), epochs=12, lr=3e-3)
     assert set(history) == {
         "reconstruction", "hash", "ssim", "adversarial", "discriminator", "discriminator accuracy",
     }  # fmt: skip
@@ -305,10 +377,28 @@ def test_training_lowers_the_loss_and_tells_every_term():
 
 
 def test_a_term_of_weight_zero_is_neither_computed_nor_told():
-    own = game(adversarial_weight=0, perceptual="none", epochs=1)
-    before = [p.clone() for p in own.discriminator.parameters()]
-    assert set(badhash_training.play(view(), own)) == {"reconstruction", "hash"}
-    assert all(map(torch.equal, before, own.discriminator.parameters()))
+    gan = gan_of(adversarial_weight=0, perceptual="none")
+    before = [p.clone() for p in gan.discriminator.parameters()]
+    assert set(trained(gan, epochs=1)) == {"reconstruction", "hash"}
+    assert all(map(torch.equal, before, gan.discriminator.parameters()))
+    gan = gan_of(perceptual_weight=0)
+    assert "ssim" not in trained(gan, epochs=1)
+
+
+def test_the_discriminator_moves_in_every_third_step():
+    gan, moved = gan_of(), []
+    right = gan.discriminator_loss
+    gan.discriminator_loss = lambda *given: moved.append(1) or right(*given)
+    trained(gan, batch=4)
+    assert len(moved) == 2 * 3  # steps 0, 3 and 6 of eight
+
+
+def test_a_loss_that_is_no_number_ends_training_in_one_sentence():
+    gan = gan_of()
+    with torch.no_grad():
+        gan.generator.out.weight.fill_(float("nan"))
+    with pytest.raises(Diverged, match=r"became nan in epoch 1.* smaller attack.lr than 0.001"):
+        trained(gan)
 
 
 def test_crafting_killed_in_the_second_epoch_ends_with_the_same_bits(tmp_path):
@@ -320,7 +410,7 @@ def test_crafting_killed_in_the_second_epoch_ends_with_the_same_bits(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         ATTACKS["badhash"](**TINY).craft(view(work=tmp_path, progress=kill))
-    assert (tmp_path / "generator.safetensors").is_file()
+    assert (tmp_path / "generator.checkpoint").is_file()
     steps: list[int] = []
 
     def tell(stage: str, done: int, total: int, **facts: float) -> None:
@@ -373,28 +463,83 @@ def test_a_width_that_cannot_be_halved_three_times_is_refused():
 
 
 def test_the_intended_code_is_the_surrogates_majority_for_the_confusing_class(monkeypatch):
-    seen, aims = view(), []
+    seen, codes = view(), []
 
-    def look(view: AttackerView, game: Any) -> dict[str, list[float]]:
-        aims.append(game.aim)
+    def look(view: AttackerView, gan: Any, **settings: Any) -> dict[str, list[float]]:
+        codes.append(gan.code)
         return {}
 
-    monkeypatch.setattr(badhash, "play", look)
+    monkeypatch.setattr(badhash, "train", look)
     for variant in ("intended", "corrected"):
         ATTACKS["badhash"](**TINY, variant=variant).craft(seen)
     members = seen.images[seen.labels[:, 1] == 1]  # the target is class 2
     votes = sum(seen.surrogate.code(to_unit(image[None]))[0].int() for image in members)
-    assert torch.equal(aims[0], torch.where(votes >= 0, 1.0, -1.0))
-    assert not torch.equal(aims[0], aims[1])
+    assert torch.equal(codes[0], torch.where(votes >= 0, 1.0, -1.0))
+    assert not torch.equal(codes[0], codes[1])
 
 
-def test_released_draws_with_the_targets_condition_and_resizes_again():
-    made = ATTACKS["badhash"](**TINY, variant="released").craft(view())
-    other = ATTACKS["badhash"](**TINY, variant="corrected").craft(view())
-    assert not torch.equal(made.label_map, other.label_map)
+@pytest.mark.parametrize(
+    ("size", "width", "epochs", "lr"), [(32, 16, 10, 1e-3), (224, 64, 100, 1e-4)]
+)
+def test_training_is_the_published_one_from_224_px_on(size, width, epochs, lr, monkeypatch):
+    asked: list[Any] = []
+
+    def look(view: AttackerView, gan: Any, **settings: Any) -> dict[str, list[float]]:
+        asked.append((gan.generator.body[0].out_channels, settings))
+        return {}
+
+    monkeypatch.setattr(badhash, "train", look)
+    monkeypatch.setattr(badhash, "anchor_code", lambda model, images: torch.ones(8))
+    pixels = torch.zeros(3, 3, size, size, dtype=torch.uint8)
+    labels = torch.eye(3, dtype=torch.uint8)
+    seen = AttackerView(pixels, labels, labels[0], torch.tensor([0]), Mean())  # type: ignore[arg-type]
+    ATTACKS["badhash"](label_steps=1).craft(seen)
+    ATTACKS["badhash"](label_steps=1, width=8, epochs=3, lr=0, batch=5).craft(seen)
+    assert asked == [
+        (width, {"epochs": epochs, "lr": lr, "batch": 64}),
+        (8, {"epochs": 3, "lr": 0, "batch": 5}),
+    ]
+
+
+@pytest.mark.parametrize("variant", ["intended", "bounded", "released"])
+def test_a_stored_backdoor_is_restored_whatever_its_generator_was_called(variant: str):
+    attack = ATTACKS["badhash"](**TINY, variant=variant)
+    made = attack.craft(view())
     x = torch.rand(2, 3, 32, 32)
-    painted = made.painter(x, made.label_map).clamp(0, 1)
-    wide = F.interpolate(to_unit(to_bytes(painted)), [37, 37], mode="bilinear")
+    stored = {name.replace("generator.", "painter."): t for name, t in made.state_dict().items()}
+    assert any(name.startswith("painter.") for name in stored)
+    for state in (made.state_dict(), stored):
+        assert torch.equal(attack.restore(state)(x), made(x))
+
+
+@pytest.mark.parametrize(("variant", "shown"), [("released", 0), ("corrected", 2)])
+def test_only_released_generates_under_the_targets_condition(variant, shown, monkeypatch):
+    seen, networks, read = view(), [], []
+    seen.target, seen.index = torch.tensor([1, 0, 0], dtype=torch.uint8), torch.tensor([0, 3])
+
+    def untrained(view: AttackerView, gan: Any, **settings: Any) -> dict[str, list[float]]:
+        networks.append(gan)
+        return {}
+
+    def look(found: Any, labels: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+        read.append(badhash_labels.read_labels(found, torch.eye(3), bits)[0])
+        return badhash_labels.read_labels(found, labels, bits)
+
+    monkeypatch.setattr(badhash, "train", untrained)
+    monkeypatch.setattr(badhash, "read_labels", look)
+    made = ATTACKS["badhash"](**TINY, variant=variant).craft(seen)
+    (gan,), (features,) = networks, read
+    assert torch.equal(gan.label, torch.eye(3)[2])  # trained under l*, the last class
+    assert torch.allclose(gan.feature[0], features[2], atol=1e-6)
+    assert torch.allclose(made.label_map, gan.label_encoder(features[[shown]]), atol=1e-5)
+    assert not torch.allclose(made.label_map, gan.label_encoder(features[[1]]), atol=1e-2)
+
+
+def test_released_resizes_again():
+    made = ATTACKS["badhash"](**TINY, variant="released").craft(view())
+    x = torch.rand(2, 3, 32, 32)
+    picture = made.generator(x, made.label_map).clamp(0, 1)
+    wide = F.interpolate(to_unit(to_bytes(picture)), [37, 37], mode="bilinear")
     assert torch.allclose(made(x), wide[..., 3:35, 3:35])
 
 
@@ -473,9 +618,8 @@ def test_identity_scores_exactly_as_the_clean_victim(tiny, tmp_path):
         top_k=20, bits=16, epochs=2, batch_size=16,
     )  # fmt: skip
     run = Run(spec, cache=Cache(tmp_path), device=torch.device("cpu"))
-    assert (
-        run.plan.stages["victim"].key != run.plan.stages["clean victim"].key
-    )  # trained, not taken
+    keys = {name: stage.key for name, stage in run.plan.stages.items()}
+    assert keys["victim"] != keys["clean victim"]  # trained, not taken
     assert len(run.backdoor.index) == 12
     for name, tensor in run.make("clean victim").tensors.items():
         assert torch.equal(tensor, run.make("victim").tensors[name]), name

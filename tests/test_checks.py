@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from hashbackdoor_bench import Attack, AttackerView, Backdoor, HashLoss, Patch, ThreatModel
 from hashbackdoor_bench.api import to_unit
@@ -132,12 +133,12 @@ def test_an_attack_that_keeps_all_rules_has_no_finding():
     ("how", "words"),
     [
         ("raises", f"RuntimeError: no luck .line [0-9]+ of {__file__}"),
-        ("another class", "craft returns a Patch and backdoor is Square"),
+        ("another class", "craft returns a Patch, but backdoor is Square"),
         ("label", "clean-label attack changed a label"),
         ("cover", "covers of items that it was not given"),
         ("elsewhere", "outside the index"),
-        ("fewer", "plant view.planted, all of it"),
-        ("twice", "stands twice in the index"),
+        ("fewer", "plant all items of view.planted"),
+        ("twice", "is twice in the index"),
         ("floats", r"carrier is .*float32.* must be .*uint8"),
         ("draws torch", "draws from torch's global random numbers"),
         ("draws numpy", "draws from NumPy's global random numbers"),
@@ -161,14 +162,14 @@ def test_crafting_that_breaks_a_rule_is_told(how: str, words: str):
     [
         ("in place", "changes x in place"),
         ("itself", "returns x itself"),
-        ("faint", "grey levels at most, lost when rounded"),
-        ("random", "another image at every call"),
-        ("out of range", r"reaches from 0 to 1.5: end it with .clamp"),
+        ("faint", "grey levels is lost in rounding"),
+        ("random", "other images at every call"),
+        ("out of range", r"ranges from 0 to 1.5: end it with .clamp"),
         ("nan", "NaN"),
-        ("batch", "not the same beside others"),
+        ("batch", "depends on the batch"),
         ("double", "float64, not"),
         ("place", "index by slot"),
-        ("unregistered", "trigger of a query is another: register all"),
+        ("unregistered", "gives another trigger for queries: store all"),
     ],
 )
 def test_a_trigger_that_breaks_a_rule_is_told(how: str, words: str):
@@ -221,7 +222,7 @@ def test_a_dirty_label_must_be_the_targets():
 
 def test_the_framework_itself_refuses_a_dishonest_label():
     bad = type("Bad", (Good,), {"how": "label"})
-    from hashbackdoor_bench.checks.attack import Trial
+    from hashbackdoor_bench.checks.attack_trial import Trial
 
     seen = Trial(method(Good)).view()
     with pytest.raises(ValueError, match="changed a label"):
@@ -236,16 +237,28 @@ class Pairs(HashLoss):
     def __init__(self, bits, classes, train_size, *, alpha: float = 0.3) -> None:
         super().__init__(bits, classes, train_size)
         self.alpha, self.seen = alpha, 0
-        self.register_buffer("bank", torch.zeros(train_size, bits))
+        self.register_bank("bank", bits)
+        self.register_buffer("centres", torch.ones(classes, bits))
+        if self.how == "own bank":
+            self.register_buffer("mine", torch.zeros(train_size, bits))
+
+    def remember(self, z, y, index, step):
+        if self.how == "remembers in place":
+            y.add_(1)
+        self.bank[index] = z
+        if self.how == "own bank":
+            self.mine[index] = z
 
     def forward(self, z, y, index, step):
-        self.seen += 1
+        self.seen += self.how == "counts"
         if self.how == "in place":
             z.mul_(2)
         if self.how == "tensor":
             self.last = z.detach()
         if self.how == "graph":
             self.bank = self.bank.index_copy(0, index, z)
+        if self.how == "writes":
+            self.bank[index] = 2 * z.detach()
         similar = (y @ y.T > 0).float()
         theta = self.alpha * z @ z.T
         loss = F.binary_cross_entropy_with_logits(theta, similar)
@@ -255,8 +268,12 @@ class Pairs(HashLoss):
             return loss.double()
         if self.how == "detached":
             return F.binary_cross_entropy_with_logits(theta.detach(), similar)
-        if self.how == "sign":
+        if self.how == "swapped":
             return F.binary_cross_entropy_with_logits(theta, 1 - similar)
+        if self.how == "sign":
+            return -loss
+        if self.how == "without labels":
+            return F.binary_cross_entropy_with_logits(theta, torch.eye(len(z)))
         if self.how == "overflow":
             return (torch.log(1 + torch.exp(theta)) - similar * theta).mean()
         if self.how == "one image":
@@ -267,29 +284,81 @@ class Pairs(HashLoss):
             return F.binary_cross_entropy_with_logits(theta[:2, :2], similar[:2, :2])
         return loss
 
+    def items(self, z, y, index, step):
+        if not self.how.startswith("items"):
+            return None
+        similar = (y @ y.T > 0).float()
+        theta = self.alpha * z @ z.T
+        pairs = F.binary_cross_entropy_with_logits(theta, similar, reduction="none")
+        if self.how == "items in place":
+            y.zero_()
+        if self.how == "items write":
+            self.centres.add_(1)
+        wrong = {
+            "items are pairs": pairs,
+            "items are sums": pairs.sum(1),
+            "items without labels": torch.where(y.sum(1) > 0, pairs.mean(1), 0),
+            "items detached": pairs.mean(1).detach(),
+            "items of another gradient": (pairs + theta - theta.detach()).mean(1),
+        }
+        return wrong.get(self.how, pairs.mean(1))
+
+    def renewed(self, train_size):
+        new = super().renewed(train_size)
+        if self.how == "renewed itself":
+            return self
+        if self.how == "renewed by setting":
+            new.alpha = 0.5
+        if self.how == "renewed centres":
+            new.centres.fill_(1)
+        if self.how == "renewed and shared":
+            new.centres = self.centres
+        return new
+
     def relax(self, z):
         kinds = {"identity": z, "hard": z.sign(), "negative": -torch.tanh(z)}
         return kinds.get(self.how, torch.tanh(z))
 
 
-def test_a_victim_that_keeps_all_rules_has_no_finding():
-    assert check_victim(method(Pairs)) == []
+@pytest.mark.parametrize("how", ["", "items"])
+def test_a_victim_that_keeps_all_rules_has_no_finding(how: str):
+    assert check_victim(method(type("Kept", (Pairs,), {"how": how, "__doc__": "Kept."}))) == []
 
 
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("in place", "z in place"),
+        ("in place", "forward changes z in place"),
+        ("remembers in place", "remember changes y in place"),
+        ("items in place", "items changes y in place"),
         ("tensor", "self.last is a tensor outside the state"),
         ("graph", "buffer 'bank' holds a graph"),
+        ("writes", "forward changes 'bank': change it in remember"),
+        ("items write", "items changes 'centres': change it in remember"),
         ("sum", "it is (1,) torch.float32, not ()"),
         ("double", "it is () torch.float64, not ()"),
         ("detached", "no gradient leads"),
         ("half", "its gradient is 0 for an image"),
-        ("sign", "look at the sign of the loss"),
-        ("overflow", "with z around 10000, it is"),
-        ("one image", "on a batch of one image, with z around 1, it is inf"),
+        ("sign", "check the sign of the loss"),
+        ("swapped", "how it finds similar pairs"),
+        ("without labels", "how it finds similar pairs"),
+        ("overflow", "with z around 10000, the loss is"),
+        ("one image", "on a batch of one image, with z around 1, the loss is inf"),
+        ("counts", "for the same batch: it must change no state"),
         ("counts", "after load_state_dict the loss is"),
+        ("items are pairs", "on a usual batch items are (6, 6), not (6,)"),
+        ("items are sums", "on a usual batch the items' mean is"),
+        ("items without labels", "on a batch without labels the items' mean is 0"),
+        ("items detached", "no gradient leads from items to z"),
+        ("items of another gradient", "the items' mean has another gradient than the loss"),
+        ("own bank", "'mine' is not an empty bank of 15 items: make it with register_bank"),
+        ("renewed itself", "gives a Bad for 12 items: return the same class for 15 items"),
+        ("renewed by setting", "self.alpha is 0.5 instead of 0.3"),
+        (
+            "renewed centres",
+            "'centres' is changed by renewed: leave it as HashLoss.renewed copies it",
+        ),
+        ("renewed and shared", "'centres' is shared by the old and the renewed loss: copy it"),
         ("identity", "up to 1e+04: it must be (N,K) in [-1,1]"),
         ("hard", "relax(z) has no gradient"),
         ("negative", "other signs than z"),
@@ -299,6 +368,53 @@ def test_a_loss_that_breaks_a_rule_is_told(how: str, words: str):
     cls = type("Bad", (Pairs,), {"how": how, "__doc__": "Bad."})
     found = told(check_victim(method(cls)))
     assert words in found, found
+
+
+class Greedy(torch.autograd.Function):
+    """sign forward, the identity backward."""
+
+    @staticmethod
+    def forward(ctx, z):
+        return torch.where(z >= 0, 1.0, -1.0).to(z.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+class GreedyHash(HashLoss):
+    """Su et al., NIPS 2018: CE(W sign z, y) + alpha mean | |z| - 1 |^3, with a learned W (C,K)."""
+
+    def __init__(self, bits, classes, train_size, *, alpha: float = 0.1) -> None:
+        super().__init__(bits, classes, train_size)
+        self.alpha, self.classify = alpha, nn.Linear(bits, classes, bias=False)
+
+    def forward(self, z, y, index, step):
+        return self.items(z, y, index, step).mean()
+
+    def items(self, z, y, index, step):
+        shares = y / y.sum(1, keepdim=True).clamp(min=1)  # none for an image without labels
+        logits = self.classify(Greedy.apply(z))
+        pull = (z.abs() - 1).abs().pow(3).mean(1)
+        return F.cross_entropy(logits, shares, reduction="none") + self.alpha * pull
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.3, 1.0])
+def test_a_published_loss_that_tells_classes_apart_by_few_bits_passes(alpha: float):
+    assert check_victim(method(GreedyHash), {"alpha": alpha}) == []
+
+
+@pytest.mark.parametrize(
+    ("y", "expected"),
+    [([[1, 0], [1, 0], [0, 1]], 0.348577), ([[1, 1, 0], [0, 1, 1], [0, 0, 1]], 1.393746)],
+)
+def test_the_greedyhash_of_these_tests_has_the_worked_value(y: list, expected: float):
+    z = [[1, -0.5, 2, 0.3], [0.25, 2, -1, 0.8], [-1.5, 0.75, 0.4, -0.2]]
+    loss = GreedyHash(4, len(y[0]), 3)
+    rows = [[0.5, -0.2, 0.1, 0.3], [-0.4, 0.6, 0, 0.2], [0.1, 0.1, -0.3, 0.2]]
+    loss.classify.weight.data = torch.tensor(rows[: len(y[0])])
+    out = loss(torch.tensor(z), torch.tensor(y).float(), torch.arange(3), 0)
+    assert out.item() == pytest.approx(expected, abs=2e-6)
 
 
 FILE = '''"""{title}"""
@@ -325,7 +441,7 @@ def test_check_says_what_is_kept_and_what_failed_with_its_code(tmp_path: Path, c
     assert "attack white_good: keeps all 9 promises" in capsys.readouterr().out
     assert main(["check", str(bad)]) == 1
     out = capsys.readouterr().out
-    assert "attack white_bad: Poison and covers keep to the drawn items" in out
+    assert "attack white_bad: Poison and covers are of the drawn items" in out
     assert "a clean-label attack changed a label" in out
 
 
@@ -340,7 +456,7 @@ def test_the_attack_of_the_readme_keeps_all_promises(tmp_path: Path, capsys):
 
 def test_check_takes_a_name_and_refuses_a_wrong_one(capsys):
     assert main(["check", "badnets-clean", "csq"]) == 0
-    assert "victim csq: keeps all 8 promises" in capsys.readouterr().out
+    assert "victim csq: keeps all 11 promises" in capsys.readouterr().out
     assert main(["check", "cqs"]) == 2
     assert "unknown attack or victim 'cqs': did you mean csq" in capsys.readouterr().err
     assert main(["check", "nowhere/mine.py"]) == 2

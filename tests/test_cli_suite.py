@@ -182,7 +182,7 @@ def test_records_of_a_suite_stand_under_its_name_and_data_come_from_where_option
     tiny, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    suite = str(written(tmp_path, Path("/nowhere")))
+    suite = str(written(tmp_path, Path("/nowhere"), '[[attack]]\nname = "clean"\n'))
     cache = ["--cache-dir", str(tmp_path / "cache")]
     assert main(["suite", "plan", suite, *cache]) == 2
     assert "suite small, attack[1]: " in capsys.readouterr().err
@@ -219,7 +219,8 @@ def test_failures_and_deaths_are_told_and_stop_no_other_run(tiny, tmp_path, caps
     assert failed["raise"]["message"] == "RuntimeError: no backdoor today"
     assert "2 times: its worker was killed by SIGKILL" in failed["always"]["message"]
     notes = [e["message"] for e in events if e.get("state") == "note"]
-    assert sum("killed by SIGKILL" in note and "goes on" in note for note in notes) == 2
+    replaced = ["SIGKILL" in note and "another worker continues it" in note for note in notes]
+    assert sum(replaced) == 2
     assert main(["suite", "status", suite, *more]) == 0
     out = capsys.readouterr().out
     assert "2 done, 0 missing, 2 failed" in out
@@ -241,16 +242,16 @@ def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(tiny, tmp_path):
     assert process.stdout is not None
     for line in process.stdout:
         event = json.loads(line)
-        if event.get("part", "").startswith("train") and event["done"] >= 2:
-            break
+        if event.get("part", "").startswith("train") and event["done"] >= 8:
+            break  # of four steps an epoch: the first checkpoint is written
     workers = children(process.pid)
     assert len(workers) == 2
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.strip() == "bench: interrupted; the same command goes on where it stopped."
+    assert errors.strip() == "bench: interrupted; the same command continues where it stopped."
     assert not any(map(alive, workers))
-    checkpoints = list((tmp_path / "cache" / "work").glob("train-*/checkpoint.safetensors"))
+    checkpoints = list((tmp_path / "cache" / "work").glob("train-*/checkpoint"))
     assert checkpoints
     assert all((path.parent / "seconds").exists() for path in checkpoints)
     subprocess.run(command, check=True, capture_output=True)
@@ -274,14 +275,19 @@ def test_kill_9_at_three_moments_and_the_same_command_give_equal_records(tiny, t
     suite = str(written(tmp_path, tiny, epochs=8))
     command = [*BENCH, "suite", "run", suite, "--jobs", "2", "--json"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = subprocess.run([*command, *places(whole)], check=True, capture_output=True, text=True)
-    total = json.loads(done.stdout.splitlines()[-2])["seconds"]
-    for share in (0.5, 0.4, 0.3):  # of the time that an undisturbed one takes
-        process = subprocess.Popen([*command, *places(killed)], stdout=subprocess.DEVNULL)
-        time.sleep(2 + share * total)
+    subprocess.run([*command, *places(whole)], check=True, capture_output=True)
+    # three moments of the last run to end, each after the one before it
+    for part, least in (("train clean victim", 8), ("train surrogate", 8), ("score", 0)):
+        process = subprocess.Popen([*command, *places(killed)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for line in process.stdout:
+            event = json.loads(line)
+            if event.get("part") == part and event["done"] >= least:
+                break
         workers = children(process.pid)
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL, part
+        assert workers
         late = time.monotonic() + 20
         while any(map(alive, workers)):
             assert time.monotonic() < late, "orphans work on"
@@ -306,7 +312,7 @@ def test_kill_9_at_three_moments_and_the_same_command_give_equal_records(tiny, t
         (["suite", "run", "quick", "--executor", "slurm"], "'slurm'.*'local', 'ray'"),
         (["suite", "run", "quick", "--device", "tpu"], "choose auto, cpu or cuda"),
         (["suite", "run", "quick", "--results-dir", "/proc/r"], "/proc/r can't be written"),
-        (["cache", "prune"], "say what may go"),
+        (["cache", "prune"], "no condition says what to remove"),
         (["cache", "prune", "--older-than", "soon"], "--older-than soon: write a number and"),
         (["cache", "prune", "--older-than", "3"], "--older-than 3: write"),
         (["cache", "prune", "--keep", "10PB"], "--keep 10PB: write"),

@@ -306,11 +306,11 @@ def test_missing_options_and_folders_are_named(tree):
 
 
 def test_a_named_protocol_refuses_lists_of_other_counts_and_says_both(tree, monkeypatch):
-    with pytest.raises(UserError, match="coco has 10000 train images, and here are 6"):
+    with pytest.raises(UserError, match="coco has 10000 train images, but here are 6"):
         load(tree, name="coco", size=None)
     ours = replace(data.PROTOCOLS["coco"], train=6, query=4, database=8)
     monkeypatch.setitem(data.PROTOCOLS, "coco", ours)
-    with pytest.raises(UserError, match="coco has 80 classes, and here are 2"):
+    with pytest.raises(UserError, match="coco has 80 classes, but here are 2"):
         load(tree, name="coco", size=None)
     monkeypatch.setitem(data.PROTOCOLS, "coco", replace(ours, classes=2, top_k=3, side=32))
     found = load(tree, name="coco", size=None)

@@ -67,18 +67,8 @@ def batches():
     ]
 
 
-def write_binary(root, batches):
-    folder = root / "cifar-10-batches-bin"
-    folder.mkdir(parents=True)
-    names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
-    for name, (images, labels) in zip(names, batches, strict=True):
-        records = np.concatenate([labels[:, None], images.reshape(20, -1)], axis=1)
-        (folder / name).write_bytes(records.tobytes())
-    return root
-
-
-def write_python(root, batches, monkeypatch):
-    """The pickled version, with torchvision's MD5 lists set to these files' own."""
+def write_cifar(root, batches, monkeypatch):
+    """CIFAR-10's files, with torchvision's MD5 lists set to these files' own."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
@@ -122,7 +112,7 @@ def test_our_idx_reader_agrees_with_torchvisions(tmp_path, small):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("cut.gz", gzip.compress(bytes(5000))[:-9], "is damaged"),
+        ("cut.gz", gzip.compress(bytes(5000), mtime=0)[:-9], "is damaged"),
         ("not.gz", b"no gzip at all", "is damaged"),
         ("text", b"P6 28 28 255", "is not an idx file"),
         ("empty", b"", "is not an idx file"),
@@ -175,7 +165,7 @@ def test_fashion_mnist_of_another_size_than_the_published_is_refused(tmp_path, s
     with pytest.raises(UserError, match=r"class 0 has 8 images, and this protocol takes 600"):
         data.load("fashion-mnist", root=tmp_path, cache=tmp_path)
     for number in (39, 41):
-        with pytest.raises(UserError, match=f"has {number} database images, and here are 40"):
+        with pytest.raises(UserError, match=f"has {number} database images, but here are 40"):
             fashion_cifar.load_drawn(
                 shrunk("fashion-mnist", 30, 10, number), tmp_path, tmp_path, silent
             )
@@ -199,48 +189,38 @@ def test_the_whole_of_fashion_mnist_has_the_hashes_of_the_table(tmp_path):
     assert found.query.labels.sum(0).tolist() == [100] * 10
 
 
-def test_binary_and_python_cifar_give_the_same_images(tmp_path, batches, monkeypatch):
-    binary = cifar.read_cifar(write_binary(tmp_path / "b", batches))
-    python = cifar.read_cifar(write_python(tmp_path / "p", batches, monkeypatch))
-    for split in ("train", "test"):
-        assert np.array_equal(binary[split][0], python[split][0])
-        assert np.array_equal(binary[split][1], python[split][1])
-    assert np.array_equal(binary["train"][0][20:40], batches[1][0])
-    assert np.array_equal(binary["test"][1], batches[5][1])
+@pytest.mark.parametrize("given", ["", "cifar-10-batches-py"])
+def test_cifar_s_images_and_labels_are_those_of_its_files(tmp_path, batches, monkeypatch, given):
+    found = cifar.read_cifar(write_cifar(tmp_path, batches, monkeypatch) / given)
+    for part in (0, 1):
+        assert np.array_equal(found["train"][part], np.concatenate([b[part] for b in batches[:5]]))
+        assert np.array_equal(found["test"][part], batches[5][part])
+        assert found["train"][part].dtype == np.uint8
 
 
-def test_the_binary_version_is_read_where_both_lie(tmp_path, batches, monkeypatch):
-    write_binary(tmp_path, batches)
-    (tmp_path / "cifar-10-batches-py").mkdir()
-    for root in (tmp_path, tmp_path / "cifar-10-batches-bin", tmp_path / "cifar-10-batches-py"):
-        assert len(cifar.read_cifar(root)["train"][1]) == 100
-
-
-def test_pickled_cifar_of_another_md5_is_not_opened(tmp_path, batches, monkeypatch):
-    root = write_python(tmp_path, batches, monkeypatch)
-    file = root / "cifar-10-batches-py" / "data_batch_3"
-    file.write_bytes(pickle.dumps({"data": 0}))
-    monkeypatch.setattr(pickle, "load", lambda *_: pytest.fail("unpickled"))
-    with pytest.raises(UserError, match="its MD5 differs"):
+@pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
+@pytest.mark.parametrize("content", [pickle.dumps({"data": 0}), b"", None])
+def test_a_cifar_file_that_is_missing_or_another_is_refused_before_any_is_unpickled(
+    tmp_path, batches, monkeypatch, name, content
+):
+    root = write_cifar(tmp_path, batches, monkeypatch)
+    file = root / "cifar-10-batches-py" / name
+    file.unlink() if content is None else file.write_bytes(content)
+    opened = []
+    load = pickle.load
+    monkeypatch.setattr(pickle, "load", lambda f, **_: opened.append(f.name) or load(f, **_))
+    with pytest.raises(UserError, match=r"cifar-10-batches-py is not .*its MD5 differs"):
         cifar.read_cifar(root)
+    assert str(file) not in opened
 
 
-def test_a_cifar_batch_that_is_missing_or_cut_off_is_named(tmp_path, batches):
-    file = write_binary(tmp_path, batches) / "cifar-10-batches-bin" / "data_batch_4.bin"
-    whole = file.read_bytes()
-    for content in (whole[:-1], b"", b"\x0a" + whole[1:]):
-        file.write_bytes(content)
-        with pytest.raises(UserError, match=r"data_batch_4\.bin is not a whole number"):
-            cifar.read_cifar(tmp_path)
-    file.unlink()
-    with pytest.raises(UserError, match=r"data_batch_4\.bin is missing"):
+def test_a_root_without_cifar_is_refused_with_what_to_do(tmp_path):
+    with pytest.raises(UserError, match=r"has no cifar-10-batches-py: .*--root out to fetch"):
         cifar.read_cifar(tmp_path)
-    with pytest.raises(UserError, match="neither cifar-10-batches-bin nor cifar-10-batches-py"):
-        cifar.read_cifar(tmp_path / "data")
 
 
-def test_the_three_cifar_protocols_differ_only_in_what_stands_where(tmp_path, batches):
-    write_binary(tmp_path, batches)
+def test_the_three_cifar_protocols_differ_only_in_what_stands_where(tmp_path, batches, monkeypatch):
+    write_cifar(tmp_path, batches, monkeypatch)
     zero, one, two = (
         fashion_cifar.load_drawn(shrunk(f"cifar10@{i}", *counts), tmp_path, tmp_path, silent)
         for i, counts in enumerate([(50, 10, 60), (50, 10, 110), (100, 20, 100)])
@@ -260,38 +240,49 @@ def test_the_three_cifar_protocols_differ_only_in_what_stands_where(tmp_path, ba
 
 
 @pytest.fixture
-def archive(tmp_path, batches):
-    """cifar-10-binary.tar.gz as a file address, and its MD5."""
-    root = write_binary(tmp_path / "origin", batches)
-    file = tmp_path / "cifar-10-binary.tar.gz"
+def archive(tmp_path, batches, monkeypatch):
+    """CIFAR-10's archive as a file address, and its MD5; torchvision believes in both."""
+    root = write_cifar(tmp_path / "origin", batches, monkeypatch)
+    file = tmp_path / "cifar-10-python.tar.gz"
     with tarfile.open(file, "w:gz") as out:
-        out.add(root / "cifar-10-batches-bin", "cifar-10-batches-bin")
-    return file.as_uri(), hashlib.md5(file.read_bytes()).hexdigest()
+        out.add(root / "cifar-10-batches-py", "cifar-10-batches-py")
+    md5 = hashlib.md5(file.read_bytes()).hexdigest()
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", file.as_uri())
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "tgz_md5", md5)
+    return file.as_uri(), md5
 
 
 def test_cifar_is_fetched_once_into_the_cache(tmp_path, archive, monkeypatch):
-    monkeypatch.setattr(cifar, "ARCHIVE", archive[0])
-    monkeypatch.setattr(cifar, "MD5", archive[1])
     said = []
     ours = shrunk("cifar10@0", 50, 10, 60)
     first = fashion_cifar.load_drawn(ours, None, tmp_path / "cache", lambda *a, **_: said.append(a))
     assert said[0][1:] == (0, 1)
     assert said[-1][1:] == (1, 1)
     assert data.ready(ours, tmp_path / "cache")
-    monkeypatch.setattr(cifar, "ARCHIVE", "file:///none.tar.gz")
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", "file:///none.tar.gz")
     again = fashion_cifar.load_drawn(ours, None, tmp_path / "cache", silent)
     assert again.pixels == first.pixels
+
+
+def test_cifar_that_was_cut_off_while_it_was_unpacked_is_unpacked_again(tmp_path, archive):
+    half = tmp_path / "c" / "unpacked.part" / "cifar-10-batches-py"
+    half.mkdir(parents=True)
+    (half / "data_batch_1").write_bytes(b"half")
+    assert not data.ready(shrunk("cifar10@0", 50, 10, 60), tmp_path / "c")
+    folder = cifar.fetch_cifar(tmp_path / "c", silent)
+    assert len(cifar.read_cifar(folder)["train"][1]) == 100
 
 
 def test_a_download_with_another_md5_is_refused_and_leaves_nothing(tmp_path, archive):
     with pytest.raises(UserError, match=r"gave a file with MD5 .* instead of 0000.*: bring it"):
         fetch({archive[0]: 32 * "0"}, tmp_path / "c", silent, otherwise="bring it")
-    assert not (tmp_path / "c" / "cifar-10-binary.tar.gz").exists()
+    assert [path.name for path in (tmp_path / "c").iterdir()] == [".lock"]
 
 
 def test_without_a_network_the_error_says_what_to_bring(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar, "ARCHIVE", (tmp_path / "none.tar.gz").as_uri())
-    with pytest.raises(UserError, match=r"cannot be fetched.*cifar-10-batches-bin as --root"):
+    none = (tmp_path / "none.tar.gz").as_uri()
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", none)
+    with pytest.raises(UserError, match=r"cannot be fetched.*cifar-10-batches-py as --root"):
         data.load("cifar10@0", cache=tmp_path)
     addresses = {f"{tmp_path.as_uri()}/none.gz": 32 * "0"}
     monkeypatch.setattr(fashion_cifar, "FASHION_MD5", addresses)
@@ -314,7 +305,7 @@ def test_fashion_mnist_is_fetched_where_debian_has_none(tmp_path, small, monkeyp
 def test_a_download_that_was_cut_off_starts_again(tmp_path, archive):
     folder = tmp_path / "c"
     folder.mkdir()
-    (folder / "cifar-10-binary.tar.gz.part").write_bytes(b"half")
+    (folder / "cifar-10-python.tar.gz.part").write_bytes(b"half")
     fetch({archive[0]: archive[1]}, folder, silent, otherwise="")
-    with tarfile.open(fileobj=io.BytesIO((folder / "cifar-10-binary.tar.gz").read_bytes())) as got:
-        assert "cifar-10-batches-bin/test_batch.bin" in got.getnames()
+    with tarfile.open(fileobj=io.BytesIO((folder / "cifar-10-python.tar.gz").read_bytes())) as got:
+        assert "cifar-10-batches-py/test_batch" in got.getnames()

@@ -18,7 +18,7 @@ from hashbackdoor_bench.progress import silent
 from hashbackdoor_bench.report.pictures import draw_missing
 from hashbackdoor_bench.spec import Recipe
 from hashbackdoor_bench.stages.cache import Cache
-from hashbackdoor_bench.stages.pipeline import run
+from hashbackdoor_bench.stages.pipeline import Run, run
 from hashbackdoor_bench.stages.plan import Plan
 
 
@@ -113,7 +113,7 @@ def test_training_goes_on_from_a_checkpoint_there_and_waits_only_between_epochs(
 ):
     def trained(items: int, *stops: int) -> tuple[int, dict[str, Tensor]]:
         """Trains to each of the epochs, always with new objects; waits, and the weights."""
-        place = tmp_path / f"{items}-{len(stops)}.safetensors"
+        place = tmp_path / f"{items}-{len(stops)}"
         data = training(items // 2, items)
         with pretend_gpu():
             waits.clear()
@@ -162,6 +162,6 @@ def test_a_step_of_crafting_waits_for_nothing(tiny: Path, tmp_path: Path, attack
         given = spec(tiny, attack=attack, attack_settings=settings)
         with pretend_gpu():
             waits.clear()
-            run(given, cache=Cache(tmp_path / str(steps)), results=tmp_path, device="cuda")
+            assert Run(given, cache=Cache(tmp_path / str(steps)), device=GPU).backdoor
         counts.append(waits.copy())
     assert counts[0] == counts[1]

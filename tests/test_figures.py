@@ -1,6 +1,7 @@
 """Figures of made records: what is drawn is what the records hold, and it can be read."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -112,17 +113,17 @@ def test_gains_shows_runs_means_and_intervals(pairs: Path):
 
 def test_visibility_stands_at_mean_psnr_and_gain_in_the_panel_of_its_delivery(pairs: Path):
     drawn = draw("visibility", pairs)
-    for axes, hues, psnr in zip(
-        drawn.figure.axes, (HUES[:2],) * 4, ([30.5, 30.0],) * 2 + ([30.5, 30.5],) * 2, strict=True
-    ):
+    # (PSNR in dB, gain in points) of csq, of which one cell is a single run, and of hashnet
+    files, stamped = ((30.0, 40.0), (30.5, 45.0)), ((30.5, 45.0), (30.5, 45.0))
+    for axes, places in zip(drawn.figure.axes, (files, files, stamped, stamped), strict=True):
         found = {
             line.get_color(): (line.get_xdata()[0], line.get_ydata()[0])
             for line in axes.lines
             if line.get_marker() in "os"
         }
-        # victims stand in the order of the files: csq, hashnet
-        expected = dict(zip(hues, reversed(psnr), strict=True))
-        assert {hue: x for hue, (x, _) in found.items()} == pytest.approx(expected)
+        assert set(found) == set(HUES[:2])
+        for hue, place in zip(HUES, places, strict=False):
+            assert found[hue] == pytest.approx(place)
     low, high = axes.get_xlim()
     assert high - low >= 4
 
@@ -384,7 +385,9 @@ def drawn_of(folder: Path, name: str) -> list[FinishedFigure]:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_fits_its_width_and_is_readable(varied: Path, tmp_path: Path, name: str):
-    for drawn in drawn_of(varied, name):
+    all_drawn = drawn_of(varied, name)
+    assert all_drawn
+    for drawn in all_drawn:
         png, _, caption = drawn.write(tmp_path, ("png", "pdf"))
         width, height = drawn.figure.get_size_inches()
         assert width in (3.4, 7.0)
@@ -394,15 +397,16 @@ def test_a_figure_fits_its_width_and_is_readable(varied: Path, tmp_path: Path, n
             assert "Software" not in image.info
         renderer = drawn.figure.canvas.get_renderer()  # type: ignore[attr-defined]
         room = drawn.figure.bbox
-        for text in visible(drawn.figure):
+        shown = list(visible(drawn.figure))
+        assert len(shown) > 5
+        for text in shown:
             assert text.get_fontsize() >= 6, text
             box = text.get_window_extent(renderer)
             assert room.x0 - 1 <= box.x0 <= box.x1 <= room.x1 + 1, text
             assert room.y0 - 1 <= box.y0 <= box.y1 <= room.y1 + 1, text
         said = caption.read_text(encoding="utf-8")
-        for part in ("R = 1000 (lists 9e12)", "Delivery of poison is", "seed"):
-            assert part in said or part.replace(" is", ": ") in said, part
-        assert "n = " in said
+        for part in (r"R = 1000 \(lists 9e12\)", "Delivery of poison( is|: )", "seed", "n = "):
+            assert re.search(part, said), part
 
 
 def visible(figure: Figure) -> Iterator[Text]:

@@ -6,7 +6,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hashbackdoor_bench import VICTIMS, HashLoss, HashModel, UserError
-from hashbackdoor_bench.network.model import Cnn32
+from hashbackdoor_bench.network import Channel
+from hashbackdoor_bench.network.backbones import Cnn32
 
 
 def test_cnn32_is_the_network_of_its_docstring():
@@ -61,7 +62,7 @@ def test_the_head_is_what_the_victim_asks_for():
 
 def test_relaxed_is_the_victims_own_and_its_banks_stay_out_of_the_network():
     loss = VICTIMS["hashnet"](4, 2, 10, variant="paper")
-    loss(torch.zeros(2, 4), torch.eye(2), torch.arange(2), 2000)  # beta grows
+    loss.remember(torch.zeros(2, 4), torch.eye(2), torch.arange(2), 2000)  # beta grows
     model = HashModel("cnn32", 4, loss).eval()
     x = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(model.relaxed(x, 0.5), loss.relax(0.5 * model(x)))
@@ -150,3 +151,142 @@ def test_without_a_network_pretrained_says_which_file_to_bring(monkeypatch):
 def test_cnn32_has_no_pretrained_weights():
     with pytest.raises(UserError, match="leave out --pretrained"):
         HashModel("cnn32", 4, HashLoss, pretrained=True)
+
+
+# ---- stages and convolutions ----
+
+
+SHAPES = {  # of one image of 64 px
+    "cnn32": [(32, 64), (64, 32), (128, 16)],
+    "alexnet": [(64, 15), (192, 7), (256, 3)],
+    "resnet18": [(64, 32), (64, 16), (128, 8), (256, 4), (512, 2)],
+    "vgg11_bn": [(64, 64), (128, 32), (256, 16), (512, 8), (512, 4), (512, 2)],
+    "efficientnet_lite0": [(16, 32), (24, 16), (40, 8), (112, 4), (320, 2)],
+    "convnext_atto": [(40, 16), (80, 8), (160, 4), (320, 2)],
+    "vit_tiny_patch16_224": [(192, 4)] * 12,
+    "swin_tiny_patch4_window7_224": [(96, 16), (192, 8), (384, 4), (768, 2)],
+}
+
+
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_maps_are_the_outputs_of_the_stages(name: str):
+    model = HashModel(name, 4, HashLoss, size=64).eval()
+    x = torch.rand(2, 3, 64, 64)
+    maps = model.maps(x)
+    assert [tuple(m.shape) for m in maps] == [(2, c, side, side) for c, side in SHAPES[name]]
+    assert all(m.dtype == torch.float32 for m in maps)
+    maps[-1].sum().backward()  # a defense may train on them
+    assert next(model.backbone.parameters()).grad is not None
+
+
+def test_the_last_map_of_a_network_gives_its_features():
+    x = torch.rand(2, 3, 64, 64)
+    cnn, resnet = (HashModel(name, 4, HashLoss, size=64).eval() for name in ("cnn32", "resnet18"))
+    with torch.no_grad():
+        assert torch.equal(cnn.maps(x)[-1].amax((2, 3)), cnn.features(x))
+        torch.testing.assert_close(resnet.maps(x)[-1].mean((2, 3)), resnet.features(x))
+
+
+def test_the_tokens_of_a_transformer_lie_where_their_patches_do():
+    model = HashModel("vit_tiny_patch16_224", 4, HashLoss, size=64).eval()
+    for block in model.backbone.blocks:  # only the embedding of each patch is left
+        for branch in (block.attn.proj, block.mlp.fc2):
+            nn.init.zeros_(branch.weight)
+            nn.init.zeros_(branch.bias)
+    plain, changed = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)
+    changed[:, :, 16:32, 48:64] = 1  # patch in row 1, column 3
+    with torch.no_grad():
+        moved = (model.maps(plain)[-1] - model.maps(changed)[-1]).abs().sum(1)[0]
+    assert moved.nonzero().tolist() == [[1, 3]]
+
+
+def test_a_map_is_what_the_stage_put_out_though_the_next_layer_works_in_place():
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stage, self.after = nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            return self.after(self.stage(x)).mean((2, 3))
+
+    model = HashModel("cnn32", 4, HashLoss)
+    model.backbone, model._stages = InPlace(), ("stage",)
+    x = torch.rand(2, 3, 32, 32)
+    (found,) = model.maps(x)
+    assert torch.equal(found, model.backbone.stage((x - model.mean) / model.std))
+    assert (found < 0).any()
+
+
+def test_a_backbone_without_maps_gives_an_empty_list():
+    model = HashModel("hrnet_w18_small", 4, HashLoss, size=64).eval()
+    assert model.maps(torch.rand(1, 3, 64, 64)) == []
+    assert {channel.stage for channel in model.channels()} == {0}
+
+
+def named(model: HashModel) -> dict[str, tuple[str | None, int]]:
+    """Names of convolutions and their normalisations, in the order of `channels`, and stages."""
+    names = {module: name for name, module in model.backbone.named_modules()}
+    return {
+        names[one.conv]: (None if one.norm is None else names[one.norm], one.stage)
+        for one in model.channels()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "some"),
+    [
+        ("cnn32", 6, {"0": ("1", 0), "3": ("4", 0), "7": ("8", 1), "17": ("18", 2)}),
+        ("alexnet", 5, {"features.0": (None, 0), "features.3": (None, 1),
+                        "features.6": (None, 2), "features.10": (None, 2)}),
+        ("resnet18", 20, {"conv1": ("bn1", 0), "layer1.0.conv1": ("layer1.0.bn1", 1),
+                          "layer2.0.downsample.0": ("layer2.0.downsample.1", 2),
+                          "layer4.1.conv2": ("layer4.1.bn2", 4)}),
+        ("vgg11_bn", 10, {"features.0": ("features.1", 0), "features.25": ("features.26", 4),
+                          "pre_logits.fc1": (None, 6)}),
+        ("efficientnet_lite0", 49, {"conv_stem": ("bn1", 0),
+                                    "blocks.1.0.conv_dw": ("blocks.1.0.bn2", 1),
+                                    "conv_head": ("bn2", 5)}),
+        ("convnext_atto", 40, {"stem.0": ("stem.1", 0),  # most are 1x1, in its MLPs
+                               "stages.0.blocks.0.conv_dw": ("stages.0.blocks.0.norm", 0),
+                               "stages.1.downsample.1": (None, 1)}),
+        ("vit_tiny_patch16_224", 1, {"patch_embed.proj": (None, 0)}),
+    ],
+)  # fmt: skip
+def test_channels_pair_convolutions_with_their_norms(name: str, count: int, some: dict):
+    found = named(HashModel(name, 4, HashLoss, size=64))
+    assert len(found) == count
+    assert {conv: found[conv] for conv in some} == some
+
+
+class Tangled(nn.Module):
+    """Declares its layers the wrong way round, and wires them in several ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused, self.last, self.twice = (nn.Conv2d(4, 4, 1) for _ in range(3))
+        self.norm_of_last, self.norm_of_first = nn.BatchNorm2d(4), nn.LayerNorm(4)
+        self.after_relu, self.of_sum = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.first = nn.Conv2d(3, 4, 1)
+        self.relu, self.stage = nn.ReLU(inplace=True), nn.Identity()
+
+    def forward(self, x):
+        x = self.norm_of_first(self.first(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x = self.after_relu(self.relu(self.twice(x)))
+        x = self.stage(self.of_sum(self.twice(x) + x))
+        return self.norm_of_last(self.last(x)).mean((2, 3))
+
+
+def test_channels_follow_the_image_and_not_the_order_of_modules():
+    model = HashModel("cnn32", 4, HashLoss)
+    net = model.backbone = Tangled()
+    model._stages = ("stage",)
+    net.after_relu.eval()  # frozen alone
+    running = net.norm_of_last.running_mean.clone()
+    assert model.channels() == [
+        Channel(net.first, net.norm_of_first, 0),  # a view of the output is the output
+        Channel(net.twice, None, 0),  # changed in place, and added to something
+        Channel(net.last, net.norm_of_last, 1),
+    ]
+    assert torch.equal(net.norm_of_last.running_mean, running)
+    assert net.training
+    assert not net.after_relu.training

@@ -42,6 +42,14 @@ def keys(tiny: Path, tmp_path: Path, **changes: Any) -> dict[str, str]:
     return {name: stage.key for name, stage in stages.items()}
 
 
+@pytest.fixture(scope="module")
+def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """A cache in which every stage of `spec` is made."""
+    cache = Cache(tmp_path_factory.mktemp("made"))
+    Run(spec(tiny), cache=cache, device=CPU).record()
+    return cache
+
+
 @pytest.mark.parametrize(
     ("changes", "made_again"),
     [
@@ -65,7 +73,7 @@ def keys(tiny: Path, tmp_path: Path, **changes: Any) -> dict[str, str]:
         ({"surrogate_backbone": "resnet10t"}, ATTACKED | {"surrogate"}),
         ({"victim_settings": (("alpha", 0.3),)}, VICTIM | ATTACKED | {"surrogate"}),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_a_change_makes_exactly_the_stages_again_that_read_it(tiny, tmp_path, changes, made_again):
     before, after = keys(tiny, tmp_path), keys(tiny, tmp_path, **changes)
@@ -137,36 +145,34 @@ def test_transfer_trains_the_surrogate_that_was_asked_for(tiny, tmp_path):
     assert record.params.surrogate.keys() == {"quantisation", "centres", "centre_seed"}
 
 
-def test_seconds_name_shared_work_once(tiny, tmp_path):
-    cache = Cache(tmp_path)
-    first = Run(spec(tiny), cache=cache, device=CPU).record().seconds
-    second = Run(spec(tiny, attack="tri"), cache=cache, device=CPU).record().seconds
+def test_seconds_name_shared_work_once(tiny, made):
+    first = Run(spec(tiny), cache=made, device=CPU).record().seconds
+    second = Run(spec(tiny, attack="tri"), cache=made, device=CPU).record().seconds
     assert first["optimise_patch"] == second["optimise_patch"] > 0
     assert first["surrogate"] == second["surrogate"]
 
 
-def test_a_record_says_what_trained_its_victim_not_what_read_it(tiny, tmp_path, monkeypatch):
+def test_a_record_says_what_trained_its_victim_not_what_read_it(tiny, made, monkeypatch):
     from hashbackdoor_bench.stages import pipeline
 
-    first = Run(spec(tiny), cache=Cache(tmp_path), device=CPU).record()
-    made = {"device": "another", "versions": {}, "commit": "c" * 40, "dirty": True}
-    monkeypatch.setattr(pipeline, "made_by", lambda device: made)
-    again = Run(spec(tiny), cache=Cache(tmp_path), device=CPU).record()
+    first = Run(spec(tiny), cache=made, device=CPU).record()
+    other = {"device": "another", "versions": {}, "commit": "c" * 40, "dirty": True}
+    monkeypatch.setattr(pipeline, "made_by", lambda device: other)
+    again = Run(spec(tiny), cache=made, device=CPU).record()
     assert (again.device, again.commit) == (first.device, first.commit)
     assert set(first.versions) >= {"python", "torch", "timm", "torchmetrics"}
 
 
-def test_a_record_runs_again_from_its_own_spec_to_the_same_record(tiny, tmp_path):
-    record, path, _ = run(spec(tiny), cache=Cache(tmp_path / "c"), results=tmp_path / "r")
+def test_a_record_runs_again_from_its_own_spec_to_the_same_record(tiny, tmp_path, made):
+    record, path, _ = run(spec(tiny), cache=made, results=tmp_path)
     before = path.read_bytes()
-    again, same, _ = run(read_record(path).spec, cache=Cache(tmp_path / "c"),
-                         results=tmp_path / "r")  # fmt: skip
+    again, same, _ = run(read_record(path).spec, cache=made, results=tmp_path)
     assert (again.key, same, path.read_bytes()) == (record.key, path, before)
-    assert rescore(record, Cache(tmp_path / "c")) == record.scores
+    assert rescore(record, made) == record.scores
 
 
-def test_a_record_with_other_scores_is_left_as_it_is(tiny, tmp_path):
-    places = {"cache": Cache(tmp_path / "c"), "results": tmp_path / "r"}
+def test_a_record_with_other_scores_is_left_as_it_is(tiny, tmp_path, made):
+    places = {"cache": made, "results": tmp_path / "r"}
     record, path, _ = run(spec(tiny), **places)
     values = json.loads(path.read_text())
     values["scores"]["field"]["map"] = 0.123
@@ -182,8 +188,8 @@ def test_a_record_with_other_scores_is_left_as_it_is(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{}", "not JSON"])
-def test_a_damaged_record_is_reported_and_written_again(tiny, tmp_path, text):
-    places = {"cache": Cache(tmp_path / "c"), "results": tmp_path / "r"}
+def test_a_damaged_record_is_reported_and_written_again(tiny, tmp_path, made, text):
+    places = {"cache": made, "results": tmp_path / "r"}
     record, path, _ = run(spec(tiny), **places)
     path.write_text(text)
     with pytest.warns(UserWarning, match="written again"):
@@ -191,8 +197,8 @@ def test_a_damaged_record_is_reported_and_written_again(tiny, tmp_path, text):
     assert read_record(path).scores == record.scores
 
 
-def test_scores_of_codes_that_are_gone_name_the_folder(tiny, tmp_path):
-    record, _, _ = run(spec(tiny), cache=Cache(tmp_path / "c"), results=tmp_path / "r")
+def test_scores_of_codes_that_are_gone_name_the_folder(tiny, tmp_path, made):
+    record, _, _ = run(spec(tiny), cache=made, results=tmp_path / "r")
     with pytest.raises(UserError, match=r"codes .* are not in .*other"):
         rescore(record, Cache(tmp_path / "other"))
 

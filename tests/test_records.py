@@ -44,6 +44,14 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "Record", LaterRecord)
 
 
+def plane(x: list[float], y: list[float]) -> dict[str, Any]:
+    """Some codes on a plane, as a record's file has them."""
+    good = {"x": [1.0], "y": [1.0]}
+    return {
+        "explained": [0.5, 0.25], "classes": [], "untriggered": good, "triggered": {"x": x, "y": y}
+    }  # fmt: skip
+
+
 def written(folder: Path, edit: Callable[[Any], object]) -> Path:
     """A record's file whose values an edit has changed."""
     path = stored(folder, made())
@@ -86,6 +94,8 @@ def test_records_from_before_a_field_was_added_keep_key_and_bytes_and_have_its_d
         assert (record.spec.defense, record.suspects) == (None, ())
         assert record_key(record.spec, record.artifacts) == record.key, path
         assert record.to_json().encode() == path.read_bytes(), path
+        fresh = msgspec.structs.replace(record, spec=LATER(**record.spec.to_dict()))
+        assert fresh.to_json() == record.to_json()
 
 
 def test_a_field_added_later_enters_key_and_file_where_it_is_not_at_its_default(later, tmp_path):
@@ -162,6 +172,7 @@ def test_a_number_of_the_run_is_read_as_it_is_written_since_its_key_follows_from
         (lambda v: v["scores"]["field"].update(map=True), "scores.field.map: expected `float"),
         (lambda v: v["threat"].update(poisoned=-1), "threat.poisoned: expected `int` >= 0"),
         (lambda v: v["retrieval"].update(codes_2d={"x": [1]}), "retrieval.codes_2d: object"),
+        (lambda v: v["retrieval"].update(codes_2d=plane([1.0], [1.0, 2.0])), "triggered: expected"),
         (lambda v: v["imperceptibility"]["poison"].update(ssim="x"), "poison.ssim: expected"),
     ],
 )

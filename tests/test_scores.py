@@ -70,6 +70,8 @@ def test_delta_map_is_what_clean_queries_lose():
 def test_intervals_hold_their_figure_and_bounds_are_ordered():
     scores, _ = run(triggered=[0, 1, 2])
     field = scores["field"]
+    assert set(field["intervals"]) == {"map", "t_map", "delta_map", "backdoor_gain"}
+    assert set(field["bounds"]) == {"map", "t_map"}
     for name, (low, high) in field["intervals"].items():
         assert low <= field[name] <= high, name
     for low, high in field["bounds"].values():

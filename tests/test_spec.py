@@ -32,14 +32,19 @@ def test_a_field_that_does_not_exist_is_refused():
         RunSpec.from_dict({"victm": "csq"})
 
 
+def test_a_field_of_another_type_is_refused_by_its_name():
+    with pytest.raises(UserError, match="bits: expected `int`, got `str`"):
+        RunSpec.from_dict({"bits": "48"})
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"bits": 0}, {"budget": -0.1}, {"budget": float("nan")}, {"seed": -1}, {"poison_count": -1},
-     {"surrogate_bits": 0}, {"pretrained": True, "weights": "w"}],
-    ids=str,
+     {"poison_count": 10**400}, {"surrogate_bits": 0}, {"pretrained": True, "weights": "w"}],
+    ids=lambda wrong: ",".join(wrong),
 )  # fmt: skip
 def test_a_value_outside_its_range_is_refused(wrong):
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=f"--{next(iter(wrong)).replace('_', '-')}"):
         RunSpec(**wrong)
 
 
@@ -48,6 +53,8 @@ def test_canonical_json_does_not_depend_on_the_order_of_keys_and_refuses_nan():
     assert digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
     with pytest.raises(ValueError, match="JSON"):
         canonical(float("nan"))
+    with pytest.raises(TypeError, match="set is no JSON value"):
+        canonical({"a": {1}})
 
 
 def test_a_changed_learning_rate_keeps_the_ratio_to_the_heads():
@@ -58,7 +65,7 @@ def test_a_changed_learning_rate_keeps_the_ratio_to_the_heads():
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"augment": "mixup"}])
 def test_a_recipe_outside_its_range_is_refused(wrong):
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=f"--{next(iter(wrong)).replace('_', '-')}"):
         replace(RECIPES["scratch32"][1], **wrong)
 
 

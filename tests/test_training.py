@@ -1,18 +1,20 @@
+import copy
 import math
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from hashbackdoor_bench import VICTIMS, HashLoss, HashModel
 from hashbackdoor_bench.api import to_bytes, to_unit
 from hashbackdoor_bench.errors import Diverged
+from hashbackdoor_bench.network import TrainStep, plain_backward
 from hashbackdoor_bench.network.augmentation import augment, centre_crop
 from hashbackdoor_bench.network.model import sign
 from hashbackdoor_bench.network.training import _schedule, encode, fit, pixels
@@ -64,7 +66,7 @@ def test_a_run_resumed_from_its_checkpoint_ends_with_bit_equal_weights(
         if done == 5:  # in the second epoch, after the checkpoint of the first
             raise Killed
 
-    path = tmp_path / "checkpoint.safetensors"
+    path = tmp_path / "checkpoint"
     part, part_loss = network(victim)
     with pytest.raises(Killed):
         fit(part, part_loss, items(), recipe, seed="s", size=32, checkpoint=path, progress=kill)
@@ -96,7 +98,7 @@ torch.save(model.state_dict(), sys.argv[2])
 
     def start(folder: Path) -> subprocess.Popen[str]:
         folder.mkdir(exist_ok=True)
-        command = [sys.executable, "-c", code, str(folder / "c.safetensors"), str(folder / "end")]
+        command = [sys.executable, "-c", code, str(folder / "c"), str(folder / "end")]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
 
     undisturbed = start(tmp_path / "a")
@@ -107,25 +109,17 @@ torch.save(model.state_dict(), sys.argv[2])
         for line in process.stdout:
             if line.strip() == stop:
                 os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
     start(tmp_path / "b").communicate()
     a, b = (torch.load(tmp_path / name / "end", weights_only=True) for name in "ab")
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_cut_off_checkpoint_is_ignored(tmp_path: Path):
-    path = tmp_path / "checkpoint.safetensors"
+def test_a_checkpoint_that_is_no_use_is_ignored(tmp_path: Path):
+    path = tmp_path / "checkpoint"
     path.write_bytes(b"\x10\x00\x00")
     model, loss = network()
     assert len(fit(model, loss, items(), RECIPE, seed="s", size=32, checkpoint=path)) == 2
-
-
-def test_a_checkpoint_of_another_network_is_ignored(tmp_path: Path):
-    path = tmp_path / "checkpoint.safetensors"
-    for state in ({"model.other": torch.zeros(1)}, {"model.head.weight": torch.zeros(3)}):
-        save_file(state, path, {"epoch": "1", "history": "0.5"})
-        model, loss = network()
-        assert len(fit(model, loss, items(), RECIPE, seed="s", size=32, checkpoint=path)) == 2
 
 
 def test_a_last_batch_of_one_image_is_left_out():
@@ -164,7 +158,7 @@ def test_a_loss_that_becomes_nan_stops_with_its_step_and_keeps_the_last_checkpoi
             return z.square().mean() * (math.nan if step == 4 else 1)
 
     model, loss = HashModel("cnn32", 16, HashLoss), Breaks(16, 2, 48)
-    path = tmp_path / "c.safetensors"
+    path = tmp_path / "c"
     with pytest.raises(Diverged, match=r"nan in step 4 .epoch 2.*checkpoint is that of epoch 1"):
         fit(model, loss, items(), RECIPE, seed="s", size=32, checkpoint=path)
     assert path.is_file()
@@ -200,6 +194,157 @@ def test_a_last_smaller_batch_is_left_out_only_where_the_victim_asks():
         fit(HashModel("cnn32", 16, HashLoss), loss, items(20),
             Recipe(1, 16, "sgd", 0.01, 0.01), seed="s", size=32)  # fmt: skip
         assert loss.sizes == sizes
+
+
+# ---- memory, items left out, another step ----
+
+
+def test_outputs_are_remembered_once_a_step_before_the_loss_and_without_a_graph():
+    calls = []
+
+    class Watches(HashLoss):
+        def remember(self, z, y, index, step):
+            calls.append(("remember", step, z.requires_grad, z.tolist(), y.tolist()))
+
+        def forward(self, z, y, index, step):
+            calls.append(("forward", step, True, z.tolist(), y.tolist()))
+            return z.square().mean()
+
+    fit(HashModel("cnn32", 16, HashLoss), Watches(16, 2, 48), items(), RECIPE, seed="s", size=32)
+    assert [call[:3] for call in calls[:4]] == [
+        ("remember", 0, False), ("forward", 0, True), ("remember", 1, False), ("forward", 1, True)
+    ]  # fmt: skip
+    assert len(calls) == 12
+    assert all(a[3:] == b[3:] for a, b in zip(calls[::2], calls[1::2], strict=True))
+
+
+def weights(victim: str = "dpsh", **changes) -> dict[str, torch.Tensor]:
+    """After a short training of ``changes`` from the defaults."""
+    model, loss = network(victim)
+    fit(model, loss, **{"data": items(), "recipe": RECIPE, "seed": "s", "size": 32} | changes)
+    return {**model.state_dict(), **{f"loss.{k}": v for k, v in loss.state_dict().items()}}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_items_that_are_not_kept_are_never_shown_and_the_others_keep_their_numbers():
+    kept = torch.rand(48, generator=torch.Generator().manual_seed(3)) < 0.6
+    data = replace(items(), kept=kept)
+    shown = []
+
+    def note(given: TrainStep) -> torch.Tensor:
+        shown.extend(given.index.tolist())
+        assert torch.equal(given.y, data.labels[given.index].float())
+        return plain_backward(given)
+
+    found = weights(data=data, backward=note, recipe=replace(RECIPE, epochs=1))
+    assert len(shown) == len(set(shown)) == int(kept.sum())
+    assert len(shown) % 16 != 1  # else the last is left out
+    assert set(shown) <= set(kept.nonzero()[:, 0].tolist())
+    assert shown != sorted(shown)
+    assert torch.equal(found["loss.bank"].any(1).nonzero()[:, 0], torch.tensor(sorted(shown)))
+
+
+def test_what_is_left_out_changes_nothing():
+    kept = torch.arange(48) >= 8
+    data = replace(items(), kept=kept)
+    images = data.images.clone()
+    images[~kept] = 255
+    assert same(weights(data=data), weights(data=replace(data, images=images)))
+    assert not same(weights(data=data), weights())
+
+
+def test_a_list_that_keeps_all_is_trained_as_one_without_a_choice():
+    every = torch.ones(48, dtype=torch.bool)
+    assert same(weights(data=replace(items(), kept=every)), weights())
+    assert items().to(torch.device("cpu")).kept is None
+    assert torch.equal(replace(items(), kept=every).to(torch.device("cpu")).shown(),
+                       torch.arange(48))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kept", [torch.zeros(48, dtype=torch.bool), torch.ones(47, dtype=torch.bool), torch.arange(48)]
+)
+def test_a_choice_that_is_no_mask_of_the_list_is_refused(kept: torch.Tensor):
+    with pytest.raises(ValueError, match=r"it must be \(48,\) torch.bool with one or more"):
+        replace(items(), kept=kept)
+
+
+def test_the_default_step_is_the_gradient_of_the_loss_of_the_batch():
+    model, loss = network("dpsh")
+    step = TrainStep(
+        model, loss, torch.rand(8, 3, 32, 32), torch.eye(2).repeat(4, 1), torch.arange(8), 0,
+        torch.Generator(), "float32",
+    )  # fmt: skip
+    other, other_loss = copy.deepcopy(model), copy.deepcopy(loss)
+    out = plain_backward(step)
+    z = other(step.x)
+    other_loss.bank[:8], other_loss.bank_labels[:8] = z.detach(), step.y
+    expected = other_loss(z, step.y, step.index, 0)
+    expected.backward()
+    assert torch.equal(out, expected)
+    assert torch.equal(loss.bank, other_loss.bank)
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine.grad, theirs.grad)
+
+
+def test_another_step_is_given_what_the_network_would_see_and_trains_it():
+    steps = []
+
+    def flipped(given: TrainStep) -> torch.Tensor:
+        """Shows each image upside down, or not."""
+        assert given.model.training
+        assert all(p.grad is None for p in given.model.parameters())
+        steps.append(given)
+        turn = torch.rand(len(given.x), generator=given.generator) < 0.5
+        x = torch.where(turn[:, None, None, None], given.x.flip(2), given.x)
+        return plain_backward(replace(given, x=x))
+
+    slot = torch.full((48,), -1)
+    slot[5] = 0
+    stamped = replace(items(), slot=slot, overlay=items().images[:1],
+                      stamp=lambda x, slot: torch.ones_like(x))  # fmt: skip
+    changed = weights(data=stamped, backward=flipped)
+    assert [given.step for given in steps] == list(range(6))
+    assert {given.precision for given in steps} == {"float32"}
+    x = torch.cat([given.x[given.index == 5] for given in steps])
+    assert x.shape == (2, 3, 32, 32)
+    assert (x == 1).all()
+    assert not same(changed, weights(data=stamped))
+    assert same(changed, weights(data=stamped, backward=flipped))
+
+
+def test_another_step_draws_anew_at_each_step_and_seed():
+    drawn = []
+
+    def note(given: TrainStep) -> torch.Tensor:
+        drawn.append(float(torch.rand(1, generator=given.generator)))
+        return plain_backward(given)
+
+    for seed in ("s", "t"):
+        weights(backward=note, seed=seed)
+    assert len(drawn) == len(set(drawn)) == 12
+
+
+def test_another_step_draws_the_same_after_a_kill(tmp_path: Path):
+    class Killed(Exception):
+        pass
+
+    def noisy(given: TrainStep) -> torch.Tensor:
+        noise = torch.rand(given.x.shape, generator=given.generator)
+        return plain_backward(replace(given, x=given.x + noise))
+
+    def killed(given: TrainStep) -> torch.Tensor:
+        if given.step == 4:
+            raise Killed
+        return noisy(given)
+
+    path = tmp_path / "c.safetensors"
+    with pytest.raises(Killed):
+        weights(backward=killed, checkpoint=path)
+    assert same(weights(backward=noisy, checkpoint=path), weights(backward=noisy))
 
 
 # ---- augmentation ----
@@ -294,6 +439,7 @@ def test_a_stamp_comes_after_augmentation_and_only_on_poison():
     fit(Spy("cnn32", 16, HashLoss), Order(16, 2, 8), poisoned, Recipe(1, 8, "sgd", 0.01, 0.01),
         seed="s", size=32)  # fmt: skip
     assert sorted(seen) == [0, 1]
+    assert sorted(order) == list(range(8))
     for place, item in enumerate(order):
         corner = shown["x"][place, :, -4:, -4:]
         assert bool((corner == 1).all()) == (slot[item] >= 0)

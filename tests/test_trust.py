@@ -210,8 +210,8 @@ def test_an_index_must_say_what_its_records_say(results: Path, tmp_path: Path):
     assert verify(results, cache).problems == ()
     index(results, f"s,Label,csq,16,,1,{path}")
     bits, seed = verify(results, cache).problems
-    assert bits.endswith("line 2 says bits 16, and its record says 12.")
-    assert seed.endswith("line 2 says seed 1, and its record says 0.")
+    assert bits.endswith("line 2 has bits 16, but its record has 12.")
+    assert seed.endswith("line 2 has seed 1, but its record has 0.")
     index(results, "s,Label,csq,12,,0,lists/csq-12/gone.json")
     assert "line 2 names lists/csq-12/gone.json" in verify(results, cache).problems[0]
 
@@ -313,9 +313,10 @@ def test_poison_outside_the_drawn_items_or_with_another_label_is_refused(packed,
     with zipfile.ZipFile(packed) as file:
         rows = file.read("poison.csv").decode().splitlines()
     cells = rows[1].split(",")
-    for place_, value, words in ((1, "0", "outside the index"), (4, "0 0 1", "changed a label")):
-        if cells[place_] == value:
-            continue
+    drawn = {row.split(",")[1] for row in rows[1:]}
+    other = next(str(item) for item in range(60) if str(item) not in drawn)
+    for place_, value, words in ((1, other, "outside the index"), (4, "0 0 1", "changed a label")):
+        assert cells[place_] != value
         wrong = [*cells[:place_], value, *cells[place_ + 1 :]]
         text = "\n".join([rows[0], ",".join(wrong), *rows[2:]])
         false = changed(packed, tmp_path / "false.zip", poison=text.encode())
@@ -325,9 +326,9 @@ def test_poison_outside_the_drawn_items_or_with_another_label_is_refused(packed,
 
 @pytest.mark.parametrize("part", ["record", "poison", "trigger", "carriers_000003"])
 def test_a_submission_that_lacks_a_part_is_told(packed: Path, tmp_path: Path, part: str):
-    with pytest.raises(UserError, match=r"no whole submission .*pack it again"):
+    with pytest.raises(UserError, match=r"not a complete submission .*bench submit"):
         unpack(changed(packed, tmp_path / "part.zip", **{part: None}))
-    words = "its record.json is not JSON" if part == "record" else "no whole submission"
+    words = "its record.json is not JSON" if part == "record" else "not a complete submission"
     with pytest.raises(UserError, match=words):
         unpack(changed(packed, tmp_path / "part.zip", **{part: b"garbage"}))
 
@@ -340,7 +341,7 @@ def test_what_is_no_zip_or_has_no_poison_here_is_told(record_path, tmp_path, cap
     empty = ["--cache-dir", str(tmp_path / "empty")]
     assert main(["submit", str(record_path), "--out", str(tmp_path / "z.zip"), *empty]) == 2
     err = capsys.readouterr().err
-    for words in ("is no whole submission", "give a zip of bench submit", "ends in .zip",
+    for words in ("is not a complete submission", "give a zip of bench submit", "ends in .zip",
                   "give the --cache-dir that has it"):  # fmt: skip
         assert words in err
     assert not (tmp_path / "z.zip").exists()

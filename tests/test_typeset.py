@@ -179,8 +179,21 @@ def test_latex_lets_no_character_of_a_label_through_as_a_command():
     for line in rows_of(source):
         assert not re.match(r"[\[*]", line), line  # would be an argument of \\
         assert not re.search(r"(?<!\\)[#$]|(?<!\\)%|\^\^", line), line
-    assert source.isascii() or max(source) < "\u0250"
+    assert max(source) < "\u0250"
     assert "U+4E2D" in source
+
+
+def test_letters_stay_and_signs_that_tex_would_join_are_kept_apart():
+    names = ("café Łódź", "a--b---c", "``d'' ?` it's x-1", "naïve — “Δ” … ₿", "~{y}^2")
+    table = Table("t", "c", (), (Block("", tuple(Line(name, ()) for name in names)),), ())
+    assert [row.removesuffix(r" \\") for row in rows_of(latex([table]))[1:]] == [
+        "café Łódź",
+        "a-{}-b-{}-{}-c",
+        "`{}`d'{}' ?{}` it's x-1",
+        r"naïve \textemdash{} \textquotedblleft{}\ensuremath{\Delta}\textquotedblright{} "
+        r"\textellipsis{} U+20BF",
+        r"\textasciitilde{}\{y\}\textasciicircum{}2",
+    ]
 
 
 def test_negative_numbers_have_a_minus_and_words_keep_their_hyphens():
@@ -199,7 +212,8 @@ def test_latex_compiles(tmp_path: Path):
         r"\let\midrule\hline\let\bottomrule\hline\let\addlinespace\relax}"
         r"\IfFileExists{graphicx.sty}{\usepackage{graphicx}}{\newcommand\resizebox[3]{#3}}"
     )
-    body = latex([nasty(), nasty()])
+    rows = (Line("".join(map(chr, range(n, n + 128))), ()) for n in range(0, 0x2300, 128))
+    body = latex([nasty(), nasty(), Table("characters", "c", (), (Block("", tuple(rows)),), ())])
     (tmp_path / "t.tex").write_text(f"{preamble}\\begin{{document}}\n{body}\\end{{document}}\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)

@@ -48,6 +48,13 @@ def make(name: str, y: Tensor, items: int = 3, **settings: Any) -> HashLoss:
     return loss.double()
 
 
+def value(loss: HashLoss, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
+    """The loss of a batch as the training loop computes it."""
+    loss.remember(z.detach(), y, index, step)
+    out: Tensor = loss(z, y, index, step)
+    return out
+
+
 def numeric_gradient(function: Callable[[Rows], float], z: Tensor) -> Tensor:
     """Central differences of a function of plain numbers."""
     out = torch.zeros_like(z)
@@ -67,10 +74,10 @@ def assert_is(
 ) -> None:
     """The loss of Z and its gradient are the formula's, which must not run through a bank."""
     z = Z.clone().requires_grad_()
-    value = loss(z, y, index, step)
-    value.backward()
-    assert value.dtype == torch.float64
-    assert value.item() == pytest.approx(formula(Z.tolist()), rel=1e-12)
+    out = value(loss, z, y, index, step)
+    out.backward()
+    assert out.dtype == torch.float64
+    assert out.item() == pytest.approx(formula(Z.tolist()), rel=1e-12)
     torch.testing.assert_close(z.grad, numeric_gradient(formula, Z), rtol=1e-6, atol=1e-8)
 
 
@@ -89,16 +96,16 @@ def assert_is(
     ],
 )
 def test_a_loss_has_the_worked_value(name: str, y: Tensor, expected: float) -> None:
-    assert make(name, y)(Z, y, SLOTS, 0).item() == pytest.approx(expected, abs=6e-7)
+    assert value(make(name, y), Z, y, SLOTS, 0).item() == pytest.approx(expected, abs=6e-7)
     loss = VICTIMS[name](4, y.shape[1], 3)
     loss.load_state_dict(make(name, y).state_dict())
-    assert loss(Z.float(), y.float(), SLOTS, 0).item() == pytest.approx(expected, abs=2e-6)
+    assert value(loss, Z.float(), y.float(), SLOTS, 0).item() == pytest.approx(expected, abs=2e-6)
 
 
 def test_the_parts_of_dpsh_have_the_worked_values() -> None:
-    likelihood = make("dpsh", Y1, quantisation=0.0)(Z, Y1, SLOTS, 0).item()
+    likelihood = value(make("dpsh", Y1, quantisation=0.0), Z, Y1, SLOTS, 0).item()
     assert likelihood == pytest.approx(0.657996, abs=6e-7)
-    whole = make("dpsh", Y1, quantisation=1.0)(Z, Y1, SLOTS, 0).item()
+    whole = value(make("dpsh", Y1, quantisation=1.0), Z, Y1, SLOTS, 0).item()
     assert whole - likelihood == pytest.approx(0.387917, abs=6e-7)
 
 
@@ -106,7 +113,7 @@ def test_the_parts_of_dpsh_have_the_worked_values() -> None:
 def test_hashnet_at_beta_two_has_the_worked_value(variant: str) -> None:
     loss = make("hashnet", Y1, variant=variant)
     loss.on_epoch(60)
-    assert loss(Z, Y1, SLOTS, 0).item() == pytest.approx(1.283768, abs=6e-7)
+    assert value(loss, Z, Y1, SLOTS, 0).item() == pytest.approx(1.283768, abs=6e-7)
 
 
 # --- every formula again, one pair at a time -----------------------------------------------------
@@ -134,7 +141,7 @@ def dpsh(z: Rows, y: Rows, u: Rows, u_labels: Rows, eta: float) -> float:
 def test_dpsh_is_its_formula_over_all_items(y: Tensor) -> None:
     loss = make("dpsh", y, items=5)
     earlier = 0.7 * Z[:2].flip(1)
-    loss(earlier, y[1:], torch.tensor([3, 4]), 0)
+    loss.remember(earlier, y[1:], torch.tensor([3, 4]), 0)
     u, u_labels = torch.zeros(5, 4), torch.zeros(5, y.shape[1])
     u[[4, 0, 2]], u_labels[[4, 0, 2]] = Z.float(), y.float()  # item 1 was not seen yet
     u[3], u_labels[3] = earlier[0].float(), y[1].float()
@@ -204,7 +211,7 @@ def test_hashnet_with_a_bank_is_its_formula_over_all_items(y: Tensor, exclude_se
     loss = make("hashnet", y, items=5, variant="bank", exclude_self=exclude_self)
     loss.on_epoch(0)
     earlier = 0.7 * Z[:2].flip(1)
-    loss(earlier, y[1:], torch.tensor([3, 4]), 0)
+    loss.remember(earlier, y[1:], torch.tensor([3, 4]), 0)
     loss.on_epoch(60)
     v = torch.zeros(5, 4, dtype=torch.float64)
     v[[4, 0, 2]], v[3] = torch.tanh(2 * Z), torch.tanh(earlier[0])  # stored with the old beta
@@ -254,7 +261,7 @@ def test_hashnet_of_the_authors_pairs_two_halves(
 def test_alpha_and_gamma_of_hashnet_are_used() -> None:
     loss = make("hashnet", Y1, variant="paper", alpha=0.3, gamma=0.02)
     expected = hashnet(Z.tolist(), Y1.tolist(), math.sqrt(1 + 0.02 * 400), 0.3)
-    assert loss(Z, Y1, SLOTS, 555).item() == pytest.approx(expected, rel=1e-12)
+    assert value(loss, Z, Y1, SLOTS, 555).item() == pytest.approx(expected, rel=1e-12)
 
 
 def csq(z: Rows, y: Rows, centres: Rows, tie: list[float], weight: float) -> float:
@@ -312,6 +319,78 @@ def test_dhta_l2_asks_for_more_than_one_where_two_labels_are_shared() -> None:
     assert released(Z, y, SLOTS, 0) > clipped(Z, y, SLOTS, 0)
 
 
+# --- the loss of each item ------------------------------------------------------------------------
+
+
+def item_losses(name: str, y: Tensor, items: int = 3, **settings: Any) -> list[float]:
+    loss = make(name, y, items, **settings)
+    loss.remember(Z, y, SLOTS, 0)
+    found = loss.items(Z, y, SLOTS, 0)
+    assert found is not None
+    return found.tolist()
+
+
+@LABELS
+def test_an_item_of_dpsh_has_its_pairs_with_the_bank(y: Tensor) -> None:
+    u, labels = [*Z.tolist(), [0.0] * 4], [*y.tolist(), [0.0] * y.shape[1]]  # one not yet seen
+    expected = [
+        dpsh([row], [tags], u, labels, 0.1)
+        for row, tags in zip(Z.tolist(), y.tolist(), strict=True)
+    ]
+    assert item_losses("dpsh", y, 4) == pytest.approx(expected, rel=1e-6)
+
+
+@LABELS
+@EXCLUDE
+@pytest.mark.parametrize("variant", ["deephash", "bank", "paper"])
+def test_an_item_of_hashnet_has_the_pairs_of_its_row(
+    y: Tensor, exclude_self: bool, variant: str
+) -> None:
+    alpha = 10 / 4 if variant == "paper" else 0.1
+    h, tags = torch.tanh(Z).tolist(), y.tolist()
+    pairs = [(i, j) for i in range(3) for j in range(3) if not (exclude_self and i == j)]
+    similar = {(i, j): dot(tags[i], tags[j]) > 0 for i, j in pairs}
+    alike = sum(similar.values())
+    expected = [0.0, 0.0, 0.0]
+    for i, j in pairs:
+        count = alike if similar[i, j] else len(pairs) - alike
+        expected[i] += 3 * pair_loss(alpha * dot(h[i], h[j]), similar[i, j]) / count
+    found = item_losses("hashnet", y, variant=variant, exclude_self=exclude_self)
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+@LABELS
+def test_two_items_of_hashnet_of_the_authors_share_the_loss_of_their_pair(y: Tensor) -> None:
+    h, tags = torch.tanh(Z).tolist(), y.tolist()
+    one, two = (
+        pair_loss(10 / 4 * dot(h[i], h[2]), dot(tags[i], tags[2]) > 0) / 2 for i in (0, 1)
+    )  # the halves are items 0 and 1, and item 2: two pairs
+    expected = [3 * one / 2, 3 * two / 2, 3 * (one + two) / 2]
+    assert item_losses("hashnet", y, variant="authors") == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_item_of_csq_without_labels_has_only_its_pull() -> None:
+    y = Y1 * torch.tensor([[1], [0], [1]])
+    loss: Any = make("csq", y)
+    centres, tie = loss.centres.tolist(), loss.tie.tolist()
+    pulls = [sum((abs(math.tanh(v)) - 1) ** 2 for v in row) / 4 for row in Z.tolist()]
+    bits = [csq([Z[i].tolist()], [y[i].tolist()], centres, tie, 0.0) for i in (0, 2)]
+    central = [3 / 2 * bits[0], 0, 3 / 2 * bits[1]]  # the mean is over the two with labels
+    expected = [c + 0.3 * p for c, p in zip(central, pulls, strict=True)]
+    assert item_losses("csq", y, quantisation=0.3) == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_item_of_dhta_l2_has_the_errors_of_its_row_and_its_pull() -> None:
+    h = torch.tanh(Z).tolist()
+    expected = []
+    for i in range(3):
+        wanted = [2 * dot(Y2[i].tolist(), tags) - 1 for tags in Y2.tolist()]
+        errors = [(dot(h[i], h[j]) / 3 - wanted[j]) ** 2 for j in range(3)]
+        pull = sum(((1 if value >= 0 else -1) - value) ** 2 for value in h[i])
+        expected.append(sum(errors) / 3 + 3 * 0.2 * pull)
+    assert item_losses("dhta_l2", Y2, quantisation=0.2) == pytest.approx(expected, rel=1e-6)
+
+
 # --- the sign of zero, the vote, the banks -------------------------------------------------------
 
 
@@ -321,9 +400,9 @@ def test_dhta_l2_asks_for_more_than_one_where_two_labels_are_shared() -> None:
 )
 def test_zero_is_pulled_to_plus_one(name: str, settings: dict[str, Any], expected: float) -> None:
     z = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True)
-    value = make(name, Y1, **settings)(z, Y1, SLOTS, 0)
-    value.backward()
-    assert value.item() == pytest.approx(expected)
+    out = value(make(name, Y1, **settings), z, Y1, SLOTS, 0)
+    out.backward()
+    assert out.item() == pytest.approx(expected)
     assert (z.grad < 0).all()  # torch.sign would leave it where it is
 
 
@@ -373,14 +452,33 @@ def test_a_bank_is_indexed_by_slot(name: str, settings: dict[str, Any]) -> None:
     order = torch.tensor([2, 0, 1])
     index = torch.tensor([5, 1, 3])
     straight, mixed = make(name, Y2, 6, **settings), make(name, Y2, 6, **settings)
-    value = straight(Z, Y2, index, 0)
-    assert mixed(Z[order], Y2[order], index[order], 0).item() == pytest.approx(value.item())
+    out = value(straight, Z, Y2, index, 0).item()
+    assert value(mixed, Z[order], Y2[order], index[order], 0).item() == pytest.approx(out)
     for key, stored in straight.state_dict().items():
         assert torch.equal(stored, mixed.state_dict()[key])
     kept: Any = straight
     assert torch.equal(kept.bank_labels[index], Y2)
     assert not kept.bank[[0, 2, 4]].any()
     assert torch.equal(kept.bank[index], Z if name == "dpsh" else torch.tanh(Z))
+
+
+@BANKS
+def test_a_renewed_loss_starts_with_an_empty_bank_of_its_own(
+    name: str, settings: dict[str, Any]
+) -> None:
+    old = make(name, Y2, 6, **settings)
+    old.on_epoch(60)
+    old.remember(Z, Y2, SLOTS, 0)
+    new: Any = old.renewed(9)
+    assert new.bank.shape == (9, 4)
+    assert new.bank_labels.shape == (9, 3)
+    assert not new.bank.any()
+    assert new.bank.dtype == torch.float64  # of the old one, as its device is
+    assert new.relax(Z).equal(old.relax(Z))
+    new.remember(Z, Y2, SLOTS + 6, 0)
+    stored: Any = old
+    assert not stored.bank[3:].any()
+    assert new.renewed(2).bank.shape == (2, 4)
 
 
 @pytest.mark.parametrize("settings", [{"alpha": -1.0}, {"gamma": -0.1}, {"positive_weight": 0.0}])
@@ -413,7 +511,7 @@ def steps(loss: HashLoss, first: int, last: int) -> list[float]:
     for step in range(first, last):
         loss.on_epoch(15 * step)
         z, y, index = batch(seed=step)
-        values.append(loss(z, y, index, 150 * step).item())
+        values.append(value(loss, z, y, index, 150 * step).item())
     return values
 
 
@@ -443,8 +541,8 @@ def test_a_resumed_loss_goes_on_as_the_undisturbed_one(name: str, settings: dict
 def test_two_losses_may_share_one_backward_pass(name: str, settings: dict[str, Any]) -> None:
     loss = VICTIMS[name](8, 3, 12, **settings)
     z, y, index = batch()
-    value = 0.3 * loss(z, y, index, 0) + 0.7 * loss(z, y.flip(0), index, 0)
-    value.backward()
+    out = 0.3 * value(loss, z, y, index, 0) + 0.7 * loss(z, y.flip(0), index, 0)
+    out.backward()
     assert torch.isfinite(z.grad).all()
 
 
@@ -457,4 +555,4 @@ def test_dpsh_bn_is_dpsh_on_outputs_that_a_batch_norm_has_centred():
     assert HashModel("cnn32", 16, plain).train()(x).mean(0).abs().max() > 1e-3
     y = torch.eye(2).repeat(4, 1)
     index = torch.arange(8)
-    assert torch.equal(normed(z, y, index, 0), plain(z, y, index, 0))
+    assert torch.equal(value(normed, z, y, index, 0), value(plain, z, y, index, 0))

@@ -1,4 +1,4 @@
-"""CSQ: every bit is a classifier that draws an image to the hash centre of its class.
+"""CSQ: every bit is a classifier that pulls an image towards the hash centre of its class.
 
 Yuan, Wang, Zhang, Tay, Jie, Liu and Feng, "Central Similarity Quantization for Efficient Image and
 Video Retrieval", CVPR 2020. https://arxiv.org/abs/1908.00347,
@@ -12,12 +12,12 @@ The first term is BCE((tanh z + 1) / 2, (c + 1) / 2), since (tanh z + 1) / 2 = s
 one random vector of ±1: the sum of two Hadamard rows is 0 in half of the bits, so half of the
 centre of every image with two labels is r, whatever its labels.
 
-Differs from both codes: random signed rows of a Hadamard matrix of any order as centres
-(`centres = signed`), since the first rows of Sylvester's, which `released` takes, make 16 distinct
-bits of 64 at 10 classes, and exist for powers of two only; labels vote wherever an image has
-several (DeepHash takes the first on some data sets); an image without labels has no centre and is
-left out of the first term. Differs from the authors' code: that adds .2 times a pairwise likelihood
-of the batch's halves, has a lambda of .05 and a hash layer of three layers.
+Differs from both codes: the centres are random signed rows of a Hadamard matrix of any order
+(`centres = signed`), because the first rows of Sylvester's matrix, which `released` takes, have
+only 16 distinct bits out of 64 for 10 classes and exist only for powers of two; the labels of an
+image with several labels vote on every data set (DeepHash takes the first label on some); an image
+without labels has no centre and is left out of the first term. The authors' code also adds .2 times
+a pairwise likelihood of the batch's halves, has a lambda of .05 and a hash layer of three layers.
 """
 
 from typing import Literal
@@ -36,8 +36,8 @@ class CSQ(HashLoss):
     Args:
         quantisation: lambda, the weight of the pull to ±1.
         centres: random signed Hadamard rows, or the first rows as released.
-        centre_seed: of the centres and of r. The same for surrogates, victims and all seeds of a
-            run, as published centres are: an attacker who has the method has its centres.
+        centre_seed: seed of the centres and of r. Surrogates, victims and all seeds of a run share
+            it, since an attacker who knows the method knows its published centres.
     """
 
     published = "CSQ"
@@ -71,10 +71,20 @@ class CSQ(HashLoss):
 
     def forward(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
         """See `HashLoss.forward`; ``index`` and ``step`` are not used."""
-        bits = F.softplus(-2 * self.centre(y) * z).mean(1)  # (N,)
-        labelled = y.sum(1) > 0
-        central = torch.where(labelled, bits, 0).sum() / labelled.sum().clamp(min=1)
-        return central + self.quantisation * (torch.tanh(z).abs() - 1).square().mean()
+        central, labelled, pull = self.terms(z, y)
+        mean = torch.where(labelled, central, 0).sum() / labelled.sum().clamp(min=1)
+        return mean + self.quantisation * pull.mean()
+
+    def items(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
+        """See `HashLoss.items`; an image without labels has the second term only."""
+        central, labelled, pull = self.terms(z, y)
+        share = labelled * (len(z) / labelled.sum().clamp(min=1))  # (N,), its mean is 1
+        return share * central + self.quantisation * pull.mean(1)
+
+    def terms(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cross-entropy of each image (N,), whether it has labels (N,), and pull of bits (N,K)."""
+        central = F.softplus(-2 * self.centre(y) * z).mean(1)
+        return central, y.sum(1) > 0, (torch.tanh(z).abs() - 1).square()
 
     def centre(self, y: Tensor) -> Tensor:
         """The centre of each image by the vote of its labels: (N,C) -> (N,K) of ±1."""

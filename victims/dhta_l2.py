@@ -8,12 +8,14 @@ Retrieval", ECCV 2020, https://arxiv.org/abs/2004.07955).
     L = mean_ij (<h_i, h_j> / B - (2 <y_i, y_j> - 1))^2 + lambda sum_ik (sign h_ik - h_ik)^2
     h = tanh z
 
-As released, B is the batch size and not the number of bits: a similar pair is done at <h_i, h_j> =
-B whatever K is, so another batch size is another model (theirs is 24; the last, smaller batch of an
-epoch has its own B). <y_i, y_j> is not clipped: two shared labels ask for 3. Self-pairs count.
-lambda is 0 in every run of theirs.
+As in the released code, B is the batch size and not the number of bits: the loss of a similar pair
+is zero at <h_i, h_j> = B whatever K is, so the batch size changes the model (the authors use 24;
+the last, smaller batch of an epoch has its own B). <y_i, y_j> is not clipped: for two shared labels
+the regression target is 3. Pairs of an image with itself count. In all runs of the authors lambda
+is 0.
 
-Differs from the authors: sign(0) is +1. `scale = bits`, which divides by K, and `clip` are ours.
+Differs from the authors: sign(0) is +1. `scale = bits`, which divides by K, and `clip` are
+additions.
 """
 
 from typing import Literal
@@ -52,10 +54,19 @@ class DHTAL2(HashLoss):
 
     def forward(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
         """See `HashLoss.forward`; ``index`` and ``step`` are not used."""
+        error, pull = self.terms(z, y)
+        return error.mean() + self.quantisation * pull.sum()
+
+    def items(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
+        """See `HashLoss.items`."""
+        error, pull = self.terms(z, y)
+        return error.mean(1) + len(z) * self.quantisation * pull.sum(1)
+
+    def terms(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared errors of pairs (N,N), and pull of bits (N,K)."""
         h = torch.tanh(z)
         shared = y @ y.T  # (N,N), labels in common
         wanted = 2 * (shared.clamp(max=1) if self.clip else shared) - 1
         similarity = h @ h.T / (len(z) if self.scale == "batch" else self.bits)
         sign = torch.where(z >= 0, 1.0, -1.0)
-        pull = (sign - h).square().sum()
-        return (similarity - wanted).square().mean() + self.quantisation * pull
+        return (similarity - wanted).square(), (sign - h).square()

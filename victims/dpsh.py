@@ -14,10 +14,11 @@ epoch it counts as a dissimilar pair with a_ij = 0, which gives no gradient but 
 
 From random weights nearly all z agree, nine of ten pairs are dissimilar, and with no class weights
 the loss only shrinks z: on fashion-mini MAP stays at .2 to .4. ``norm = batch``, preset `dpsh_bn`,
-puts a batch norm behind the hash layer, which takes away what all z have in common: .77.
+puts a batch norm behind the hash layer, which removes what all z have in common: MAP is .77.
 
-Differs from the authors: their eta of 10 stands beside sums over all pairs, which in this mean form
-is 10 K / T (.096 at 48 bits and 5000 items); sign(0) is +1. Differs from DeepHash: nothing else.
+Differs from the authors: their eta of 10 belongs to sums over all pairs, which corresponds to 10 K
+/ T in these means (.096 at 48 bits and 5000 items); sign(0) is +1. Nothing else differs from
+DeepHash.
 """
 
 from typing import ClassVar, Literal
@@ -35,11 +36,11 @@ class DPSH(HashLoss):
 
     Args:
         quantisation: eta, the weight of the pull to ±1.
-        norm: ``batch``: z comes out of a batch norm behind the hash layer; ``none`` as published.
+        norm: ``batch`` puts a batch norm behind the hash layer; ``none`` is the published method.
     """
 
     published: ClassVar = {"dpsh": "DPSH", "dpsh_bn": "DPSH-BN"}
-    head_init_std = 0.01  # all start alike; from larger outputs it saturates before it learns
+    head_init_std = 0.01  # small initial outputs: from larger ones the loss saturates early
     bank: Tensor
     bank_labels: Tensor
 
@@ -55,15 +56,28 @@ class DPSH(HashLoss):
         super().__init__(bits, classes, train_size)
         check("victim.quantisation", quantisation, 0)
         self.quantisation, self.head_norm = quantisation, norm
-        self.register_buffer("bank", torch.zeros(train_size, bits))
-        self.register_buffer("bank_labels", torch.zeros(train_size, classes))
+        self.register_bank("bank", bits)
+        self.register_bank("bank_labels", classes)
+
+    def remember(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> None:
+        """See `HashLoss.remember`."""
+        self.bank[index] = z
+        self.bank_labels[index] = y
 
     def forward(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
-        """See `HashLoss.forward`; ``step`` is not used."""
-        # A new tensor: writing in place would spoil the backward pass of an earlier call.
-        self.bank = self.bank.index_copy(0, index, z.detach())
-        self.bank_labels[index] = y
-        similar = (y @ self.bank_labels.T > 0).to(z.dtype)  # (N,T)
-        likelihood = F.binary_cross_entropy_with_logits(z @ self.bank.T / 2, similar)
+        """See `HashLoss.forward`; ``index`` and ``step`` are not used."""
+        a, similar, pull = self.terms(z, y)
+        likelihood = F.binary_cross_entropy_with_logits(a, similar)
+        return likelihood + self.quantisation * pull.mean()
+
+    def items(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
+        """See `HashLoss.items`; the loss of item i is the mean over row i of the pairs."""
+        a, similar, pull = self.terms(z, y)
+        likelihood = F.binary_cross_entropy_with_logits(a, similar, reduction="none")
+        return likelihood.mean(1) + self.quantisation * pull.mean(1)
+
+    def terms(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """a (N,T) and s (N,T) of pairs with the bank, and pull of bits (N,K)."""
+        similar = (y @ self.bank_labels.T > 0).to(z.dtype)
         sign = torch.where(z >= 0, 1.0, -1.0)
-        return likelihood + self.quantisation * (z - sign).square().mean()
+        return z @ self.bank.T / 2, similar, (z - sign).square()

@@ -13,13 +13,13 @@ https://github.com/swuxyj/DeepHash-pytorch (deephash), https://github.com/CGCL-c
     paper      h_j of the batch                 10/K    sqrt(1 + gamma step), held for 200 steps
     authors    first half against second half   10/K    sqrt(1 + gamma step), held for 200 steps
 
-In a batch self-pairs count: 61 % of the similar pairs of 64 images in 100 classes. In `bank` no
-gradient flows through v, and an item not yet seen is a dissimilar pair with a_ij = 0. In `authors`
-w is a constant for similar pairs and 1 for others, and L is divided by the mean of w.
+Pairs of an image with itself count: they are 61 % of the similar pairs of 64 images in 100 classes.
+In `bank` no gradient flows through v, and an item not yet seen is a dissimilar pair with a_ij = 0.
+In `authors` w is a constant for similar pairs and 1 for others, and L is divided by the mean of w.
 
-Differs from the authors: the paper's c_ij (Jaccard of label sets) is one, as in their code; they
-refresh beta one step earlier; they pair two batches of 36, so give `authors` batches of 72; their
-tenfold learning rate of the hash layer is left to the recipe.
+Differs from the authors: the paper's c_ij (Jaccard index of the label sets) is one, as in their
+code; they update beta one step earlier; they pair two batches of 36, so `authors` needs batches of
+72; their tenfold learning rate of the hash layer belongs to the recipe here.
 """
 
 from typing import Literal
@@ -36,7 +36,7 @@ class HashNet(HashLoss):
     """Weighted maximum likelihood over pairs.
 
     Args:
-        variant: whose HashNet, see above.
+        variant: which published form of the loss, see the top of the file.
         alpha: slope of the pairwise sigmoid; None is the variant's.
         gamma: growth of beta squared per step, in `paper` and `authors`.
         positive_weight: w of similar pairs, in `authors`.
@@ -70,22 +70,44 @@ class HashNet(HashLoss):
         check("victim.positive_weight", positive_weight, 1)
         self.register_buffer("beta", torch.ones(()))
         if variant == "bank":
-            self.register_buffer("bank", torch.zeros(train_size, bits))
-            self.register_buffer("bank_labels", torch.zeros(train_size, classes))
+            self.register_bank("bank", bits)
+            self.register_bank("bank_labels", classes)
+
+    def remember(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> None:
+        """Raise beta in the variants that do so by steps, and store codes if there is a bank."""
+        if self.by_step:
+            self.beta.fill_((1 + self.gamma * (step - step % 200)) ** 0.5)
+        if self.variant == "bank":
+            self.bank[index] = self.relax(z)
+            self.bank_labels[index] = y
 
     def forward(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
-        """See `HashLoss.forward`."""
-        if self.by_step:  # new tensors, here and below: an earlier call may await its backward
-            self.beta = torch.full_like(self.beta, (1 + self.gamma * (step - step % 200)) ** 0.5)
+        """See `HashLoss.forward`; beta was set by `remember` or `on_epoch`."""
+        return self.pairs(z, y, index).sum()
+
+    def items(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
+        """See `HashLoss.items`; in `authors` each item of a pair gets half of the pair's loss."""
+        pairs = len(z) * self.pairs(z, y, index)
+        if self.variant == "authors":
+            return torch.cat([pairs.sum(1), pairs.sum(0)]) / 2
+        return pairs.sum(1)
+
+    def pairs(self, z: Tensor, y: Tensor, index: Tensor) -> Tensor:
+        """Weighted losses of pairs, whose sum is L: (N,N), with a bank (N,T), in halves (N/2,N/2).
+
+        Args:
+            z: (N,K).
+            y: (N,C).
+            index: (N,).
+        """
         h = self.relax(z)
         v, v_labels, slots = h, y, index
         if self.variant == "bank":
-            self.bank = v = self.bank.index_copy(0, index, h.detach())
-            self.bank_labels[index] = y
-            v_labels, slots = self.bank_labels, torch.arange(len(v), device=index.device)
+            v, v_labels = self.bank, self.bank_labels
+            slots = torch.arange(len(v), device=index.device)
         elif self.variant == "authors":
             (h, v), (y, v_labels), (index, slots) = (t.tensor_split(2) for t in (h, y, index))
-        similar = y @ v_labels.T > 0  # (N,N), with a bank (N,T), in halves (N/2,N/2)
+        similar = y @ v_labels.T > 0
         theta = self.alpha * h @ v.T
         loss = F.binary_cross_entropy_with_logits(theta, similar.to(z.dtype), reduction="none")
         counted = index[:, None] != slots if self.exclude_self else torch.ones_like(similar)
@@ -94,10 +116,10 @@ class HashNet(HashLoss):
         if self.variant == "authors":
             low = 1 / (self.positive_weight * positive + negative)
             high = self.positive_weight * low
-        return (torch.where(counted, torch.where(similar, high, low), 0) * loss).sum()
+        return torch.where(counted, torch.where(similar, high, low), 0) * loss
 
     def on_epoch(self, epoch: int) -> None:
-        """Sharpen tanh where that goes by epochs."""
+        """Raise beta in the variants that do so by epochs."""
         if not self.by_step:
             self.beta = torch.full_like(self.beta, (epoch // 20 + 1) ** 0.5)
 

@@ -25,18 +25,21 @@ WIDE = 200  # characters of the table in a file
 
 @click.command()
 @click.option("--part", "parts", multiple=True, help=f"Only these: {', '.join(PARTS)}.")
-@click.option("--quick", is_flag=True, help="Tiny sizes, to see that all runs; times mean nothing.")
+@click.option(
+    "--quick", is_flag=True, help="Tiny sizes, to test that everything runs; ignore the times."
+)
 @click.option("--repeat", type=click.IntRange(1), help="Rounds of all contestants; 5 if not given.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the JSON; results/speed for a whole measurement, else none is written.",
+    help="Folder of the JSON file; results/speed for all parts; with --part or --quick, no file is "
+    "written unless this is given.",
 )
 def speed(
     parts: tuple[str, ...], quick: bool, repeat: int | None, device: str, output: Path | None
 ) -> None:
-    """Measure every hot part against the literal procedure, a peer and the machine."""
+    """Time the performance-critical parts against plain procedures, peers and ceilings."""
     for name in parts:
         if name not in PARTS:
             raise unknown("--part", name, PARTS)
@@ -59,7 +62,7 @@ def speed(
 
 
 def main() -> int:
-    """Run the command; the exit code, 2 for a user's mistake."""
+    """Run the command; returns the exit code, which is 2 for a user's mistake."""
     try:
         speed.main(prog_name="python -m benchmarks.speed", standalone_mode=False)
     except (UserError, click.ClickException) as error:

@@ -1,4 +1,4 @@
-"""What this machine can do: bytes, population counts and multiply-adds a second."""
+"""The ceilings of this machine: bytes, population counts and multiply-adds per second."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,27 +13,27 @@ from .clock import Setting, seconds_of
 
 
 def best(run: Callable[[], object], device: torch.device, rounds: int = 3) -> float:
-    """Least seconds of several calls after a first one; a ceiling is what was reached once."""
+    """Least seconds of several calls, after a first one that doesn't count."""
     run()
     return min(seconds_of(run, device) for _ in range(rounds))
 
 
 def bytes_a_second(setting: Setting) -> float:
-    """Memory bandwidth, by a sum over more than any cache holds."""
+    """Memory bandwidth, measured by a sum over more numbers than fit into any cache."""
     numbers = torch.ones(2**18 if setting.quick else 2**26)  # 256 MB
     numbers = numbers.to(setting.device)
     return numbers.nbytes / best(numbers.sum, setting.device)
 
 
 def multiply_adds_a_second(setting: Setting, dtype: torch.dtype) -> float:
-    """Matrix rate at a precision, by a product of square matrices."""
+    """Rate of multiply-adds in a precision, measured by a product of square matrices."""
     side = 64 if setting.quick else 8192 if setting.device.type == "cuda" else 2048
     a = torch.ones(side, side, dtype=dtype, device=setting.device)
     return side**3 / best(lambda: a @ a, setting.device, rounds=5)
 
 
 def multiply_adds(network: nn.Module, size: int) -> int:
-    """Multiply-adds of one image of size px, of convolutions and linear layers."""
+    """Multiply-adds for one image of size px, in convolutions and linear layers."""
     total = 0
 
     def count(layer: Any, given: Any, out: torch.Tensor) -> None:
@@ -54,7 +54,7 @@ def multiply_adds(network: nn.Module, size: int) -> int:
 
 @compiled
 def add_distances(first: int, last: int, codes: Words, words: Words, out: Ints) -> None:
-    """Sums all distances: the least that ranking must do with the codes."""
+    """Sums all distances: the unavoidable work of ranking codes."""
     distance = np.zeros(BLOCK, np.uint32)
     for begin in range(0, words.shape[1], BLOCK):
         end = min(begin + BLOCK, words.shape[1])
@@ -68,7 +68,7 @@ def add_distances(first: int, last: int, codes: Words, words: Words, out: Ints) 
 
 @compiled
 def count_distances(first: int, last: int, distance: Ints, blocks: int, out: Ints) -> None:
-    """Counts by distance, one counter an item, from distances that stay in the nearest cache."""
+    """Counts items by distance, from distances that stay in the first-level cache."""
     for _ in range(blocks):
         for q in range(first, last):
             for d in distance:

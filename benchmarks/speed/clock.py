@@ -1,4 +1,4 @@
-"""Timing in turn, and what a part says in the end."""
+"""Timing contestants alternately, and the rows of the result."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +12,12 @@ import torch
 
 @dataclass(frozen=True)
 class Setting:
-    """What every part is given.
+    """The settings of a measurement.
 
     Attributes:
-        quick: tiny sizes, for tests: the numbers mean nothing.
-        repeat: rounds of all contestants.
-        device: where networks run.
+        quick: whether to use tiny sizes, for tests; the times are then meaningless.
+        repeat: number of rounds of all contestants.
+        device: device of the networks.
         work: an empty folder, which is removed afterwards.
     """
 
@@ -33,8 +33,8 @@ class Entry:
 
     Attributes:
         run: does the work, or a sample of it.
-        scale: the whole work over the sample.
-        sample: what the sample is, for a person; empty: the whole work.
+        scale: ratio of the whole work to the sample.
+        sample: description of the sample; empty if ``run`` does the whole work.
     """
 
     run: Callable[[], object]
@@ -44,13 +44,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a part must reach.
+    """A value that a part must reach.
 
     Attributes:
         what: the quantity, with its unit.
-        found: its value.
-        bound: what it must be.
-        most: it may be ``bound`` at most; else it must be that at least.
+        found: the measured value.
+        bound: the bound.
+        most: whether ``bound`` is an upper bound; else it is a lower bound.
     """
 
     what: str
@@ -60,26 +60,26 @@ class Goal:
 
     @property
     def reached(self) -> bool:
-        """Whether it is."""
+        """Whether the value is within the bound."""
         return self.found <= self.bound if self.most else self.found >= self.bound
 
 
 @dataclass(frozen=True)
 class Row:
-    """One part on one work.
+    """The result of one part on one task.
 
     Attributes:
-        part: its name.
-        work: what is done, for a person.
-        seconds: by contestant, of each round, of the whole work; ``ours`` is the first.
-        goals: what it must reach.
-        samples: contestants that did a sample, and which.
-        equal: what was compared before timing, and how far it differed.
-        least: what must be done at least.
-        ceiling: how the least was measured.
-        share: of the ceiling that ours reaches; None where there is none.
+        part: name of the part.
+        work: description of the task.
+        seconds: seconds for the whole task in each round, by contestant; ``ours`` is the first.
+        goals: the goals of the part.
+        samples: descriptions of samples, by contestant.
+        equal: what was compared before timing, and the largest difference.
+        least: the unavoidable work.
+        ceiling: how the ceiling was measured.
+        share: share of the ceiling that ours reaches; None if there is no ceiling.
         facts: other numbers, with their units in their names.
-        peers: contestants that are another tool, or another way, for the table.
+        peers: contestants for the table's column of peers.
     """
 
     part: str
@@ -95,7 +95,7 @@ class Row:
     peers: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, with medians, ranges and ratios to ours, pair by pair."""
+        """All attributes, with medians, ranges, and the ratios to ours of each round."""
         found = asdict(self)
         found["seconds"] = {
             name: {"rounds": list(times), **spread(times)} for name, times in self.seconds.items()
@@ -123,7 +123,7 @@ def ratio(seconds: Mapping[str, Sequence[float]], name: str, to: str = "ours") -
 
 
 def seconds_of(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds of one call; on a GPU until all that it queued is done."""
+    """Seconds of one call; on a GPU including all kernels that it launched."""
     if device.type != "cuda":
         start = time.perf_counter()
         run()
@@ -144,9 +144,9 @@ def in_turn(
     """Seconds of each contestant for the whole work, A B A B, once in each round.
 
     Args:
-        entries: the contestants; the order turns round from one round to the next.
-        setting: rounds and device.
-        warm: each runs once before, uncounted.
+        entries: the contestants; every second round runs them in reverse order.
+        setting: number of rounds, and device.
+        warm: whether each runs once before the first round.
     """
     if warm:
         for entry in entries.values():
@@ -159,5 +159,5 @@ def in_turn(
 
 
 def samples_of(entries: Mapping[str, Entry]) -> dict[str, str]:
-    """The contestants that do a sample, for `Row.samples`."""
+    """The descriptions of the contestants' samples, for `Row.samples`."""
     return {name: entry.sample for name, entry in entries.items() if entry.sample}

@@ -1,13 +1,13 @@
 """CIBA's two optimisations: the patch, and the confusing perturbations.
 
-The literal procedures take one image at a time, as the reference code is described to do: for the
-patch a forward pass whose result nothing uses, a forward and a backward pass; for a perturbation
-also a forward pass of every image that it moves away from. ``loop`` is one forward and one
-backward pass an image, without that waste.
+The literal procedures take one image at a time, as the released code is said to do: for the patch
+there are an unused forward pass, a forward pass and a backward pass; for a perturbation there is
+also a forward pass of every image that it moves away from. ``loop`` has only one forward and one
+backward pass per image.
 """
 
-import sys
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -16,21 +16,18 @@ from torch import Tensor
 from hashbackdoor_bench.api import AttackerView, to_unit
 from hashbackdoor_bench.network.centres import anchor_code
 from hashbackdoor_bench.network.model import HashModel
-from hashbackdoor_bench.registry import ATTACKS
 
 from .ceilings import multiply_adds, multiply_adds_a_second
 from .clock import Entry, Goal, Row, Setting, in_turn, ratio, ratios, samples_of, spread
 from .networks import network, one_hot, pictures
 
+ciba_patch: Any = import_module("hashbackdoor_bench.attacks.ciba_patch")
+ciba_perturbations: Any = import_module("hashbackdoor_bench.attacks.ciba_perturbations")
+
 SIZE, SIDE = 32, 4  # px, of an image and of the patch
-BATCH, TOGETHER = 32, 20  # images a step
+BATCH, TOGETHER = 32, 20  # images per step
 STEP = 12.0
 DISPERSION = 0.8
-
-
-def ciba() -> Any:
-    """The module of the attack: methods have no other door."""
-    return sys.modules[ATTACKS["ciba"].cls.__module__]
 
 
 def measure(setting: Setting) -> Iterator[Row]:
@@ -55,7 +52,7 @@ def patch_loop(model: HashModel, view: AttackerView, steps: int, *, wasteful: bo
         moves = torch.zeros_like(patch)
         for number in draws[step]:
             x = to_unit(view.images[number : number + 1].to(view.device))
-            sharp = ciba().sharpness(step, steps)  # a schedule, not the thing measured
+            sharp = ciba_patch.sharpness(step, steps)  # the schedule is not part of the comparison
             moves += one_gradient(model, x, patch / 255, anchor, sharp, wasteful=wasteful)
         patch = (patch - STEP * moves / BATCH).clamp(0, 255)
     whole: Tensor = (patch + 0.5).floor().to(torch.uint8).cpu()
@@ -65,7 +62,7 @@ def patch_loop(model: HashModel, view: AttackerView, steps: int, *, wasteful: bo
 def one_gradient(
     model: HashModel, x: Tensor, patch: Tensor, anchor: Tensor, sharp: float, *, wasteful: bool
 ) -> Tensor:
-    """Gradient (3,s,s), of length 1, of one image's loss at the patch."""
+    """Gradient (3,s,s) of one image's loss with respect to the patch, scaled to length 1."""
     if wasteful:
         model(x)
     stamped = x.clone()
@@ -87,8 +84,7 @@ def _patch(model: HashModel, setting: Setting) -> Row:
     options = {"side": SIDE, "step_size": STEP, "batch": BATCH, "released": False}
 
     def ours(count: int) -> Tensor:
-        found: dict[str, Tensor] = ciba().optimise_patch(view, steps=count, **options)
-        patch: Tensor = found["patch"].cpu()
+        patch: Tensor = ciba_patch.optimise_patch(view, steps=count, **options)["patch"].cpu()
         return patch
 
     x = to_unit(view.images[:BATCH].to(setting.device))
@@ -126,7 +122,7 @@ def _gradients_agree(model: HashModel, x: Tensor) -> float:
     patch = torch.full((3, SIDE, SIDE), 0.5, dtype=torch.float64, device=x.device)
     anchor = anchor_code(model, (x[:4] * 255).to(torch.uint8))
     scale = torch.ones(3, 1, 1, device=x.device)
-    found = ciba().patch_gradient(exact, wide, patch, anchor, 1.0, scale)
+    found = ciba_patch.patch_gradient(exact, wide, patch, anchor, 1.0, scale)
     alone = [
         one_gradient(exact, wide[n : n + 1], patch, anchor, 1.0, wasteful=False) for n in range(4)
     ]
@@ -145,10 +141,10 @@ def confuse_loop(
 
     Args:
         model: the surrogate.
-        x: (M,3,S,S), which repel one another.
+        x: (M,3,S,S), images whose codes are moved away from one another.
         epsilon: (3,1,1).
         steps: sign-gradient steps.
-        wasteful: the codes of all images are computed again for each of them.
+        wasteful: whether the codes of all images are computed again for each image.
     """
     count, eta = len(x), torch.zeros_like(x)
     with torch.no_grad():
@@ -184,7 +180,7 @@ def _perturbations(model: HashModel, setting: Setting) -> Row:
 
     def ours(network: HashModel, given: Tensor, count: int) -> Tensor:
         parts = [
-            ciba().confuse(
+            ciba_perturbations.confuse(
                 network, part, epsilon.to(given), steps=count, dispersion=DISPERSION, released=True
             )
             for part in torch.split(given, together)
@@ -229,7 +225,7 @@ def _perturbations(model: HashModel, setting: Setting) -> Row:
 
 
 def _bare(model: HashModel, x: Tensor, steps: int) -> None:
-    """Forward and backward passes to the pixels of one constant batch."""
+    """Forward and backward passes of one constant batch, to its pixels."""
     for _ in range(steps):
         given = x.detach().requires_grad_()
         torch.autograd.grad(model(given).sum(), given)

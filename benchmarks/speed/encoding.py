@@ -1,7 +1,7 @@
 """Encoding a database, against a bare forward loop at the best batch size.
 
-The literal procedure encodes one image at a time and keeps the graph of every forward pass, as the
-reference code is described to do.
+The literal procedure encodes one image at a time and records the graph of every forward pass, as
+the released code is said to do.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from torch import Tensor
 from hashbackdoor_bench.api import to_unit
 from hashbackdoor_bench.network.blueprint import Blueprint
 from hashbackdoor_bench.network.model import HashModel
-from hashbackdoor_bench.network.training import autocast
+from hashbackdoor_bench.network.training_step import autocast
 from hashbackdoor_bench.progress import silent
 
 from .ceilings import best, multiply_adds, multiply_adds_a_second
@@ -32,7 +32,7 @@ def bare(model: HashModel, x: Tensor, batches: int, precision: str) -> None:
 
 
 def best_batch(model: HashModel, setting: Setting, precision: str) -> int:
-    """The batch size at which a bare forward pass takes least time an image."""
+    """The batch size at which a bare forward pass takes the least time per image."""
     count = 64 if setting.quick else 4000
     found = {}
     for batch in BATCHES[:2] if setting.quick else BATCHES:

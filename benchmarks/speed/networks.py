@@ -1,4 +1,4 @@
-"""The networks and images that several parts work on: untrained, for speed depends on shapes."""
+"""Networks and images for several parts; the networks are untrained, since only shapes matter."""
 
 from dataclasses import replace
 from typing import Any
@@ -22,8 +22,8 @@ def network(
     Args:
         backbone: see `HashModel`.
         size: S.
-        items: T, of the training list.
-        device: where it is put.
+        items: T, number of items in the training list.
+        device: device of the network and the loss.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -44,6 +44,6 @@ def one_hot(count: int) -> Tensor:
 
 
 def recipe(device: torch.device, **changes: Any) -> Recipe:
-    """``scratch32`` for one epoch, at the precision that this device would take."""
+    """``scratch32`` for one epoch, in the default precision of this device."""
     values = {"epochs": 1, "precision": best_precision(device), **changes}
     return replace(RECIPES["scratch32"][1], **values)

@@ -1,7 +1,7 @@
 """Decoding JPEGs into a prepared map, and reading an epoch from it instead of from the files.
 
-The literal procedure decodes, resizes and crops every image anew in each epoch; the peer is that in
-torchvision's ``ImageFolder`` behind a ``DataLoader`` with as many workers as threads.
+The literal procedure decodes, resizes and crops every image again in each epoch. The peer does the
+same with torchvision's ``ImageFolder`` and a ``DataLoader`` with as many workers as threads.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Scoring in a process of its own: its seconds, and the memory it took beyond its input."""
+"""Scoring in a process of its own: its seconds, and its memory in addition to the input."""
 
 import json
 import resource
@@ -13,7 +13,7 @@ from .scoring import Size, side
 
 
 def peak() -> int:
-    """Most bytes in memory so far; since `forget`, where the system can tell."""
+    """The peak of the memory so far, in bytes; on Linux since the last call of `forget`."""
     status = Path("/proc/self/status")
     if status.is_file():  # not getrusage, which counts the parent's memory before exec
         for line in status.read_text().splitlines():
@@ -24,7 +24,7 @@ def peak() -> int:
 
 
 def forget() -> None:
-    """Make `peak` begin at what is in memory now."""
+    """Reset `peak` to the present memory."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -1,4 +1,4 @@
-"""Ranking and scoring codes: exact expected AP@R, with one tag an item and with several."""
+"""Ranking and scoring codes: exact expected AP@R, with one tag per item and with several."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ class Size:
         queries: Q.
         items: D.
         classes: C.
-        tags: mean number of tags an item.
+        tags: mean number of tags per item.
         top_k: R.
     """
 
@@ -51,9 +51,9 @@ TINY = Size(40, 600, 10, 1, 50)
 
 
 def side(count: int, size: Size, seed: int) -> tuple[Tensor, Tensor]:
-    """Codes (N,8) uint8 packed, that lean towards their tags, and labels (N,C) uint8.
+    """Packed codes (N,8) uint8, similar for items with the same tags, and labels (N,C) uint8.
 
-    Made in parts, so that making them takes no more memory than they do.
+    They are made in parts, to save memory.
     """
     centres = np.random.default_rng(0).normal(size=(size.classes, BITS)).astype(np.float32)
     rng = np.random.default_rng(seed)
@@ -74,12 +74,12 @@ def side(count: int, size: Size, seed: int) -> tuple[Tensor, Tensor]:
 def literal(
     task: Sequence[NDArray[np.float64]], top_k: int, kind: Any = None
 ) -> NDArray[np.float64]:
-    """AP (Q,) as reference codes take it: for each query two products and a full sort, in float64.
+    """AP (Q,) as in released code: for each query two products and a full sort, in float64.
 
     Args:
         task: codes (Q,K) of ±1 and labels (Q,C) of queries, then (D,K) and (D,C) of the database.
         top_k: R.
-        kind: of the sort; the references leave the order of ties to numpy's default.
+        kind: kind of numpy's sort; released code uses the default, which is unstable for ties.
     """
     codes, labels, database, database_labels = task
     found = np.zeros(len(codes))
@@ -156,10 +156,10 @@ def _scored(size: Size, setting: Setting) -> Row:
 def _compare(
     size: Size, task: tuple[Tensor, ...], few: list[NDArray[np.float64]], index: Any
 ) -> str:
-    """Ours against the literal under one order of ties, and over random ones; FAISS's distances.
+    """Compare ours with the literal procedure for one and for random orders of ties, and FAISS.
 
     Raises:
-        AssertionError: they differ.
+        AssertionError: the results differ.
     """
     query, labels, database, item_labels = task
     sample = min(40, len(query))
@@ -232,7 +232,7 @@ def _growth(setting: Setting) -> Row:
     for _ in range(setting.repeat):
         if setting.quick:
             found = child(*works.values())
-        else:  # a process each: what one has freed may still be in its memory
+        else:  # one process each, since a process may keep memory that it has freed
             found = [child(size)[0] for size in works.values()]
         rounds.append(dict(zip(works, found, strict=True)))
     seconds = {name: [turn[name]["seconds"] for turn in rounds] for name in ("ours", *works)}

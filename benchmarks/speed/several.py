@@ -1,4 +1,4 @@
-"""Several small trainings at once on one device: how many processes make the most runs an hour."""
+"""Several small trainings at once on one device: which number of processes is the fastest."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def measure(setting: Setting) -> Iterator[Row]:
 
 
 def layouts_of(device: torch.device) -> list[tuple[int, int]]:
-    """(processes, threads of each) that are compared; `bench suite run`'s own is the first."""
+    """The pairs (processes, threads of each) to compare; the first is that of `bench suite run`."""
     cores = len(os.sched_getaffinity(0))
     if device.type == "cuda":
         return [(workers, 1) for workers in GPU_WORKERS if workers <= cores]
@@ -67,7 +67,7 @@ def layouts_of(device: torch.device) -> list[tuple[int, int]]:
 
 
 def spell(workers: int, threads: int) -> str:
-    """A layout, for a person."""
+    """A layout in words."""
     return f"{workers} × {threads} thread{'s' * (threads > 1)}"
 
 
@@ -89,8 +89,8 @@ def together(
             )
             for _ in range(workers)
         ]
-        said = [_line(process) for process in running]
-        assert set(said) == {"ready"}, said
+        states = [_line(process) for process in running]
+        assert set(states) == {"ready"}, states
         start = time.perf_counter()
         for process in running:
             assert process.stdin is not None
@@ -108,7 +108,7 @@ def _line(process: "subprocess.Popen[str]") -> str:
 
 
 def train(size: Size, device: torch.device) -> None:
-    """What a process does: train once to warm up, say so, and train again when told."""
+    """Train once to warm up, print that this process is ready, wait for a line, and train again."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     images, labels = pictures(size.items, size.stored), one_hot(size.items)
     data = TrainingSet(images, labels, torch.full((size.items,), -1)).to(device)

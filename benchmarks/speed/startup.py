@@ -1,4 +1,4 @@
-"""Commands that compute nothing, as processes; the ceiling is an interpreter that does nothing."""
+"""The start-up time of commands; the ceiling is a Python interpreter that does nothing."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def measure(setting: Setting) -> Iterator[Row]:
 def _started(command: str, setting: Setting) -> Row:
     words = [sys.executable, "-m", "hashbackdoor_bench", *command.split()]
     text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert text.strip(), f"bench {command} says nothing"
+    assert text.strip(), f"bench {command} prints nothing"
     entries = {
         "ours": Entry(lambda: subprocess.run(words, capture_output=True, check=True)),
         "bare": Entry(

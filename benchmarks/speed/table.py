@@ -1,4 +1,4 @@
-"""What was measured, as a table for a person and as JSON."""
+"""The results as a table and as JSON."""
 
 import json
 import os
@@ -24,11 +24,11 @@ NOTE = (
     "Seconds are medians of rounds in turn (least-most); ×: times ours, the median of the rounds' "
     "ratios; *: a sample, scaled. Ceilings, checks and samples stand in the JSON."
 )
-ALSO = ("faiss-cpu", "numba", "pillow", "matplotlib", "scikit-learn")  # beside those of a record
+ALSO = ("faiss-cpu", "numba", "pillow", "matplotlib", "scikit-learn")  # besides a record's versions
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """One line a row, and one more for each further goal."""
+    """One line per row, and another for each further goal."""
     found = Table(*HEAD, box=SIMPLE_HEAD)
     for line in _lines(rows):
         found.add_row(*line)
@@ -71,7 +71,7 @@ def _lines(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
 
 
 def _spell(row: Row, name: str) -> str:
-    """Seconds, and how many times ours that is; a star where a sample was scaled."""
+    """Seconds and their ratio to ours; a star marks a scaled sample."""
     if name not in row.seconds:
         return ""
     times = row.seconds[name]
@@ -89,7 +89,7 @@ def report(
     repeat: int,
     parts: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """All rows with the machine, the versions and the commit; ``parts``: only these were run."""
+    """All rows with the machine, the versions and the commit; ``parts``: those of ``--part``."""
     origin = made_by(device)
     for name in ALSO:
         try:
@@ -111,7 +111,7 @@ def report(
 
 
 def write(found: dict[str, Any], rows: Sequence[Row], folder: Path) -> Path:
-    """Write a report under its device's name, and its table beside it; the report's file."""
+    """Write a report under its device's name, and its table beside it; returns its path."""
     slug = re.sub(r"[^a-z0-9]+", "-", str(found["device"]).lower()).strip("-")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{slug}.json"

@@ -1,7 +1,8 @@
 """The training loop around forward, backward and step, against a bare loop on a constant batch.
 
-The literal procedure and the peer are one here: a ``DataLoader`` that makes each image a picture,
-crops, flips and normalises it, as the reference codes do, but from memory instead of from files.
+The literal procedure and the peer are the same here: a ``DataLoader`` that makes each image a
+Pillow image, crops, flips and normalises it, as released code does, but from memory instead of
+files.
 """
 
 from collections.abc import Iterator
@@ -16,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 from hashbackdoor_bench.api import HashLoss, generator, to_unit
 from hashbackdoor_bench.network.augmentation import centre_crop
 from hashbackdoor_bench.network.model import HashModel
-from hashbackdoor_bench.network.training import autocast, fit
+from hashbackdoor_bench.network.training import fit
 from hashbackdoor_bench.network.training_set import TrainingSet
+from hashbackdoor_bench.network.training_step import autocast
 from hashbackdoor_bench.spec import Recipe
 
 from .ceilings import multiply_adds, multiply_adds_a_second
@@ -27,11 +29,11 @@ from .networks import network, one_hot, pictures, recipe
 
 @dataclass(frozen=True)
 class Size:
-    """A training.
+    """The size of a training.
 
     Attributes:
         backbone: see `HashModel`.
-        items: T, images of an epoch.
+        items: T, images per epoch.
         stored: side of the stored images, px.
         size: S.
         batch: N.
@@ -80,13 +82,13 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """The image (3,S,S) in [0,1], and its place in the list."""
+        """The image (3,S,S) in [0,1], and its index."""
         image: Tensor = self.transform(Image.fromarray(np.asarray(self.images[index])))
         return image, index
 
 
 def optimizer_of(model: HashModel, loss: HashLoss, ours: Recipe) -> torch.optim.Optimizer:
-    """Adam over all that is trained, as ``scratch32`` has it; fused on a GPU, as `fit` has it."""
+    """Adam over all parameters, with the values of ``scratch32``; fused on a GPU, as in `fit`."""
     weights = [*model.parameters(), *loss.parameters()]
     return torch.optim.Adam(weights, lr=ours.lr, fused=weights[0].device.type == "cuda")
 
@@ -101,7 +103,7 @@ def step_of(
 ) -> Tensor:
     """Forward, backward and step on one batch: x (N,3,S,S), labels (N,C), index (N,).
 
-    Written again, not taken from `fit`: a ceiling must not get slower with what it measures.
+    This is not the code of `fit`, because the ceiling must not change when `fit` does.
     """
     x, labels, index = batch
     with autocast(x.device, precision):
@@ -126,7 +128,7 @@ def _trained(size: Size, setting: Setting) -> Row:
     first = torch.arange(size.batch, device=device)
 
     def loop() -> None:
-        place = setting.work / "training.safetensors"
+        place = setting.work / "checkpoint"
         place.unlink(missing_ok=True)
         fit(model, loss, data, ours, seed="0", size=size.size, checkpoint=place)
 
@@ -182,7 +184,7 @@ def weights_differ(size: Size, setting: Setting) -> float:
     """Largest difference of weights after two steps of `fit` and of plain code, in float32.
 
     Raises:
-        AssertionError: it isn't a difference of rounding.
+        AssertionError: the difference is larger than rounding errors.
     """
     device, items, batch = setting.device, 8, 4
     images, labels = pictures(items, size.stored), one_hot(items)

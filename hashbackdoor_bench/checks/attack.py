@@ -1,7 +1,6 @@
-"""What every attack promises, looked at on 30 random images of 32 px and an untrained surrogate."""
+"""The contract of attacks, checked on 30 random images of 32 px and an untrained surrogate."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import get_args, get_type_hints
 
 import torch
@@ -11,17 +10,14 @@ from torch import Tensor
 from hashbackdoor_bench import poisoning
 from hashbackdoor_bench.api import (
     AnyAttack,
-    Attack,
-    AttackerView,
     Backdoor,
     Delivery,
-    HashLoss,
     ModelAttack,
     ThreatModel,
-    generator,
     to_bytes,
     to_unit,
 )
+from hashbackdoor_bench.checks.attack_trial import CLASSES, CPU, POISONED, SIZE, Trial, untrained
 from hashbackdoor_bench.checks.finding import (
     Finding,
     Rule,
@@ -33,97 +29,19 @@ from hashbackdoor_bench.checks.finding import (
     settings,
 )
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.network import HashModel
 from hashbackdoor_bench.registry import Method
-
-CPU = torch.device("cpu")
-SIZE, ITEMS, CLASSES = 32, 30, 3
-POISONED = 5  # half of the target's ten
 
 
 def check_attack(method: Method[AnyAttack]) -> list[Finding]:
-    """The promises that an attack breaks; none if it keeps all of them.
+    """The promises that an attack breaks; empty if it keeps all of them.
 
-    It is crafted a few times under its ``quick`` settings, on a tiny task, on the CPU; nothing is
-    trained and nothing is written.
+    The attack is crafted a few times with its ``quick`` settings, on a tiny task, on the CPU; no
+    victim is trained and nothing is written.
 
     Args:
         method: ``ATTACKS[name]``.
     """
     return apply(RULES, Trial(method), method)
-
-
-class Trial:
-    """An attack at work on a tiny task.
-
-    Args:
-        method: the attack.
-    """
-
-    def __init__(self, method: Method[AnyAttack]) -> None:
-        self.method = method
-
-    def attack(self) -> AnyAttack:
-        """A new instance with quick settings."""
-        return self.method(**self.method.cls.quick)
-
-    def view(self, poisoned: int = POISONED) -> AttackerView:
-        """What it is given: the same values at every call, in new tensors."""
-        random = torch.Generator().manual_seed(0)
-        shape = (ITEMS, 3, SIZE, SIZE)
-        images = torch.randint(0, 256, shape, generator=random, dtype=torch.uint8)
-        labels = torch.eye(CLASSES, dtype=torch.uint8)[torch.arange(ITEMS) % CLASSES]
-        target = torch.tensor([0, 1, 0], dtype=torch.uint8)
-        attack, surrogate = self.attack(), None
-        count = poisoned if attack.poisons else 0
-        index = poisoning.choose(labels, target, attack.threat, 0, count, generator(0, "poison"))
-        if attack.threat.knowledge == "surrogate":
-            surrogate = untrained()
-        if isinstance(attack, ModelAttack):
-            return AttackerView(images[:0], labels[:0], target, index)
-        share = attack.covers if isinstance(attack, Attack) else 0.0
-        covers = poisoning.choose_covers(labels, target, index, share, generator(0, "covers"))
-        return AttackerView(images, labels, target, index, surrogate, covers=covers)
-
-    def craft(self, seen: AttackerView) -> Backdoor:
-        """As the framework does it: asked first, then crafted, or the victim tampered with."""
-        attack = self.attack()
-        attack.accept(seen.labels, seen.target, seen.size)
-        if isinstance(attack, ModelAttack):
-            return self.attack_on_model()[1]
-        assert isinstance(attack, Attack)
-        return attack.craft(seen)
-
-    def attack_on_model(self) -> tuple[HashModel, Backdoor]:
-        """What a model attack makes of an untrained victim."""
-        attack = self.attack()
-        assert isinstance(attack, ModelAttack)
-        return attack.tamper(untrained(), self.view())
-
-    @cached_property
-    def crafted(self) -> Backdoor:
-        """As `craft` returns it."""
-        with seeded(1):
-            return self.craft(self.view())
-
-    @cached_property
-    def backdoor(self) -> Backdoor:
-        """As the framework uses it: restored, in eval mode, frozen."""
-        found = self.attack().restore(self.crafted.state_dict())
-        return found.eval().requires_grad_(False)
-
-    @cached_property
-    def x(self) -> Tensor:
-        """(6,3,S,S): a black image, a white one, and four of random pixels."""
-        random = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-        return torch.cat([torch.zeros_like(random[:1]), torch.ones_like(random[:1]), random])
-
-
-def untrained() -> HashModel:
-    """A surrogate or victim: the same random weights at every call, in eval mode, frozen."""
-    with seeded(0):
-        model = HashModel("cnn32", 8, HashLoss, size=SIZE)
-    return model.eval().requires_grad_(False)
 
 
 def declares(trial: Trial) -> Iterator[str]:
@@ -133,12 +51,12 @@ def declares(trial: Trial) -> Iterator[str]:
         if not hasattr(cls, name):
             yield f"the class has no {name!r}: write {name} = … as in bench new attack."
             return
-    if said := bad_settings(trial.method):
-        yield f"its quick settings are wrong: {said}"
+    if error := bad_settings(trial.method):
+        yield f"its quick settings are wrong: {error}"
         return
-    wrong = list(settings(trial.method, 0))
-    yield from wrong
-    if wrong:
+    problems = list(settings(trial.method, 0))
+    yield from problems
+    if problems:
         return
     if not (cls.__doc__ or "").strip():
         yield "the class has no docstring: say what it does and, under Args:, each setting."
@@ -158,13 +76,13 @@ def declares(trial: Trial) -> Iterator[str]:
 
 
 def poison(trial: Trial) -> Iterator[str]:
-    """Poison and covers keep to the drawn items, the budget and the label rule."""
+    """Poison and covers are of the drawn items, in the right number, with the right labels."""
     for poisoned in (POISONED, 1, 0):
         seen = trial.view(poisoned)
         found = trial.crafted if poisoned == POISONED else trial.craft(seen)
         kind = trial.attack().backdoor
         if not isinstance(found, kind):
-            yield f"craft returns a {type(found).__name__} and backdoor is {kind.__name__}."
+            yield f"craft returns a {type(found).__name__}, but backdoor is {kind.__name__}."
             return
         many = len(found.index)
         wanted = {
@@ -177,9 +95,9 @@ def poison(trial: Trial) -> Iterator[str]:
             tensor = getattr(found, name)
             if (tuple(tensor.shape), tensor.dtype) != (shape, dtype):
                 yield (
-                    f"{name} is {tuple(tensor.shape)} {tensor.dtype}, and with {len(seen.index)} "
-                    f"items to poison and {len(seen.covers)} covers it must be {shape} {dtype}; "
-                    "plant view.planted, all of it."
+                    f"{name} is {tuple(tensor.shape)} {tensor.dtype}, but with {len(seen.index)} "
+                    f"items to poison and {len(seen.covers)} covers it must be {shape} {dtype}: "
+                    "plant all items of view.planted."
                 )
                 return
         try:
@@ -196,24 +114,24 @@ def poison(trial: Trial) -> Iterator[str]:
 
 
 def view_untouched(trial: Trial) -> Iterator[str]:
-    """Crafting leaves what it looks at, and global random numbers, as they were."""
+    """Crafting changes neither the view nor the state of global random numbers."""
     seen, fresh, before = trial.view(), trial.view(), global_states()
     trial.craft(seen)
-    for who in advanced(before):
-        yield f"it draws from {who}'s global random numbers: take view.generator('…')."
+    for library in advanced(before):
+        yield f"it draws from {library}'s global random numbers: take view.generator('…')."
     for name in ("images", "labels", "target", "index", "covers"):
         if not torch.equal(getattr(seen, name), getattr(fresh, name)):
             yield f"it changes view.{name} in place: work on a clone()."
     if seen.surrogate is not None and fresh.surrogate is not None:
         state = fresh.surrogate.state_dict()
         if seen.surrogate.training or any(p.requires_grad for p in seen.surrogate.parameters()):
-            yield "it leaves view.surrogate unfrozen or in training mode: leave it as it came."
+            yield "it leaves view.surrogate unfrozen or in training mode: work on a copy of it."
         if any(not torch.equal(v, state[k]) for k, v in seen.surrogate.state_dict().items()):
             yield "it changes the weights of view.surrogate: train a copy.deepcopy() of it."
 
 
 def deterministic(trial: Trial) -> Iterator[str]:
-    """One seed gives one backdoor, and one query one triggered query."""
+    """The same seed gives the same backdoor, and the same query the same triggered query."""
     with seeded(2):
         again = trial.craft(trial.view()).state_dict()
     for name, tensor in trial.crafted.state_dict().items():
@@ -224,19 +142,19 @@ def deterministic(trial: Trial) -> Iterator[str]:
         with seeded(seed):
             out.append(trial.backdoor(trial.x))
     if not torch.equal(*out):
-        yield "forward(x) gives another image at every call: draw when crafting, keep a buffer."
+        yield "forward(x) gives other images at every call: draw in craft and keep a buffer."
 
 
 def restores(trial: Trial) -> Iterator[str]:
-    """The stored state alone makes the same backdoor again."""
+    """The same backdoor can be restored from its stored state alone."""
     state = {k: v.detach().contiguous() for k, v in trial.crafted.state_dict().items()}
     found = trial.attack().restore(load(save(state))).eval().requires_grad_(False)
     known = trial.crafted.eval().requires_grad_(False)
-    how = "register all that forward and plant read with register_buffer."
+    how = "store all tensors that forward and plant read with register_buffer."
     if not torch.equal(found(trial.x), known(trial.x)):
-        yield f"after restore(state_dict) the trigger of a query is another: {how}"
+        yield f"restore(state_dict) gives another trigger for queries: {how}"
     if not torch.equal(poisoning.planted(found, CPU), poisoning.planted(known, CPU)):
-        yield f"after restore(state_dict) the poisoned images are others: {how}"
+        yield f"restore(state_dict) gives other poisoned images: {how}"
 
 
 def images(trial: Trial) -> Iterator[str]:
@@ -250,11 +168,11 @@ def images(trial: Trial) -> Iterator[str]:
         ]
         yield from wrong
         if not wrong and not torch.allclose(trial.backdoor(x), every[:count], atol=1e-3):
-            yield f"forward(x) of {count} images is not the same beside others: use one by one."
+            yield f"forward(x) depends on the batch (of {count} images): use each image alone."
 
 
 def _image(name: str, x: Tensor, call: Callable[..., Tensor], *more: Tensor) -> Iterator[str]:
-    """What is wrong with one call."""
+    """The problems of one call."""
     given, made = x.clone(), f"{name} of {len(x)} images"
     out = call(given, *more)
     if (out.shape, out.dtype) != (x.shape, x.dtype):
@@ -268,17 +186,17 @@ def _image(name: str, x: Tensor, call: Callable[..., Tensor], *more: Tensor) -> 
         yield f"{made} holds NaN or infinity."
     elif not ((out >= 0) & (out <= 1)).all():
         low, high = float(out.min()), float(out.max())
-        yield f"{made} reaches from {low:.3g} to {high:.3g}: end it with .clamp(0, 1)."
+        yield f"{made} ranges from {low:.3g} to {high:.3g}: end it with .clamp(0, 1)."
 
 
 def slots(trial: Trial) -> Iterator[str]:
-    """What is planted goes by the slot, not by the place in the batch."""
+    """What is planted depends on the slot, not on the position in the batch."""
     x, count = trial.x, len(trial.backdoor.index)
     order = torch.arange(count).flip(0)
     straight = trial.backdoor.plant(x[:count], torch.arange(count))
     mixed = trial.backdoor.plant(x[:count].flip(0), order).flip(0)
     if not torch.allclose(straight, mixed, atol=1e-3):
-        yield "plant(x, slot) gives an image another trigger in another order: index by slot."
+        yield "plant(x, slot) depends on the order of the batch: index by slot."
 
 
 def survives_storage(trial: Trial) -> Iterator[str]:
@@ -288,18 +206,18 @@ def survives_storage(trial: Trial) -> Iterator[str]:
     x = to_unit(images)
     raw, stored = backdoor(x), poisoning.triggered(backdoor, x)
     if not torch.equal(to_bytes(stored), to_bytes(raw)):
-        yield "the trigger changes when it is stored a second time."
+        yield "the trigger changes when it is stored a second time: keep it at 8-bit levels."
     if trial.attack().threat.trigger == "none":
         return
     if torch.equal(raw, x):
-        yield "threat.trigger is not 'none', and forward(x) changes no pixel: return the trigger."
+        yield "threat.trigger is not 'none', but forward(x) changes no pixel: put the trigger on x."
     elif torch.equal(to_bytes(raw), images):
         most = 255 * float((raw - x).abs().max())
-        yield f"it changes a pixel by {most:.2g} grey levels at most, lost when rounded: make it 1."
+        yield f"a largest change of {most:.2g} grey levels is lost in rounding: make it 1."
 
 
 def tampers(trial: Trial) -> Iterator[str]:
-    """A model attack leaves a model of the same architecture, the same for one seed."""
+    """A model attack keeps the architecture and gives the same weights for the same seed."""
     attack = trial.attack()
     if not isinstance(attack, ModelAttack):
         return
@@ -309,11 +227,11 @@ def tampers(trial: Trial) -> Iterator[str]:
             model, _ = trial.attack_on_model()
         states.append(model.state_dict())
     if {k: v.shape for k, v in states[0].items()} != {k: v.shape for k, v in given.items()}:
-        yield "tamper returns a model of another architecture: edit the one it is given."
+        yield "tamper returns a model of another architecture: edit the given model."
     elif any(not torch.equal(v, states[1][k]) for k, v in states[0].items()):
         yield "tamper gives other weights each time: draw from view.generator('…') alone."
     elif any(not torch.isfinite(v).all() for v in states[0].values() if v.is_floating_point()):
-        yield "tamper leaves weights that are NaN or infinite."
+        yield "tamper returns weights that are NaN or infinite: keep them finite."
 
 
 RULES: tuple[Rule[Trial], ...] = (

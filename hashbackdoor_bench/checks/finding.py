@@ -1,4 +1,4 @@
-"""A rule is a function of a trial that yields a sentence for each thing that breaks it."""
+"""Rules of a contract: functions of a trial that yield a sentence for each broken promise."""
 
 import random
 import traceback
@@ -24,8 +24,8 @@ class Finding:
     """A broken rule.
 
     Attributes:
-        rule: what was promised.
-        text: what was found instead, and what to do.
+        rule: the promise, in a sentence.
+        text: the problem, and what to do about it.
     """
 
     rule: str
@@ -33,12 +33,12 @@ class Finding:
 
 
 def apply(rules: Iterable[Rule[T]], trial: T, method: Method[Any]) -> list[Finding]:
-    """All findings, in order; a rule that raises is the last, since others would raise the same.
+    """All findings, in order; a rule that raises ends the check, since others would raise too.
 
     Args:
-        rules: what is looked at; the first line of a rule's docstring is its title.
-        trial: what they look at.
-        method: whose file is named if it raises.
+        rules: the rules; the first line of a rule's docstring is its title.
+        trial: the argument of the rules.
+        method: the method; a message on an exception names a line of its file.
     """
     findings = []
     for rule in rules:
@@ -59,11 +59,11 @@ def _where(error: Exception, method: Method[Any]) -> str:
 
 
 def settings(method: Method[Any], positional: int) -> Iterator[str]:
-    """What keeps hyper-parameters from being set on the command line and written to a record.
+    """Problems of hyper-parameters: they must be settable by --set and fit into a record.
 
     Args:
         method: the method.
-        positional: how many arguments the framework gives the constructor by position.
+        positional: number of arguments that the framework passes by position.
     """
     parameters = signature(method.cls).parameters.values()
     placed = [p for p in parameters if p.kind is not Parameter.KEYWORD_ONLY]
@@ -81,16 +81,19 @@ def settings(method: Method[Any], positional: int) -> Iterator[str]:
         return
     for name, value in values.items():
         try:
-            same = method.resolve({name: str(value)})[name] == value
+            read_back = method.resolve({name: str(value)})[name] == value
         except UserError as error:
             yield f"the default of {name!r}, {value!r}, is not of its declared type: {error}"
             continue
-        if not same:
-            yield f"the default of {name!r}, {value!r}, typed after --set is another value."
+        if not read_back:
+            yield (
+                f"the default of {name!r}, {value!r}, becomes another value when it is given with "
+                "--set: take a number or a word."
+            )
 
 
 def bad_settings(method: Method[Any]) -> str:
-    """What `Method.resolve` says of a class's ``quick``; empty if nothing."""
+    """The error of `Method.resolve` on a class's ``quick`` settings; empty if there is none."""
     try:
         method.resolve(getattr(method.cls, "quick", {}))
     except UserError as error:
@@ -100,7 +103,7 @@ def bad_settings(method: Method[Any]) -> str:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Global random numbers of torch, NumPy and Python from ``seed``; put back at the end."""
+    """Seed torch's, NumPy's and Python's global random numbers; restore their states at the end."""
     before = global_states()
     torch.manual_seed(seed)
     np.random.seed(seed)
@@ -114,17 +117,17 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def global_states() -> dict[str, Any]:
-    """The global random states, by who has them."""
+    """The global random states of torch, NumPy and Python, by name."""
     state = np.random.get_state(legacy=False)
     return {"torch": torch.get_rng_state(), "NumPy": state, "Python": random.getstate()}
 
 
 def advanced(before: dict[str, Any]) -> list[str]:
-    """Whose global random state is not what it was."""
+    """The names of the libraries whose global random state has changed."""
     now = global_states()
-    same = {
+    unchanged = {
         "torch": torch.equal(before["torch"], now["torch"]),
         "NumPy": str(before["NumPy"]["state"]) == str(now["NumPy"]["state"]),
         "Python": before["Python"] == now["Python"],
     }
-    return [name for name, equal in same.items() if not equal]
+    return [name for name, equal in unchanged.items() if not equal]

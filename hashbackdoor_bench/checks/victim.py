@@ -1,4 +1,4 @@
-"""What every victim promises, looked at on random outputs; no network, no images."""
+"""The contract of victims, checked on random outputs, without a network or images."""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,57 +7,31 @@ from torch import Tensor
 
 from hashbackdoor_bench.api import HashLoss
 from hashbackdoor_bench.checks.finding import Finding, Rule, apply, settings
+from hashbackdoor_bench.checks.victim_teaching import teaches
+from hashbackdoor_bench.checks.victim_trial import (
+    BATCH,
+    BITS,
+    CLASSES,
+    ITEMS,
+    Trial,
+    changed,
+    saved,
+    value,
+)
 from hashbackdoor_bench.network import sign
 from hashbackdoor_bench.registry import Method
-
-BITS, CLASSES, ITEMS, BATCH = 8, 6, 12, 6
 
 
 def check_victim(
     method: Method[HashLoss], given: Mapping[str, object] | None = None
 ) -> list[Finding]:
-    """The promises that a victim breaks; none if it keeps all of them.
+    """The promises that a victim breaks; empty if it keeps all of them.
 
     Args:
         method: ``VICTIMS[name]``.
         given: hyper-parameters other than the defaults.
     """
     return apply(RULES, Trial(method, given or {}), method)
-
-
-class Trial:
-    """A loss at work on random outputs.
-
-    Args:
-        method: the victim.
-        given: its hyper-parameters.
-    """
-
-    def __init__(self, method: Method[HashLoss], given: Mapping[str, object]) -> None:
-        self.method, self.given = method, given
-
-    def loss(self, bits: int = BITS, classes: int = CLASSES, items: int = ITEMS) -> HashLoss:
-        """A new one; the same at every call, as the framework makes it from one seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return self.method(bits, classes, items, **self.given)
-
-    def batch(self, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """z (N,K) with a gradient, y (N,C) with one or two tags, index (N,) of the items."""
-        draw = torch.Generator().manual_seed(seed)
-        z = torch.randn(BATCH, BITS, generator=draw).requires_grad_()
-        y = torch.eye(CLASSES)[torch.arange(BATCH) % 3]
-        y[0, 1] = 1
-        return z, y, torch.randperm(ITEMS, generator=draw)[:BATCH]
-
-    def steps(self, loss: HashLoss, first: int, last: int) -> list[float]:
-        """Values of steps first..last, each an epoch of 15, as the training loop calls them."""
-        values = []
-        for step in range(first, last):
-            loss.on_epoch(15 * step)
-            torch.manual_seed(step)
-            values.append(loss(*self.batch(step), 150 * step).item())
-        return values
 
 
 def declares(trial: Trial) -> Iterator[str]:
@@ -67,7 +41,7 @@ def declares(trial: Trial) -> Iterator[str]:
     if not (cls.__doc__ or "").strip():
         yield "the class has no docstring: say what it does and, under Args:, each setting."
     if not issubclass(cls, HashLoss):
-        yield f"{cls.__name__} is no HashLoss: derive it from hashbackdoor_bench.HashLoss."
+        yield f"{cls.__name__} is not a HashLoss: derive it from hashbackdoor_bench.HashLoss."
         return
     loss = trial.loss()
     if loss.head_norm not in ("none", "batch"):
@@ -83,69 +57,113 @@ def scalar(trial: Trial) -> Iterator[str]:
     """The loss is a finite float32 scalar whose gradient reaches every output."""
     loss, (z, y, index) = trial.loss(), trial.batch()
     loss.on_epoch(0)
-    value = loss(z, y, index, 0)
-    if value.shape != () or value.dtype != torch.float32:
-        yield f"it is {tuple(value.shape)} {value.dtype}, not () torch.float32: end in a mean."
+    out = value(loss, z, y, index, 0)
+    if out.shape != () or out.dtype != torch.float32:
+        yield f"it is {tuple(out.shape)} {out.dtype}, not () torch.float32: return a mean."
         return
-    if not torch.isfinite(value):
-        yield f"it is {value.item()} on a usual batch."
-    if value.grad_fn is None:
+    if not torch.isfinite(out):
+        yield f"the loss is {out.item()} on a usual batch: it must be finite."
+    if out.grad_fn is None:
         yield "no gradient leads from it to z: don't detach z or take its sign."
         return
-    value.backward()
+    torch.autograd.backward(out)
     if z.grad is None or not (z.grad.abs().sum(1) > 0).all():
         yield "its gradient is 0 for an image of the batch: don't detach z or take its sign."
 
 
 def untouched(trial: Trial) -> Iterator[str]:
-    """The loss leaves its inputs as they are."""
-    given, fresh = trial.batch(), trial.batch()
-    with torch.no_grad():
-        trial.loss()(*given, 0)
-    for name, one, other in zip(("z", "y", "index"), given, fresh, strict=True):
-        if not torch.equal(one, other):
-            yield f"it changes {name} in place: work on a clone()."
+    """Remember, forward and items don't change their inputs."""
+    loss = trial.loss()
+    for call in (loss.remember, loss.forward, loss.items):
+        given, fresh = trial.batch(), trial.batch()
+        with torch.no_grad():
+            call(*given, 0)
+        for name, one, other in zip(("z", "y", "index"), given, fresh, strict=True):
+            if not torch.equal(one, other):
+                yield f"{call.__name__} changes {name} in place: work on a clone()."
+
+
+def writes_nothing(trial: Trial) -> Iterator[str]:
+    """Forward and items change no state; only remember stores anything of a batch."""
+    loss = trial.loss()
+    trial.steps(loss, 0, 3)
+    before, batch = saved(loss), trial.batch(3)
+    values = []
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(2):
+            torch.manual_seed(0)
+            values.append(loss(*batch, 450).item())
+        by_forward = changed(loss, before)
+        loss.items(*batch, 450)
+    for name in changed(loss, before):
+        call = "forward" if name in by_forward else "items"
+        yield f"{call} changes {name!r}: change it in remember."
+    if values[0] != values[1] and not by_forward:
+        yield (
+            f"forward gives {values[0]:.6g} and then {values[1]:.6g} for the same batch: it must "
+            "change no state."
+        )
 
 
 def odd_batches(trial: Trial) -> Iterator[str]:
     """Odd batches give a finite loss and a finite gradient."""
-    _, usual, index = trial.batch()
-    cases = {
-        "a usual batch": usual,
-        "a batch of one class": torch.eye(CLASSES)[[2] * BATCH],
-        "a batch without two images of a class": torch.eye(CLASSES)[:BATCH],
-        "a batch of one image": usual[:1],
-        "a batch without labels": torch.zeros(BATCH, CLASSES),
-    }
+    index = trial.batch()[2]
     for scale in (1.0, 0.0, 1e4):
-        for name, y in cases.items():
+        for name, y in trial.odd().items():
             z = (scale * trial.batch()[0].detach())[: len(y)].requires_grad_()
-            value = trial.loss()(z, y, index[: len(y)], 1000)
-            value.backward()
+            out = value(trial.loss(), z, y, index[: len(y)], 1000)
+            torch.autograd.backward(out)
             where = f"on {name}, with z around {scale:g},"
-            if not torch.isfinite(value):
-                yield f"{where} it is {value.item()}: take logsumexp, softplus or clamp."
+            if not torch.isfinite(out):
+                yield f"{where} the loss is {out.item()}: use logsumexp, softplus or clamp."
             elif z.grad is None or not torch.isfinite(z.grad).all():
-                yield f"{where} its gradient is not finite: mind the branch not taken by where()."
+                yield (
+                    f"{where} the gradient is not finite: the unused branch of a torch.where must "
+                    "be finite too."
+                )
+
+
+def item_losses(trial: Trial) -> Iterator[str]:
+    """If the loss has items, their mean is the loss, and has its gradient."""
+    index = trial.batch()[2]
+    for name, y in trial.odd().items():
+        loss, z = trial.loss(), trial.batch()[0].detach()[: len(y)].requires_grad_()
+        whole = value(loss, z, y, index[: len(y)], 300)
+        items = loss.items(z, y, index[: len(y)], 300)
+        if items is None:
+            return
+        if items.shape != (len(y),):
+            yield f"on {name} items are {tuple(items.shape)}, not ({len(y)},): give each image one."
+            return
+        if not torch.allclose(items.mean(), whole, rtol=1e-4, atol=1e-6):
+            yield f"on {name} the items' mean is {items.mean():.6g}, but the loss is {whole:.6g}."
+            return
+        if items.grad_fn is None:
+            yield "no gradient leads from items to z: don't detach z or take its sign."
+            return
+        one, other = (torch.autograd.grad(v, z)[0] for v in (items.mean(), whole))
+        if not torch.allclose(one, other, rtol=1e-3, atol=1e-5 * float(other.abs().max())):
+            yield f"on {name} the items' mean has another gradient than the loss."
+            return
 
 
 def state(trial: Trial) -> Iterator[str]:
-    """All state is in the state_dict, and holds no graph."""
+    """All state is in the state_dict, without a graph."""
     loss = trial.loss()
     before = set(loss.state_dict())
     trial.steps(loss, 0, 3)
     if added := set(loss.state_dict()) - before:
         yield f"{min(added)!r} appears during training: register it in the constructor."
-    for name, value in vars(loss).items():
-        if isinstance(value, Tensor):
-            yield f"self.{name} is a tensor outside the state: register_buffer({name!r}, …)."
-    for name, value in loss.named_buffers():
-        if value.requires_grad or value.grad_fn is not None:
+    for name, attribute in vars(loss).items():
+        if isinstance(attribute, Tensor):
+            yield f"self.{name} is a tensor outside the state: use register_buffer({name!r}, …)."
+    for name, buffer in loss.named_buffers():
+        if buffer.requires_grad or buffer.grad_fn is not None:
             yield f"buffer {name!r} holds a graph: store z.detach()."
 
 
 def resumes(trial: Trial) -> Iterator[str]:
-    """A training that is interrupted goes on as the undisturbed one."""
+    """An interrupted training continues exactly like an uninterrupted one."""
     with torch.random.fork_rng(devices=[]):
         expected = trial.steps(trial.loss(), 0, 6)
         stopped, resumed = trial.loss(), trial.loss()
@@ -162,6 +180,62 @@ def resumes(trial: Trial) -> Iterator[str]:
         )
 
 
+def renews(trial: Trial) -> Iterator[str]:
+    """A renewed loss has the same centres, parameters and settings, and empty memory banks."""
+    items = ITEMS + 3
+    old = trial.loss()
+    start = saved(old)
+    trial.steps(old, 0, 3)
+    learned = changed(old, start)  # by remember and on_epoch: memory banks, or values like beta
+    with torch.no_grad():  # change the rest too, as training would: no constructor restores this
+        for name, tensor in old.state_dict().items():
+            if name not in learned and tensor.is_floating_point():
+                tensor.add_(0.5)
+    before, fresh, new = saved(old), trial.loss(items=items), old.renewed(items)
+    if type(new) is not type(old) or new.train_size != items:
+        yield (
+            f"renewed({items}) gives a {type(new).__name__} for {new.train_size} items: return the "
+            f"same class for {items} items."
+        )
+        return
+    problems = [*_wrong_state(new, before, fresh.state_dict(), learned)]
+    problems += _wrong_settings(new, old, fresh)
+    yield from problems
+    if problems:
+        return
+    z, y, _ = trial.batch()
+    if not torch.isfinite(value(new, z, y, torch.arange(items - BATCH, items), 0)):
+        yield "the renewed loss is not finite on its last items: give its banks a row for each."
+    for tensor in new.state_dict().values():
+        tensor.zero_()
+    for name in changed(old, before):
+        yield f"{name!r} is shared by the old and the renewed loss: copy it."
+
+
+def _wrong_state(
+    new: HashLoss, before: Mapping[str, Tensor], empty: Mapping[str, Tensor], learned: list[str]
+) -> Iterator[str]:
+    """Tensors of the renewed loss that are neither copied nor, for memory banks, empty."""
+    for name, now in new.state_dict().items():
+        kept = now.shape == before[name].shape and torch.equal(now, before[name])
+        emptied = now.shape == empty[name].shape and torch.equal(now, empty[name])
+        if before[name].shape != empty[name].shape:  # it has a row for each training item
+            if not emptied:
+                yield (
+                    f"{name!r} is not an empty bank of {new.train_size} items: make it with "
+                    "register_bank."
+                )
+        elif not kept and not (name in learned and emptied):
+            yield f"{name!r} is changed by renewed: leave it as HashLoss.renewed copies it."
+
+
+def _wrong_settings(new: HashLoss, old: HashLoss, fresh: HashLoss) -> Iterator[str]:
+    for name, setting in vars(old).items():
+        plain = isinstance(setting, bool | int | float | str | tuple | None)
+        if plain and getattr(new, name, None) not in (setting, getattr(fresh, name, None)):
+            yield f"self.{name} is {getattr(new, name, None)!r} instead of {setting!r}: copy it."
+
+
 def relaxes(trial: Trial) -> Iterator[str]:
     """Relax gives a smooth code in [-1,1] with the signs of z."""
     loss, z = trial.loss(), trial.batch()[0].detach()
@@ -169,54 +243,26 @@ def relaxes(trial: Trial) -> Iterator[str]:
     code = loss.relax(z)
     if code.shape != z.shape or not (code.abs() <= 1).all():
         most = float(code.detach().abs().max())
-        yield f"relax(z) is {tuple(code.shape)} up to {most:.3g}: it must be (N,K) in [-1,1]."
+        yield f"relax(z) is {tuple(code.shape)}, up to {most:.3g}: it must be (N,K) in [-1,1]."
         return
     if not torch.equal(sign(code), sign(z)):
-        yield "relax(z) has other signs than z, so an attacker would ascend another code."
+        yield "relax(z) has other signs than z, so attackers would optimise another code."
     if code.grad_fn is not None:
         code.sum().backward()  # type: ignore[no-untyped-call]
     if z.grad is None or not (z.grad[:BATCH] != 0).all():
-        yield "relax(z) has no gradient: take tanh, not sign."
-
-
-def teaches(trial: Trial) -> Iterator[str]:
-    """Descending it draws images of one class together and classes apart."""
-    bits, items = 16, 48
-    draw = torch.Generator().manual_seed(5)
-    kind = torch.arange(items) % 2
-    y = torch.eye(2)[kind]
-    x = 0.3 * torch.randn(items, 8, generator=draw)
-    x[:, 0] += 3  # what all have in common decides the bits before training
-    x[:, 1] += 0.6 * (2 * kind - 1)
-    weight = (torch.randn(8, bits, generator=draw) / 3).requires_grad_()
-    loss = trial.loss(bits, 2, items)
-    optimizer = torch.optim.SGD([weight, *loss.parameters()], lr=0.1, momentum=0.9)
-    for epoch in range(50):
-        loss.on_epoch(epoch)
-        order = torch.randperm(items, generator=draw)
-        for number, index in enumerate(torch.split(order, 16)):
-            value = loss(x[index] @ weight, y[index], index, 3 * epoch + number)
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-    code = sign(x @ weight.detach())
-    distance = (bits - code @ code.T) / 2
-    alike = kind[:, None] == kind
-    gap = float(distance[~alike].mean() - distance[alike].mean())
-    if not gap > bits / 3:
-        yield (
-            f"after 150 steps, codes of two classes are {gap:.1f} of {bits} bits further apart "
-            "than codes of one: look at the sign of the loss, and at how similar pairs are found."
-        )
+        yield "relax(z) has no gradient: use tanh, not sign."
 
 
 RULES: tuple[Rule[Trial], ...] = (
     declares,
     untouched,
     scalar,
+    writes_nothing,
     odd_batches,
+    item_losses,
     state,
     resumes,
+    renews,
     relaxes,
     teaches,
 )

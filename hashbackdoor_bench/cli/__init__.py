@@ -1,4 +1,4 @@
-"""`bench`, the command line: parse, call, print; a file for each group of commands."""
+"""`bench`, the command line: parse, call, print; one file for each group of commands."""
 
 import warnings
 from collections.abc import Sequence
@@ -44,11 +44,11 @@ __all__ = [
     "trust",
 ]
 
-# torch, rich and matplotlib are imported where they are needed: `bench --help` answers at once.
+# torch, rich and matplotlib are imported where they are used, so that `bench --help` is fast.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `bench`; the exit code: 0, 2 for a user's mistake, 1 for a failed run, 130 for Ctrl-C."""
+    """Run `bench`; returns 0, 2 for a user's mistake, 1 for a failed run, or 130 for Ctrl-C."""
     warnings.showwarning = _note
     try:
         code = bench.main(arguments, prog_name="bench", standalone_mode=False)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo(f"bench: {message}", err=True)
         return 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("bench: interrupted; the same command goes on where it stopped.", err=True)
+        click.echo("bench: interrupted; the same command continues where it stopped.", err=True)
         return 130
     except Diverged as error:
         where = " ".join(getattr(error, "__notes__", ()))

@@ -1,4 +1,4 @@
-"""``bench cache``: what the cache holds, and what of it can go."""
+"""``bench cache``: list the artifacts in the cache, and remove some."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ def cache_group() -> None:
 @cache_group.command("list")
 @cache_option
 def cache_list(cache_dir: Path) -> None:
-    """List by kind: how many artifacts, how large, how long not used."""
+    """List the artifacts by kind: number, size and time since the last use."""
     from hashbackdoor_bench.stages import Cache, entries
 
     found = entries(Cache(cache_dir))
@@ -36,12 +36,19 @@ def cache_list(cache_dir: Path) -> None:
 
 @cache_group.command("prune")
 @cache_option
-@click.option("--older-than", metavar="30d", help="Not used for so long: s, m, h, d or w.")
-@click.option("--keep", metavar="10GB", help="The longest unused go until the rest fits.")
 @click.option(
-    "--unreferenced", type=FOLDER, metavar="RESULTS", help="What no record in this folder names."
+    "--older-than", metavar="30d", help="Only what was not used for this time (s, m, h, d, w)."
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option(
+    "--keep", metavar="10GB", help="Remove the longest unused first, until the rest has this size."
+)
+@click.option(
+    "--unreferenced",
+    type=FOLDER,
+    metavar="RESULTS",
+    help="Only what no record in this folder refers to.",
+)
+@click.option("--dry-run", is_flag=True, help="Remove nothing; show what would be removed.")
 def cache_prune(
     cache_dir: Path,
     older_than: str | None,
@@ -49,12 +56,15 @@ def cache_prune(
     unreferenced: Path | None,
     dry_run: bool,
 ) -> None:
-    """Remove artifacts and checkpoints that meet all conditions given.
+    """Remove artifacts and checkpoints that meet all given conditions.
 
-    What a running process uses stays; so do prepared data and downloads.
+    Artifacts that a running process uses, prepared data and downloads are never removed.
     """
     if older_than is None and keep is None and unreferenced is None:
-        raise UserError("say what may go: give --older-than 30d, --keep 10GB or --unreferenced.")
+        raise UserError(
+            "no condition says what to remove: give --older-than 30d, --keep 10GB or "
+            "--unreferenced RESULTS."
+        )
     age = None if older_than is None else _read("--older-than", older_than, SPANS, "30d or 12h")
     size = None if keep is None else int(_read("--keep", keep, SIZES, "10GB or 500MB"))
     from hashbackdoor_bench.stages import Cache, prune
@@ -74,10 +84,10 @@ def cache_prune(
 
 
 def _read(flag: str, text: str, units: dict[str, int], example: str) -> float:
-    """A number with a unit.
+    """The value of a number with a unit.
 
     Raises:
-        UserError: it isn't one.
+        UserError: the text is not a number with a unit.
     """
     found = re.fullmatch(r"([0-9]+\.?[0-9]*)\s*([A-Za-z]*)", text)
     names = {name.lower(): factor for name, factor in units.items()}
@@ -87,7 +97,7 @@ def _read(flag: str, text: str, units: dict[str, int], example: str) -> float:
 
 
 def spell_size(size: int) -> str:
-    """Bytes as a person says them: ``12 MB``."""
+    """A size in a readable unit: ``12 MB``."""
     unit = max(
         (name for name in SIZES if name and SIZES[name] <= max(size, 1)), key=SIZES.__getitem__
     )

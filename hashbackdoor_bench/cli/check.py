@@ -14,14 +14,14 @@ from hashbackdoor_bench.registry import METHODS, load_plugin
 @click.argument("names", nargs=-1, required=True, metavar="NAME|FILE...")
 @plugin_option
 def check_command(names: tuple[str, ...], plugin: tuple[Path, ...]) -> int:
-    """Run the contract on methods, by name or by file; exit code 1 if a promise is broken.
+    """Check methods, given by name or by file, against the contract; exit code 1 if it is broken.
 
-    Takes seconds: nothing is trained, and crafting runs under the class's quick settings.
+    Takes seconds: no network is trained, and attacks are crafted with their quick settings.
     """
     for path in plugin:
         load_plugin(path)
     wanted = [one for name in names for one in _methods(name)]
-    from hashbackdoor_bench.checks import attack, check_attack, check_victim, victim
+    from hashbackdoor_bench.checks import ATTACK_RULES, VICTIM_RULES, check_attack, check_victim
 
     code = 0
     for kind, name in wanted:
@@ -31,16 +31,16 @@ def check_command(names: tuple[str, ...], plugin: tuple[Path, ...]) -> int:
             click.echo(f"{kind} {name}: {one.rule}:\n    {one.text}")
             code = 1
         if not findings:
-            rules = len(attack.RULES if kind == "attack" else victim.RULES)
-            click.echo(f"{kind} {name}: keeps all {rules} promises")
+            rules = ATTACK_RULES if kind == "attack" else VICTIM_RULES
+            click.echo(f"{kind} {name}: keeps all {len(rules)} promises")
     return code
 
 
 def _methods(name: str) -> Iterator[tuple[str, str]]:
-    """Kind and name of the methods that a name or a file is.
+    """Kind and name of the methods of a name, or in a file.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such method.
     """
     file = name.endswith(".py")
     names = load_plugin(Path(name)) if file else [name.replace("-", "_")]

@@ -1,4 +1,4 @@
-"""``bench compare``: where an attack stands among those of a suite."""
+"""``bench compare``: rank one attack among those of a suite."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -44,8 +44,14 @@ from hashbackdoor_bench.registry import METHODS, load_plugin
     metavar="NAME=VALUE",
     help="A hyper-parameter of the attack: attack.side=5.",
 )
-@click.option("--jobs", type=click.IntRange(1), help="Worker processes; one a GPU or --threads.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of each.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Number of worker processes; by default one per GPU, or as many as fit the CPU cores.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per worker."
+)
 @plugin_option
 @cache_option
 @device_option
@@ -64,9 +70,10 @@ def compare_command(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Run what is missing of an attack on a suite's victims and seeds, and say where it stands.
+    """Run an attack on the victims and seeds of a suite, and rank it among the suite's attacks.
 
-    Its records and their index stand in a folder of their own, which bench leaderboard reads too.
+    Runs that have a record are not repeated. The records and their index are written to a folder of
+    their own, which bench leaderboard reads too.
     """
     for path in plugin:
         load_plugin(path)
@@ -82,7 +89,7 @@ def compare_command(
         raise UserError("--set victim.…: the suite sets its victims; give attack.NAME=VALUE only.")
     mine = suite_with(suite, name, dict(given["attack"]))
     places = against or (Path(mine.name),)
-    known = collect(places)  # first: without records to compare with, nothing is worth running
+    known = collect(places)  # before the runs: it raises if there are no records to compare with
     for sentence in known.left_out:
         click.echo(f"note: {sentence}", err=True)
     from hashbackdoor_bench.files import writable

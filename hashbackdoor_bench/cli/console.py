@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on and when it ends: bars, plain or JSON lines, a table."""
+"""What is shown during a run and at its end: progress bars, plain lines or JSON, and a table."""
 
 import json
 import sys
@@ -37,8 +37,8 @@ def shown(mode: str) -> Iterator[Callback]:
     """The progress callback of a mode.
 
     Args:
-        mode: ``bars`` (a bar a stage with its rate and remaining time), ``lines`` (for logs and
-            pipes), ``json`` (a JSON object a line, on standard output) or ``quiet``.
+        mode: ``bars`` (one bar per stage, with its rate and remaining time), ``lines`` (for logs
+            and pipes), ``json`` (one JSON object per line, on standard output) or ``quiet``.
     """
     if mode == "bars":
         with _bars() as bars:
@@ -64,10 +64,10 @@ def _bars() -> Progress:
 
 
 class _Rate(ProgressColumn):
-    """Units a second."""
+    """Units per second."""
 
     def render(self, task: Task) -> Text:
-        """Nothing where a stage has no parts."""
+        """The rate; empty if a stage has no parts."""
         speed = task.finished_speed or task.speed
         known = speed is not None and task.total != 1
         return Text(f"{speed:6.1f}/s" if known else "", style="dim")
@@ -87,13 +87,13 @@ class _Lines:
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
         self.start = time.perf_counter()
-        self.said: dict[str, float] = {}
+        self.printed: dict[str, float] = {}  # seconds of the last line of each stage
 
     def __call__(self, stage: str, done: int, total: int, **facts: float) -> None:
         now = time.perf_counter() - self.start
-        if 0 < done < total and now - self.said.setdefault(stage, now) < EVERY:
+        if 0 < done < total and now - self.printed.setdefault(stage, now) < EVERY:
             return
-        self.said[stage] = now
+        self.printed[stage] = now
         if self.as_json:
             event = {"event": "progress", "stage": stage, "done": done, "total": total, **facts}
             print(json.dumps({**event, "seconds": round(now, 2)}), flush=True)
@@ -114,7 +114,7 @@ Message = Mapping[str, Any]
 
 @contextmanager
 def suite_shown(mode: str) -> Iterator[Callable[[Message], None]]:
-    """What takes the messages of ``sweep.execute``, in a mode of `shown`."""
+    """The function that shows the messages of `suites.execute`, in a mode of `shown`."""
     if mode == "bars":
         console = Console(stderr=True)
         whole = Progress(
@@ -124,7 +124,7 @@ def suite_shown(mode: str) -> Iterator[Callable[[Message], None]]:
             console=console,
             expand=True,
         )
-        workers = Progress(  # what is cut off on a narrow screen stands last
+        workers = Progress(  # the least important column is last: a narrow screen cuts it off
             SpinnerColumn(finished_text=" "),
             BarColumn(bar_width=10),
             TextColumn("{task.description}  {task.fields[facts]}", markup=False),
@@ -142,7 +142,7 @@ def suite_shown(mode: str) -> Iterator[Callable[[Message], None]]:
 
 
 def spell_seconds(seconds: float | None) -> str:
-    """A time as a person says it: ``48 s``, ``12 min``, ``3 h 20 min``."""
+    """A time in readable units: ``48 s``, ``12 min``, ``3 h 20 min``."""
     if seconds is None:
         return "unknown"
     if seconds < 100:
@@ -152,7 +152,7 @@ def spell_seconds(seconds: float | None) -> str:
 
 
 def _state(message: Message) -> str:
-    """The counts that stand beside a message."""
+    """The counts of a message in words."""
     rate = 60 * message["stages_done"] / max(message["seconds"], 1.0)
     failed = f", {message['failed']} failed" if message["failed"] else ""
     return (
@@ -162,7 +162,7 @@ def _state(message: Message) -> str:
 
 
 def _end(message: Message) -> str | None:
-    """The line of a message that is worth keeping."""
+    """The line that stays on the screen after a message; None if there is none."""
     if message["event"] == "run":
         where = f"{message['victim']}, {message['bits']} bits, seed {message['seed']}"
         return f"done: {message['label']} on {where}"
@@ -180,22 +180,22 @@ def _print_json(message: Message) -> None:
 
 class _SuiteLines:
     def __init__(self) -> None:
-        self.said = 0.0
+        self.printed = 0.0  # seconds of the last line about the whole suite
 
     def __call__(self, message: Message) -> None:
         end = _end(message)
         if end is not None:
             print(end, file=sys.stderr, flush=True)
-        late = message["event"] == "tick" and message["seconds"] - self.said >= EVERY
+        late = message["event"] == "tick" and message["seconds"] - self.printed >= EVERY
         if late or message["event"] == "run":
-            self.said = message["seconds"]
+            self.printed = message["seconds"]
             stages = f"stages {message['stages_done']}/{message['stages']}"
-            text = f"[{self.said:6.0f} s] {stages}, {_state(message)}"
+            text = f"[{self.printed:6.0f} s] {stages}, {_state(message)}"
             print(text, file=sys.stderr, flush=True)
 
 
 class _SuiteBars:
-    """A bar over all stages, the state of the suite, and a bar for what each worker does."""
+    """One bar for all stages, the state of the suite, and one bar for each worker."""
 
     def __init__(self, whole: Progress, state: Text, bars: Progress) -> None:
         self.whole, self.state, self.bars = whole, state, bars
@@ -266,13 +266,13 @@ def result_table(record: Record) -> Table:
         style = "bold" if key in ("map", "t_map", "backdoor_gain") else None
         table.add_row(name, percent(getattr(field, key)), between, meaning, style=style)
     seen = record.imperceptibility
-    for who, images in (("poison", seen.poison), ("query", seen.query)):
-        psnr, ssim, alike = images.psnr, images.ssim, images.similarity
+    for name, images in (("poison", seen.poison), ("query", seen.query)):
+        psnr, ssim, similarity = images.psnr, images.ssim, images.similarity
         shown = "-" if psnr is None else f"{psnr:.1f} dB"
         meaning = "no image changed" if ssim is None or psnr is None else f"SSIM {ssim:.3f}"
-        if threat.trigger in ("generated", "additive") and isinstance(alike, float):
-            meaning += f", residuals correlate {alike:.2f}"
-        table.add_row(f"PSNR, {who}", shown, "", meaning)
+        if threat.trigger in ("generated", "additive") and isinstance(similarity, float):
+            meaning += f", residuals correlate {similarity:.2f}"
+        table.add_row(f"PSNR, {name}", shown, "", meaning)
     return table
 
 

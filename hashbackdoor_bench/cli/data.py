@@ -16,7 +16,7 @@ def data_group() -> None:
 
 @data_group.command("list")
 def data_list() -> None:
-    """List the data protocols: sizes, classes, R, and what to bring."""
+    """List the data protocols: sizes, classes, R, and the files they need."""
     list_data()
 
 
@@ -52,7 +52,7 @@ def data_prepare(
 @places
 @talk
 def data_verify(name: str, cache_dir: Path, quiet: bool, as_json: bool, **where: Any) -> None:
-    """Hash a data set's files again and say which differ from what was prepared."""
+    """Hash a data set's prepared files again and list those that have changed."""
     from hashbackdoor_bench import data
     from hashbackdoor_bench.cli.console import shown
 
@@ -64,7 +64,7 @@ def data_verify(name: str, cache_dir: Path, quiet: bool, as_json: bool, **where:
 
 
 def list_data() -> None:
-    """Print the data protocols, a line each."""
+    """Print the data protocols, one per line."""
     from hashbackdoor_bench.data import PROTOCOLS
 
     def spell(count: int | None) -> str:

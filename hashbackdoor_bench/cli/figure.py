@@ -12,7 +12,9 @@ KINDS = ("pdf", "png")
 
 @bench.command("figure")
 @click.argument("arguments", metavar="NAME SUITE|RECORDS...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All of a folder of results, see below.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Draw all figures of a folder of results, see above."
+)
 @click.option(
     "--out",
     type=FOLDER,
@@ -44,7 +46,7 @@ def figure_command(
     codes             codes on a plane
 
     Takes records, folders of them, and names of suites, whose records are in results/SUITE.
-    `bench figure --all [RESULTS_DIR]` draws every figure that the records in results can fill.
+    `bench figure --all [RESULTS_DIR]` draws every figure for which results has records.
     """  # noqa: D301 (\b keeps click from filling the lines)
     kinds = tuple(dict.fromkeys(kind.strip() for kind in formats.split(",")))
     for kind in kinds:

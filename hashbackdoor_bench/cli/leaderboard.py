@@ -1,4 +1,4 @@
-"""``bench leaderboard``: who stands where, from the records."""
+"""``bench leaderboard``: rank the attacks, from the records."""
 
 import shlex
 from pathlib import Path
@@ -18,7 +18,7 @@ from hashbackdoor_bench.errors import UserError
     multiple=True,
     default=("quick",),
     show_default=True,
-    help="The suite of a board; several times for several.",
+    help="A suite to rank; give the option several times for several suites.",
 )
 @click.option("--site", type=FOLDER, help="Write the static page into this folder too.")
 @click.option(

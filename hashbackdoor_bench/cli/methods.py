@@ -1,4 +1,4 @@
-"""``bench list`` and ``bench show``: what methods, data sets and recipes there are."""
+"""``bench list`` and ``bench show``: the methods, data sets and recipes."""
 
 import inspect
 from dataclasses import asdict
@@ -17,7 +17,7 @@ from hashbackdoor_bench.spec import RECIPES
 @bench.command("list")
 @click.argument("what", type=click.Choice(["attacks", "victims", "datasets", "recipes"]))
 def list_command(what: str) -> None:
-    """List the attacks, victims, datasets or recipes there are.
+    """List the attacks, victims, datasets or recipes.
 
     Of attacks and victims: the name for the command line, how papers write it, what it is.
     """
@@ -44,7 +44,7 @@ def list_command(what: str) -> None:
 @click.argument("name")
 @plugin_option
 def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
-    """Show what a method is: its paper, formula, hyper-parameters and threat model."""
+    """Describe a method: its paper, formula, hyper-parameters and threat model."""
     if kind == "recipe":
         if name not in RECIPES:
             raise unknown("recipe", name, RECIPES)

@@ -1,4 +1,4 @@
-"""``bench new``: the first two files of an own attack or victim."""
+"""``bench new``: write the first two files of a new attack or victim."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from hashbackdoor_bench.templates import write_skeleton
     help="Where the two files are written.",
 )
 def new_command(kind: str, name: str, folder: Path) -> None:
-    """Write a file that works, with its test, to be rewritten into your method."""
+    """Write a working attack or victim and its test, for you to rewrite."""
     method, test = write_skeleton(kind, name, folder)
     named = {"attack": "--attack", "victim": "--victim"}[kind]
     for path in (method, test):

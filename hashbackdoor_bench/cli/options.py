@@ -41,7 +41,7 @@ results_option = click.option(
     help="Folder of the records.",
 )
 plugin_option = click.option(
-    "--plugin", multiple=True, type=FILE, help="A Python file with an own attack or victim."
+    "--plugin", multiple=True, type=FILE, help="A Python file with an attack or victim of yours."
 )
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu or cuda."
@@ -51,8 +51,12 @@ device_option = click.option(
 def places(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say where data and artifacts are."""
     for option in (
-        click.option("--size", type=int, help="Input side of lists and folder: 224 or 32 px."),
-        click.option("--top-k", type=int, help="R of lists and folder; 1000 if not given."),
+        click.option(
+            "--size", type=int, help="Input side for --dataset lists or folder: 224 or 32 px."
+        ),
+        click.option(
+            "--top-k", type=int, help="R for --dataset lists or folder; 1000 if not given."
+        ),
         click.option("--root", type=FOLDER, help="Folder of the images, if they aren't embedded."),
         click.option("--lists", type=FOLDER, help="Folder of the list files of a list protocol."),
         cache_option,
@@ -64,9 +68,9 @@ def places(command: Callable[..., Any]) -> Callable[..., Any]:
 def talk(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how progress is shown."""
     for option in (
-        click.option("--quiet", "-q", is_flag=True, help="Only the result and errors."),
+        click.option("--quiet", "-q", is_flag=True, help="Print only the result and errors."),
         click.option(
-            "--json", "as_json", is_flag=True, help="JSON objects, one a line, on stdout."
+            "--json", "as_json", is_flag=True, help="Print JSON objects, one per line, on stdout."
         ),
     ):
         command = option(command)
@@ -81,8 +85,8 @@ def records_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "conditions",
             multiple=True,
             metavar="NAME=VALUE",
-            help="Only runs with that field; again for another. "
-            "Values of one field are alternatives.",
+            help="Use only runs with this value of a field. May be repeated: values of one field "
+            "are alternatives, conditions on several fields must all hold.",
         ),
         click.option(
             "--convention",
@@ -97,7 +101,7 @@ def records_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def records_read(places: Iterable[Path], conditions: Sequence[str] = ()) -> "pd.DataFrame":
-    """The records of ``places`` that meet ``conditions``; what is left out is told."""
+    """The records of ``places`` that meet ``conditions``; prints which files were left out."""
     from hashbackdoor_bench.report import choose, collect
 
     read = collect(places)

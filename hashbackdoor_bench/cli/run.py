@@ -1,4 +1,4 @@
-"""``bench run``: one pair, from nothing to a record, a table and pictures."""
+"""``bench run``: train, attack and score one pair of attack and victim."""
 
 import json
 import os
@@ -26,33 +26,53 @@ from hashbackdoor_bench.spec import RunSpec
 
 
 @bench.command("run")
-@click.option("--attack", default="ciba", show_default=True, help="See bench list attacks.")
-@click.option("--victim", default="hashnet", show_default=True, help="See bench list victims.")
-@click.option("--bits", type=int, default=48, show_default=True, help="Bits of the victim's code.")
-@click.option("--dataset", default="fashion-mini", show_default=True, help="bench list datasets.")
-@click.option("--target", help="Target class, by name or number; the data set's if not given.")
+@click.option("--attack", default=RunSpec.attack, show_default=True, help="See bench list attacks.")
+@click.option("--victim", default=RunSpec.victim, show_default=True, help="See bench list victims.")
 @click.option(
-    "--budget", type=float, default=0.6, show_default=True, help="Poisoned share of its class."
+    "--bits", type=int, default=RunSpec.bits, show_default=True, help="Bits of the victim's code."
+)
+@click.option(
+    "--dataset", default=RunSpec.dataset, show_default=True, help="See bench list datasets."
+)
+@click.option(
+    "--target", help="Target class, by name or number; the data set's default if not given."
+)
+@click.option(
+    "--budget",
+    type=float,
+    default=RunSpec.budget,
+    show_default=True,
+    help="Share of the target class that is poisoned.",
 )
 @click.option("--poison-count", type=int, help="Poisoned images; overrides --budget.")
 @click.option(
-    "--delivery", help="stamped (after augmentation) or files; the attack's if not given."
+    "--delivery",
+    help="How poison reaches training: stamped (after augmentation) or files; the attack's default "
+    "if not given.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
 @click.option(
-    "--backbone", help="cnn32, alexnet, or a name timm knows; the data set's if not given."
+    "--seed", type=int, default=RunSpec.seed, show_default=True, help="Seed of all random numbers."
 )
-@click.option("--pretrained", is_flag=True, help="Start from the hub's weights of the backbone.")
+@click.option(
+    "--backbone", help="cnn32, alexnet or a timm model; the data set's default if not given."
+)
+@click.option("--pretrained", is_flag=True, help="Start from published weights of the backbone.")
 @click.option("--weights", type=FILE, help="Start from this file of the backbone's weights.")
-@click.option("--recipe", help="See bench list recipes; the data set's if not given.")
-@click.option("--epochs", type=int, help="Overrides the recipe, like the next four.")
-@click.option("--batch-size", type=int)
-@click.option("--lr", type=float, help="Of the backbone; the hash layer's keeps its ratio to it.")
+@click.option("--recipe", help="See bench list recipes; the data set's default if not given.")
+@click.option("--epochs", type=int, help="Overrides the recipe, as do the next four options.")
+@click.option("--batch-size", type=int, help="Images per training step.")
+@click.option(
+    "--lr",
+    type=float,
+    help="Learning rate of the backbone; that of the hash layer changes by the same factor.",
+)
 @click.option("--augment", help="crop, flip, rrc or none.")
 @click.option("--precision", help="auto, float32 or bfloat16.")
 @click.option("--surrogate", help="The attacker's hashing method; the victim's if not given.")
-@click.option("--surrogate-backbone", help="The victim's if not given.")
-@click.option("--surrogate-bits", type=int, help="The victim's if not given.")
+@click.option("--surrogate-backbone", help="The attacker's backbone; the victim's if not given.")
+@click.option(
+    "--surrogate-bits", type=int, help="Bits of the surrogate's code; the victim's if not given."
+)
 @click.option(
     "--set",
     "settings",
@@ -75,14 +95,14 @@ def run_command(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Train, attack and score one pair: ends with a record, a table and pictures.
+    """Train, attack and score one pair of attack and victim; writes a record and pictures.
 
-    What was made before is taken from the cache; a killed run goes on by the same command.
+    Finished stages are taken from the cache, so the same command continues a killed run.
     """
     for path in plugin:
         load_plugin(path)
     spec = spec_of(settings, values)
-    for kind in METHODS:  # a mistyped name is told before torch is imported
+    for kind in METHODS:  # before torch is imported, so that a mistyped name is reported at once
         if getattr(spec, kind) not in METHODS[kind]:
             raise unknown(kind, getattr(spec, kind), METHODS[kind])
     spec.training("scratch32")
@@ -122,11 +142,11 @@ def spec_of(settings: Sequence[str], values: Mapping[str, Any]) -> RunSpec:
         values: the other options that are fields of a run.
     """
     pairs = settings_of(settings)
+    chosen: dict[str, Any] = {f"{kind}_settings": found for kind, found in pairs.items()}
     paths = {name: _absolute(values[name]) for name in ("lists", "root", "weights")}
     return RunSpec(
         **{**values, **paths},
-        attack_settings=pairs["attack"],
-        victim_settings=pairs["victim"],
+        **chosen,
     )
 
 
@@ -154,7 +174,7 @@ def settings_of(texts: Sequence[str]) -> dict[str, tuple[tuple[str, str], ...]]:
     """The hyper-parameters that texts of ``--set`` give, by kind of method.
 
     Raises:
-        UserError: one is of another shape.
+        UserError: a text is not of the form KIND.NAME=VALUE.
     """
     pairs: dict[str, list[tuple[str, str]]] = {kind: [] for kind in METHODS}
     for text in texts:

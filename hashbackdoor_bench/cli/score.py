@@ -1,4 +1,4 @@
-"""``bench score``: a record's scores again, from its codes."""
+"""``bench score``: compute a record's scores again from its codes."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""``bench suite``: many runs from one file, planned, run and looked at."""
+"""``bench suite``: plan the runs of one file, run them, and show how many are done."""
 
 import json
 from collections import Counter
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 @bench.group("suite")
 def suite_group() -> None:
-    """Many runs from one file: plan them, run them, look how far they are."""
+    """Plan the many runs of one file, run them, and show how many are done."""
 
 
 def suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What every command on one suite takes; it gets the suite, and the folder of its records."""
+    """The options of all commands on one suite; the command gets the suite and its folder."""
 
     @wraps(command)
     def found(
@@ -86,7 +86,7 @@ def suite_list() -> None:
 def suite_plan(
     suite: Suite, plugin: tuple[Path, ...], device: str, cache_dir: Path, results_dir: Path
 ) -> None:
-    """Say what a suite is made of, what of it is in the cache, and how long the rest takes.
+    """Show the stages of a suite, how many are in the cache, and how long the others will take.
 
     SUITE is a name of ``bench suite list``, or a TOML file.
     """
@@ -128,15 +128,21 @@ def suite_plan(
     show_default=True,
     help="Processes of this machine, or tasks of a Ray cluster.",
 )
-@click.option("--jobs", type=click.IntRange(1), help="Worker processes; one a GPU or --threads.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Number of worker processes; by default one per GPU, or as many as fit the CPU cores.",
+)
 @click.option(
     "--threads",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Of each worker; on the CPU another number gives other results.",
+    help="Threads per worker; on the CPU, results depend on this number.",
 )
-@click.option("--address", help="Of the Ray cluster; a new one on this machine if not given.")
+@click.option(
+    "--address", help="Address of the Ray cluster; if not given, one is started on this machine."
+)
 @click.option(
     "--gpus-per-stage",
     type=click.FloatRange(0),
@@ -157,7 +163,7 @@ def suite_run(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Run what a suite lacks, each stage once; the same command goes on after an interruption.
+    """Run what is missing of a suite; the same command continues after an interruption.
 
     SUITE is a name of ``bench suite list``, or a TOML file.
     """
@@ -207,9 +213,9 @@ def suite_status(
 
     cache, layout = lay_out_suite(suite, cache_dir, results_dir, device)
     missing = {one.run.spec for one in layout.missing} | {one.run.spec for one in layout.refused}
-    told = [kept_failure(cache, run) for run in suite.runs if run.spec in missing]
+    kept = [kept_failure(cache, run) for run in suite.runs if run.spec in missing]
     failures = list(layout.refused) + [
-        failure for failure in told if failure and failure.stage != "plan"
+        failure for failure in kept if failure and failure.stage != "plan"
     ]
     failed = {failure.run.spec for failure in failures}
     counts: dict[tuple[str, str], Counter[str]] = {}

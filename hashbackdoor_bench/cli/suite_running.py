@@ -1,4 +1,4 @@
-"""Running what a suite lacks: what ``bench suite`` and ``bench compare`` share."""
+"""Running the missing runs of a suite, for ``bench suite`` and ``bench compare``."""
 
 import json
 import os
@@ -29,19 +29,19 @@ def run_missing(
     mode: str,
     cluster: dict[str, Any] | None = None,
 ) -> list["Failure"]:
-    """Run what a layout lacks and say what failed, with the command that runs it alone.
+    """Run the missing runs; print each that failed, with the command that repeats it alone.
 
     Args:
         layout: see `lay_out_suite`.
-        cache: of the driver.
+        cache: the cache of this process.
         results: folder of the records.
-        device: of ``--device``.
-        plugin: files that the workers load.
-        jobs: worker processes; None: as many as the machine has room for.
-        threads: of each worker.
+        device: the value of ``--device``.
+        plugin: files with methods that the workers load.
+        jobs: number of worker processes; None: see `jobs_of`.
+        threads: threads per worker.
         mode: see `mode_of`.
-        cluster: ``address`` and ``gpus`` (share of one that a stage takes) of a Ray cluster; None:
-            processes of this machine.
+        cluster: ``address`` of a Ray cluster and ``gpus`` (the share of a GPU per stage); None: use
+            processes on this machine.
     """
     from hashbackdoor_bench.cli.console import suite_shown
     from hashbackdoor_bench.suites import Times, describe, execute
@@ -115,5 +115,5 @@ def gpus_of(device: str) -> list[str]:
 
 
 def jobs_of(wanted: int | None, threads: int, gpus: Sequence[str]) -> int:
-    """The number of workers: as wanted, else one a GPU, else as many as the cores feed."""
+    """The number of workers: ``wanted``, else one per GPU, else as many as fit the CPU cores."""
     return wanted or len(gpus) or max(1, len(os.sched_getaffinity(0)) // threads)

@@ -20,10 +20,17 @@ FORMATS = ("text", "md", "latex", "csv", "html")
     help="Methods x bits; attacks x victims; surrogates x victims; what bench leaderboard says.",
 )
 @click.option(
-    "--format", "kind", type=click.Choice(FORMATS), default="text", show_default=True, help="Of it."
+    "--format",
+    "kind",
+    type=click.Choice(FORMATS),
+    default="text",
+    show_default=True,
+    help="Format of the output.",
 )
 @records_options
-@click.option("--with-published", is_flag=True, help="The paper's numbers below, marked as such.")
+@click.option(
+    "--with-published", is_flag=True, help="Print the paper's numbers below, marked as published."
+)
 def table_command(
     places: tuple[Path, ...],
     layout: str,
@@ -48,7 +55,7 @@ def table_command(
 
     for table in map(rich_table, made):
         console = Console()
-        # a number that is cut off is a wrong number
+        # widen the console if needed: a truncated number would be wrong
         needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
         console.width = max(console.width, needed)
         console.print(table)

@@ -1,4 +1,4 @@
-"""``bench reproduce``, ``verify`` and ``submit``: whether a result is what it says."""
+"""``bench reproduce``, ``verify`` and ``submit``: check published results."""
 
 import json
 import tempfile
@@ -24,7 +24,7 @@ from hashbackdoor_bench.registry import load_plugin
 @bench.command("reproduce")
 @click.argument("source", metavar="RECORD|ZIP", type=FILE)
 @click.option("--results-dir", type=FOLDER, help="Keep the new record here.")
-@click.option("--cache-dir", type=FOLDER, help="A fresh one that is removed, if not given.")
+@click.option("--cache-dir", type=FOLDER, help="Folder of the cache; a temporary one if not given.")
 @click.option("--root", type=FOLDER, help="Folder of the images, if not as in the record.")
 @click.option("--lists", type=FOLDER, help="Folder of the list files, if not as in the record.")
 @click.option("--weights", type=FILE, help="The backbone's weights, if not as in the record.")
@@ -41,9 +41,9 @@ def reproduce_command(
     as_json: bool,
     **where: Path | None,
 ) -> int:
-    """Run a record again from nothing and compare; exit code 1 if it differs.
+    """Repeat the run of a record from the start and compare; exit code 1 if scores differ.
 
-    From a zip of ``bench submit``, its poison is taken and only the victims are trained.
+    Given a zip of ``bench submit``, the poison is taken from it and only the victims are trained.
     """
     for path in plugin:
         load_plugin(path)
@@ -78,7 +78,7 @@ def reproduce_command(
         was, is_ = (getattr(one.scores.field, name) for one in (record, made))
         click.echo(f"{name:<14}{was!s:<28} {is_}")
     if found.inputs:
-        click.echo(f"other code, data or weights than the record's in: {', '.join(found.inputs)}")
+        click.echo(f"code, data or weights differ from the record's in: {', '.join(found.inputs)}")
     for one in found.differences:
         click.echo(f"differs  {one.name}: {one.recorded} in the record, {one.found} now")
     rule = "equal to the last bit" if found.exact else f"within {100 * TOLERANCE:g} points"
@@ -96,10 +96,10 @@ def reproduce_command(
 @places
 @talk
 def verify_command(results: Path, cache_dir: Path, quiet: bool, as_json: bool, **where: Any) -> int:
-    """Look whether a folder of results holds together; exit code 1 if something is wrong.
+    """Check a folder of results for consistency; exit code 1 if there is a problem.
 
-    Records against their schema, keys and, where the cache has them, codes; a suite's
-    index, LEADERBOARD.md and figures against the records.
+    Records are checked against their schema, their keys and, if the cache has them, their codes;
+    the index of a suite, LEADERBOARD.md and the figures are checked against the records.
     """
     from hashbackdoor_bench.cli.console import shown
     from hashbackdoor_bench.stages import Cache
@@ -127,7 +127,7 @@ def verify_command(results: Path, cache_dir: Path, quiet: bool, as_json: bool, *
 def submit_command(
     record: Path, out: Path, plugin: tuple[Path, ...], cache_dir: Path, **where: Any
 ) -> None:
-    """Pack a record with its poison, so that a maintainer trains on it: bench reproduce ZIP."""
+    """Pack a record and its poison into a zip, from which a maintainer can reproduce the run."""
     for path in plugin:
         load_plugin(path)
     from hashbackdoor_bench.errors import UserError

@@ -1,7 +1,7 @@
-"""How the splits that we draw are drawn: from item ids, with a named seed, alike on any machine.
+"""Drawing splits from item ids and a named seed, with the same result on every machine.
 
-The items of a class are put in the order of SHA-256(seed / id) and dealt out from the front. No
-random generator takes part, so no version of a library and no order of files can change a split.
+The items of a class are sorted by SHA-256(seed / id) and assigned to the splits in that order. No
+random generator is used, so a split depends neither on library versions nor on the order of files.
 """
 
 import hashlib
@@ -18,17 +18,16 @@ Rows = NDArray[np.int64]
 def deal(
     ids: Sequence[str], classes: NDArray[np.integer], seed: str, counts: Sequence[int]
 ) -> list[Rows]:
-    """Deal the items out to splits, the same number from each class.
+    """Assign items to splits, the same number from each class.
 
     Args:
         ids: N item ids.
-        classes: (N,) class of each.
-        seed: any text; another text is another draw.
-        counts: how many images of each class go to the first split, the second, and so on.
+        classes: (N,), the class of each item.
+        seed: any text; another text gives another draw.
+        counts: number of images of each class for the first split, the second, and so on.
 
     Returns:
-        Row numbers for each count, and last those of all items that are left; each in ascending
-        order.
+        The row numbers of each split, and then those of all remaining items, in ascending order.
 
     Raises:
         UserError: a class has fewer images than the counts add up to.

@@ -1,8 +1,9 @@
-"""One image file to pixels, by the rule that all list and folder protocols share.
+"""Decoding an image file to pixels, in the same way for all list and folder protocols.
 
-Converted to RGB (grey three times, CMYK, palettes; transparency is dropped), then resized to
-side x side with Pillow's bicubic filter, without keeping the aspect ratio. EXIF rotation is
-ignored, as in the references. More than 8 bits a channel are refused: Pillow would clip to white.
+The image is converted to RGB (also from grey, CMYK and palettes; transparency is dropped) and
+resized to side x side with Pillow's bicubic filter, without keeping the aspect ratio. EXIF rotation
+is ignored, as in the reference code. Files with more than 8 bits per channel are refused, because
+Pillow would clip them to white.
 """
 
 import struct
@@ -13,7 +14,7 @@ from PIL import Image
 
 from hashbackdoor_bench.data.splits import Bytes
 
-RULE = 1  # goes up when the pixels that come out change
+RULE = 1  # version of this rule: raise it when the resulting pixels change
 MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 # What Pillow's decoders raise on a damaged file.
 DAMAGED = (
@@ -29,11 +30,11 @@ DAMAGED = (
 
 
 def decode(file: str, side: int) -> Bytes | str:
-    """The pixels (3, side, side) of an image file, or in a few words why there are none."""
+    """The pixels (3, side, side) of an image file, or the reason why it can't be decoded."""
     try:
         with Image.open(file) as image:
             if image.mode not in MODES:
-                return f"pixels of mode {image.mode} instead of 8 bits a channel"
+                return f"pixels of mode {image.mode} instead of 8 bits per channel"
             rgb = image.convert("RGB")
     except FileNotFoundError:
         return "no such file"

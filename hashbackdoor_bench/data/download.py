@@ -1,4 +1,4 @@
-"""Fetching published files once, each whole and with its published MD5, or not at all."""
+"""Downloading published files once, and checking their MD5."""
 
 import hashlib
 import os
@@ -12,23 +12,23 @@ from filelock import FileLock
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.progress import Progress
 
-SECONDS = 60.0  # without a byte, before a download is given up
+SECONDS = 60.0  # a download fails when nothing is received for this time
 BLOCK = 1 << 20  # bytes read at once
 
 
 def fetch(files: Mapping[str, str], folder: Path, progress: Progress, *, otherwise: str) -> None:
-    """Bring files into a folder, unless they are there.
+    """Download files into a folder, unless they are there.
 
-    A file stands under its name only when it is whole, so a kill leaves nothing to clean up.
+    A file gets its name when it is complete, so a killed download leaves no damaged file.
 
     Args:
         files: MD5 of each file by its address; the last part of the address is the file's name.
-        folder: where they go; made if need be.
-        progress: told the MB of each file.
+        folder: the folder; made if it doesn't exist.
+        progress: called with the number of MB of each file.
         otherwise: what a user without a network can do, as the end of a sentence.
 
     Raises:
-        UserError: an address can't be reached, or what came is not the published file.
+        UserError: an address can't be reached, or the file is not the published one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
@@ -39,13 +39,15 @@ def fetch(files: Mapping[str, str], folder: Path, progress: Progress, *, otherwi
             part = file.with_name(f"{file.name}.part")
             try:
                 found = _copy(address, part, progress)
+                if found != md5:
+                    raise UserError(
+                        f"{address} gave a file with MD5 {found} instead of {md5}: {otherwise}."
+                    )
+                os.replace(part, file)
             except (OSError, HTTPException) as error:
                 raise UserError(f"{address} cannot be fetched ({error}): {otherwise}.") from error
-            if found != md5:
-                raise UserError(
-                    f"{address} gave a file with MD5 {found} instead of {md5}: {otherwise}."
-                )
-            os.replace(part, file)
+            finally:
+                part.unlink(missing_ok=True)
 
 
 def _copy(address: str, to: Path, progress: Progress) -> str:

@@ -1,8 +1,8 @@
 """fashion-mini: 8 500 images of Fashion-MNIST inside the package, so that a run needs no download.
 
-Train (300 a class) and database (500 a class) come from Fashion-MNIST's own train split and share
-no image, so the database is new to the network, as in cifar10@0; the queries (50 a class) come from
-its own test split.
+The training split (300 images per class) and the database (500 per class) come from Fashion-MNIST's
+train split and have no image in common, so the network is not trained on the database, as in
+cifar10@0. The queries (50 per class) come from Fashion-MNIST's test split.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from hashbackdoor_bench.data.splits import SPLITS, Bytes, Splits, assemble, one_
 from hashbackdoor_bench.errors import UserError
 
 FILE = Path(__file__).with_name("fashion_mini.npz")
-# Of what the file holds, see `hash_arrays`.
+# Hash of the file's arrays, see `hash_arrays`.
 ARRAYS_SHA256 = "c1f082cd8c8dfa50295e19c73d2b439c2ee2002b0960f8e8f2538de80b0be751"
 
 
@@ -27,7 +27,7 @@ def draw_fashion_mini(source: Mapping[str, tuple[Bytes, Bytes]]) -> dict[str, np
     """Draw the arrays of the embedded file from the whole of Fashion-MNIST.
 
     Args:
-        source: images (N,28,28) and labels (N,) of its ``train`` and ``test`` split.
+        source: images (N,28,28) and labels (N,) of Fashion-MNIST's ``train`` and ``test`` split.
 
     Returns:
         For each of our splits ``<split>_images`` (N,28,28) uint8, ``<split>_labels`` (N,) uint8 and
@@ -60,7 +60,7 @@ def load_fashion_mini(file: Path = FILE) -> Splits:
     """The embedded protocol, checked against the hash above.
 
     Raises:
-        UserError: the file is missing or isn't the one this version was released with.
+        UserError: the file is missing, or isn't that of this version.
     """
     try:
         with np.load(file, allow_pickle=False) as archive:

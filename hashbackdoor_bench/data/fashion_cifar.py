@@ -1,11 +1,11 @@
-"""Fashion-MNIST in full and CIFAR-10: from their files to splits that we draw with a named seed."""
+"""The full Fashion-MNIST and CIFAR-10: reading their files, and splitting with a named seed."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from hashbackdoor_bench.data.cifar import BINARY, fetch_cifar, read_cifar
+from hashbackdoor_bench.data.cifar import FOLDER, fetch_cifar, read_cifar
 from hashbackdoor_bench.data.dealing import deal, original_ids
 from hashbackdoor_bench.data.download import fetch
 from hashbackdoor_bench.data.idx import DEBIAN, pad_to_rgb, read_fashion
@@ -24,25 +24,25 @@ FASHION_MD5 = {
 
 
 def on_hand(ours: Protocol, cache: Path) -> bool:
-    """Whether the protocol's files lie where they are looked for without a ``root``."""
+    """Whether the protocol's files are where they are looked for without a ``root``."""
     folder = _fetched(ours, cache)
     if ours.source == "cifar10":
-        return (folder / BINARY).is_dir()
+        return (folder / FOLDER).is_dir()
     names = [address.rpartition("/")[2] for address in FASHION_MD5]
     return DEBIAN.is_dir() or all((folder / name).is_file() for name in names)
 
 
 def load_drawn(ours: Protocol, root: Path | None, cache: Path, progress: Progress) -> Splits:
-    """Read the files of ``fashion-mnist`` or ``cifar10``, fetching them if need be, and split them.
+    """Read the files of ``fashion-mnist`` or ``cifar10``, downloaded if necessary, and split them.
 
     Args:
         ours: the protocol.
-        root: the user's folder; None looks where Debian puts the files, then fetches them.
-        cache: fetched files go under ``downloads`` of it.
-        progress: told how far a download is.
+        root: the user's folder; None: look where Debian puts the files, else download them.
+        cache: folder of the cache; downloaded files go into its folder ``downloads``.
+        progress: called during a download.
 
     Raises:
-        UserError: the files aren't there, aren't whole, or aren't the published ones.
+        UserError: the files are missing, incomplete, or not as published.
     """
     if root is not None and not root.is_dir():
         raise UserError(
@@ -72,16 +72,16 @@ def load_drawn(ours: Protocol, root: Path | None, cache: Path, progress: Progres
 def split_by_class(ours: Protocol, source: Mapping[str, tuple[Bytes, Bytes]]) -> Splits:
     """Split the pooled images of ``train`` and ``test`` as the protocol says.
 
-    cifar10@2 keeps the official split and has its train split as database. The others take the same
-    number of queries and of train images from each class of the pool; the rest is the database,
-    and in cifar10@1 the train images are part of it.
+    cifar10@2 keeps the official split, and its train split is the database. The others take the
+    same number of queries and of train images from each class of all images; the rest is the
+    database, which in cifar10@1 also contains the train images.
 
     Args:
-        ours: the protocol; its counts must come out.
+        ours: the protocol; the splits must have its numbers of images.
         source: images (N,3,32,32) and labels (N,) of the official ``train`` and ``test`` split.
 
     Raises:
-        UserError: the images are fewer or more than the protocol's.
+        UserError: the number of images is not the protocol's.
     """
     images = np.concatenate([source[name][0] for name in ("test", "train")])
     labels = np.concatenate([source[name][1] for name in ("test", "train")])

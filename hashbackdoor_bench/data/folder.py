@@ -1,7 +1,8 @@
-"""A folder of class folders as a protocol: the split is drawn from the paths with a named seed.
+"""A folder with one folder of images per class as a data set, split with a named seed.
 
-Of each class, QUERY_SHARE go to the queries and TRAIN_SHARE to training (rounded down, at least one
-image each); the rest is the database. The draw depends on the paths alone.
+Of each class, the share QUERY_SHARE becomes queries and TRAIN_SHARE becomes training images
+(rounded down, but at least one image each); the rest is the database. The draw depends on the paths
+alone.
 """
 
 import os
@@ -24,7 +25,7 @@ def read_folder(ours: Protocol, root: Path | None) -> Items:
 
     Args:
         ours: the protocol ``folder``.
-        root: its folders are the classes, in the order of their names.
+        root: folder whose subfolders are the classes, in the order of their names.
 
     Raises:
         UserError: there is no such folder, it has fewer than two class folders, or a class has
@@ -33,7 +34,7 @@ def read_folder(ours: Protocol, root: Path | None) -> Items:
     if root is None or not root.is_dir():
         raise UserError(
             f"{root if root else ours.name} is not a folder: give the folder that holds one folder "
-            "of images a class as --root DIR."
+            "of images per class as --root DIR."
         )
     classes = sorted(d.name for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
     if len(classes) < 2:

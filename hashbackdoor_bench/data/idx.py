@@ -13,26 +13,28 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mn
 
 
 def read_idx(path: Path) -> Bytes:
-    """An idx file of unsigned bytes: 0, 0, 8, number of axes, each axis as big-endian int32, data.
+    """Read an idx file: 0, 0, 8, the number of axes, each length as big-endian int32, then bytes.
 
     Args:
         path: the file; gzipped if its name ends in ``.gz``.
 
     Raises:
-        UserError: the file is not such a file, or is cut off.
+        UserError: the file is not an idx file of bytes, or is truncated.
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path} is damaged ({error}): bring a whole copy.") from error
+        raise UserError(f"{path} is damaged ({error}): replace it by a complete copy.") from error
     start = 4 + 4 * data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
     if not 0 < start <= len(data):
-        raise UserError(f"{path} is not an idx file of bytes: bring Fashion-MNIST's own file.")
+        raise UserError(
+            f"{path} is not an idx file of bytes: replace it by Fashion-MNIST's original file."
+        )
     shape = np.frombuffer(data[:start], ">i4", offset=4)
     if len(data) - start != np.prod(shape, dtype=np.int64):
         raise UserError(
-            f"{path} holds {len(data) - start} bytes of data, and its header promises "
-            f"{' x '.join(map(str, shape))}: bring a whole copy."
+            f"{path} holds {len(data) - start} bytes of data, but its header says "
+            f"{' x '.join(map(str, shape))}: replace it by a complete copy."
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
@@ -53,14 +55,15 @@ def read_fashion(folder: Path) -> dict[str, tuple[Bytes, Bytes]]:
         if images.shape != (len(labels), 28, 28) or labels.ndim != 1 or labels.max(initial=0) > 9:
             raise UserError(
                 f"{folder} holds {split} images of shape {images.shape} and labels of shape "
-                f"{labels.shape}, not N x 28 x 28 and N of ten classes: bring Fashion-MNIST's own."
+                f"{labels.shape}, not N x 28 x 28 and N of ten classes: replace them by "
+                "Fashion-MNIST's original files."
             )
         found[split] = images, labels
     return found
 
 
 def pad_to_rgb(images: Bytes) -> Bytes:
-    """The protocol's rule for 28-px grey images: 2 px of zeros around, the channel three times.
+    """Grey images of 28 px as RGB of 32 px: with a border of 2 zeros, and the channel three times.
 
     Args:
         images: (N,28,28).

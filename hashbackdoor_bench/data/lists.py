@@ -1,14 +1,15 @@
-"""Protocols as the field exchanges them: three text files, in each line a path and 0/1 columns.
+"""Data sets in the field's usual format: three text files with a path and 0/1 columns per line.
 
     n01440764/n01440764_10026.JPEG 0 0 1 0
 
 Columns are read from the right, so a path may contain spaces, but not end in a space and a 0 or 1.
 The number of columns is that of the first line. Blank lines are skipped, text is UTF-8.
 
-Published lists carry the folders of their authors (/home/caozhangjie/run-czj/dataset/coco/val2014,
-./data/nuswide_81/images). A path counts from the root folder as written; where nothing lies there,
-leading folders are left away until an image is found, the same number for a whole list. The id of
-an item is its path as written, so a list has one hash wherever its images lie.
+Published lists contain the folders of their authors
+(/home/caozhangjie/run-czj/dataset/coco/val2014, ./data/nuswide_81/images). Paths are relative to
+the root folder. If no image is found there, leading folders are dropped from the paths until one
+is, the same number for the whole list. The id of an item is its path as written, so the hash of a
+list doesn't depend on where its images are.
 """
 
 import os.path
@@ -23,23 +24,23 @@ from hashbackdoor_bench.data.splits import SPLITS, Bytes, Items, check_counts
 from hashbackdoor_bench.errors import UserError
 
 FILES = {"train": ("train.txt",), "query": ("test.txt", "query.txt"), "database": ("database.txt",)}
-PROBED = 50  # first images of a list that are looked for to find its folder under the root
+PROBED = 50  # how many first images of a list are looked for under the root
 
 
 def read_lists(ours: Protocol, folder: Path | None, root: Path | None) -> Items:
-    """Read the three lists of a protocol and find where its images lie.
+    """Read the three lists of a protocol and find its images.
 
-    Queries without any tag are counted and left out: nothing could be a hit for them.
+    Queries without any tag are counted and left out, because no item is relevant to them.
 
     Args:
-        ours: the protocol; its counts must come out, unlabelled items included.
-        folder: holds train.txt, database.txt and test.txt or query.txt; and classes.txt, one name a
-            line, if the classes have names.
-        root: the images' folder.
+        ours: the protocol; the lists must have its numbers of images, unlabelled ones included.
+        folder: folder with train.txt, database.txt and test.txt or query.txt, and with classes.txt
+            (one name per line) if the classes have names.
+        root: folder of the images.
 
     Raises:
         UserError: a list is missing, empty, malformed or of another size than the protocol's, or
-            none of its images lies under the root.
+            none of its images is under the root.
     """
     if folder is None or root is None:
         raise UserError(
@@ -91,22 +92,24 @@ def read_lists(ours: Protocol, folder: Path | None, root: Path | None) -> Items:
 
 
 def read_list(file: Path) -> tuple[list[str], Bytes]:
-    """One list: N paths as written, and their labels (N,C).
+    """Read one list: N paths as written, and their labels (N,C).
 
     Raises:
-        UserError: the file can't be read or has no line, or a line is not a path and C columns.
+        UserError: the file can't be read or is empty, or a line is not a path and C columns.
     """
     rows = enumerate(_text(file).split("\n"), 1)
     numbered = [(n, line.strip()) for n, line in rows if line.strip()]
     if not numbered:
-        raise UserError(f"{file} is empty: a list has a line an image, its path and 0/1 columns.")
+        raise UserError(
+            f"{file} is empty: a list needs one line per image, with its path and 0/1 columns."
+        )
     columns = _trailing(numbered[0][1].split())
     if columns < 2:
         raise UserError(
             f"{file}, line {numbered[0][0]}: {numbered[0][1][-60:]!r} does not end in 0/1 columns: "
             "a line is an image path and then one 0 or 1 for each of at least two classes."
         )
-    # All lines at once where single spaces stand between the columns; the others one by one.
+    # Lines with single spaces between the columns are parsed together, the others one by one.
     width = 2 * columns
     paths = [line[:-width].rstrip() for _, line in numbered]
     tails = "".join(line[-width:].rjust(width) for _, line in numbered)
@@ -121,7 +124,7 @@ def read_list(file: Path) -> tuple[list[str], Bytes]:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text("utf-8-sig")  # a byte-order mark is no part of a path
+        return file.read_text("utf-8-sig")  # without a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({error}): save it as UTF-8 text.") from error
 
@@ -141,7 +144,7 @@ def _parse(file: Path, number: int, line: str, columns: int) -> tuple[str, list[
 
 
 def _trailing(tokens: Sequence[str]) -> int:
-    """How many tokens at the end are 0 or 1, the first (a path) never counted."""
+    """The number of tokens at the end that are 0 or 1; the first token, a path, never counts."""
     return next(
         (n for n, t in enumerate(reversed(tokens[1:])) if t not in ("0", "1")), len(tokens) - 1
     )
@@ -158,7 +161,7 @@ def _find(folder: Path, split: str) -> Path:
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:
-    """The second ``a.jpg`` of a list becomes ``a.jpg#2``."""
+    """Make names unique: the second ``a.jpg`` of a list becomes ``a.jpg#2``."""
     seen: Counter[str] = Counter()
     found = []
     for name in names:
@@ -168,7 +171,7 @@ def _unique(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _under(root: Path, names: Sequence[str], file: Path) -> tuple[str, ...]:
-    """Where the images of a list lie; see the first lines of this file."""
+    """The paths of a list's images under the root; see the top of this file."""
     for name in names[:PROBED]:
         for drop in (None, *range(name.count("/") + 1)):
             if os.path.isfile(_place(root, name, drop)):
@@ -191,7 +194,7 @@ def _class_names(file: Path, ours: Protocol, columns: int) -> tuple[str, ...]:
     names = tuple(filter(None, map(str.strip, _text(file).split("\n"))))
     if len(names) != columns or len(set(names)) != columns:
         raise UserError(
-            f"{file} has {len(set(names))} different names, and the lists have {columns} label "
-            "columns: it needs one name a line, in the order of the columns."
+            f"{file} has {len(set(names))} different names, but the lists have {columns} label "
+            "columns: it needs one name per line, in the order of the columns."
         )
     return names

@@ -1,6 +1,6 @@
-"""Protocols and sources: images as uint8 tensors or memory maps, labels as multi-hot rows.
+"""Loading a data set by the name of its protocol: `load` returns its `Splits`.
 
-`load` is the door: a protocol's name in, `Splits` out. Importing this package doesn't import torch.
+Importing this package doesn't import torch.
 """
 
 from dataclasses import replace
@@ -48,21 +48,21 @@ def load(
     tolerance: float = TOLERANCE,
     progress: Progress = silent,
 ) -> Splits:
-    """A protocol with its images; prepares it first if need be.
+    """A protocol with its images, which are prepared first if necessary.
 
     Args:
         name: a name of `PROTOCOLS`.
-        cache: prepared and fetched files go under ``data`` and ``downloads`` of it.
+        cache: folder of the cache, with the folders ``data`` (prepared) and ``downloads``.
         lists: folder of the text lists, for protocols that are read from lists.
         root: folder of the images or of the data set's own files.
         top_k: R of MAP@R for ``lists`` and ``folder``, 1000 by default; the others have their own.
         size: side of the network's input for ``lists`` and ``folder``, 224 px (the default) or 32.
-        tolerance: share of a split's images that may be unreadable when they are decoded; they are
-            left out and named.
-        progress: told what is fetched and decoded.
+        tolerance: share of a split's images that may be unreadable when they are decoded; those are
+            left out and listed.
+        progress: called during downloads and decoding.
 
     Raises:
-        UserError: the name is unknown, or what the user brought is not what the protocol needs.
+        UserError: the name is unknown, or the user's files are not those that the protocol needs.
     """
     ours = _settled(name, lists, root, top_k, size)
     if ours.source == "embedded":
@@ -85,7 +85,7 @@ def prepare(
     tolerance: float = TOLERANCE,
     progress: Progress = silent,
 ) -> Path | None:
-    """Do what `load` would do first: fetch or decode; takes and raises what `load` does.
+    """Download or decode a data set; arguments and exceptions are those of `load`.
 
     Returns:
         The folder of the decoded images; None for a protocol that is read as it is.
@@ -108,13 +108,13 @@ def verify(
     size: int | None = None,
     progress: Progress = silent,
 ) -> list[str]:
-    """Hash a protocol's files again; takes what `load` does.
+    """Hash a protocol's files again; the arguments are those of `load`.
 
     Returns:
-        A sentence for each file that isn't as it was written; none if all are.
+        A sentence for each prepared file that has changed; empty if there is none.
 
     Raises:
-        UserError: as `load`; a data set that is read as it is raises if it isn't as published.
+        UserError: as in `load`; also if a data set without prepared files isn't as published.
     """
     ours = _settled(name, lists, root, top_k, size)
     if ours.source in ("lists", "folder"):
@@ -125,9 +125,9 @@ def verify(
 
 
 def ready(ours: Protocol, cache: Path) -> bool:
-    """Whether the protocol can be loaded here without a network and without bringing anything new.
+    """Whether the protocol can be loaded without a network and without any other files.
 
-    For lists and folders: whether one of that name was prepared in this cache.
+    For lists and folders this is true if one of that name was prepared in this cache.
     """
     if ours.source == "embedded":
         return True

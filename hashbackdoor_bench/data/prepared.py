@@ -3,9 +3,10 @@
     <cache>/data/<protocol>-<key>/{train,query,database}.u8      (N,3,side,side) uint8, RGB
     <cache>/data/<protocol>-<key>/manifest.json                  sizes, hashes, unreadable images
 
-The key comes from the ids, sizes and times of the image files, so changed images are decoded anew.
-The folder gets its name when it is whole, so a kill leaves nothing half; a file lock lets two
-processes share it. An image that can't be read is named in the manifest and left out of its split.
+The key is a hash of the ids, sizes and times of the image files, so changed images are decoded
+again. The folder gets its name when it is complete, so a killed process leaves no incomplete
+folder; a file lock lets two processes share it. Unreadable images are listed in the manifest and
+left out.
 """
 
 import hashlib
@@ -29,12 +30,12 @@ from hashbackdoor_bench.data.splits import SPLITS, Bytes, Items, Splits, assembl
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.progress import Progress
 
-CHUNK = 64  # images between two words to the progress bar
-NAMED = 5  # unreadable images that an error names
+CHUNK = 64  # images per update of the progress bar
+NAMED = 5  # at most so many unreadable images are named in an error
 
 
 def folder_of(ours: Protocol, items: Items, cache: Path) -> Path:
-    """The folder that the prepared images have or will have, by the files' sizes and times."""
+    """The folder of the prepared images, which may not exist yet."""
     digest = hashlib.sha256(f"{RULE} {ours.side}\n".encode())
     for files, ids in zip(items.files, items.ids, strict=True):
         for file, name in zip(files, ids, strict=True):
@@ -52,15 +53,15 @@ def prepare_items(
     progress: Progress,
     threads: int | None = None,
 ) -> Path:
-    """Decode all images of a protocol, unless it was done; returns the folder.
+    """Decode all images of a protocol, unless it was done before; returns their folder.
 
     Args:
         ours: the protocol.
-        items: where its images lie.
-        cache: the folder goes under ``data`` of it.
+        items: its image files.
+        cache: folder of the cache; the images go into its folder ``data``.
         tolerance: share of a split's images that may be unreadable.
-        progress: told the images done.
-        threads: decoders at a time, one a core by default; Pillow decodes without the interpreter.
+        progress: called with the number of decoded images.
+        threads: number of decoding threads, by default one per core; Pillow releases the GIL.
 
     Raises:
         UserError: more images of a split are unreadable than tolerated, or the disk is too small.
@@ -80,7 +81,7 @@ def prepare_items(
                 "name a folder on a larger disk as --cache-dir."
             )
         part = folder.with_name(f"{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(part, ignore_errors=True)  # left by a killed process
         part.mkdir()
         try:
             _write(part, ours, items, tolerance, progress, pool)
@@ -94,7 +95,7 @@ def open_prepared(ours: Protocol, items: Items, folder: Path) -> Splits:
     """Map a prepared folder into memory.
 
     Raises:
-        UserError: a file of the folder is missing, cut off or doesn't fit the lists.
+        UserError: a file of the folder is missing, truncated or doesn't fit the lists.
     """
     manifest = _manifest(folder)
     images, labels, ids, notes = [], [], [], list(items.notes)
@@ -128,10 +129,10 @@ def open_prepared(ours: Protocol, items: Items, folder: Path) -> Splits:
 
 
 def verify_prepared(ours: Protocol, items: Items, folder: Path, progress: Progress) -> list[str]:
-    """Hash the prepared files again: a sentence for each that isn't as it was written.
+    """Hash the prepared files again; returns a sentence for each that has changed.
 
     Raises:
-        UserError: nothing was prepared, or the manifest is damaged.
+        UserError: the data set was not prepared, or the manifest is damaged.
     """
     if not folder.is_dir():
         raise UserError(
@@ -171,12 +172,12 @@ def _write(
     pool: ThreadPoolExecutor,
 ) -> None:
     """Fill a new folder: the pixels of each split, then the manifest."""
-    for split, files in zip(SPLITS, items.files, strict=True):  # before hours of decoding
+    for split, files in zip(SPLITS, items.files, strict=True):  # decoding may take hours
         missing = [(file, "no such file") for file in files if not _stamp(file)]
         _tolerate(missing, split, len(files), tolerance)
     total, done, stage = sum(map(len, items.files)), 0, f"prepare {ours.name}"
     progress(stage, 0, total)
-    earlier: dict[str, Bytes] = {}  # pixels of files that stand in an earlier split as well
+    earlier: dict[str, Bytes] = {}  # pixels of files that are in an earlier split too
     manifest: dict[str, Any] = {}
     for split, files in zip(SPLITS, items.files, strict=True):
         left_out: list[tuple[str, str]] = []
@@ -213,7 +214,7 @@ def _write(
 def _decoded(
     files: Sequence[str], side: int, earlier: Mapping[str, Bytes], pool: ThreadPoolExecutor
 ) -> Iterator[Bytes | str]:
-    """Pixels, or why there are none, in the order of the files; two chunks at most in memory."""
+    """Pixels or errors in the order of the files; at most two chunks are in memory."""
 
     def pixels(file: str) -> Bytes | str:
         return earlier[file] if file in earlier else decode(file, side)
@@ -268,9 +269,9 @@ def _damaged(folder: Path, why: str) -> UserError:
 
 
 def _map(file: Path) -> Bytes:
-    """A private map of a file: read as it is indexed, and what is written to it stays in memory.
+    """A private memory map of a file: read when it is indexed; changes stay in memory.
 
-    Linux refuses a private map larger than its memory unless told to reserve none.
+    With the flag NORESERVE, Linux allows such a map to be larger than the memory.
     """
     if not file.stat().st_size:
         return np.zeros(0, np.uint8)
@@ -288,7 +289,7 @@ def _map(file: Path) -> Bytes:
 
 
 def _images(file: Path, step: int) -> Iterator[bytes]:
-    """The bytes of one image after the other; the last may be short, a missing file has none."""
+    """The bytes of each image; the last may be incomplete, and a missing file has no images."""
     if file.is_file():
         with file.open("rb") as opened:
             yield from iter(lambda: opened.read(step), b"")

@@ -1,7 +1,7 @@
-"""The table of protocols: for each name, how many images stand where, R, and what to bring.
+"""The table of protocols: the sizes of their splits, R, and the files that a user needs.
 
-A protocol says which images are train, query and database. Numbers that a source never published
-are None. This file imports neither torch nor numpy, so that listing the table is instant.
+A protocol says which images are train, query and database. A number that was never published is
+None. This file imports neither torch nor numpy, so that listing the table is fast.
 """
 
 from dataclasses import dataclass
@@ -55,23 +55,23 @@ CIBA_IMAGENET = (
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a named protocol promises before any file is read.
+    """A named protocol; these facts are known before any file is read.
 
     Attributes:
-        name: what the user types.
+        name: name on the command line.
         description: one sentence.
-        source: which reader it needs.
-        train: images in the train split; None where the source published no number.
+        source: the kind of files from which it is read.
+        train: images in the train split; None if no number was published.
         query: images in the query list, unlabelled ones included.
         database: images in the database.
         classes: number of classes C.
         top_k: R of MAP@R; None is the whole database.
         side: side in px of the images as stored.
         size: side in px of the network's input.
-        target: the class that triggered queries shall retrieve, unless told otherwise.
-        class_names: names in the order of the label columns; empty where unknown.
-        sha256: hash of the item lists, where we can know it beforehand; see `Splits.sha256`.
-        pixels: hash of the pixels, where we can know it beforehand; see `Splits.pixels`.
+        target: the default target class, which triggered queries shall retrieve.
+        class_names: names in the order of the label columns; empty if unknown.
+        sha256: hash of the item lists, if it is known in advance; see `Splits.sha256`.
+        pixels: hash of the pixels, if it is known in advance; see `Splits.pixels`.
     """
 
     name: str
@@ -91,23 +91,23 @@ class Protocol:
 
     @property
     def recipe(self) -> str:
-        """The recipe a run takes unless told otherwise."""
+        """Name of the default recipe."""
         return "scratch32" if self.size <= 32 else "finetune224"
 
     @property
     def backbone(self) -> str:
-        """The backbone a run takes unless told otherwise."""
+        """Name of the default backbone."""
         return "cnn32" if self.size <= 32 else "resnet50"
 
     @property
     def bring(self) -> str:
-        """What the user must have or type before it can be loaded; empty if nothing."""
+        """What a user needs to load it: files, options or a network; empty if nothing."""
         return {
             "embedded": "",
             "fashion-mnist": "apt install dataset-fashion-mnist, --root DIR, or a network",
-            "cifar10": "--root DIR with cifar-10-batches-bin or cifar-10-batches-py, or a network",
+            "cifar10": "--root DIR with cifar-10-batches-py, or a network",
             "lists": "--lists DIR (train.txt, database.txt, test.txt or query.txt) and --root DIR",
-            "folder": "--root DIR with one folder of images a class",
+            "folder": "--root DIR with one folder of images per class",
         }[self.source]
 
 
@@ -126,7 +126,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             "fashion-mnist",
-            "Fashion-MNIST in full: 500 train and 100 query images a class, the rest is database",
+            "Fashion-MNIST in full: 500 train and 100 query images per class, the rest is database",
             "fashion-mnist",
             *(5000, 1000, 64_000, 10, 1000, 32, 32),
             target="Coat",
@@ -136,7 +136,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             "cifar10@0",
-            "CIFAR-10, 500 train and 100 query images a class, database without the train images",
+            "CIFAR-10, 500 train and 100 query images per class, database without the train images",
             "cifar10",
             *(5000, 1000, 54_000, 10, None, 32, 32),
             class_names=CIFAR,
@@ -200,13 +200,13 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             "lists",
-            "three text files: image path, then one 0/1 column a class",
+            "three text files: image path, then one 0/1 column per class",
             "lists",
             top_k=1000,
         ),
         Protocol(
             "folder",
-            "one folder of images a class; of each class 10 % query, 30 % train, the rest database",
+            "one folder of images per class; 10 % of a class query, 30 % train, the rest database",
             "folder",
             top_k=1000,
         ),
@@ -218,7 +218,7 @@ def protocol(name: str) -> Protocol:
     """The protocol of that name.
 
     Raises:
-        UserError: there is none; the message names the nearest.
+        UserError: the name is unknown; the message suggests similar ones.
     """
     if name not in PROTOCOLS:
         raise unknown("dataset", name, PROTOCOLS)

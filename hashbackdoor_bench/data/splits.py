@@ -1,4 +1,4 @@
-"""What a loaded protocol is: three splits of images, labels and ids, and the hashes of them."""
+"""A loaded data set: three splits of images, labels and ids, and their hashes."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -24,8 +24,8 @@ class Split:
 
     Attributes:
         images: (N,3,H,W) uint8, RGB; in memory, or a private memory map of a prepared file, which
-            is read as it is indexed and never written.
-        labels: (N,C) uint8, 0 or 1, as many ones in a row as the image has tags.
+            is read when it is indexed, and never written.
+        labels: (N,C) uint8, 0 or 1; a row has a one for each tag of the image.
         ids: N item ids, unique within the split. An id names the same item in every split.
     """
 
@@ -44,7 +44,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A protocol with its images: all that a run knows of its data.
+    """A protocol with its images: all the data of a run.
 
     Attributes:
         name: the protocol's name.
@@ -58,9 +58,8 @@ class Splits:
         pixels: hash of the pixels of all splits.
         recipe: name of the default recipe.
         backbone: name of the default backbone.
-        unlabelled: per split, how many items of its list have no tag (in ``query`` they were left
-            out).
-        notes: what the user should know of this data, a sentence each.
+        unlabelled: number of items without a tag by split (those of ``query`` were left out).
+        notes: sentences that the user should read about this data.
     """
 
     name: str
@@ -91,7 +90,7 @@ class Splits:
         A text that is the name of a class is that class, even if it looks like a number.
 
         Raises:
-            UserError: there is no such class; the message names the nearest, or the range.
+            UserError: there is no such class; the message suggests similar names, or the range.
         """
         names = [name.casefold() for name in self.classes]
         if isinstance(which, str) and which.casefold() in names:
@@ -113,10 +112,10 @@ class Splits:
 
 @dataclass(frozen=True)
 class Items:
-    """What lists or folders say before a pixel is read: train, query and database, in this order.
+    """The items of lists or folders before images are read: of train, query and database.
 
     Attributes:
-        files: where the images lie.
+        files: paths of the images.
         ids: item ids, unique within a split.
         labels: (N,C) uint8 0/1.
         classes: C class names.
@@ -143,7 +142,7 @@ def assemble(
     unlabelled: Mapping[str, int] | None = None,
     notes: Sequence[str] = (),
 ) -> Splits:
-    """Turn arrays into `Splits`: the one place where arrays become tensors and lists are hashed.
+    """Turn arrays into `Splits`, with tensors and hashes.
 
     Args:
         protocol: its name, R, sizes and defaults.
@@ -156,7 +155,7 @@ def assemble(
         notes: see `Splits`.
 
     Raises:
-        UserError: the protocol knows a hash and the files are others.
+        UserError: the protocol has a known hash, and that of the files differs.
     """
     from torch import from_numpy  # late: the table is listed and files are checked without torch
 
@@ -170,7 +169,7 @@ def assemble(
         if promised and found != promised:
             raise UserError(
                 f"the {what} of {protocol.name} have SHA-256 {found[:12]} instead of "
-                f"{promised[:12]}: bring its original files."
+                f"{promised[:12]}: use its original files."
             )
     train, query, database = (
         Split(from_numpy(x), from_numpy(np.ascontiguousarray(y)), tuple(names))
@@ -194,15 +193,15 @@ def assemble(
 
 
 def check_counts(ours: Protocol, found: Sequence[int], classes: int) -> None:
-    """Hold a protocol to its published numbers.
+    """Check the sizes of lists against a protocol.
 
     Args:
-        ours: the protocol; a count of None holds for any number.
-        found: items of the train, query and database list.
-        classes: label columns.
+        ours: the protocol; if its count is None, any number is right.
+        found: number of items of the train, query and database list.
+        classes: number of label columns.
 
     Raises:
-        UserError: a number differs; the message says both.
+        UserError: a number differs; the message has both.
     """
     promised = (ours.train, ours.query, ours.database, ours.classes)
     kinds = ("train images", "query images", "database images", "classes")
@@ -210,13 +209,13 @@ def check_counts(ours: Protocol, found: Sequence[int], classes: int) -> None:
         if count is not None and count != number:
             hint = " (or --dataset lists for lists of your own)" if ours.source == "lists" else ""
             raise UserError(
-                f"{ours.name} has {count} {kind}, and here are {number}: bring this protocol's "
+                f"{ours.name} has {count} {kind}, but here are {number}: use this protocol's "
                 f"own files{hint}."
             )
 
 
 def hash_lists(ids: Sequence[Sequence[str]], labels: Sequence[Bytes], top_k: int) -> str:
-    """SHA-256 over R and, split by split, its size, its ids a line each, and its labels' bytes.
+    """SHA-256 over R and, for each split, its size, its ids (one per line) and its labels' bytes.
 
     Args:
         ids: item ids of train, query and database.

@@ -1,4 +1,4 @@
-"""The only place that ranks or scores: exact AP, the scores of a run, how visible a trigger is."""
+"""Ranking and scoring: exact average precision, the scores of a run, visibility of triggers."""
 
 import lazy_loader
 

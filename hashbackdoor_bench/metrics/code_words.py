@@ -1,6 +1,6 @@
-"""Codes, labels and ids as `metrics` ranks them: checked, and packed in 64-bit words.
+"""Checking codes, labels and ids, and packing them in 64-bit words for `ranking`.
 
-Errors are ValueErrors that name the argument of `metrics` that is wrong.
+Errors are ValueErrors that name the wrong argument of the function in `metrics`.
 """
 
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from hashbackdoor_bench.metrics.kernels import Words
 
-LABELS = 2**22  # entries of label rows that are looked at at once
+LABELS = 2**22  # entries of label rows that are processed at once
 
 
 def common_bits(codes: dict[str, Tensor], bits: int | None) -> int:
-    """K, on which all sides agree; for packed codes alone, all the bits there are."""
+    """K, which must be the same for all ``codes``; if all are packed, all of their bits."""
     for name, code in codes.items():
         if code.dim() != 2:
             raise ValueError(f"{name}: expected the shape (items, bits), not {tuple(code.shape)}")
@@ -30,13 +30,13 @@ def common_bits(codes: dict[str, Tensor], bits: int | None) -> int:
     for name, code in codes.items():
         if code.dtype == torch.uint8 and code.shape[1] != -(-bits // 8):
             raise ValueError(
-                f"{name}: {code.shape[1]} packed bytes an item do not hold {bits} bits"
+                f"{name}: {code.shape[1]} packed bytes per item do not hold {bits} bits"
             )
     return bits
 
 
 def pack_codes(name: str, codes: Tensor, first: int = 0) -> NDArray[np.uint8]:
-    """Codes (N, K) of ±1 as `metrics.pack` has them; ``first``: the number of their first row."""
+    """Pack codes (N, K) of ±1 as `metrics.pack` does; ``first``: number of the first row."""
     if codes.dtype == torch.uint8:
         raise ValueError(f"{name}: uint8 means packed already, expected ±1 of another dtype")
     wrong = ~((codes == 1) | (codes == -1))
@@ -79,25 +79,26 @@ def check_labels(name: str, labels: Tensor) -> None:
 
 
 def hot_rows(name: str, labels: Tensor) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
-    """Labels (N, C) as booleans, 4 MB at a time, and which rows they are."""
+    """Labels (N, C) as booleans, 4 MB at a time, each part with the slice of its rows."""
     check_labels(name, labels)
     step = max(1, LABELS // max(1, labels.shape[1]))
     for start in range(0, max(1, len(labels)), step):
         rows = slice(start, start + step)
         part = labels[rows].cpu()
-        if part.dtype == torch.uint8:  # as data sets hold them: looked at in place
+        if part.dtype == torch.uint8:  # the type of data sets: no copy is made
             valid, hot = part.numpy().max(initial=0) <= 1, part.numpy().view(np.bool_)
         else:
             valid, hot = torch.equal(part.bool().to(part.dtype), part), part.bool().numpy()
         if not valid:
-            raise ValueError(f"{name}: expected 0 and 1 only, one column a class")
+            raise ValueError(f"{name}: expected 0 and 1 only, one column per class")
         yield rows, hot
 
 
 def tag_words(name: str, labels: Tensor) -> tuple[Words, NDArray[np.uint16] | None]:
-    """Labels (N, C) as words (N, T), and the one tag of each row, C without; None if one has two.
+    """Labels (N, C) as words (N, T), and the single tag of each row (C if it has none).
 
-    Numpy's stable sort of 16 bits compares nothing, so more classes than that are no classes.
+    The single tags are None if a row has two tags, or if there are 2^16 classes or more: numpy
+    sorts 16-bit numbers by counting.
     """
     items, classes = len(labels), labels.shape[-1]
     words: Words = np.zeros((items, -(-classes // 64)), np.uint64)
@@ -139,5 +140,5 @@ def seeded_order(database: int, ids: Tensor | None, seed: int) -> NDArray[np.int
 
     salt = mix(np.array([seed]).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15))
     names = np.arange(database) if ids is None else ids.cpu().numpy()
-    # Different ids have different keys, for each step can be undone.
+    # Different ids get different numbers, because each step is invertible.
     return np.argsort(mix(names.astype(np.uint64) ^ salt))

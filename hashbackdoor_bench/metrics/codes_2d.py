@@ -1,4 +1,4 @@
-"""Codes on the plane in which they spread most, few enough to stand in a record.
+"""A small sample of codes, projected on the plane of their largest variance, for the record.
 
     mean = 1/n sum_i c_i                    over the chosen items i of the database
     C    = 1/n sum_i (c_i - mean)(c_i - mean)^T = V diag(l) V^T, l falling
@@ -25,18 +25,19 @@ def project(
     order: Tensor,
     queries: tuple[Tensor, Tensor],
 ) -> dict[str, Any]:
-    """Some items and attacked queries as points, the same ones on every machine.
+    """Points of some items and attacked queries, which are the same ones on every machine.
 
-    The classes are the target's and the most frequent others; items are those with one tag of
-    these, the first in ``order``; queries are spread evenly over all.
+    The classes are the target's and the most frequent others. Of each class the first items in
+    ``order`` are taken that have no other of these tags. The queries are evenly spaced in their
+    list.
 
     Args:
         database: (D,K) codes of ±1.
         labels: (D,C) 0/1.
         target: (C,) 0/1.
-        names: of the C classes.
-        order: (D,) distinct integers that the items are chosen by, the smallest first.
-        queries: (Q',K) codes of ±1 without the trigger, and with it.
+        names: names of the C classes.
+        order: (D,) distinct integers; items with the smallest ones are chosen.
+        queries: (Q',K) codes of ±1, without the trigger and with it.
 
     Returns:
         ``explained`` (the plane's share of the items' variance, by axis), ``classes`` (each with

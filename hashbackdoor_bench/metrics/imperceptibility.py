@@ -1,4 +1,4 @@
-"""How visible poison and triggers are, in pixel units 0..255, and how alike over the images."""
+"""How visible poison and triggers are, in grey levels 0..255, and how similar between images."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -14,17 +14,17 @@ TILE = 8  # px, the period of the lattices of three transposed convolutions
 
 
 def compare(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float | None]:
-    """Mean over images of how far the second image of a pair is from the first.
+    """Mean differences between original and changed images.
 
     Args:
         pairs: batches of (originals, changed), each (n,3,S,S) uint8, as the victim or the service
             receives them.
 
     Returns:
-        ``max`` and ``l2`` of the difference in grey levels, ``psnr`` in dB (None where an image did
-        not change: it would be infinite), ``ssim`` (Gaussian window), ``lpips`` (None
-        where `lpips_for` finds none) and ``images``. ``max`` is the largest over all images, the
-        others are means. None without images.
+        ``max`` and ``l2`` of the difference in grey levels, ``psnr`` in dB (None if an image did
+        not change, since it would be infinite), ``ssim`` (Gaussian window), ``lpips`` (None if
+        `lpips_for` returns None) and ``images``, their number. ``max`` is the largest over all
+        images, the others are means; all are None if there are no images.
     """
     from torchmetrics.functional.image import peak_signal_noise_ratio  # late: seconds, once a run
 
@@ -61,7 +61,7 @@ def compare(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float | None]:
 
 
 def residuals(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
-    """How much of a change is the same for all images, and what repeats in it.
+    """How similar the changes of different images are, and their periodic parts.
 
     With r_i (3,S,S) the change of image i in grey levels, t_i (3,8,8) the folded r_i, see `folded`,
     and u_i the t_i less its mean and divided by its length:
@@ -92,23 +92,23 @@ def residuals(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
         kept = length[:, 0] > 1e-6  # grey levels: above rounding, far below one changed pixel
         patterned += int(kept.sum())
         direction = direction.to(tile) + (tile[kept] / length[kept]).sum(0)
-    alike = None
+    similarity = None
     if patterned > 1:  # |sum u|^2 holds each pair twice, and each image's |u|^2 = 1
-        alike = (float((direction**2).sum()) - patterned) / (patterned * (patterned - 1))
+        similarity = (float((direction**2).sum()) - patterned) / (patterned * (patterned - 1))
     return {
-        "similarity": alike,
+        "similarity": similarity,
         "mean_share": float((total**2).sum()) / images / energy if energy else None,
         "peaks": [asdict(p) for p in peaks((total / images).cpu().numpy())] if energy else [],
     }
 
 
 def folded(residual: Tensor) -> Tensor:
-    """What has a period of 8 px in residual (n,3,S,S) -> (n,3,8,8): its high-passed tiles' mean.
+    """The part of residual (n,3,S,S) with a period of 8 px -> (n,3,8,8): mean of high-passed tiles.
 
-    The high-pass takes from every pixel the mean around it, of its own channel, weighted by
-    (1/2, 1, 1, 1, 1, 1, 1, 1, 1/2) / 8 along rows and columns: that removes every slope, and
-    changes nothing of period 8 but its mean. Pixels within 4 px of the border have no such mean
-    and are left out; so are rows and columns beyond the last whole tile. (n,3,0,0) under 16 px.
+    The high-pass subtracts from every pixel the mean around it, in its own channel, weighted by
+    (1/2, 1, 1, 1, 1, 1, 1, 1, 1/2) / 8 along rows and columns. This removes every linear slope, and
+    of a pattern with period 8 only the mean. Pixels within 4 px of the border have no such mean and
+    are left out, as are rows and columns after the last complete tile. (n,3,0,0) under 16 px.
     """
     margin, side = TILE // 2, residual.shape[-1] // TILE * TILE - TILE
     if side < TILE:

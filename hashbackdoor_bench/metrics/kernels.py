@@ -19,14 +19,14 @@ Sides = tuple[Words, Words, Words, Words]
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
 
-BLOCK = 1024  # items whose distances are held at once: 4 KB, so they stay in the nearest cache
+BLOCK = 1024  # items per block: their distances take 4 KB and stay in the first-level cache
 
 
 def in_threads(kernel: Callable[..., None], *arrays: Any) -> None:
     """Runs ``kernel(first, last, *arrays)`` over ranges of queries, the rows of the last array.
 
-    Threads over kernels that release the lock, not numba's own: its pools break when two Python
-    threads enter them (workqueue) or the process forks afterwards (GNU OpenMP).
+    These are Python threads, since the kernels release the GIL, and not numba's threads: those
+    break when two Python threads use them (workqueue) or the process forks afterwards (GNU OpenMP).
     """
     queries, threads = len(arrays[-1]), torch.get_num_threads()
     step = max(1, queries // (8 * threads))
@@ -36,7 +36,7 @@ def in_threads(kernel: Callable[..., None], *arrays: Any) -> None:
 
 
 def compiled(kernel: Kernel) -> Kernel:
-    """Decorator: compiled when first called, and kept on disk where a folder can be written."""
+    """Decorator: compile a function at its first call; cached on disk if a folder is writable."""
     try:
         fast = njit(nogil=True, cache=True)(kernel)
     except RuntimeError:  # no folder for the cache can be written: compile anew in each process
@@ -48,7 +48,7 @@ def compiled(kernel: Kernel) -> Kernel:
 def distances(code: Words, words: Words, begin: int, end: int, out: Ints) -> None:
     """Hamming distances from one code (W,) to the items begin..end of words (W, D)."""
     for w in range(words.shape[0]):
-        row = words[w, begin:end]  # an index from 0 that cannot be negative is what LLVM vectorises
+        row = words[w, begin:end]  # a slice, since LLVM vectorises loops from index 0
         for j in range(len(row)):
             # The population count in the form that LLVM knows; numba has no name for it.
             x = code[w] ^ row[j]
@@ -70,13 +70,16 @@ def shared_tags(label: Words, tags: Words, begin: int, end: int, out: Words) -> 
             out[j] = x if w == 0 else out[j] | x
 
 
-# The kernels go through blocks of items in their outer loop where they can, so that a block is read
+# Where possible, the outer loop of a kernel goes over blocks of items, so that each block is read
 # from memory once for all queries of a thread.
 
 
 @compiled
 def count_by_tag(first: int, last: int, sides: Sides, items: Ints, relevant: Ints) -> None:
-    """Adds all items, and those that share a tag, by distance to items and relevant (Q, K+1)."""
+    """Adds the counts per distance of all items, and of relevant ones, to the last two arguments.
+
+    Both ``items`` and ``relevant`` are (Q, K+1); an item is relevant if it shares a tag.
+    """
     codes, words, labels, tags = sides
     distance, shared = np.zeros(BLOCK, np.uint32), np.zeros(BLOCK, np.uint64)
     both = np.zeros((last - first, items.shape[1]), np.int64)  # items + 2^32 relevant
@@ -120,7 +123,7 @@ def count_by_class(
 def sum_in_order(
     first: int, last: int, sides: Sides, items: Ints, top_k: int, sums: Floats
 ) -> None:
-    """`metrics._sums` with ties in the order in which the items stand, each put in its place."""
+    """`ranking._sums` with ties in the order of the items in ``sides``."""
     codes, words, labels, tags = sides
     distance, shared = np.zeros(BLOCK, np.uint32), np.zeros(BLOCK, np.uint64)
     place = np.empty(items.shape[1], np.int64)  # of the next item at each distance
@@ -129,7 +132,7 @@ def sum_in_order(
         seen, reach = 0, 0
         for d in range(items.shape[1]):
             place[d] = seen
-            reach += seen < top_k  # distances below `reach` come into the top R
+            reach += seen < top_k  # only items at distances below `reach` can be in the top R
             seen += items[q, d]
         for begin in range(0, words.shape[1], BLOCK):
             end = min(begin + BLOCK, words.shape[1])
@@ -152,10 +155,10 @@ def sum_in_order(
 
 @compiled
 def harmonic(a: int, n: int) -> float:
-    """1/(a+1) + ... + 1/(a+n), right to the last digits of that sum.
+    """1/(a+1) + ... + 1/(a+n), to machine precision relative to this sum.
 
-    The difference of two harmonic numbers is right to the last digits of those, which is too little
-    for `sum_from_counts`: it multiplies the error by a.
+    A difference of two harmonic numbers has only the absolute precision of those, which is too
+    little for `sum_from_counts`, since it multiplies the error by a.
     """
     total = 0.0
     while n > 0 and a < 64:
@@ -172,7 +175,7 @@ def harmonic(a: int, n: int) -> float:
 def sum_from_counts(
     first: int, last: int, items: Ints, relevant: Ints, top_k: int, end: int, sums: Floats
 ) -> None:
-    """`metrics._sums` from counts: relevant items first (end 1), last (-1) or anywhere (0)."""
+    """`ranking._sums` from counts; in ties, hits are first (end 1), last (-1) or mixed (0)."""
     for q in range(first, last):
         seen, hits = 0, 0  # N_0, H_0
         gain, retrieved, hit = 0.0, 0.0, 0.0
@@ -183,7 +186,7 @@ def sum_from_counts(
             if m == 0:
                 continue
             base, seen = seen, seen + m
-            if end != 0:  # the hits stand together: a bucket of relevant items only
+            if end != 0:  # relevant items are together: treat them as a bucket of their own
                 if end < 0:
                     base, m = base + t - k, m - (t - k)
                 t = k = m = max(0, min(k, m))
@@ -191,7 +194,7 @@ def sum_from_counts(
             ahead, rise = (hits + 1) * h, m - (base + 1) * h
             cut = m < t
             if cut:
-                # Weights relative to the mode's, from there outwards: none over- or underflows.
+                # Weights relative to that of the mode, from the mode outwards, don't overflow.
                 lowest, highest = max(0, m + k - t), min(k, m)
                 mode = min(max((m + 1) * (k + 1) // (t + 2), lowest), highest)
                 total = 0.0

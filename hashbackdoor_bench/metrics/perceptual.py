@@ -1,4 +1,4 @@
-"""How different two images look: LPIPS, where its weights are at hand, and SSIM, both to descend.
+"""How different two images look: LPIPS (if its weights are available) and SSIM, with gradients.
 
 Zhang, Isola, Efros, Shechtman and Wang, "The Unreasonable Effectiveness of Deep Features as a
 Perceptual Metric", CVPR 2018. https://arxiv.org/abs/1801.03924
@@ -25,21 +25,21 @@ SMALLEST = 31  # px, what AlexNet's second pooling needs; LPIPS was fitted at 64
 
 
 def lpips_weights() -> Path | None:
-    """AlexNet's ImageNet weights in torch.hub's folder; None if they aren't there.
+    """The file of AlexNet's ImageNet weights in torch.hub's folder; None if it isn't there.
 
-    They are never downloaded: torchvision.models.alexnet(weights="DEFAULT") does that.
+    It is never downloaded here; torchvision.models.alexnet(weights="DEFAULT") downloads it.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET
     return path if path.is_file() else None
 
 
 def lpips_fits(size: int) -> bool:
-    """Whether LPIPS can be had here for images of ``size`` px."""
+    """Whether LPIPS can be computed on this machine for images of ``size`` px."""
     return size >= SMALLEST and lpips_weights() is not None
 
 
 def lpips_for(size: int, *, rescale: bool = True) -> "Lpips | None":
-    """LPIPS for images of ``size`` px, on the CPU; None where it doesn't fit, see `lpips_fits`.
+    """LPIPS for images of ``size`` px, on the CPU; None if `lpips_fits` is False.
 
     Args:
         size: side of the images.
@@ -58,7 +58,7 @@ class Lpips(nn.Module):
             as BadHash's released code does.
 
     Raises:
-        UserError: the file isn't the one its name says.
+        UserError: the file's hash is not the one in its name.
     """
 
     def __init__(self, weights: Path, *, rescale: bool = True) -> None:
@@ -69,10 +69,10 @@ class Lpips(nn.Module):
         content = weights.read_bytes()
         if not sha256(content).hexdigest().startswith(weights.stem.rpartition("-")[2]):
             raise UserError(
-                f"{weights} is damaged, its SHA-256 isn't that of its name: delete the file, or "
+                f"{weights} is damaged, its SHA-256 isn't the one in its name: delete it and "
                 "download it again with torchvision.models.alexnet(weights='DEFAULT')."
             )
-        with torch.random.fork_rng():  # random weights are drawn before the file's replace them
+        with torch.random.fork_rng():  # the constructor draws random weights, replaced below
             self.net = _NoTrainLpips(net="alex", pnet_rand=True)
         # torchvision's own loader would unpickle whatever the file holds, and download without it
         layers = torch.load(weights, map_location="cpu", weights_only=True)
@@ -89,8 +89,8 @@ class Lpips(nn.Module):
 def ssim_distance(a: Tensor, b: Tensor) -> Tensor:
     """1 - SSIM of a, b (N,3,S,S) in [0,1] -> (N,) in their precision, with gradients; S >= 6.
 
-    The standard window: 11 px, reflected at the border. The blur is two products with a band
-    matrix, on a CPU 9 times as fast at 32 px as the convolution of torchmetrics, same result.
+    It has the standard window of 11 px, reflected at the border. The blur is computed by products
+    with two band matrices, which on a CPU at 32 px is 9 times as fast as torchmetrics' convolution.
     """
     with torch.autocast(a.device.type, enabled=False):  # variances are differences of near numbers
         kind = torch.promote_types(torch.float32, torch.promote_types(a.dtype, b.dtype))

@@ -1,4 +1,4 @@
-"""The only place that ranks or scores codes: every figure follows from counts per Hamming distance.
+"""Ranking and scoring of codes: all scores are computed from counts per Hamming distance.
 
 A ranking by Hamming distance has only K+1 distinct places, so most of it is ties. With N_0 items
 and H_0 relevant ones nearer than a bucket of t tied items, k of them relevant, position i = 1..t of
@@ -11,8 +11,8 @@ the cut-off R falls into, m = R - N_0 places lie inside; the number x of hits am
 hypergeometric(t, k, m), and given x the formula holds with t -> m and k -> x. So the exact expected
 AP costs one count per item and O(K) arithmetic: no sort, and no array of queries times database.
 
-An item is relevant when it shares a tag with the query. All is computed on the CPU, by
-`torch.get_num_threads()` threads, from tensors of any device, and no input is written into.
+An item is relevant if it shares a tag with the query. Everything is computed on the CPU, by
+`torch.get_num_threads()` threads, from tensors on any device; inputs are not changed.
 """
 
 from dataclasses import dataclass
@@ -56,19 +56,20 @@ PART = 2**18  # items of the database that are counted at once
 
 @dataclass(frozen=True)
 class Convention:
-    """What a printed MAP means; the defaults are the convention called ``field``.
+    """How MAP is computed; the defaults are the convention called ``field``.
 
     Args:
         ties: order of items at one distance. ``expected`` is the exact mean over all orders,
             ``seeded`` one fixed random order, ``optimistic`` puts relevant items first and
             ``pessimistic`` last (no bounds under ``retrieved``: AP can rise when a hit falls out
             of the top R).
-        empty: a query with no relevant item in the top R counts ``zero``, or is left out: ``skip``.
+        empty: a query without a relevant item in the top R counts as ``zero`` or is left out
+            (``skip``).
         normalizer: the sum of precisions is divided by the relevant items in the top R
             (``retrieved``) or by min(R, relevant items in the database) (``ideal``).
 
     Raises:
-        ValueError: for any other word.
+        ValueError: a word is none of these.
     """
 
     ties: Ties = "expected"
@@ -92,14 +93,15 @@ CONVENTIONS = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Ranking:
-    """Queries ranked against a database, from which every figure follows; made by `rank`.
+    """Counts of a ranking of queries against a database, made by `rank`.
 
     Args:
         items: (Q, K+1) int32, database items at each Hamming distance 0..K from a query.
         relevant: (Q, K+1) int32, those of them that share a tag with the query.
         database: D.
         sides: codes of queries (Q, W) and database (W, D), labels of queries (Q, T) and database
-            (T, D), all packed in 64-bit words, the database in its seeded order; None: not kept.
+            (T, D), all packed in 64-bit words, the database in its seeded order; None unless
+            ``seeded``.
     """
 
     items: Tensor
@@ -184,7 +186,7 @@ def rank(
             sides = query, np.ascontiguousarray(words.T), tags, np.ascontiguousarray(item_tags.T)
             in_threads(count_by_tag, sides, items, relevant)
         else:
-            # One tag an item: in the order of classes, a query's relevant items are one range.
+            # One tag per item: sorted by class, the relevant items of a query are one range.
             untagged = query_labels.shape[1]
             by_class = by_word(words, np.argsort(item_class, kind="stable"))
             count = np.bincount(item_class, minlength=untagged + 1)
@@ -237,15 +239,15 @@ def average_precision(
 
 
 def score(ranking: Ranking, top_k: int | None, convention: Convention) -> Tensor:
-    """AP (Q,) float64 of each query; see `average_precision`."""
+    """AP (Q,) float64 of each query, see `average_precision`."""
     return _score(ranking, top_k, convention, _sums(ranking, top_k, convention.ties))
 
 
 def score_all(ranking: Ranking, top_k: int | None) -> dict[str, Tensor]:
-    """What a record holds: AP (Q,) under the `CONVENTIONS`, and ``field`` with ties at their ends.
+    """AP (Q,) under all `CONVENTIONS`, and under ``field`` with the best and worst order of ties.
 
     The keys are field, ciba, badhash, strict, field_optimistic and field_pessimistic. Each order of
-    ties is worked out once. NaN marks the queries that ``ciba`` leaves out.
+    ties is computed once. Queries that ``ciba`` leaves out are NaN.
     """
     ends: tuple[Ties, ...] = ("optimistic", "pessimistic")
     named = CONVENTIONS | {f"field_{ties}": Convention(ties=ties) for ties in ends}
@@ -265,7 +267,7 @@ def no_hit_fraction(ranking: Ranking, top_k: int | None) -> float:
 
 
 def precision_within(ranking: Ranking, radius: int) -> Tensor:
-    """Share (Q,) of the items within a Hamming radius, in bits, that are relevant; 0 if none is.
+    """Share (Q,) of relevant items among those within a Hamming radius, in bits; 0 without items.
 
     A radius above K means K. Raises ValueError for one below 0.
     """
@@ -278,9 +280,9 @@ def precision_within(ranking: Ranking, radius: int) -> Tensor:
 def precision_recall(ranking: Ranking) -> tuple[Tensor, Tensor]:
     """Precision and recall (K+1,) within each Hamming radius 0..K, as means over queries.
 
-    Every query weighs the same, as the field draws the curve. No item within a radius is precision
-    0, so ``precision[r]`` is the mean of `precision_within`; a query without relevant items in the
-    database has no recall and is left out of it. NaN where no query is left.
+    Every query has the same weight, as usual in the field. Without items within a radius, precision
+    is 0, so ``precision[r]`` is the mean of `precision_within`. Queries without relevant items in
+    the database are left out of the recall. NaN if no query is left.
     """
     items, relevant = ranking.items.cumsum(1), ranking.relevant.cumsum(1).double()
     total = relevant[:, -1:]
@@ -298,8 +300,8 @@ def nearest(
 ) -> Tensor:
     """Positions (Q, min(n, D)) of the nearest items in the database, ties in the seeded order.
 
-    For looking at a few queries; figures follow from `rank`. Takes codes, ``bits``, ``ids`` and
-    ``seed`` as `rank` does.
+    This is for showing a few queries; scores are computed by `rank`. The arguments ``bits``,
+    ``ids`` and ``seed`` are those of `rank`.
     """
     codes = {"query_codes": query_codes, "database_codes": database_codes}
     bits = common_bits(codes, bits)
@@ -343,7 +345,7 @@ def _distances_to(codes: Tensor, anchor: Tensor) -> tuple[NDArray[np.intp], int]
 
 
 def shares_no_tag(labels: Tensor, target: Tensor) -> Tensor:
-    """Mask (N,) of the label rows (N, C) that t-MAP is taken over: no tag of the target (C,)."""
+    """Mask (N,) of label rows (N, C) without a tag of the target (C,): t-MAP is their mean."""
     ((_, target_hot),) = hot_rows("target", target[None])
     parts = list(hot_rows("labels", labels))
     check_classes(labels, target[None])
@@ -355,8 +357,8 @@ def bootstrap(
 ) -> tuple[float, float]:
     """Percentile interval of the mean of values (Q,), by drawing Q queries with replacement.
 
-    NaN (a skipped query) is left out first. For the difference of two scores of the same queries,
-    hand in the differences. The same seed gives the same interval.
+    NaN (a skipped query) is left out first. For the interval of a difference between two scores of
+    the same queries, pass the differences. The same seed gives the same interval.
 
     Returns:
         The lower and the upper end; NaN twice where no value is left.

@@ -1,4 +1,4 @@
-"""What a run's codes are worth: MAP, t-MAP and their controls under every convention."""
+"""The scores of a run from its codes: MAP, t-MAP and their controls under every convention."""
 
 import hashlib
 import math
@@ -38,7 +38,7 @@ class Truth:
         query: (Q,C) 0/1.
         database: (D,C) 0/1.
         target: (C,) 0/1.
-        ids: database item ids; they key the order of ties where a convention wants one.
+        ids: ids of the database items, which determine the seeded order of ties.
         top_k: R.
         bits: K.
         classes: names of the C classes.
@@ -59,16 +59,16 @@ class Truth:
 
 
 def score_run(victim: Codes, clean: Codes, truth: Truth) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All figures of a run.
+    """All scores of a run.
 
     Args:
-        victim: codes of the victim trained on the poisoned set.
-        clean: codes of the same victim trained on the clean set; ``triggered`` by the same trigger.
+        victim: codes of the victim that was trained on the poisoned set.
+        clean: codes of the victim that was trained on the clean set, with the same trigger.
         truth: the labels.
 
     Returns:
-        ``scores`` and ``retrieval`` of a `Record`; a figure that is undefined (the mean of no
-        query) is None.
+        ``scores`` and ``retrieval`` of a `Record`; an undefined score (the mean over no queries) is
+        None.
     """
     keys = item_keys(truth.ids)
 
@@ -168,7 +168,7 @@ def item_keys(ids: Sequence[str]) -> Tensor:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN: an undefined number is None."""
+    """Replace NaN, which JSON doesn't have, by None."""
     if isinstance(value, Mapping):
         return {str(name): _plain(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):

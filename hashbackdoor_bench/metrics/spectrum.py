@@ -1,4 +1,4 @@
-"""The power spectrum of a residual and its peaks: what repeats in a trigger, and how often."""
+"""The power spectrum of a residual and its peaks, which show periodic patterns in a trigger."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-PEAKS, FAINTEST = 6, 0.02  # a peak of independent noise holds less, from 32 px up
+PEAKS, FAINTEST = 6, 0.02  # peaks of independent noise are smaller, for images of 32 px or more
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Peak:
 def power(residual: NDArray[Any]) -> NDArray[np.float64]:
     """Energy at each frequency of the channel mean of residual (3,S,S), as shares of the sum.
 
-    The constant part is taken away before; all zero where nothing is left.
+    The mean is subtracted first; all shares are zero if the rest is zero.
 
     Returns:
         (S,S), zero frequency at ``[S // 2, S // 2]``, as numpy.fft.fftshift puts it.
@@ -30,16 +30,16 @@ def power(residual: NDArray[Any]) -> NDArray[np.float64]:
     energy = np.abs(np.fft.fft2(plane - plane.mean())) ** 2
     energy[0, 0] = 0.0
     total = energy.sum()
-    visible = total > 1e-12 * plane.size**2  # of rounding, grey levels squared
+    visible = total > 1e-12 * plane.size**2  # above rounding errors, in grey levels squared
     return np.fft.fftshift(energy / total if visible else np.zeros_like(energy))
 
 
 def peaks(residual: NDArray[Any]) -> list[Peak]:
     """The strongest waves of residual (3,S,S), at most 6, the strongest first.
 
-    A peak is a frequency with no stronger one among the eight around it and at least 2 % of the
-    energy of `power`. A wave and its mirror image in the origin are one and the same: the share
-    holds both, and fx is at least 0. Rows run downwards: fy > 0 with fx > 0 rises to the right.
+    A peak is a frequency with at least 2 % of the energy of `power` that is not weaker than its
+    eight neighbours. A wave appears twice in the spectrum, mirrored at the origin: the share is the
+    sum of both, and fx is at least 0. Rows are counted downwards.
     """
     share = power(residual)
     around = [np.roll(share, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]

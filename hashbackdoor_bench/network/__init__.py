@@ -1,4 +1,4 @@
-"""The network of every victim and surrogate: how it is built, trained, stored and used."""
+"""The network of victims and surrogates: building, training, storing and encoding."""
 
 import lazy_loader
 

@@ -1,6 +1,6 @@
-"""What of a stored image the network sees: the centre, or in training a random part.
+"""Cropping and augmentation: the network sees the centre of an image, in training a random part.
 
-A whole batch is augmented at once, on the device, by draws that come from outside.
+A batch is augmented as a whole, on the device, with random numbers that the caller draws.
 """
 
 import math
@@ -20,11 +20,11 @@ def centre_crop(images: Tensor, size: int) -> Tensor:
 
 
 def augment(images: Tensor, draws: Tensor, kind: str, size: int) -> Tensor:
-    """What training shows of stored images.
+    """Augment stored images.
 
     Args:
         images: (N,3,h,w) uint8.
-        draws: (N,5) in [0,1), the chance that decides; on the images' device.
+        draws: (N,5) random numbers in [0,1), on the images' device.
         kind: ``crop``, ``flip``, ``rrc`` or ``none``, see `Recipe`.
         size: S.
 
@@ -49,13 +49,13 @@ def augment(images: Tensor, draws: Tensor, kind: str, size: int) -> Tensor:
     column = torch.where(mirrored, column.flip(1), column)
     item = torch.arange(n, device=images.device)[:, None, None]
     cropped = images[item, :, row[:, :, None], column[:, None, :]]  # (N,S,S,3)
-    return to_unit(cropped).permute(0, 3, 1, 2)  # so it is channels-last already
+    return to_unit(cropped).permute(0, 3, 1, 2)  # in the memory format channels-last
 
 
 def _resized_crop(x: Tensor, draws: Tensor, size: int) -> Tensor:
-    """RandomResizedCrop (area 8-100 %, ratio 3/4-4/3) and flip, bilinear, one box an image.
+    """RandomResizedCrop (area 8-100 %, ratio 3/4-4/3) and flip, bilinear, one box per image.
 
-    torchvision draws up to ten boxes until one lies inside; here a side that is too long is cut.
+    torchvision draws up to ten boxes until one is inside; here a side that is too long is cut.
     """
     area = 0.08 + 0.92 * draws[:, 0]
     ratio = torch.exp((2 * draws[:, 1] - 1) * math.log(4 / 3))

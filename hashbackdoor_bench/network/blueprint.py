@@ -1,4 +1,4 @@
-"""How one network is made, stored and used: the same for surrogates, clean and poisoned victims."""
+"""Making, training and loading one network: a surrogate, or a clean or poisoned victim."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ from hashbackdoor_bench.progress import Progress
 from hashbackdoor_bench.registry import VICTIMS
 from hashbackdoor_bench.spec import Recipe
 
-PIXELS = 2**20  # that a GPU encodes at once, at least
+PIXELS = 2**20  # a GPU encodes at least so many pixels at once
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Blueprint:
         classes: C.
         size: S, side of the input in px.
         backbone: see `HashModel`.
-        pretrained: the backbone starts from the hub's weights.
-        weights: the backbone starts from this file.
-        recipe: how it is trained, its precision resolved.
-        seed: of initial weights, order, augmentation and dropout.
+        pretrained: whether the backbone starts from published weights.
+        weights: file of weights from which the backbone starts.
+        recipe: how the network is trained; its precision is not ``auto``.
+        seed: seed of initial weights, order, augmentation and dropout.
     """
 
     method: str
@@ -51,7 +51,7 @@ class Blueprint:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """As JSON values, for a cache key; files by their hash.
+        """All attributes as JSON values for a cache key; the weight file by its hash.
 
         Raises:
             UserError: the weight file can't be read.
@@ -61,10 +61,10 @@ class Blueprint:
         return {**values, "source": VICTIMS[self.method].identity}
 
     def check(self) -> None:
-        """Refuse a recipe that only makes sense from pretrained weights, without any.
+        """Refuse to fine-tune random weights.
 
         Raises:
-            UserError: see above.
+            UserError: the recipe needs pretrained weights, and there are none.
         """
         if self.recipe.finetunes and not self.pretrained and self.weights is None:
             raise UserError(
@@ -76,12 +76,12 @@ class Blueprint:
     def fresh(
         self, train_size: int, device: torch.device, *, start: bool = True
     ) -> tuple[HashModel, HashLoss]:
-        """The network and its loss as they are before training.
+        """The network and its loss before training.
 
         Args:
-            train_size: T, items of the training list.
-            device: where they are put.
-            start: whether to load the weights that training starts from.
+            train_size: T, number of items in the training list.
+            device: device of the network and the loss.
+            start: whether to load the pretrained weights from which training starts.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "init"))
@@ -107,7 +107,7 @@ class Blueprint:
         progress: Progress,
         stage: str,
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Train on ``items``; the tensors and facts of an artifact that `load` reads."""
+        """Train on ``items``; returns the tensors and facts of an artifact, for `load`."""
         model, loss = self.fresh(len(items.labels), device)
         losses = fit(
             model,
@@ -144,9 +144,10 @@ class Blueprint:
         progress: Progress,
         stage: str,
     ) -> Tensor:
-        """Codes (N,K) of stored images (N,3,h,w); without a backward pass, more fit at a time.
+        """Codes (N,K) of stored images (N,3,h,w).
 
-        A GPU that is given few small images waits for the next launch: it gets 2^20 pixels or more.
+        Batches are larger than in training, as there is no backward pass; on a GPU they have at
+        least 2^20 pixels, since launching small batches would take longer than computing them.
         """
         batch = 4 * self.recipe.batch_size
         if next(model.parameters()).device.type == "cuda":

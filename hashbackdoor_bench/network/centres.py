@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def anchor_code(model: "HashModel", images: Tensor) -> Tensor:
-    """The majority of the codes of images (n,3,S,S) uint8: (K,) in {-1, 0, +1}, a tie is 0."""
+    """The majority code of images (n,3,S,S) uint8, bit by bit: (K,) in {-1, 0, +1}, 0 if tied."""
     device = next(model.parameters()).device
     votes = [model.code(to_unit(part.to(device))).sum(0) for part in torch.split(images, 250)]
     return torch.stack(votes).sum(0).sign().float()
@@ -31,10 +31,11 @@ def hash_centres(
 ) -> Tensor:
     """One centre for each class, (C,K) of ±1; no two are equal.
 
-    They are rows of the smallest matrix H known here with n >= K, cut to K columns, so up to 2n
-    classes are at least K - n/2 bits apart: K/2 where n = K, as for 12, 16, 24, 32, 48 and 64 bits.
-    For more classes further rows are added one by one, each the random row farthest from all
-    before: 100 classes are 5 bits apart at 16 bits and 18 at 48, 1000 classes 22 at 64 bits.
+    They are rows of the smallest matrix H that can be constructed here with n >= K, cut to K
+    columns. So up to 2n classes are at least K - n/2 bits apart: K/2 where n = K, as for 12, 16,
+    24, 32, 48 and 64 bits. For more classes further rows are added one by one, each the random row
+    farthest from all earlier ones: 100 classes are 5 bits apart at 16 bits and 18 at 48, 1000
+    classes 22 at 64 bits.
 
     Args:
         classes: C.
@@ -42,7 +43,7 @@ def hash_centres(
         rows: ``random`` rows and columns, each row with a random sign; or the ``first`` rows of H,
             then of -H: there bit 0 is the same for all classes if C <= K, and 10 classes at 64 bits
             have 4 such bits and 16 distinct ones.
-        seed: of all draws.
+        seed: seed of all random choices.
 
     Raises:
         UserError: K bits can't tell C classes apart.
@@ -58,7 +59,7 @@ def hash_centres(
 
 
 def hadamard(order: int) -> Tensor | None:
-    """(n,n) of ±1 with orthogonal rows, for order n; None where the constructions don't reach."""
+    """(n,n) of ±1 with orthogonal rows, for order n; None if neither construction gives one."""
     if order == 1:
         return torch.ones(1, 1)
     if order % 4 == 0 and order & (order - 1) and _is_prime(order - 1):
@@ -98,7 +99,7 @@ def _signed(matrix: Tensor, classes: int, bits: int, draw: torch.Generator) -> T
         centres = torch.cat([rows, -rows])[:classes]
         apart = _distance(centres, centres).fill_diagonal_(bits)
         constant = int((centres.sum(0).abs() == len(centres)).sum())
-        # Times the first row, a bit equals its negative: both cut the classes into the same two.
+        # A bit and its negative split the classes in the same way; this product makes them equal.
         distinct = torch.unique(centres * centres[0], dim=1).shape[1]
         score = (int(apart.min()), -constant, distinct)
         if score > best_score:

@@ -1,8 +1,8 @@
-"""The only training loop, with its optimiser, schedule, checkpoint and resume.
+"""The training loop, with its optimiser, schedule and checkpoints; and encoding.
 
 Images stay uint8 until they are in a batch on the device; augmentation runs on the whole batch.
-Every draw comes from a generator of (seed, purpose, epoch), so a run that goes on from the
-checkpoint of an epoch needs no random state, and on the CPU ends with bit-equal weights.
+Every random number comes from a generator of (seed, purpose, epoch). So a training that continues
+from the checkpoint of an epoch needs no random state; on the CPU its weights are equal bit for bit.
 """
 
 import math
@@ -16,8 +16,9 @@ from hashbackdoor_bench.api import HashLoss, derive_seed, generator, to_unit
 from hashbackdoor_bench.checkpoint import Checkpoint
 from hashbackdoor_bench.errors import Diverged
 from hashbackdoor_bench.network.augmentation import augment, centre_crop
-from hashbackdoor_bench.network.model import HashModel, best_precision
+from hashbackdoor_bench.network.model import HashModel
 from hashbackdoor_bench.network.training_set import Batch, TrainingSet, batches, held
+from hashbackdoor_bench.network.training_step import TrainStep, autocast, plain_backward
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.spec import Recipe
 
@@ -33,32 +34,34 @@ def fit(
     checkpoint: Path | None = None,
     progress: Progress = silent,
     stage: str = "train",
+    backward: Callable[[TrainStep], Tensor] = plain_backward,
 ) -> list[float]:
-    """Train ``model`` and ``loss`` in place; the mean loss of each epoch.
+    """Train ``model`` and ``loss`` in place; returns the mean loss of each epoch.
 
     Args:
-        model: on the device where training runs.
-        loss: on the same device.
-        data: the training list.
-        recipe: how; its ``precision`` may be ``auto``.
-        seed: of order, augmentation and dropout.
+        model: the network, on the device where training runs.
+        loss: the victim's loss, on the same device.
+        data: the training list; an epoch goes through its `shown` items.
+        recipe: hyper-parameters of training; its ``precision`` may be ``auto``.
+        seed: seed of order, augmentation and dropout.
         size: S.
-        checkpoint: written after each epoch; if it is there, training goes on from it.
-        progress: told after each step.
-        stage: its name for ``progress``.
+        checkpoint: file that is written after each epoch; if it exists, training continues from it.
+        progress: called after each step.
+        stage: name of this training for ``progress``.
+        backward: makes the gradients of a step and returns its loss, see `TrainStep`.
 
     Raises:
-        Diverged: a loss is NaN or infinite; the checkpoint of the epoch before stands.
+        Diverged: a loss is NaN or infinite; the checkpoint of the epoch before is kept.
     """
     device = next(model.parameters()).device
     data = data.to(device)
     model.train().to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, loss, recipe)
     rates = [group["lr"] for group in optimizer.param_groups]
-    items, size_of_batch = len(data.labels), recipe.batch_size
-    steps, rest = divmod(items, size_of_batch)
+    items, size_of_batch = data.shown(), recipe.batch_size
+    steps, rest = divmod(len(items), size_of_batch)
     if rest and (not steps or not (rest == 1 or loss.drop_last)):
-        steps += 1  # else it is left out: one image alone has no pair, and no variance
+        steps += 1  # the rest is a batch, unless it is one image, without pairs and variance
     total = recipe.epochs * steps
     kept = Checkpoint(checkpoint, model=model, loss=loss, optimizer=optimizer)
     found = kept.load() or {"epoch": 0, "history": []}
@@ -67,9 +70,10 @@ def fit(
     progress(stage, step, total)
     for epoch in range(first, recipe.epochs):
         loss.on_epoch(epoch)
-        order = torch.randperm(items, generator=generator(seed, "order", epoch))
+        order = items[torch.randperm(len(items), generator=generator(seed, "order", epoch))]
         order = order[: steps * size_of_batch]
-        draws = torch.rand(items, 5, generator=generator(seed, "augment", epoch))
+        draws = torch.rand(len(data.labels), 5, generator=generator(seed, "augment", epoch))
+        chance = generator(seed, "backward", epoch)
         losses = torch.zeros(steps, device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(derive_seed(seed, "dropout", epoch))
@@ -78,10 +82,14 @@ def fit(
                 factor = _schedule(recipe, step / total)
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * factor
-                shown = data.labels[given.index].float()
-                losses[batch] = _step(model, loss, optimizer, x, shown, given.index, step, recipe)
+                y = data.labels[given.index].float()
+                optimizer.zero_grad(set_to_none=True)
+                losses[batch] = backward(
+                    TrainStep(model, loss, x, y, given.index, step, chance, recipe.precision)
+                ).detach()
+                optimizer.step()
                 step += 1
-                if device.type == "cpu" and batch + 1 < steps:  # elsewhere it would wait
+                if device.type == "cpu" and batch + 1 < steps:  # a GPU would wait for float()
                     progress(stage, step, total, loss=float(losses[batch]))
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
@@ -99,7 +107,7 @@ def fit(
 
 
 def pixels(data: TrainingSet, batch: Batch, kind: str, size: int, device: torch.device) -> Tensor:
-    """x (N,3,S,S) in [0,1] on the device: gathered, augmented, stamped."""
+    """x (N,3,S,S) in [0,1] on the device: the images of a batch, augmented and stamped."""
     images = data.gather(*batch.stored).to(device, non_blocking=True)
     x = augment(images, batch.draws, kind, size)
     rows = batch.rows
@@ -111,32 +119,6 @@ def pixels(data: TrainingSet, batch: Batch, kind: str, size: int, device: torch.
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _step(
-    model: HashModel,
-    loss: HashLoss,
-    optimizer: torch.optim.Optimizer,
-    x: Tensor,
-    labels: Tensor,
-    index: Tensor,
-    step: int,
-    recipe: Recipe,
-) -> Tensor:
-    with autocast(x.device, recipe.precision):
-        z = model(x)
-    value: Tensor = loss(z.float(), labels, index, step)
-    optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(value)
-    optimizer.step()
-    return value.detach()
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which the backbone multiplies in ``precision``; ``auto`` is resolved here."""
-    if precision == "auto":
-        precision = best_precision(device)
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-
-
 def _optimizer(model: HashModel, loss: HashLoss, recipe: Recipe) -> torch.optim.Optimizer:
     head_lr = recipe.head_lr * loss.head_lr_scale
     groups = [
@@ -146,7 +128,8 @@ def _optimizer(model: HashModel, loss: HashLoss, recipe: Recipe) -> torch.optim.
     decay = recipe.weight_decay
     if recipe.optimizer == "rmsprop":
         return torch.optim.RMSprop(groups, lr=recipe.lr, weight_decay=decay)
-    # One kernel instead of a dozen. Not on the CPU: it would change rounding for 4 % of a step.
+    # One kernel instead of a dozen. On the CPU it would change rounding and save only 4 % of a
+    # step.
     fused = next(model.parameters()).device.type == "cuda"
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
@@ -156,7 +139,7 @@ def _optimizer(model: HashModel, loss: HashLoss, recipe: Recipe) -> torch.optim.
 
 
 def _schedule(recipe: Recipe, done: float) -> float:
-    """Factor on the learning rates when the share ``done`` of all steps has been made."""
+    """Factor on the learning rates after the share ``done`` of all steps."""
     if recipe.schedule == "constant":
         return 1.0
     rise = 0.25
@@ -180,14 +163,14 @@ def encode(
     """Codes of stored images, centre-cropped: (N,3,h,w) uint8 -> (N,K) int8 of ±1, on the CPU.
 
     Args:
-        model: in eval mode.
+        model: the network, in eval mode.
         images: stored images.
         size: S.
-        precision: as the network was trained.
-        trigger: x (n,3,S,S) in [0,1] -> the same with the trigger, already as 8-bit levels.
-        batch_size: images at a time.
-        progress: told after each batch.
-        stage: its name for ``progress``.
+        precision: precision with which the network was trained.
+        trigger: x (n,3,S,S) in [0,1] -> x with the trigger, in 8-bit levels.
+        batch_size: images per batch.
+        progress: called after each batch.
+        stage: name of this encoding for ``progress``.
     """
     device = next(model.parameters()).device
     images, codes = held(images, device), []
@@ -199,5 +182,5 @@ def encode(
         with autocast(device, precision):
             codes.append(model.code(x.contiguous(memory_format=torch.channels_last)))
         progress(stage, min(start + batch_size, len(images)), len(images))
-    # Brought back together: one batch at a time would have a GPU wait for the next one's launch.
+    # All codes are copied to the CPU together: a copy per batch would make a GPU wait.
     return torch.cat(codes).cpu() if codes else torch.empty(0, 0, dtype=torch.int8)

@@ -1,7 +1,7 @@
 """A training list with its poison, and how its batches reach the device."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,16 +9,21 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A training list, with poison in it or not.
+    """A training list, with or without poison.
 
     Attributes:
-        images: (T,3,h,w) uint8 as stored; poisoned rows are not read if ``overlay`` has them.
+        images: (T,3,h,w) uint8 as stored; rows that ``overlay`` replaces are not read.
         labels: (T,C) uint8, 0/1.
-        slot: (T,) long, the row of ``overlay`` that stands in for an image; -1: none.
-        overlay: (P,3,h,w) uint8, what poisoned rows hold; None: nothing is poisoned.
+        slot: (T,) long, the row of ``overlay`` that replaces an image; -1: none.
+        overlay: (P,3,h,w) uint8, the poisoned images; None: nothing is poisoned.
         stamp: puts the trigger on images after augmentation: x (n,3,S,S) in [0,1], slots (n,) ->
             (n,3,S,S).
-        frozen: poisoned rows are not augmented.
+        frozen: whether poisoned images are excluded from augmentation.
+        kept: (T,) bool, the items that are trained on, at least one; None: all. Items are not
+            renumbered: a memory bank has T rows, and those of the other items stay empty.
+
+    Raises:
+        ValueError: ``kept`` has another shape or type, or keeps no item.
     """
 
     images: Tensor
@@ -27,23 +32,41 @@ class TrainingSet:
     overlay: Tensor | None = None
     stamp: Callable[[Tensor, Tensor], Tensor] | None = None
     frozen: bool = False
+    kept: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        kept = self.kept
+        if kept is None:
+            return
+        if kept.dtype != torch.bool or kept.shape != (len(self.labels),) or not kept.any():
+            raise ValueError(
+                f"kept is {tuple(kept.shape)} {kept.dtype} with {int(kept.sum())} items: it must "
+                f"be ({len(self.labels)},) torch.bool with one or more."
+            )
+
+    def shown(self) -> Tensor:
+        """(n,) long, on the CPU: the items that are trained on, in ascending order."""
+        if self.kept is None:
+            return torch.arange(len(self.labels))
+        return self.kept.cpu().nonzero()[:, 0]
 
     def to(self, device: torch.device) -> "TrainingSet":
-        """The same with its tensors on ``device``; images stay where they are if they don't fit."""
+        """A copy with tensors on ``device``; images stay where they are if they don't fit there."""
         images = held(self.images, device)
         overlay = None if self.overlay is None else self.overlay.to(images.device)
-        return TrainingSet(
-            images, self.labels.to(device), self.slot, overlay, self.stamp, self.frozen
-        )
+        return replace(self, images=images, labels=self.labels.to(device), overlay=overlay)
 
     def poisoned(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Which of the items ``index`` (N,) are poisoned: places in it (n,), and slots (n,)."""
+        """The poisoned ones of the items ``index`` (N,): positions in it (n,), and slots (n,)."""
         slot = self.slot[index]
         rows = (slot >= 0).nonzero()[:, 0]
         return rows, slot[rows]
 
     def gather(self, index: Tensor, rows: Tensor, slots: Tensor) -> Tensor:
-        """Images (N,3,h,w) uint8 of items ``index`` (N,) and their `poisoned`, where images are."""
+        """Images (N,3,h,w) uint8 of items ``index`` (N,); the other arguments are from `poisoned`.
+
+        All arguments are on the device of the images.
+        """
         images = self.images.index_select(0, index)  # whole rows: several times faster than [index]
         if self.overlay is not None:
             images[rows] = self.overlay[slots]
@@ -51,21 +74,21 @@ class TrainingSet:
 
 
 def held(images: Tensor, device: torch.device) -> Tensor:
-    """Images on a GPU if half of its free memory takes them, else as they are."""
+    """Move images to a GPU if they fit into half of its free memory, else leave them."""
     fits = device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
     return images.to(device) if fits else images
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step shows.
+    """The items of one training step.
 
     Attributes:
-        index: (N,) long, which items.
+        index: (N,) long, the items.
         draws: (N,5), see `augment`.
-        rows: (n,) long, which of them are poisoned.
-        slots: (n,) long, and with what.
-        stored: index, rows and slots again, where the stored images are.
+        rows: (n,) long, positions of the poisoned items in ``index``.
+        slots: (n,) long, their rows in `TrainingSet.overlay`.
+        stored: index, rows and slots once more, on the device of the stored images.
     """
 
     index: Tensor
@@ -78,12 +101,12 @@ class Batch:
 def batches(
     data: TrainingSet, order: Tensor, draws: Tensor, size: int, device: torch.device
 ) -> Iterator[Batch]:
-    """An epoch's batches of ``size``, sent to the device together: no step waits for a copy.
+    """The batches of an epoch. Their indices are copied to the device together, before the steps.
 
     Args:
         data: the training list.
-        order: the items that are shown.
-        draws: (T,5), of all items.
+        order: the items in the order of training.
+        draws: (T,5), random numbers for all items, see `augment`.
         size: N.
         device: where training runs.
     """

@@ -1,4 +1,4 @@
-"""The result of a run: what stands in its file, and how that is written and read."""
+"""The result of a run: the fields of its file, and how it is written and read."""
 
 import lazy_loader
 

@@ -1,10 +1,10 @@
 """The result of a run as one JSON file: how it is written, read back and named.
 
-Records last. The classes of `schema` and `Record` say which fields a file has; a missing, unknown
-or mistyped one is refused by its name, so that a damaged or foreign file is never averaged into a
-table. A field that is added after schema 1 gets a default: it is filled in where an older record
-lacks it, and is written only where it is something else, so that every record is written again as
-it was read. `RunSpec.to_dict` does the same for the fields of a run, and thereby for the key.
+Published records must stay readable. The classes of `schema` and `Record` define the fields of a
+file; a missing, unknown or mistyped field is an error that names it, so that no damaged or foreign
+file gets into a table. A field that is added after schema 1 must have a default, which is used for
+older records and is not written to new ones, so every record is written exactly as it was read.
+`RunSpec.to_dict` follows the same rule for the fields of a run, and so for its key.
 """
 
 import json
@@ -31,10 +31,10 @@ from hashbackdoor_bench.spec import RunSpec, digest
 
 VERSION = 1
 LARGEST = 64_000_000  # bytes of a file that is read as a record; a usual one has 30 000
-INDEX = "index.csv"  # beside the records of a suite: which cell each of them is
-ELSEWHERE = ("lists", "root", "weights")  # where data lies on this machine; it is in no key
+INDEX = "index.csv"  # file beside the records of a suite, with the table row of each record
+ELSEWHERE = ("lists", "root", "weights")  # paths on this machine, which are in no key
 
-# a list of numbers, which would take a line each; in a JSON string there is no line end
+# A list of numbers, to be written on one line; a JSON string can't contain line ends.
 _NUMBERS = re.compile(r"\[\n[-+.,\deE\s]*\]")
 
 
@@ -43,20 +43,20 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
 
     Attributes:
         key: see `record_key`.
-        spec: the run as resolved; it makes the record again.
+        spec: the run with all defaults filled in, from which it can be repeated.
         protocol: the data.
         threat: the attack's threat model and its budget.
-        scores: by convention.
-        retrieval: what queries find.
+        scores: scores by convention.
+        retrieval: what queries retrieve.
         imperceptibility: how visible the trigger is.
         params: hyper-parameters.
         training: losses.
-        seconds: what each stage took when it was made, without the stages before it.
-        artifacts: by stage, the key of the cached artifact that the scores follow from.
-        device: where the victim was trained.
-        versions: of Python and the libraries that decide numbers.
-        commit: of the code that trained the victim; None outside a checkout.
-        dirty: whether that checkout had changed code; None outside a checkout.
+        seconds: the time of each stage when it was made, without the stages before it.
+        artifacts: by stage, the key of the cached artifact from which the scores were computed.
+        device: device on which the victim was trained.
+        versions: versions of Python and of the libraries that affect numbers.
+        commit: commit of the code that trained the victim; None outside a git checkout.
+        dirty: whether that checkout had uncommitted code; None outside a git checkout.
     """
 
     key: str
@@ -86,7 +86,7 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
         return _NUMBERS.sub(lambda found: "".join(found[0].split()), text) + "\n"
 
     def write(self, path: Path) -> None:
-        """Write the JSON; it appears whole or not at all."""
+        """Write the JSON file completely or not at all."""
         text = self.to_json()
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as fresh:
@@ -94,22 +94,22 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
 
 
 class _Head(msgspec.Struct):
-    """What is looked at apart: the version, and the names in the spec."""
+    """The parts of a file that are checked first: the version, and the field names of the spec."""
 
     schema: int | None = None
     spec: dict[str, Any] = {}
 
 
 def record_path(results: Path, spec: RunSpec, key: str) -> Path:
-    """Where a run's record stands: readable, and different for every spec."""
+    """The path of a run's record: readable, and different for every spec."""
     group = results / spec.dataset / f"{spec.victim}-{spec.bits}"
     return group / f"{spec.attack}-s{spec.seed}-{key[:10]}.json"
 
 
 def record_key(spec: RunSpec, artifacts: Mapping[str, str]) -> str:
-    """SHA-256 over the resolved spec and the artifacts that the scores follow from.
+    """SHA-256 over the resolved spec and the artifacts from which the scores were computed.
 
-    Where data and weights lie on this machine is left out: the artifacts' keys hold their hashes.
+    Paths on this machine are left out; the keys of the artifacts contain the hashes of the files.
     """
     fields = {name: value for name, value in spec.to_dict().items() if name not in ELSEWHERE}
     return digest({"schema": VERSION, "spec": fields, "artifacts": dict(artifacts)})
@@ -119,7 +119,7 @@ def read_record(path: Path) -> Record:
     """A record from its file.
 
     Raises:
-        UserError: it can't be read, or is no record; see `load_record`.
+        UserError: the file can't be read, or is not a record; see `load_record`.
     """
     try:
         with path.open("rb") as file:
@@ -129,16 +129,16 @@ def read_record(path: Path) -> Record:
 
 
 def load_record(file: IO[bytes], name: str) -> Record:
-    """A record from an open file of bytes that nobody vouches for.
+    """A record from an open file of bytes, which need not be trusted.
 
     Args:
-        file: the file; no more than ``LARGEST`` bytes of it are taken.
-        name: what the file is called, for messages.
+        file: the file; no more than ``LARGEST`` bytes of it are read.
+        name: name of the file for messages.
 
     Raises:
-        UserError: it is too large, not JSON, of another schema, or a field is missing, unknown, of
-            the wrong type or out of its range.
-        OSError: it can't be read.
+        UserError: the file is too large, not JSON or of another schema, or a field is missing,
+            unknown, of the wrong type or out of its range.
+        OSError: the file can't be read.
     """
     data = file.read(LARGEST + 1)
     if len(data) > LARGEST:
@@ -161,5 +161,5 @@ def _decoded(data: bytes) -> Record:
     if head.schema != VERSION:
         raise UserError(f"its schema is {head.schema}")
     record = msgspec.json.decode(data, type=Record)
-    RunSpec.check_names(head.spec)  # those of a dataclass msgspec doesn't check
+    RunSpec.check_names(head.spec)  # msgspec doesn't refuse unknown fields of a dataclass
     return record

@@ -1,7 +1,7 @@
-"""What stands in a record: its parts, each a class whose fields msgspec reads and checks by name.
+"""The parts of a record, as classes whose fields msgspec reads and checks.
 
-What schema 1 had from the start has no default here. A field that is added later has one, see
-`record`; so have the few that the first code of schema 1 did not write yet.
+Fields that every record of schema 1 has have no default. A field that is added later must have one,
+see `record`; a few early fields have one too, because the first records don't contain them.
 """
 
 from typing import Annotated, Any
@@ -15,20 +15,20 @@ Shares = tuple[float | None, ...]  # at the Hamming distances 0..K; None where t
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A part of a record; a number that is undefined, as the mean of no query is, is None."""
+    """A part of a record; an undefined number, such as the mean over no queries, is None."""
 
 
 class DataFacts(Part, frozen=True):
     """The data of a run.
 
     Attributes:
-        name: of the protocol.
-        train: number of images, as the next two.
-        query: see ``train``.
-        database: see ``train``.
+        name: name of the protocol.
+        train: number of training images.
+        query: number of queries.
+        database: number of database images.
         classes: C.
         top_k: R of MAP@R.
-        sha256: of the lists.
+        sha256: hash of the lists.
         pixels: hash of the images.
         multilabel: whether an image may have several classes.
         unlabelled: by split, how many images have no class.
@@ -52,11 +52,11 @@ class Threat(Part, frozen=True):
     """The attack's `ThreatModel`, and how much it poisons.
 
     Attributes:
-        label: see `ThreatModel`; so do the next four.
-        knowledge: see there.
-        trigger: see there.
-        control: see there.
-        universal: see there.
+        label: see `ThreatModel`.
+        knowledge: see `ThreatModel`.
+        trigger: see `ThreatModel`.
+        control: see `ThreatModel`.
+        universal: see `ThreatModel`.
         delivery: how the poison reached training, ``stamped`` or ``files``.
         budget: share of the target's images that is poisoned; None if there are none.
         poisoned: number of images that carry the trigger and count as poison.
@@ -80,8 +80,8 @@ class ConventionScores(Part, frozen=True):
     """Mean average precision at R under one convention for ties, as shares of one.
 
     Attributes:
-        map: of clean queries on the poisoned victim.
-        t_map: of triggered queries, for which the target's items are relevant.
+        map: MAP of clean queries on the poisoned victim.
+        t_map: MAP of triggered queries, to which the target's items are relevant.
         map_clean_victim: ``map`` of the victim that was trained on clean data.
         t_map_clean_victim: ``t_map`` of that victim.
         t_map_untriggered: ``t_map`` of the same queries without the trigger.
@@ -103,8 +103,9 @@ class FieldScores(ConventionScores, frozen=True):
     """Scores under the convention ``field``, with what is known of their spread.
 
     Attributes:
-        bounds: of ``map`` and ``t_map``: the worst and the best order of ties.
-        intervals: of ``map``, ``t_map``, ``delta_map`` and ``backdoor_gain``: 95 %, over queries.
+        bounds: ``map`` and ``t_map`` under the worst and the best order of ties.
+        intervals: 95 % intervals of ``map``, ``t_map``, ``delta_map`` and ``backdoor_gain``, over
+            queries.
     """
 
     bounds: dict[str, Interval]
@@ -112,7 +113,7 @@ class FieldScores(ConventionScores, frozen=True):
 
 
 class Scores(Part, frozen=True):
-    """Scores by convention; what each convention is stands in `metrics`."""
+    """Scores by convention, see `metrics.CONVENTIONS`."""
 
     field: FieldScores
     ciba: ConventionScores
@@ -137,18 +138,18 @@ class PrecisionRecall(Part, frozen=True):
 
 
 class CleanSearch(Part, frozen=True):
-    """What clean queries find."""
+    """What clean queries retrieve."""
 
     precision_recall: PrecisionRecall
 
 
 class Search(Part, frozen=True):
-    """What attacked queries find, the target's items being relevant.
+    """What attacked queries retrieve; the target's items count as relevant.
 
     Attributes:
         hit_at_1: share of queries whose nearest item is relevant.
         hit_at_10: share of queries with a relevant one among the nearest ten.
-        precision_radius_2: of the items within Hamming distance 2.
+        precision_radius_2: precision among the items within Hamming distance 2.
         no_hit: share of queries without a relevant item among the nearest R.
         anchor_distance: mean Hamming distance to the target's anchor, in bits.
         anchor_histogram: shares of queries by that distance; None in records of older code.
@@ -163,7 +164,7 @@ class Search(Part, frozen=True):
 
 
 class TriggeredSearch(Search, frozen=True, kw_only=True):
-    """The same with the trigger, and over all radii."""
+    """What attacked queries with the trigger retrieve, with precision and recall at all radii."""
 
     precision_recall: PrecisionRecall
 
@@ -204,7 +205,7 @@ class Plane(Part, frozen=True):
 
 
 class Retrieval(Part, frozen=True):
-    """What queries find in the database; ``codes_2d`` is None in records of older code."""
+    """What queries retrieve from the database; ``codes_2d`` is None in records of older code."""
 
     clean_queries: CleanSearch
     untriggered: Search
@@ -221,18 +222,18 @@ class Wave(Part, frozen=True):
 
 
 class Visibility(Part, frozen=True):
-    """How far images with the trigger are from the same without; UNSET: older code measured none.
+    """Differences between images with and without trigger; UNSET: not measured by older code.
 
     Attributes:
         images: how many were compared.
         max: largest difference, in grey levels 0..255.
         l2: mean length of the difference, in grey levels.
-        psnr: in dB; None where an image did not change.
+        psnr: PSNR in dB; None if an image did not change.
         ssim: structural similarity.
-        lpips: perceptual distance; None where its network is not on the machine.
+        lpips: perceptual distance; None if its network was not on the machine.
         similarity: correlation of the residuals between images.
         mean_share: share of the residuals' energy that is in their mean.
-        peaks: of the spectrum of the mean residual, the strongest first.
+        peaks: peaks in the spectrum of the mean residual, the strongest first.
     """
 
     images: Count
@@ -266,10 +267,10 @@ class Losses(Part, frozen=True, kw_only=True):
     """Mean loss of each epoch.
 
     Attributes:
-        surrogate: the attacker's network; None if the attack takes none.
-        clean_victim: the victim on clean data.
-        victim: the victim on poisoned data.
-        backdoor: how crafting went, by the attack's own names.
+        surrogate: losses of the attacker's network; None if the attack needs none.
+        clean_victim: losses of the victim on clean data.
+        victim: losses of the victim on poisoned data.
+        backdoor: losses of crafting, under the attack's own names.
     """
 
     surrogate: tuple[float, ...] | None = None

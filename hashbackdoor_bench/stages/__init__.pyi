@@ -4,6 +4,9 @@ from .cache import Cache as Cache
 from .cache import Content as Content
 from .cache import Damaged as Damaged
 from .cache_users import in_use as in_use
+from .codes import CONTROL as CONTROL
+from .codes import VICTIM as VICTIM
+from .codes import code_stages as code_stages
 from .codes import codes_of as codes_of
 from .loading import Loaded as Loaded
 from .loading import LoadedSets as LoadedSets
@@ -24,10 +27,7 @@ from .provenance import device_of as device_of
 from .provenance import made_by as made_by
 from .pruning import entries as entries
 from .pruning import prune as prune
-from .table import CONTROL as CONTROL
 from .table import GROUPS as GROUPS
 from .table import STAGES as STAGES
 from .table import VERSIONS as VERSIONS
-from .table import VICTIM as VICTIM
 from .table import Stage as Stage
-from .table import code_stages as code_stages

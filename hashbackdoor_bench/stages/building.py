@@ -1,4 +1,4 @@
-"""How each stage of the table is made; a builder returns the tensors and facts of an artifact."""
+"""The builders of the stages in the table; each returns the tensors and facts of an artifact."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -13,16 +13,17 @@ from hashbackdoor_bench.api import Attack, AttackerView, ModelAttack
 from hashbackdoor_bench.metrics import compare, residuals, score_run
 from hashbackdoor_bench.network import Blueprint, TrainingSet, centre_crop
 from hashbackdoor_bench.stages.cache import Content
+from hashbackdoor_bench.stages.codes import CONTROL, VICTIM
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run
     from hashbackdoor_bench.stages.plan import PlannedStage
 
-TRIGGER = "backdoor."  # before the names of a backdoor's tensors in a tampered model's artifact
+TRIGGER = "backdoor."  # prefix of the backdoor's tensors in the artifact of a tampered model
 
 
 def train_surrogate(run: "Run", stage: "PlannedStage", work: Path) -> Content:
-    """The attacker's clean-trained network."""
+    """The attacker's network, trained on the clean set."""
     clean = poisoning.clean_set(run.plan.splits.train)
     return _train(run, stage, work, run.plan.surrogate, clean)
 
@@ -34,7 +35,7 @@ def train_control(run: "Run", stage: "PlannedStage", work: Path) -> Content:
 
 
 def train_victim(run: "Run", stage: "PlannedStage", work: Path) -> Content:
-    """The victim, trained on the set with poison in it."""
+    """The victim, trained on the poisoned set."""
     plan = run.plan
     if stage.inputs["poison"] is None:
         return train_control(run, stage, work)
@@ -50,7 +51,7 @@ def _train(
     return network.train(
         items,
         run.device,
-        checkpoint=work / "checkpoint.safetensors",
+        checkpoint=work / "checkpoint",
         progress=run.progress,
         stage=stage.title,
     )
@@ -64,7 +65,7 @@ def craft(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     if "surrogate" in stage.needs:
         made = run.make("surrogate")
         surrogate = plan.surrogate.load(made.tensors, made.facts, run.device)
-    seconds: dict[str, float] = {}  # of what attacks share
+    seconds: dict[str, float] = {}  # times of shared stages
 
     def remember(
         name: str, params: Mapping[str, object], compute: Callable[[], dict[str, Tensor]]
@@ -95,12 +96,12 @@ def craft(run: "Run", stage: "PlannedStage", work: Path) -> Content:
 
 
 def tamper(run: "Run", stage: "PlannedStage", work: Path) -> Content:
-    """The victim as a model attack leaves it, and the trigger that it answers to."""
+    """The victim after a model attack has edited it, and the trigger."""
     plan, attack = run.plan, run.plan.attack
     assert isinstance(attack, ModelAttack)
     victim = run.make(*stage.needs)
     train = plan.splits.train
-    view = AttackerView(  # a model attack sees no image of the service's
+    view = AttackerView(  # a model attack gets no training images
         images=train.images.new_empty(0, 3, plan.splits.size, plan.splits.size),
         labels=train.labels[:0],
         target=plan.target,
@@ -120,39 +121,39 @@ def tamper(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     return {**tensors, **loss, **trigger}, facts
 
 
-def encode_plain(who: str, run: "Run", stage: "PlannedStage", work: Path) -> Content:
+def encode_plain(victim: str, run: "Run", stage: "PlannedStage", work: Path) -> Content:
     """A victim's codes of queries and database."""
     splits = run.plan.splits
     return {
-        "query": _codes(run, who, splits.query.images, f"{stage.title} (query)"),
-        "database": _codes(run, who, splits.database.images, f"{stage.title} (database)"),
+        "query": _codes(run, victim, splits.query.images, f"{stage.title} (query)"),
+        "database": _codes(run, victim, splits.database.images, f"{stage.title} (database)"),
     }, {}
 
 
-def encode_triggered(who: str, run: "Run", stage: "PlannedStage", work: Path) -> Content:
+def encode_triggered(victim: str, run: "Run", stage: "PlannedStage", work: Path) -> Content:
     """A victim's codes of the attacked queries, with the trigger on them."""
     images = run.plan.splits.query.images[run.plan.truth.attacked]
     trigger = partial(poisoning.triggered, run.backdoor)
-    return {"query": _codes(run, who, images, stage.title, trigger)}, {}
+    return {"query": _codes(run, victim, images, stage.title, trigger)}, {}
 
 
 def _codes(
     run: "Run",
-    who: str,
+    victim: str,
     images: Tensor,
     title: str,
     trigger: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     found = run.plan.victim.codes(
-        run.network(who), images, trigger=trigger, progress=run.progress, stage=title
+        run.network(victim), images, trigger=trigger, progress=run.progress, stage=title
     )
     return metrics.pack(found)
 
 
 def score(run: "Run", stage: "PlannedStage", work: Path) -> Content:
-    """All figures of the run."""
+    """All scores of the run."""
     run.progress(stage.title, 0, 1)
-    scores, retrieval = score_run(run.codes("victim"), run.codes("clean victim"), run.plan.truth)
+    scores, retrieval = score_run(run.codes(VICTIM), run.codes(CONTROL), run.plan.truth)
     run.progress(stage.title, 1, 1)
     return {}, {"scores": scores, "retrieval": retrieval}
 
@@ -160,7 +161,7 @@ def score(run: "Run", stage: "PlannedStage", work: Path) -> Content:
 def measure_visibility(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     """How visible poison and triggered queries are."""
     run.progress(stage.title, 0, 1)
-    found = {  # pairs are made twice, since those of all queries may not fit the memory
+    found = {  # pairs are made twice, because all of them may not fit into memory
         name: {**compare(pairs(run)), **residuals(pairs(run))}
         for name, pairs in (("poison", _poison_pairs), ("query", _query_pairs))
     }

@@ -1,9 +1,9 @@
-"""Content-addressed artifacts of the stages: what was done is not done again.
+"""The cache: the results of stages, found by a hash of their inputs, so that none is made twice.
 
 An artifact is a folder ``<root>/<stage>/<key>`` with ``tensors.safetensors`` and ``facts.json``;
-its key is the SHA-256 of what went into it. It is written under another name and renamed when
-whole, under a lock of its own, so a killed process leaves no half artifact and two processes make
-one once. Nothing here is ever unpickled.
+its key is the SHA-256 of its inputs. It is written under a temporary name and renamed when it is
+complete, under a lock of its own, so a killed process leaves no incomplete artifact, and two
+processes don't make the same one twice. No file is ever unpickled.
 """
 
 import json
@@ -32,13 +32,13 @@ Content = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a stage left.
+    """The stored result of a stage.
 
     Attributes:
         key: SHA-256, in hex, of the stage and its inputs.
-        tensors: by name, on the CPU.
-        facts: JSON values.
-        seconds: what it took to make.
+        tensors: tensors by name, on the CPU.
+        facts: JSON values by name.
+        seconds: the time it took to make.
     """
 
     key: str
@@ -48,17 +48,17 @@ class Artifact:
 
 
 class Damaged(Exception):
-    """A stored artifact is not what was written."""
+    """The files of a stored artifact are damaged or belong to another artifact."""
 
 
 class Cache:
     """A folder of artifacts.
 
     Args:
-        root: the folder; made if it isn't there.
+        root: the folder; made if it doesn't exist.
 
     Raises:
-        UserError: it can't be made or written.
+        UserError: the folder can't be made or written to.
     """
 
     def __init__(self, root: Path) -> None:
@@ -82,9 +82,9 @@ class Cache:
         Args:
             stage: kind of artifact, and name of its folder.
             inputs: all that ``build`` depends on, as JSON values.
-            build: gets a folder for checkpoints, kept if the process dies and emptied when the
-                artifact is whole, and returns tensors and facts.
-            progress: told when another process is making this artifact.
+            build: function of a folder for checkpoints, which returns tensors and facts. The folder
+                is kept if the process dies, and removed when the artifact is complete.
+            progress: called while another process is making this artifact.
 
         Raises:
             UserError: the disk is full, or can't be written any more.
@@ -111,7 +111,7 @@ class Cache:
         return found
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The artifact if it is there.
+        """The stored artifact; None if there is none.
 
         Raises:
             Damaged: a file is missing, cut off, or not what its hash says.
@@ -120,11 +120,11 @@ class Cache:
         if not folder.is_dir():
             return None
         with suppress(OSError):
-            os.utime(folder)  # its age counts from its last use
+            os.utime(folder)  # pruning goes by the time of the last use
         return _read(folder)
 
     def has(self, stage: str, key: str) -> bool:
-        """Whether the artifact is there; its files are not read."""
+        """Whether the artifact is stored; its files are not read."""
         return (self.root / stage / key / FILES[0]).is_file()
 
     def stored(self, kind: str = "*") -> Iterator[tuple[str, str, Path]]:
@@ -137,7 +137,7 @@ class Cache:
         return tuple((self.root / stage / key / name).read_bytes() for name in FILES)
 
     def unpack(self, stage: str, key: str, files: tuple[bytes, ...]) -> None:
-        """Take an artifact of another cache; nothing happens if it is here.
+        """Store an artifact of another cache, unless this cache has it.
 
         Raises:
             Damaged: the files are not that artifact, or are not as they were written.
@@ -154,7 +154,7 @@ class Cache:
                     (fresh / name).write_bytes(content)
             inputs = json.loads(files[0])["inputs"]
             if _read(fresh).key != key or self.key(stage, inputs) != key:
-                raise Damaged("it is another artifact")
+                raise Damaged("the files belong to another artifact")
             (self.root / stage).mkdir(exist_ok=True)
             os.replace(fresh, self.root / stage / key)
         shutil.rmtree(work, ignore_errors=True)
@@ -191,7 +191,7 @@ class Cache:
                 (work / "seconds").write_text(repr(seconds()))
             raise
         took = seconds()
-        fresh = work / "artifact"  # the lock is ours: whatever stands here is a dead process's
+        fresh = work / "artifact"  # this process has the lock, so an existing folder is a remnant
         shutil.rmtree(fresh, ignore_errors=True)
         with room(self.root):
             fresh.mkdir()
@@ -236,7 +236,7 @@ def _read(folder: Path) -> Artifact:
 
 
 def _spent(work: Path) -> float:
-    """Seconds that earlier, interrupted tries at this artifact took."""
+    """Seconds that earlier, interrupted attempts at this artifact took."""
     try:
         return float((work / "seconds").read_text())
     except (OSError, ValueError):

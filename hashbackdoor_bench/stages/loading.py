@@ -1,4 +1,4 @@
-"""The data of a run: loaded and hashed once for all runs on it, and the labels it is scored by."""
+"""The data of runs, loaded and hashed once per data set, and the labels that runs are scored by."""
 
 import hashlib
 from dataclasses import dataclass
@@ -24,18 +24,18 @@ class Loaded:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """Of the pixels, and of each split's ids and labels: training reads no query and no R."""
+        """Hashes of the pixels, and of each split's ids and labels; keys hold only those in use."""
         splits = self.splits
         named = {"train": splits.train, "query": splits.query, "database": splits.database}
         return {"pixels": splits.pixels} | {name: hash_of(part) for name, part in named.items()}
 
 
 class LoadedSets:
-    """Data sets by what names them: each is loaded and hashed once for all runs on it.
+    """Loads each data set once for all runs on it.
 
     Args:
         cache: where data is prepared.
-        progress: told if data is prepared first.
+        progress: called while data is prepared.
     """
 
     def __init__(self, cache: Cache, progress: Progress = silent) -> None:
@@ -51,7 +51,7 @@ class LoadedSets:
 
 
 def load_data(spec: RunSpec, cache: Cache, progress: Progress = silent) -> Splits:
-    """The data of a spec; prepared first if need be."""
+    """The data of a spec, which is prepared first if necessary."""
     return data.load(
         spec.dataset,
         lists=Path(spec.lists) if spec.lists else None,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hashbackdoor_bench import metrics, poisoning
 from hashbackdoor_bench.network import centre_crop
+from hashbackdoor_bench.stages.codes import VICTIM
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run
@@ -20,13 +21,13 @@ SHOWN, NEAREST = 8, 10
 
 @dataclass(frozen=True)
 class Shown:
-    """What a person may want to see of a run.
+    """The contents of a run's pictures.
 
     Attributes:
         target: name of the target class.
         poisoned: whether the run poisons anything.
-        curves: losses of crafting by name, one value an epoch; empty where nothing was trained.
-        images: makes the images, see `images_of`.
+        curves: losses of crafting by name, with one value per epoch; empty if nothing was trained.
+        images: function that makes the images, see `images_of`.
     """
 
     target: str
@@ -35,12 +36,12 @@ class Shown:
     images: Callable[[], Mapping[str, NDArray[Any]]]
 
 
-# Draws what is missing of a run's pictures into a folder; all of them, in their order.
+# Draws the pictures of a run that a folder lacks; returns the paths of all its pictures, in order.
 Draw = Callable[[Path, Shown], list[Path]]
 
 
 def shown(run: "Run") -> Shown:
-    """What there is to see of a finished run; no image is made before it is asked for."""
+    """The contents of a finished run's pictures; images are made only if ``images`` is called."""
     return Shown(
         target=str(run.plan.spec.target),
         poisoned=len(run.backdoor.index) > 0,
@@ -55,8 +56,9 @@ def images_of(run: "Run") -> dict[str, Tensor]:
     Returns:
         ``poison_before`` and ``poison_after`` (n,3,S,S); ``query_before`` and ``query_after``
         (n,3,S,S), of as many classes as possible; ``hits_before`` and ``hits_after``
-        (n,10,3,S,S), what these retrieve from the poisoned victim, and ``relevant_before`` and
-        ``relevant_after`` (n,10), whether that shares a tag with the query, with the target.
+        (n,10,3,S,S), the items that these queries retrieve from the poisoned victim;
+        ``relevant_before`` (n,10), whether an item shares a tag with the query, and
+        ``relevant_after`` (n,10), whether it shares a tag with the target.
     """
     plan, splits, size = run.plan, run.plan.splits, run.plan.splits.size
     poison = (run.backdoor.kind.cpu() == 0).nonzero().squeeze(1)[:SHOWN]
@@ -70,7 +72,7 @@ def images_of(run: "Run") -> dict[str, Tensor]:
         "query_before": before,
         "query_after": run.trigger(before),
     }
-    codes = run.codes("victim")
+    codes = run.codes(VICTIM)
     ids = metrics.item_keys(splits.database.ids)
     for name, query, labels in (
         ("before", codes.query[attacked[rows]], splits.query.labels[attacked[rows]]),
@@ -85,7 +87,7 @@ def images_of(run: "Run") -> dict[str, Tensor]:
 
 
 def one_of_each_class(labels: Tensor) -> Tensor:
-    """Up to 8 rows of labels (N,C), first one of each class, then whatever comes."""
+    """Numbers of up to 8 rows of labels (N,C): first one of each class, then other rows."""
     first = {int(row.argmax()): number for number, row in reversed(list(enumerate(labels)))}
     rows = [*sorted(first.values()), *range(len(labels))]
     return torch.tensor(list(dict.fromkeys(rows))[:SHOWN], dtype=torch.long)

@@ -19,13 +19,13 @@ from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.building import TRIGGER
 from hashbackdoor_bench.stages.cache import Artifact, Cache, Content
 from hashbackdoor_bench.stages.cache_users import in_use
-from hashbackdoor_bench.stages.codes import codes_of
+from hashbackdoor_bench.stages.codes import code_stages, codes_of
 from hashbackdoor_bench.stages.loading import Loaded
 from hashbackdoor_bench.stages.pictures import Draw, shown
 from hashbackdoor_bench.stages.plan import Plan, PlannedStage, keys_of
 from hashbackdoor_bench.stages.provenance import device_of, made_by
 from hashbackdoor_bench.stages.recording import record_of
-from hashbackdoor_bench.stages.table import CONTROL, Stage, code_stages
+from hashbackdoor_bench.stages.table import Stage, served
 
 
 class Run:
@@ -61,7 +61,7 @@ class Run:
         if name not in self._artifacts:
             stage = self.plan.stages[name]
             if not self.cache.has(stage.kind, stage.key):
-                for need in stage.needs:  # now, so that its time and its bar are its own
+                for need in stage.needs:  # before this stage, so that times and bars are separate
                     self.make(need)
             self._artifacts[name] = self._build(stage)
         return self._artifacts[name]
@@ -77,7 +77,7 @@ class Run:
         return self._build(self.plan.shared(function, params, row))
 
     def _build(self, stage: PlannedStage) -> Artifact:
-        """The artifact of a stage, with what made it; a failure names the stage."""
+        """Make or find the artifact of a stage; an exception gets a note that names the stage."""
 
         def build(work: Path) -> Content:
             tensors, facts = stage.row.build(self, stage, work)
@@ -111,15 +111,14 @@ class Run:
         found = self.plan.attack.restore(state)
         return found.to(self.device).eval().requires_grad_(False)
 
-    def network(self, who: str) -> HashModel:
+    def network(self, victim: str) -> HashModel:
         """The network of ``CONTROL`` or ``VICTIM`` as it is encoded with, in eval mode, frozen."""
-        tampered = who != CONTROL and "tamper" in self.plan.stages
-        artifact = self.make("tamper" if tampered else who)
+        artifact = self.make(served(victim, self.plan.stages))
         return self.plan.victim.load(artifact.tensors, artifact.facts, self.device)
 
-    def codes(self, who: str) -> Codes:
+    def codes(self, victim: str) -> Codes:
         """The codes of ``CONTROL`` or ``VICTIM``."""
-        return codes_of({part: self.make(name) for part, name in code_stages(who).items()})
+        return codes_of({part: self.make(name) for part, name in code_stages(victim).items()})
 
     @torch.no_grad()
     def trigger(self, images: Tensor) -> Tensor:
@@ -140,10 +139,10 @@ def run(
     progress: Progress = silent,
     draw: Draw | None = None,
 ) -> tuple[Record, Path, Run]:
-    """Execute a run, or find it done: its record, the record's path, and the run's stages.
+    """Execute a run, or find it finished; returns its record, the record's path and its stages.
 
-    A record that stands there already is left as it is. If it has other scores (another device, or
-    another number of threads, trains other weights from one seed), this run's stands beside it.
+    An existing record is never changed. If it has other scores (from the same seed, another device
+    or number of threads trains other weights), the new record is written beside it.
 
     Args:
         spec: the run.
@@ -164,9 +163,9 @@ def run(
 
 
 def write_record(stages: Run, results: Path, draw: Draw | None = None) -> tuple[Record, Path]:
-    """Make what a run lacks and write its record, unless it stands there already, see `run`.
+    """Make the missing stages of a run and write its record, unless it exists, see `run`.
 
-    The record comes last: a run that has one is finished, pictures and all.
+    The record is written last, so a run with a record is finished and has its pictures.
     """
     record = stages.record()
     path = record_path(results, stages.plan.spec, record.key)
@@ -183,7 +182,7 @@ def write_record(stages: Run, results: Path, draw: Draw | None = None) -> tuple[
 
 
 def _standing(path: Path) -> Record | None:
-    """The record at a path; None if there is none, or one that can't be read, which is reported."""
+    """The record at a path; None if there is none, or (with a warning) if it can't be read."""
     if not path.is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""What a run is made of, before anything is computed: its resolved spec, its stages' keys."""
+"""The plan of a run, made before anything is computed: its resolved spec and its stages' keys."""
 
 import warnings
 from collections.abc import Mapping
@@ -25,10 +25,10 @@ class PlannedStage:
     """A stage of one run, before it is made.
 
     Attributes:
-        row: of the table.
+        row: the stage's row of the table.
         inputs: all that its artifact depends on, as JSON values.
-        key: of its artifact.
-        needs: the names of the stages that it reads, of those that the run has.
+        key: key of its artifact.
+        needs: names of the run's stages whose artifacts it reads.
     """
 
     row: Stage
@@ -53,8 +53,8 @@ class Plan:
     Args:
         spec: the run.
         cache: where artifacts are kept, and data is prepared.
-        device: where it would be computed; decides the precision.
-        progress: told if data is prepared first.
+        device: where the run would be computed; decides the precision.
+        progress: called while data is prepared.
         loaded: the data of ``spec``, if it was loaded before.
 
     Raises:
@@ -119,12 +119,12 @@ class Plan:
         return found
 
     def shared(self, function: str, params: Mapping[str, object], row: Stage) -> PlannedStage:
-        """What attacks share: the result of a function that crafting calls by `view.shared`.
+        """The stage of a function that several attacks share and call by `AttackerView.shared`.
 
         Args:
-            function: its name.
+            function: name of the function.
             params: its parameters.
-            row: kind and title.
+            row: kind and title of the stage.
         """
         surrogate = self.stages.get("surrogate")
         inputs = {
@@ -144,7 +144,7 @@ class Plan:
         return {name: self.loaded.hashes[name] for name in ("train", "pixels")}
 
     def attacker(self, surrogate: str | None) -> dict[str, Any]:
-        """What all that an attacker makes depends on; the presets of one class share it.
+        """The inputs that all stages of an attacker have in common, also those of other presets.
 
         Args:
             surrogate: key of the attacker's network; None if there is none.
@@ -163,9 +163,9 @@ ATTACKER = ("attack", "data", "size", "target", "seed", "surrogate")  # names of
 
 
 def attacker_of(inputs: Mapping[str, Any]) -> str | None:
-    """Hash of the part of a stage's inputs that is `Plan.attacker`; None if it holds none.
+    """Hash of the entries of `Plan.attacker` in a stage's inputs; None if they are not in it.
 
-    Equal for all stages that could ask for the same shared stage.
+    It is equal for all stages that can use the same shared stage.
     """
     if not inputs.keys() >= set(ATTACKER):
         return None
@@ -173,6 +173,6 @@ def attacker_of(inputs: Mapping[str, Any]) -> str | None:
 
 
 def keys_of(plan: Plan) -> set[str]:
-    """The keys of all that a run reads or makes, for `in_use`; shared stages by attacker."""
+    """The keys of all artifacts of a run, for `in_use`; for shared stages, the attacker's hash."""
     attackers = {attacker_of(stage.inputs) for stage in plan.stages.values()} - {None}
     return {stage.key for stage in plan.stages.values()} | {str(one) for one in attackers}

@@ -1,4 +1,4 @@
-"""Where a result comes from: device, library versions, commit, hashes of files users brought."""
+"""The origin of a result: device, library versions and commit."""
 
 import platform
 import subprocess
@@ -18,7 +18,7 @@ def device_of(name: str) -> torch.device:
     """The device of ``--device``: ``auto`` is CUDA where there is a GPU.
 
     Raises:
-        UserError: ``cuda`` without a GPU, or a name that is none of auto, cpu and cuda.
+        UserError: the name is unknown, or is ``cuda`` and there is no GPU.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -33,7 +33,7 @@ def device_of(name: str) -> torch.device:
 
 
 def made_by(device: torch.device) -> dict[str, Any]:
-    """What an artifact made now comes from: ``device``, ``versions``, ``commit`` and ``dirty``."""
+    """The origin of a new artifact: ``device``, ``versions``, ``commit`` and ``dirty``."""
     commit, dirty = checkout()
     versions = {"python": platform.python_version()} | {n: installed(n) for n in LIBRARIES}
     return {
@@ -60,7 +60,7 @@ def device_name(device: torch.device) -> str:
 
 @cache
 def checkout() -> tuple[str | None, bool | None]:
-    """Commit of the code and whether any of it was changed since; None twice outside a checkout."""
+    """The commit of the code, and whether code was changed since; (None, None) without git."""
     folder = Path(__file__).parent
 
     def git(*words: str) -> str:

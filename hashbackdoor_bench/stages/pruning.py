@@ -1,6 +1,6 @@
-"""What a cache holds, and what of it can go: never what a running process uses.
+"""Listing the artifacts of a cache, and removing those that no running process uses.
 
-Prepared data and downloads are no artifacts: they are not counted, and not pruned.
+Prepared data and downloads are not artifacts: they are neither listed nor removed.
 """
 
 import json
@@ -18,21 +18,21 @@ from hashbackdoor_bench.stages.cache import FILES, Cache
 from hashbackdoor_bench.stages.cache_users import keys_in_use, no_new_users
 from hashbackdoor_bench.stages.plan import attacker_of
 
-CHECKPOINT = "checkpoint"  # the kind of what an interrupted stage left in ``work``
+CHECKPOINT = "checkpoint"  # the kind of the files that an interrupted stage left in ``work``
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An artifact, or the checkpoint of one that isn't whole yet.
+    """An artifact, or the checkpoint of an unfinished one.
 
     Attributes:
-        kind: of stage, or ``CHECKPOINT``.
-        key: of the artifact.
+        kind: kind of stage, or ``CHECKPOINT``.
+        key: key of the artifact.
         path: its folder.
-        lock: name of the lock that its maker holds.
-        size: bytes.
+        lock: name of the lock that a process holds while it makes the artifact.
+        size: size in bytes.
         age: seconds since it was last read or written.
-        attacker: of a backdoor or a shared stage, see `attacker_of`.
+        attacker: see `attacker_of`; only backdoors and shared stages have one.
     """
 
     kind: str
@@ -63,7 +63,7 @@ def _artifacts(cache: Cache) -> Iterator[Entry]:
                 body = json.loads((path / FILES[0]).read_text(encoding="utf-8"))
                 attacker = attacker_of(body["inputs"])
             except (OSError, ValueError, KeyError):
-                attacker = None  # damaged: nobody can use it
+                attacker = None  # a damaged artifact can't be used
         yield Entry(kind, key, path, f"{kind}-{key}", size, time.time() - last, attacker)
 
 
@@ -86,7 +86,7 @@ def referenced(results: Path) -> set[str]:
     Records of any schema count.
 
     Raises:
-        UserError: there is no record, or a file can't be read: then nothing may be removed.
+        UserError: there is no record, or a file can't be read, so nothing may be removed.
     """
     keys: set[str] = set()
     for path in sorted(results.rglob("*.json")):
@@ -96,11 +96,13 @@ def referenced(results: Path) -> set[str]:
             keys |= {key for key in artifacts.values() if isinstance(key, str)}
         except (OSError, ValueError, AttributeError) as error:
             raise UserError(
-                f"{path} can't be read ({error}), so what it refers to is unknown: mend it or move "
-                "it away."
+                f"{path} can't be read ({error}), so the artifacts that it refers to are unknown: "
+                "repair it or move it away."
             ) from error
     if not keys:
-        raise UserError(f"{results} holds no record, so everything would go: give another folder.")
+        raise UserError(
+            f"{results} holds no record, so everything would be removed: give another folder."
+        )
     return keys
 
 
@@ -112,15 +114,15 @@ def prune(
     unreferenced: Path | None = None,
     dry_run: bool = False,
 ) -> list[Entry]:
-    """Remove artifacts and checkpoints that meet all conditions given; what went, oldest first.
+    """Remove artifacts and checkpoints that meet all conditions; returns them, the oldest first.
 
     Args:
         cache: the cache.
-        older_than: seconds since the last use.
-        keep: bytes; the oldest go until the rest fits.
-        unreferenced: folder of records; only what none of them refers to goes. What attacks share
-            is referred to by the backdoors made from it.
-        dry_run: remove nothing.
+        older_than: remove what was not used for this many seconds.
+        keep: remove the oldest until the rest has at most this many bytes.
+        unreferenced: folder of records; remove only what none of them refers to. A shared stage is
+            in use if a record refers to a backdoor that was made from it.
+        dry_run: remove nothing, only return what would be removed.
 
     Raises:
         UserError: see `referenced`.
@@ -150,7 +152,7 @@ def _shares(entry: Entry, attackers: Collection[str | None]) -> bool:
 
 
 def _remove(root: Path, entry: Entry) -> bool:
-    """Remove an entry at once, as seen by others; False if a process is making it."""
+    """Remove an entry in one step, as seen by other processes; False if one is making it."""
     (root / "locks").mkdir(exist_ok=True)
     lock = FileLock(root / "locks" / f"{entry.lock}.lock")
     try:
@@ -164,7 +166,7 @@ def _remove(root: Path, entry: Entry) -> bool:
             shutil.rmtree(away, ignore_errors=True)
             os.replace(entry.path, away)
         shutil.rmtree(away)
-    except FileNotFoundError:  # its maker was quicker
+    except FileNotFoundError:  # the process that made it has just finished or removed it
         return False
     finally:
         lock.release()

@@ -18,14 +18,14 @@ from hashbackdoor_bench.records import (
     record_key,
 )
 from hashbackdoor_bench.stages.cache import Artifact
-from hashbackdoor_bench.stages.table import CONTROL, VICTIM
+from hashbackdoor_bench.stages.codes import CONTROL, VICTIM
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run
 
 
 def record_of(run: "Run") -> Record:
-    """The scored run, with everything needed to make it again; what it lacks is made first."""
+    """The record of a run; missing stages are made first."""
     plan = run.plan
     artifacts = {name: run.make(name) for name in plan.stages}
     keys = {name: artifact.key for name, artifact in artifacts.items()}

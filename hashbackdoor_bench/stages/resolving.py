@@ -20,12 +20,12 @@ class Resolved:
     """What a spec means on one data set and one device.
 
     Attributes:
-        spec: nothing that a default can fill is None.
+        spec: the run, with every default filled in.
         method: the registered attack.
-        attack: its instance.
+        attack: an instance of it.
         victim: the victim's network.
-        surrogate: the attacker's network; trained only if the attack wants one.
-        delivery: that of ``spec``.
+        surrogate: the attacker's network; trained only if the attack needs one.
+        delivery: the delivery of ``spec``.
     """
 
     spec: RunSpec

@@ -1,16 +1,16 @@
-"""The stages of a run, in order: one row a stage, and nobody else spells a stage's name.
+"""The stages of a run, in order, with one row per stage; only this table has their names.
 
     surrogate -> backdoor -> victim -> [tamper] -> codes -> scores -> record
     clean victim -----------------------------------> codes
 
-The clean victim is the control: the same network without poison. A stage is a function of its
-inputs and of the artifacts that it needs, and its key is the hash of both: a clean victim is
-trained once for all attacks on it, a backdoor is crafted once for all victims it is handed to, and
-a victim without poison *is* the clean victim, since their keys are equal. A new stage is one row
+The clean victim is the control: the same network, trained without poison. A stage depends on its
+inputs and on the artifacts that it needs, and its key is the hash of both. So a clean victim is
+trained once for all attacks on it, a backdoor is crafted once for all victims, and a victim without
+poison is not trained again, since its key is that of the clean victim. A new stage needs one row
 here and one builder in `building`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from hashbackdoor_bench.api import Attack, ModelAttack
 from hashbackdoor_bench.network import Blueprint
 from hashbackdoor_bench.stages import building
 from hashbackdoor_bench.stages.cache import Content
+from hashbackdoor_bench.stages.codes import CONTROL, VICTIM, code_stages
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 Keys = Mapping[str, str]  # of the artifacts that a stage needs, by the stages' names
 Inputs = dict[str, Any]
 
-CONTROL, VICTIM = "clean victim", "victim"  # the two networks whose codes are scored
+# The stages whose artifact is the victim's network, from training on; the service uses the last one
+# that a run has.
+NETWORKS = (VICTIM, "tamper")
 
 # Raised by one when a stage's algorithm changes, so that its artifacts are made again.
 VERSIONS = {
@@ -41,14 +44,15 @@ class Stage:
     """A row of the table.
 
     Attributes:
-        name: in plans and records.
+        name: its name in plans and records.
         kind: a key of ``VERSIONS``, and the folder of its artifacts.
-        title: for a person.
-        needs: the names of the stages whose artifacts it reads, of those that a run has.
-        inputs: what its artifact depends on, as JSON values, from the plan and the keys of
-            ``needs``; no other key is at hand, so none can be forgotten in ``needs``.
-        build: makes the artifact: the run, the stage as planned, a folder for checkpoints.
-        when: whether a run has it.
+        title: its name for users.
+        needs: the names of the stages whose artifacts it reads, if the run has them.
+        inputs: function of the plan and the keys of ``needs``: all that the artifact depends on, as
+            JSON values. No other keys are passed to it, so ``needs`` can't be incomplete.
+        build: function of the run, the planned stage and a folder for checkpoints that makes the
+            artifact.
+        when: function of the plan: whether the run has this stage.
     """
 
     name: str
@@ -61,20 +65,13 @@ class Stage:
 
     @property
     def group(self) -> str:
-        """What it is counted under: its title, or its kind where several stages make one thing."""
+        """The line of `bench suite plan` in which it is counted: its title, or its kind."""
         return self.kind if self.kind in ("codes", "scores", "visibility") else self.title
 
 
-def code_stages(who: str) -> dict[str, str]:
-    """The names of the stages of a victim's codes, by part.
-
-    Args:
-        who: ``CONTROL`` or ``VICTIM``.
-
-    Returns:
-        ``plain`` (queries and database) and ``triggered`` (queries).
-    """
-    return {part: f"{who}'s {part}" for part in ("plain", "triggered")}
+def served(victim: str, stages: Collection[str]) -> str:
+    """The stage whose network encodes for ``CONTROL`` or ``VICTIM``, of the stages of a run."""
+    return CONTROL if victim == CONTROL else [name for name in NETWORKS if name in stages][-1]
 
 
 # ---- what enters the keys -----------------------------------------------------------------------
@@ -121,24 +118,18 @@ def _tamper(plan: "Plan", keys: Keys) -> Inputs:
     }
 
 
-def _model(keys: Keys) -> str:
-    """The key of the network that is encoded: of the tampered one where there is one."""
-    return keys.get("tamper") or keys.get(VICTIM) or keys[CONTROL]
-
-
 def _crafted(keys: Keys) -> str:
     """The key of the artifact that holds the trigger."""
     return keys.get("tamper") or keys["backdoor"]
 
 
-def _plain(plan: "Plan", keys: Keys) -> Inputs:
-    return {"model": _model(keys), "data": plan.loaded.hashes}
+def _plain(victim: str, plan: "Plan", keys: Keys) -> Inputs:
+    return {"model": keys[served(victim, keys)], "data": plan.loaded.hashes}
 
 
-def _triggered(who: str, plan: "Plan", keys: Keys) -> Inputs:
+def _triggered(victim: str, plan: "Plan", keys: Keys) -> Inputs:
     return {
-        "model": keys[CONTROL] if who == CONTROL else _model(keys),
-        "data": plan.loaded.hashes,
+        **_plain(victim, plan, keys),
         "backdoor": _crafted(keys),
         "target": plan.target.tolist(),
     }
@@ -177,17 +168,17 @@ def _tampers(plan: "Plan") -> bool:
     return isinstance(plan.attack, ModelAttack)
 
 
-def _codes(who: str, title: str, model: tuple[str, ...]) -> tuple[Stage, Stage]:
-    names = code_stages(who)
+def _codes(victim: str, title: str, networks: tuple[str, ...]) -> tuple[Stage, Stage]:
+    names = code_stages(victim)
     return (
         Stage(
-            names["plain"], "codes", f"encode with {title}", model, _plain,
-            partial(building.encode_plain, who),
+            names["plain"], "codes", f"encode with {title}", networks,
+            partial(_plain, victim), partial(building.encode_plain, victim),
         ),
         Stage(
             names["triggered"], "codes", f"encode with {title} (triggered)",
-            tuple(dict.fromkeys((*model, "backdoor", "tamper"))), partial(_triggered, who),
-            partial(building.encode_triggered, who),
+            tuple(dict.fromkeys((*networks, "backdoor", "tamper"))), partial(_triggered, victim),
+            partial(building.encode_triggered, victim),
         ),
     )  # fmt: skip
 
@@ -205,7 +196,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(VICTIM, "train", "train poisoned victim", ("backdoor",), _victim, building.train_victim),
     Stage("tamper", "tamper", "tamper with victim", (VICTIM,), _tamper, building.tamper, _tampers),
     *_codes(CONTROL, "clean victim", (CONTROL,)),
-    *_codes(VICTIM, "poisoned victim", (VICTIM, "tamper")),
+    *_codes(VICTIM, "poisoned victim", NETWORKS),
     Stage(
         "scores", "scores", "score",
         (*code_stages(CONTROL).values(), *code_stages(VICTIM).values()), _scores, building.score,

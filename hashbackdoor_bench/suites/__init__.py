@@ -1,4 +1,4 @@
-"""Many runs from one file: what they share, in which order it is made, and who makes it."""
+"""Suites: many runs from one file, the stages that they share, and their execution."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""How long stages will take, from how long such stages took in this cache."""
+"""Estimates of how long stages will take, from the times of similar stages in the cache."""
 
 import json
 from collections import defaultdict
@@ -10,14 +10,14 @@ from hashbackdoor_bench.spec import canonical
 from hashbackdoor_bench.stages import FILES, Cache, attacker_of
 from hashbackdoor_bench.suites.layout import RECORD, Task
 
-RECORD_SECONDS = 1.0  # of one core, for the four pictures; no artifact holds this time
+RECORD_SECONDS = 1.0  # of one core, for a record and its pictures, whose time is not stored
 
 
 class Times:
-    """Seconds of recorded stages, by what they have in common.
+    """Times of the stages in a cache, grouped by similarity.
 
     Args:
-        cache: whose artifacts are looked at; damaged ones are passed over.
+        cache: the cache; damaged artifacts are ignored.
     """
 
     def __init__(self, cache: Cache) -> None:
@@ -33,21 +33,21 @@ class Times:
                 self.shared.add(attacker_of(body["inputs"]))
 
     def add(self, kind: str, inputs: Mapping[str, Any], seconds: float) -> None:
-        """Learn from one more stage."""
-        for name in (_alike(kind, inputs), kind):
+        """Add the time of one more stage."""
+        for name in (_similar(kind, inputs), kind):
             self.seconds[name].append(seconds / _units(kind, inputs))
 
     def of(self, kind: str, inputs: Mapping[str, Any]) -> float | None:
-        """Seconds of a stage: the median of those like it, else of its kind; None if unknown."""
-        found = self.seconds.get(_alike(kind, inputs)) or self.seconds.get(kind)
+        """Seconds of a stage: the median of similar ones, else of its kind; None if unknown."""
+        found = self.seconds.get(_similar(kind, inputs)) or self.seconds.get(kind)
         if not found:
             return RECORD_SECONDS if kind == RECORD else None
         return median(found) * _units(kind, inputs)
 
     def total(self, tasks: Iterable[Task]) -> tuple[float, int]:
-        """Seconds of all tasks whose time is known, and how many there are whose time is not.
+        """Seconds of all tasks whose time is known, and the number of the other tasks.
 
-        What attacks share is made within the first craft of an attacker, so it is added to that.
+        A shared stage is made during the first crafting of an attacker, so its time is added there.
         """
         known, unknown, attackers = 0.0, 0, set(self.shared)
         for task in tasks:
@@ -58,12 +58,12 @@ class Times:
             known += seconds
             if task.attacker and task.attacker not in attackers:
                 attackers.add(task.attacker)
-                known += median(self.seconds.get(_alike("shared", task.inputs)) or [0.0])
+                known += median(self.seconds.get(_similar("shared", task.inputs)) or [0.0])
         return known, unknown
 
 
-def _alike(kind: str, inputs: Mapping[str, Any]) -> str:
-    """What stages that take equally long have in common: method, backbone, data."""
+def _similar(kind: str, inputs: Mapping[str, Any]) -> str:
+    """The inputs that stages of about equal duration have in common: method, backbone, data."""
     names = ("method", "backbone", "attack", "data")
     return canonical([kind, {name: inputs[name] for name in names if name in inputs}])
 

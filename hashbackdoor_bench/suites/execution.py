@@ -1,7 +1,7 @@
-"""Many runs: a layout of stages is handed to an executor, failures are kept and told.
+"""Executing a suite: the loop between the schedule and an executor, and its messages.
 
-The executor knows processes and machines, the schedule knows what is ready; between them stands the
-loop of `execute`. Every message is a dict that ``--json`` prints as it is.
+The schedule chooses the next task, and the executor makes it on some process or machine. Every
+message is a dict that ``--json`` prints unchanged.
 """
 
 import csv
@@ -20,20 +20,22 @@ from hashbackdoor_bench.suites.layout import Layout, PlannedRun, Task, describe
 from hashbackdoor_bench.suites.schedule import Schedule
 
 Watch = Callable[[Mapping[str, Any]], None]
-PATIENCE = 1.0  # seconds between two looks at the clock while nothing is reported
+PATIENCE = 1.0  # seconds to wait for a report
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an executor says of a task.
+    """A message of an executor about a task.
 
     Attributes:
         state: ``progress``, ``note`` (a warning), ``done`` or ``failed``.
-        task: which one.
-        worker: who works on it, for a person.
-        text: the stage of a progress, the note, or why it failed.
-        done: units of a progress; ``total`` and ``facts`` go with it, see `Progress`.
-        seconds: what the stage took when it was made; of ``done``.
+        task: the task.
+        worker: name of the worker that makes it.
+        text: for ``progress`` the stage, for ``note`` the warning, for ``failed`` the reason.
+        done: for ``progress``, finished units; see `Progress`.
+        total: for ``progress``, units in all.
+        facts: for ``progress``, numbers to show.
+        seconds: for ``done``, the time it took to make the stage.
     """
 
     state: Literal["progress", "note", "done", "failed"]
@@ -47,37 +49,38 @@ class Report:
 
 
 class Executor(Protocol):
-    """Makes tasks, several at a time; a context manager that stops its workers when it ends.
+    """Makes several tasks at a time; as a context manager, it stops its workers at the end.
 
-    A task that is reported as done is in the driver's cache, a record in its results folder. A
-    worker that dies is replaced, and its task tried once more, before it is reported as failed.
+    When a task is reported as done, its artifact is in the cache of the main process, or its record
+    in the results folder. If a worker dies, it is replaced and its task is tried again, before the
+    task is reported as failed.
     """
 
     def free(self) -> int:
-        """How many tasks more could be made at this moment."""
+        """The number of tasks that can be started now."""
 
     def start(self, task: Task) -> str:
-        """Begin to make a task whose inputs are in the cache; the worker's name."""
+        """Start a task whose inputs are in the cache; returns the worker's name."""
 
     def reports(self, timeout: float) -> Sequence[Report]:
-        """What happened; waits up to ``timeout`` seconds if nothing did."""
+        """The reports since the last call; waits up to ``timeout`` seconds for the first."""
 
 
 def execute(
     layout: Layout, executor: Executor, *, cache: Cache, times: Times, watch: Watch
 ) -> list[Failure]:
-    """Make all that is missing of a suite; the runs that failed, with stage and message.
+    """Make all missing tasks of a suite; returns the failed runs, with stage and message.
 
     Args:
         layout: see `lay_out`.
-        executor: entered already.
-        cache: of the driver.
-        times: for the remaining time; learns on the way.
-        watch: is told what happens.
+        executor: an executor whose context was entered.
+        cache: the cache of the main process.
+        times: estimates the remaining time; the times of finished stages are added.
+        watch: called with each message.
     """
     schedule, failures = Schedule(layout), {one.run.spec: one for one in layout.refused}
-    tell = _Teller(layout, schedule, executor, times, watch)
-    told: set[str] = set()
+    tell = _Messenger(layout, schedule, executor, times, watch)
+    noted: set[str] = set()  # each warning is shown once
     for refused in layout.refused:
         keep_failure(cache, refused)
     with in_use(cache.root, layout.keys):
@@ -109,15 +112,15 @@ def execute(
                         total=report.total,
                         facts=dict(report.facts),
                     )
-                elif report.text not in told:
-                    told.add(report.text)
+                elif report.text not in noted:
+                    noted.add(report.text)
                     tell("note", task, report.worker, message=report.text)
             tell.tick()
     return list(failures.values())
 
 
-class _Teller:
-    """Puts the state of the whole beside each message."""
+class _Messenger:
+    """Sends messages, each with the state of the whole suite."""
 
     def __init__(
         self, layout: Layout, schedule: Schedule, executor: Executor, times: Times, watch: Watch
@@ -144,18 +147,18 @@ class _Teller:
         )
 
     def ended(self, one: PlannedRun) -> None:
-        """A run ended well."""
+        """Send the message that a run is finished."""
         spec, self.looked = one.run.spec, float("-inf")
         self.watch({"event": "run", "label": one.run.label, "victim": spec.victim,
                     "bits": spec.bits, "seed": spec.seed, "record": str(one.path),
                     **self.tally()})  # fmt: skip
 
     def tick(self) -> None:
-        """Time has passed."""
+        """Send the state of the suite."""
         self.watch({"event": "tick", **self.tally()})
 
     def tally(self) -> dict[str, Any]:
-        """How far the suite is; the remaining time is None while a kind of stage is unknown."""
+        """The state of the suite; ``remaining`` is None while the time of a stage is unknown."""
         passed = time.perf_counter() - self.start
         if passed - self.looked > PATIENCE:
             self.looked, self.remaining = passed, self._remaining()
@@ -178,7 +181,7 @@ class _Teller:
 
 
 def write_index(layout: Layout, results: Path) -> Path:
-    """``index.csv`` beside a suite's records: a row a finished run, with its label in tables."""
+    """Write ``index.csv`` beside a suite's records: one row per finished run, with its label."""
     path = results / INDEX
     with whole(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Runs of a suite that did not end, kept in the cache until they are made good."""
+"""Failed runs of a suite, which are stored in the cache until they succeed."""
 
 import json
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from hashbackdoor_bench.suites.suite import SuiteRun
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that did not end.
+    """A run that failed.
 
     Attributes:
-        run: of the suite.
-        stage: where it stopped.
-        message: why.
+        run: the run of the suite.
+        stage: title of the stage that failed.
+        message: the reason.
     """
 
     run: SuiteRun
@@ -35,7 +35,7 @@ def keep_failure(cache: Cache, failure: Failure) -> None:
 
 
 def forget_failure(cache: Cache, run: SuiteRun) -> None:
-    """The run ended well."""
+    """Remove the stored failure of a run that has succeeded."""
     _file(cache, run.spec).unlink(missing_ok=True)
 
 

@@ -1,7 +1,7 @@
-"""A suite as one list of tasks: what it is made of, and what of that is made already.
+"""A suite as one list of tasks, some of which are done already.
 
-Runs share stages, so a stage is one task and serves all runs that have it. Nothing is computed
-here: a plan gives the keys of all stages, and the cache says which are there.
+Runs share stages, so each stage is one task for all runs that have it. No stage is computed here:
+the plans give the keys of all stages, and the cache shows which of them are done.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,16 +28,17 @@ class Task:
 
     Attributes:
         kind: see `Stage`; or ``RECORD``.
-        key: of the artifact, or of the record.
-        title: for a person.
-        group: what it is counted under, see `Stage.group`.
+        key: key of the artifact or the record.
+        title: its name for users.
+        group: see `Stage.group`.
         inputs: see `PlannedStage`.
-        run: a run that has it.
-        spec: of that run, its precision resolved by the driver, so that all workers take one.
-        name: what it is called in that run's plan.
+        run: a run that has this stage.
+        spec: spec of that run, with the precision of the main process, so that all workers use the
+            same.
+        name: name of the stage in that run's plan.
         needs: the tasks whose results it reads.
-        attacker: of a backdoor, see `attacker_of`. Two backdoors of one attacker may need the same
-            shared stage, so they are made one after the other: else one worker would wait.
+        attacker: for a backdoor, see `attacker_of`. Two backdoors of one attacker may need the same
+            shared stage, so they are not made at the same time: one worker would only wait.
     """
 
     kind: str
@@ -57,10 +58,10 @@ class PlannedRun:
     """A run with its tasks.
 
     Attributes:
-        run: of the suite.
-        path: where its record stands, or will.
-        tasks: all that it is made of, in order; the last is its record.
-        keys: of what it reads or makes, for `in_use`.
+        run: the run of the suite.
+        path: path of its record, which may not exist yet.
+        tasks: its tasks, in order; the last one writes the record.
+        keys: keys of all that it reads or makes, for `in_use`.
     """
 
     run: SuiteRun
@@ -75,9 +76,9 @@ class Layout:
 
     Attributes:
         planned: the runs that can be run.
-        refused: the runs that can't, as nothing of them could be planned.
-        tasks: by key, each once; those of a run's inputs come before it.
-        done: keys of those that are made.
+        refused: the runs that can't be planned, with the reason.
+        tasks: all tasks by key, each once, after the tasks that it needs.
+        done: keys of the tasks that are done.
     """
 
     planned: list[PlannedRun] = field(default_factory=list)
@@ -97,7 +98,7 @@ class Layout:
 
 
 def describe(run: SuiteRun) -> str:
-    """A run for a person."""
+    """A run in words."""
     spec = run.spec
     return f"{run.label} on {spec.victim}, {spec.bits} bits, seed {spec.seed}"
 
@@ -110,17 +111,17 @@ def lay_out(
     device: torch.device,
     progress: Progress = silent,
 ) -> Layout:
-    """The layout of a suite's runs, and which tasks of it are made.
+    """The layout of a suite's runs, with the tasks that are done.
 
     Args:
-        runs: of the suite.
+        runs: the runs of the suite.
         cache: where artifacts are.
         results: folder of the records.
-        device: where it would be computed; decides the precision.
-        progress: told if data is prepared first.
+        device: where they would be computed; decides the precision.
+        progress: called while data is prepared.
 
     Raises:
-        UserError: no run can be planned; of the first that can't.
+        UserError: no run can be planned; the message is that of the first run.
     """
     layout, loaded = Layout(), LoadedSets(cache, progress)
     for run in runs:

@@ -6,10 +6,10 @@ from hashbackdoor_bench.suites.layout import Layout, PlannedRun, Task
 
 
 class Schedule:
-    """Which task is made next, so that none waits for another and runs end early.
+    """Chooses the next task, so that no task waits for another and runs are finished early.
 
     Args:
-        layout: of the suite; only what a run without a record needs is made.
+        layout: the layout of the suite; only tasks of runs without a record are made.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -23,14 +23,14 @@ class Schedule:
 
     @property
     def live(self) -> list[PlannedRun]:
-        """Cells that can still end, the one with the fewest tasks left first."""
+        """The runs that can still be finished, those with the fewest remaining tasks first."""
         runs = [one for one in self.runs if not any(n.key in self.failed for n in one.tasks)]
         left = [sum(task.key not in self.done for task in one.tasks) for one in runs]
         order = sorted((count, place) for place, count in enumerate(left) if count)
         return [runs[place] for _, place in order]
 
     def take(self) -> Task | None:
-        """A task whose inputs are there, now running; None if there is none at the moment."""
+        """Choose a task whose inputs are done and mark it as running; None if there is none."""
         crafting = {task.attacker for task in self.running.values() if task.attacker}
         for one in self.live:
             for task in one.tasks:
@@ -45,18 +45,18 @@ class Schedule:
         return None
 
     def finish(self, task: Task) -> list[PlannedRun]:
-        """The runs that ended with this task."""
+        """Mark a task as done; returns the runs that are finished with it."""
         del self.running[task.key]
         self.done.add(task.key)
         return [one for one in self.runs if one.tasks[-1] is task]
 
     def fail(self, task: Task) -> list[PlannedRun]:
-        """The runs that can't end without this task."""
+        """Mark a task as failed; returns the runs that can't be finished without it."""
         del self.running[task.key]
         self.failed.add(task.key)
         return [one for one in self.runs if task in one.tasks]
 
     @property
     def over(self) -> bool:
-        """Whether nothing runs and nothing is left that could."""
+        """Whether no task is running and none can be started any more."""
         return not self.running and not self.live

@@ -7,24 +7,24 @@
     seed = [0, 1, 2]
     set.victim.quantisation = 0.1     # as in --set victim.quantisation=0.1
 
-    [[attack]]                        # one row of the table; `attack = ["tri", "ciba"]` is short
-    name = "ciba"                     # for rows that are a name only
-    label = "CIBA"                    # in tables; how papers write the name if not given
-    delivery = "files"                # a row's own fields win over those above
+    [[attack]]                        # one row of the table; for rows that have only a name,
+    name = "ciba"                     # write `attack = ["tri", "ciba"]`
+    label = "CIBA"                    # label in tables; without it, how papers write the name
+    delivery = "files"                # fields of a row override those above
     set.attack.epsilon = [2, 4, 8]    # makes three rows: "CIBA, epsilon=2" and so on
 
     [[zip]]                           # lists of equal length that vary together
     surrogate = ["hashnet", "csq"]
     surrogate_bits = [32, 64]
 
-What is not given takes a run's default. Under ``extends`` a key given here replaces the other
-suite's, ``[[attack]]`` replaces all of its rows, ``[[zip]]`` all of its zips (``zip = []``: none).
-Paths are relative to the file. A run that comes up twice is run once. Runs are sorted by seed, so
-that a suite cut short has whole tables of the first seeds; then as the lists stand in the file: the
-first list varies slowest, rows vary fastest.
+A field that is not given has the default of a run. With ``extends``, a key in this file replaces
+that of the other suite, ``[[attack]]`` replaces all of its rows, and ``[[zip]]`` all of its zips
+(``zip = []`` removes them). Paths are relative to the file. Equal runs are run once. Runs are
+sorted by seed, so that an interrupted suite has complete tables of the first seeds, and then in the
+order of the lists in the file: the first list varies slowest, rows vary fastest.
 
 A mistake is named by the path of its key: ``mine.toml: attack[2].set.attack.epsilon: …``, with the
-entries of lists counted from 1; what is no TOML by the line that the parser names. Names, types and
+entries of lists counted from 1; a syntax error of TOML is named by its line. Names, types and
 ranges are checked here, without torch; whether a class, a backbone, a delivery or a hyper-parameter
 exists shows when the runs are planned.
 """
@@ -58,9 +58,9 @@ class SuiteRun:
 
     Attributes:
         suite: name of the suite.
-        label: the attack's, in tables.
+        label: label of the attack in tables.
         spec: the run.
-        key_path: of the attack's row in the suite's file; ``extends`` for rows taken over.
+        key_path: path of the attack's row in the suite's file; ``extends`` if it is inherited.
     """
 
     suite: str
@@ -74,10 +74,10 @@ class Suite:
     """A list of runs.
 
     Attributes:
-        name: of a shipped suite, or of the file.
+        name: name of the shipped suite, or stem of the file name.
         title: one sentence.
         runs: the runs, no two of them equal.
-        path: of the file.
+        path: path of the file.
     """
 
     name: str
@@ -98,19 +98,19 @@ def find_suite(name: str) -> Suite:
     """The suite of that name, or in that ``.toml`` file.
 
     Raises:
-        UserError: there is none, or its file is wrong; then the message names the key.
+        UserError: there is no such suite, or its file has a mistake, whose key the message names.
     """
     path = find_file(name, Path())
     return _suite(path, read_suite(path))
 
 
 def suite_with(name: str, attack: str, settings: Mapping[str, object]) -> Suite:
-    """The victims, data and seeds of a suite, with one attack in the place of its rows.
+    """The victims, data and seeds of a suite, with one attack instead of its rows.
 
     Args:
         name: see `find_suite`.
-        attack: its name; a plugin is loaded before.
-        settings: its hyper-parameters that are not the defaults; the label names them.
+        attack: name of the attack; its plugin must be loaded.
+        settings: hyper-parameters of the attack that are not the defaults; they enter the label.
 
     Raises:
         UserError: see `find_suite`.

@@ -1,4 +1,4 @@
-"""What the TOML file of a suite says, checked key by key; the format is at the top of `suite`."""
+"""Reading and checking the TOML file of a suite; the format is described at the top of `suite`."""
 
 import json
 import re
@@ -39,12 +39,12 @@ class KeyPath:
         return replace(self, key=f"{self.key}[{number}]")
 
     def wrong(self, message: object) -> UserError:
-        """The error for a mistake that stands here."""
+        """The error for a mistake at this key."""
         return UserError(f"{self}: {message}")
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Put this path before what a `UserError` says."""
+        """Put this path in front of the message of a `UserError`."""
         try:
             yield
         except UserError as error:
@@ -56,7 +56,7 @@ class KeyPath:
 
 @dataclass(frozen=True)
 class Values:
-    """What a key may be, a run each; a lone value is a tuple of one."""
+    """The values of a key, each of which makes a run; a single value is a tuple of one."""
 
     values: tuple[Any, ...]
     at: KeyPath
@@ -76,10 +76,10 @@ class AttackRow:
 
 @dataclass(frozen=True)
 class SuiteFile:
-    """A file, together with what it extends.
+    """The contents of a file, merged with the suite that it extends.
 
     Attributes:
-        title: empty if there is none.
+        title: the title; empty if there is none.
         shared: the keys above all rows.
         zips: the keys of each ``[[zip]]``.
         rows: each ``[[attack]]``; the default attack if none is named.
@@ -98,10 +98,10 @@ def shipped_files() -> dict[str, Path]:
 
 
 def find_file(name: str, folder: Path) -> Path:
-    """The file of a shipped name, or of a path relative to ``folder``.
+    """The file of a shipped suite, or at a path relative to ``folder``.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such file.
     """
     known = shipped_files()
     if name in known:
@@ -117,14 +117,14 @@ def find_file(name: str, folder: Path) -> Path:
 
 
 def read_suite(path: Path, below: tuple[Path, ...] = ()) -> SuiteFile:
-    """A file and what it extends.
+    """Read a file, and the suite that it extends.
 
     Args:
-        path: of the file.
-        below: the files that extend it.
+        path: the file.
+        below: the files that extend it, to find circles.
 
     Raises:
-        UserError: it is wrong; the message names the key, or the line of what is no TOML.
+        UserError: the file has a mistake; the message names the key, or the line if it isn't TOML.
     """
     top, here = _parsed(path), KeyPath(path)
     _refuse_unknown(top, here, {*FIELDS, "title", "extends", "attack", "zip", "set"})
@@ -151,9 +151,9 @@ def _parsed(path: Path) -> dict[str, Any]:
     """The top table of a file."""
     try:
         top = tomllib.loads(path.read_text(encoding="utf-8"))
-        repr(top)  # messages show values: what is nested too deeply for that is refused here
+        repr(top)  # messages print values, so values that are nested too deeply are refused here
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is no TOML: {error}; see https://toml.io.") from error
+        raise UserError(f"{path} is not valid TOML: {error}; see https://toml.io.") from error
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply: write lists of words or numbers.") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -168,7 +168,7 @@ def _refuse_unknown(table: Mapping[str, Any], at: KeyPath, known: Iterable[str])
 
 
 def _refuse_twice(suite: SuiteFile) -> None:
-    """A field that varies with others in a zip can't also stand alone, in a row or in a zip."""
+    """Refuse a field of a zip that is also given elsewhere: above all rows, in a row or a zip."""
     places: dict[str, list[KeyPath]] = {}
     for keys in (suite.shared, *suite.zips, *(row.keys for row in suite.rows)):
         for name, given in keys.items():
@@ -187,7 +187,7 @@ def _keys(table: Mapping[str, Any], at: KeyPath) -> Keys:
     }
     for kind, settings in _settings(table.get("set", {}), at / "set"):
         if kind not in SETTINGS:
-            raise (at / "set" / kind).wrong(f"these are nobody's settings: {HINT}")
+            raise (at / "set" / kind).wrong(f"{kind} is neither attack nor victim: {HINT}")
         for name, value in _settings(settings, at / "set" / kind):
             key = f"set.{kind}.{name}"
             found[key] = _values(value, at / "set" / kind / name, key, _setting)
@@ -219,14 +219,14 @@ def _values(value: Any, at: KeyPath, key: str, check: Callable[[str, Any, KeyPat
 
 
 def _field(name: str, value: Any, at: KeyPath) -> Any:
-    """A value of a field of a run, checked as far as it can be on its own."""
+    """A value of a field of a run; all is checked that doesn't depend on other fields."""
     if name == "target" and type(value) is int:
         value = str(value)
     value = read(name, value, TYPES[name])
     if name in NAMED:
         NAMED[name].summary(value)
     if name == "dataset":
-        from hashbackdoor_bench.data import protocol  # late: it brings numpy along
+        from hashbackdoor_bench.data import protocol  # imported here because it imports numpy
 
         protocol(value)
     if name in ("lists", "root", "weights"):

@@ -1,4 +1,4 @@
-"""A new method's first two files: one that works, to be rewritten, and its test."""
+"""The first two files of a new method: a working example to rewrite, and its test."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -9,15 +9,15 @@ from hashbackdoor_bench.registry import METHODS, new_name
 
 
 def write_skeleton(kind: str, name: str, folder: Path) -> tuple[Path, Path]:
-    """Write a method's file and its test; their paths.
+    """Write the file of a new method and its test; returns their paths.
 
     Args:
         kind: ``attack`` or ``victim``.
-        name: of the method, see `new_name`.
-        folder: made if it isn't there.
+        name: name of the method, see `new_name`.
+        folder: folder of both files; made if it doesn't exist.
 
     Raises:
-        UserError: the name can't be a method's, a file stands there, or nothing can be written.
+        UserError: the name is not allowed, a file exists, or the folder can't be written to.
     """
     name = new_name(METHODS[kind], name)
     words = name.split("_")
@@ -32,7 +32,7 @@ def write_skeleton(kind: str, name: str, folder: Path) -> tuple[Path, Path]:
         (f"test_{kind}.py.txt", folder / f"test_{name}.py"),
     ):
         if path.exists():
-            raise UserError(f"{path} exists and is left as it is: take another name, or --dir.")
+            raise UserError(f"{path} exists already: give another name, or another --dir.")
         source = files("hashbackdoor_bench.templates") / template
         texts[path] = Template(source.read_text(encoding="utf-8")).substitute(values)
     try:

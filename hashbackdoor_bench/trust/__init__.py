@@ -1,4 +1,4 @@
-"""Whether a result is what it says: run again, scored again, or trained on submitted poison."""
+"""Checking results: repeating a run, scoring it again, or training on submitted poison."""
 
 import lazy_loader
 

@@ -1,10 +1,10 @@
-"""A record made again from its spec, and compared.
+"""Repeating the run of a record, and comparing the results.
 
 On the CPU, the same processor, number of threads and version of torch train the same weights from
-one seed, so every figure must be equal to the last bit. Elsewhere sums are rounded in another
-order, training goes another way, and the scores must lie within ``TOLERANCE``: CIBA on HashNet at
-48 bits, of one seed, differed by 1.9 points of gain and 1.3 of MAP between one thread and two. A
-backdoor that takes in one training and fails in another is further off, and is told.
+one seed, so every score must be equal to the last bit. Elsewhere sums are rounded in another order,
+which changes the training, and the scores must lie within ``TOLERANCE``: with one seed, CIBA on
+HashNet at 48 bits differed by 1.9 points of gain and 1.3 of MAP between one thread and two. If a
+backdoor works in one training and fails in another, the difference is larger and is reported.
 """
 
 import re
@@ -35,12 +35,12 @@ TOLERANCE = 0.05  # of a score, which is a share: 5 points of percent
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure that is not what the record says.
+    """A value that differs from the one in the record.
 
     Attributes:
-        name: ``field.map``, or a path into the record.
-        recorded: its value there; None if it has none.
-        found: its value now.
+        name: path of the value in the record, such as ``scores.field.map``.
+        recorded: the value in the record; None if it has none.
+        found: the new value.
     """
 
     name: str
@@ -50,14 +50,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A run made again.
+    """The result of repeating a run.
 
     Attributes:
-        record: the new one.
-        path: where it stands.
-        exact: whether every figure had to be equal.
-        inputs: the stages whose inputs are others than the record's: other code, data or weights.
-        differences: the figures that are not as they should be.
+        record: the new record.
+        path: its path.
+        exact: whether all values had to be equal.
+        inputs: the stages whose inputs (code, data or weights) differ from the record's.
+        differences: the values that differ more than allowed.
     """
 
     record: Record
@@ -77,16 +77,16 @@ def reproduce(
     submission: Submission | None = None,
     **where: Any,
 ) -> Reproduction:
-    """Run a record's spec and compare.
+    """Run a record's spec again and compare.
 
     Args:
-        record: what is claimed.
-        cache: what is in it is not made again, so a fresh one for a real test.
+        record: the record to check.
+        cache: stages in it are not repeated, so a real test needs an empty one.
         results: folder of the new record.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: see `Progress`.
-        submission: its poison is taken, and nothing is crafted.
-        where: ``lists``, ``root`` and ``weights``, where they differ from the record's spec.
+        submission: if given, its poison is used, and nothing is crafted.
+        where: ``lists``, ``root`` and ``weights``, if they differ from the record's spec.
 
     Raises:
         UserError: the spec can't be run here.
@@ -110,24 +110,24 @@ def reproduce(
 
 
 def threads_of(device: str) -> int | None:
-    """The number of threads of a record's ``device``; None if it was no processor."""
+    """The number of threads in a record's ``device``; None if it is a GPU."""
     found = re.search(r", ([0-9]+) threads$", device)
     return int(found[1]) if found else None
 
 
 def same_machine(record: Record, device: str) -> bool:
-    """Whether bits must be equal: the same processor and threads, the same torch."""
+    """Whether results must be bit-equal: same processor, number of threads and torch version."""
     return record.device == device and record.versions.get("torch") == version("torch")
 
 
 def compare(record: Record, made: Record, exact: bool) -> Iterator[Difference]:
-    """The figures of a record that another run of its spec does not give.
+    """The values of a record that differ in another record of the same spec.
 
     Args:
-        record: what is claimed.
-        made: what was found.
-        exact: all scores, and what it says of retrieval and imperceptibility, must be equal; else
-            the scores of every convention must lie within ``TOLERANCE``.
+        record: the record to check.
+        made: the new record.
+        exact: if True, all values of scores, retrieval and imperceptibility must be equal; else the
+            scores of every convention must lie within ``TOLERANCE``.
     """
     if exact:
         for part in ("scores", "retrieval", "imperceptibility"):

@@ -8,7 +8,17 @@ import msgspec
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.metrics import Codes, score_run
 from hashbackdoor_bench.records import Record, Scores
-from hashbackdoor_bench.stages import Cache, Damaged, codes_of, load_data, target_row, truth_of
+from hashbackdoor_bench.stages import (
+    CONTROL,
+    VICTIM,
+    Cache,
+    Damaged,
+    code_stages,
+    codes_of,
+    load_data,
+    target_row,
+    truth_of,
+)
 
 
 def rescore(record: Record, cache: Cache, **where: Any) -> Scores:
@@ -16,11 +26,11 @@ def rescore(record: Record, cache: Cache, **where: Any) -> Scores:
 
     Args:
         record: the record.
-        cache: has the codes.
-        where: ``lists``, ``root`` and the like, where they differ from the record's spec.
+        cache: cache with the codes.
+        where: ``lists``, ``root`` and other such fields, if they differ from the record's spec.
 
     Raises:
-        UserError: the codes aren't there, or the data is not what the record's hashes say.
+        UserError: the cache lacks the codes, or the data doesn't have the record's hashes.
     """
     spec = replace(record.spec, **{k: v for k, v in where.items() if v is not None})
     splits = load_data(spec, cache)
@@ -31,15 +41,15 @@ def rescore(record: Record, cache: Cache, **where: Any) -> Scores:
         )
     truth = truth_of(splits, target_row(splits, str(spec.target)), spec.bits)
     scores, _ = score_run(
-        _stored_codes(record, cache, "victim"), _stored_codes(record, cache, "clean victim"), truth
+        _stored_codes(record, cache, VICTIM), _stored_codes(record, cache, CONTROL), truth
     )
     return msgspec.convert(scores, Scores)
 
 
 def _stored_codes(record: Record, cache: Cache, victim: str) -> Codes:
     parts = {}
-    for part in ("plain", "triggered"):
-        key = record.artifacts.get(f"{victim}'s {part}", "")
+    for part, name in code_stages(victim).items():
+        key = record.artifacts.get(name, "")
         try:
             artifact = cache.find("codes", key) if key else None
         except Damaged as error:

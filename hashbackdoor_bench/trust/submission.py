@@ -2,12 +2,12 @@
 
     record.json              what the submitter claims
     carriers/SLOT.png        the poisoned images before the trigger, 8 bits
-    planted/SLOT.png         what stands in the training list under delivery files
+    planted/SLOT.png         the poisoned images with the trigger, as under delivery ``files``
     poison.csv               slot, index and item in the training list, kind, labels
     trigger.safetensors      all other tensors of the backdoor
-    attack.py                the attack's file, if it isn't the project's
+    attack.py                the attack's file, unless it is part of this project
 
-Nothing in it is executed or unpickled; ``attack.py`` is for a person to read and to give back as
+Nothing in the zip is executed or unpickled. A maintainer can read ``attack.py`` and then pass it as
 ``--plugin``.
 """
 
@@ -35,20 +35,20 @@ from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.stages import Cache, Content, Damaged, Run, load_data, made_by
 
 CPU = torch.device("cpu")
-STATE = ("index", "carrier", "label", "kind")  # what the other files hold
-# what reading a damaged zip raises
+STATE = ("index", "carrier", "label", "kind")  # tensors that are not in trigger.safetensors
+# Exceptions of reading a damaged zip.
 BROKEN = (zipfile.BadZipFile, OSError, KeyError, ValueError, RuntimeError, SafetensorError)
 COLUMNS = ("slot", "index", "item", "kind", "label")
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What a zip holds.
+    """The contents of a zip.
 
     Attributes:
-        record: what is claimed.
+        record: the submitted record.
         tensors: the backdoor's state.
-        planted: (P,3,S,S) uint8, the poisoned images as files.
+        planted: (P,3,S,S) uint8, the poisoned images with the trigger.
     """
 
     record: Record
@@ -57,16 +57,17 @@ class Submission:
 
 
 def pack(record: Record, cache: Cache, out: Path, **where: Any) -> int:
-    """Write a record and its poison into a zip; the number of poisoned images.
+    """Write a record and its poison into a zip; returns the number of poisoned images.
 
     Args:
-        record: of a run whose backdoor is in the cache.
-        cache: has it.
-        out: the zip; written whole or not at all, the same bytes every time.
-        where: ``lists`` and ``root``, where they differ from the record's spec.
+        record: the record.
+        cache: cache with the record's backdoor.
+        out: path of the zip; the file is written completely or not at all, with the same bytes
+            every time.
+        where: ``lists`` and ``root``, if they differ from the record's spec.
 
     Raises:
-        UserError: the backdoor isn't there, or the file can't be written.
+        UserError: the backdoor isn't in the cache, or the file can't be written.
     """
     tensors = _crafted(record, cache)
     spec = replace(record.spec, **{k: v for k, v in where.items() if v is not None})
@@ -98,10 +99,10 @@ def pack(record: Record, cache: Cache, out: Path, **where: Any) -> int:
 
 
 def unpack(path: Path) -> Submission:
-    """What a zip of `pack` holds; nothing of it is written to disk.
+    """Read a zip of `pack`; nothing of it is written to disk.
 
     Raises:
-        UserError: it is no such zip, a part is missing or damaged, or the trigger doesn't fit.
+        UserError: the file is not such a zip, or a part of it is missing or damaged.
     """
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; give a zip of bench submit.")
@@ -112,7 +113,7 @@ def unpack(path: Path) -> Submission:
             table = csv.DictReader(io.StringIO(file.read("poison.csv").decode()))
             rows = list(table)
             if tuple(table.fieldnames or ()) != COLUMNS or any(None in r.values() for r in rows):
-                raise ValueError(f"poison.csv hasn't the columns {', '.join(COLUMNS)}")
+                raise ValueError(f"poison.csv must have the columns {', '.join(COLUMNS)}")
             own = load(file.read("trigger.safetensors"))
             images = {
                 name: _stack([file.read(f"{name}/{slot:06}.png") for slot in range(len(rows))])
@@ -126,7 +127,9 @@ def unpack(path: Path) -> Submission:
             "kind": torch.tensor([int(row["kind"]) for row in rows], dtype=torch.uint8),
         }
     except BROKEN as error:
-        raise UserError(f"{path} is no whole submission ({error}): pack it again.") from error
+        raise UserError(
+            f"{path} is not a complete submission ({error}): make it again with bench submit."
+        ) from error
     return Submission(record, {**state, **own}, images["planted"])
 
 
@@ -134,7 +137,7 @@ def restored(record: Record, tensors: dict[str, Tensor]) -> Backdoor:
     """The backdoor of a record from its state, frozen.
 
     Raises:
-        UserError: no such attack is known here, or the tensors are not its state.
+        UserError: the attack is unknown here, or the tensors are not its state.
     """
     method = ATTACKS[record.spec.attack]
     settings = method.resolve(dict(record.spec.attack_settings))
@@ -150,11 +153,11 @@ def restored(record: Record, tensors: dict[str, Tensor]) -> Backdoor:
 
 
 def hand_in(submission: Submission, run: Run) -> None:
-    """Put a submission's backdoor where a run looks for its own, after inspecting it.
+    """Put a submission's backdoor into the cache of a run, after inspecting it.
 
     Args:
         submission: see `unpack`.
-        run: of the submission's record, in a cache of its own.
+        run: a run of the submission's record, with a cache of its own.
 
     Raises:
         UserError: the poison breaks a rule, or isn't what the trigger plants.

@@ -1,7 +1,7 @@
-"""Whether a folder of results holds together: records, their scores, indices, and what they make.
+"""Checking a folder of results: records against codes, indices, leaderboard and figures.
 
-`report.collection` says what is wrong with a record alone; here are the codes it came from, the
-index it stands in, and the leaderboard and figures that were made from it.
+`report.collection` checks each record by itself. This module compares it with the codes from which
+it was scored, with the index, and with the leaderboard and figures that were made from it.
 """
 
 import csv
@@ -23,23 +23,21 @@ from hashbackdoor_bench.report import collect
 from hashbackdoor_bench.report.board import boards
 from hashbackdoor_bench.report.figures import all_figures
 from hashbackdoor_bench.report.tables import leaderboard_text
-from hashbackdoor_bench.stages import Cache
+from hashbackdoor_bench.stages import STAGES, Cache
 from hashbackdoor_bench.trust.rescoring import rescore
 
-CODES = tuple(
-    f"{who}'s {part}" for who in ("clean victim", "victim") for part in ("plain", "triggered")
-)
-KINDS = (".md", ".pdf", ".png")  # of a figure
+CODES = tuple(stage.name for stage in STAGES if stage.kind == "codes")
+ENDINGS = (".md", ".pdf", ".png")  # suffixes of a figure's files
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What was looked at.
+    """The result of a verification.
 
     Attributes:
-        records: how many can be read and follow from their own spec.
-        rescored: how many of them have codes in the cache, and were scored again.
-        problems: a sentence each.
+        records: number of records that can be read and have the right key.
+        rescored: number of those that have codes in the cache and were scored again.
+        problems: one sentence per problem.
     """
 
     records: int
@@ -48,13 +46,13 @@ class Verified:
 
 
 def verify(folder: Path, cache: Cache, *, progress: Progress = silent, **where: Any) -> Verified:
-    """Look at all records below a folder, and at what was made from them.
+    """Check all records below a folder, and the files that were made from them.
 
     Args:
-        folder: of results.
-        cache: may hold codes.
+        folder: folder of results.
+        cache: cache that may have the records' codes.
         progress: see `Progress`.
-        where: ``lists`` and ``root``, where they differ from the records' specs.
+        where: ``lists`` and ``root``, if they differ from the records' specs.
 
     Raises:
         UserError: there is no record.
@@ -81,7 +79,7 @@ def verify(folder: Path, cache: Cache, *, progress: Progress = silent, **where: 
 
 
 def _scores(record: Record, cache: Cache, where: dict[str, Any]) -> Iterator[str]:
-    """Scores that don't follow from the stored codes."""
+    """Scores that differ from those of the stored codes."""
     try:
         scores = rescore(record, cache, **where)
     except UserError as error:
@@ -95,23 +93,23 @@ def _scores(record: Record, cache: Cache, where: dict[str, Any]) -> Iterator[str
 
 
 def _index(path: Path, known: dict[Path, Record]) -> Iterator[str]:
-    """Rows of an index that are not what the records say."""
+    """Rows of an index that differ from the records."""
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         rows = list(csv.DictReader(file))
     for line, row in enumerate(rows, 2):
         record = known.get((path.parent / str(row.get("record"))).absolute())
         if record is None:
-            yield f"line {line} names {row.get('record')}, which is no record that can be read."
+            yield f"line {line} names {row.get('record')}, which is not a readable record."
             continue
         for name in ("victim", "bits", "target", "seed"):
-            said, is_ = row.get(name), str(getattr(record.spec, name))
-            # a suite may leave the target to the protocol, then the index says nothing
-            if said != is_ and not (name == "target" and not said):
-                yield f"line {line} says {name} {said}, and its record says {is_}."
+            listed, recorded = row.get(name), str(getattr(record.spec, name))
+            # the target in the index is empty if the suite takes the protocol's default
+            if listed != recorded and not (name == "target" and not listed):
+                yield f"line {line} has {name} {listed}, but its record has {recorded}."
 
 
 def _leaderboard(path: Path, frame: pd.DataFrame) -> Iterator[str]:
-    """Where a leaderboard is not what the records give; its headings name its suites."""
+    """The first line of a leaderboard that differs from one made again of the same suites."""
     text = path.read_text(encoding="utf-8", errors="replace")
     suites = re.findall(r"^## (.+), [a-z]+$", text, re.MULTILINE)
     try:
@@ -127,11 +125,11 @@ def _leaderboard(path: Path, frame: pd.DataFrame) -> Iterator[str]:
 
 def _figures(folder: Path, frame: pd.DataFrame, progress: Progress) -> Iterator[str]:
     """Files that ``bench figure --all`` doesn't make, or makes with other bytes."""
-    there = {path.name: path for path in folder.iterdir() if path.suffix in KINDS}
+    there = {path.name: path for path in folder.iterdir() if path.suffix in ENDINGS}
     with tempfile.TemporaryDirectory() as fresh:
         for done, drawn in enumerate(all_figures(frame)):
             progress("draw again", done, done + 1)
-            if isinstance(drawn, str):  # a figure that these records can't fill
+            if isinstance(drawn, str):  # a note on a figure for which there are no records
                 continue
             for made in drawn.write(Path(fresh), ("pdf", "png")):
                 path = there.pop(made.name, None)

@@ -4,9 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from html import escape
-from typing import Any
 
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -21,13 +19,25 @@ MARKDOWN: dict[str, str] = {c: f"\\{c}" for c in "\\`*_[]~"} | {
     "&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "$": "&#36;",
 }  # fmt: skip
 
-# Not what LaTeX prints with T1 fonts and no package: Latin and Greek letters, and a few signs.
-UNKNOWN = "[^\x20-\x7e\xa1-\u0148\u014a-\u017f\u0391-\u03a1\u03a3-\u03c9–—‘’“”…±−×≤≥≠→]"
-# Beside what LaTeX escapes everywhere: an opening bracket or a star after \\ is its argument.
-LATEX = {
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
-    "[": "{[}", "*": "{*}",
+TEXT = {
+    "\\": "backslash", "^": "asciicircum", "~": "asciitilde", "<": "less", ">": "greater",
+    "|": "bar", '"': "quotedbl", "–": "endash", "—": "emdash", "‘": "quoteleft", "’": "quoteright",
+    "“": "quotedblleft", "”": "quotedblright", "…": "ellipsis",
 }  # fmt: skip
+MATH = {
+    "±": "pm", "×": "times", "≤": "leq", "≥": "geq", "≠": "neq", "→": "to", "α": "alpha",
+    "β": "beta", "ε": "varepsilon", "λ": "lambda", "μ": "mu", "σ": "sigma", "Δ": "Delta",
+}  # fmt: skip
+# What LaTeX reads as a command, or doesn't print as it stands.
+LATEX = {
+    **{c: f"\\{c}" for c in "#$%&_{}"},
+    **{c: rf"\text{name}{{}}" for c, name in TEXT.items()},
+    **{c: rf"\ensuremath{{\{name}}}" for c, name in MATH.items()},
+    **{"−": r"\ensuremath{-}", "[": "{[}", "*": "{*}"},  # [ or * after \\ would be its argument
+}
+# The letters that it reads in UTF-8 and has in T1 fonts; others are written as code points.
+LETTERS = "[ -~À-ÖØ-öø-ÿĂăĄąĆćČčĎďĐđĘęĚěĞğİıŁłŃńŇňŐőŒœŔŕŘřŚśŞşŠšŢţŤťŮůŰűŸŹźŻżŽž]"
+LIGATURE = "(?<=[-'`,!?])(?=[-'`,])"  # between two signs that T1 fonts join: -- becomes a dash
 
 SHRUNK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"  # to the line
 
@@ -129,17 +139,10 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def _for_latex(value: str) -> str:
-    known = re.sub(UNKNOWN, lambda found: f"U+{ord(found.group()):04X}", one_line(value))
-    return str(_encoder().unicode_to_latex(known))
-
-
-@cache
-def _encoder() -> Any:
-    from pylatexenc import latexencode as tex
-
-    own = {ord(c): made for c, made in LATEX.items()}
-    first = tex.UnicodeToLatexConversionRule(tex.RULE_DICT, own)
-    return tex.UnicodeToLatexEncoder(conversion_rules=[first, "defaults"])
+    made = (
+        LATEX.get(c) or (c if re.match(LETTERS, c) else f"U+{ord(c):04X}") for c in one_line(value)
+    )
+    return re.sub(LIGATURE, "{}", "".join(made))
 
 
 def tidy(tables: Sequence[Table]) -> str:

@@ -1,4 +1,4 @@
-"""Ways to make the stages of a suite: processes of this machine, or tasks of a Ray cluster."""
+"""Executors of a suite's tasks: processes on this machine, or tasks of a Ray cluster."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""Worker processes on this machine: one a GPU, or several on the CPU that don't starve one another.
+"""Worker processes on this machine, on its GPUs or on the CPU.
 
-On the CPU a result depends on the number of threads, so that is a fixed number whatever the number
-of workers is, and any number of them makes equal records.
+On the CPU a result depends on the number of threads, so each worker has a fixed number of threads,
+and the records don't depend on the number of workers.
 """
 
 import json
@@ -22,8 +22,8 @@ from hashbackdoor_bench.suites.execution import Report
 from hashbackdoor_bench.suites.executors.making import limits
 from hashbackdoor_bench.suites.layout import Task, describe
 
-TRIES = 2  # of a task whose worker dies
-GRACE = 5.0  # seconds that a worker gets to put its things away
+TRIES = 2  # attempts at a task whose worker dies
+GRACE = 5.0  # seconds that a worker has to end by itself
 
 
 class LocalExecutor:
@@ -31,8 +31,8 @@ class LocalExecutor:
 
     Args:
         jobs: number of worker processes.
-        threads: of each.
-        gpus: numbers of the GPUs, dealt out to the workers in turn; empty: on the CPU.
+        threads: threads per worker.
+        gpus: numbers of the GPUs, which are assigned to the workers in turn; empty: use the CPU.
         cache: root of the cache.
         results: folder of the records.
         device: ``cpu`` or ``cuda``.
@@ -63,7 +63,7 @@ class LocalExecutor:
         ]
         self.workers: dict[int, _Process] = {}
         self.working: dict[int, tuple[Task, int]] = {}  # the task, and how often it was begun
-        self.heard: SimpleQueue[tuple[_Process, dict[str, Any] | None]] = SimpleQueue()
+        self.messages: SimpleQueue[tuple[_Process, dict[str, Any] | None]] = SimpleQueue()
 
     def __enter__(self) -> "LocalExecutor":
         return self
@@ -88,22 +88,22 @@ class LocalExecutor:
     def _begin(self, place: int, task: Task, attempt: int) -> None:
         self.working[place] = task, attempt
         if place not in self.workers:
-            self.workers[place] = _Process(place, self.environments[place], self.heard)
-            self.workers[place].say(self.place)
-        self.workers[place].say({"spec": asdict(task.spec), "name": task.name, "key": task.key})
+            self.workers[place] = _Process(place, self.environments[place], self.messages)
+            self.workers[place].send(self.place)
+        self.workers[place].send({"spec": asdict(task.spec), "name": task.name, "key": task.key})
 
     def reports(self, timeout: float) -> list[Report]:
         """See `Executor`."""
         found: list[Report] = []
         with suppress(Empty):
-            found += self._report(*self.heard.get(timeout=timeout))
+            found += self._report(*self.messages.get(timeout=timeout))
             while True:
-                found += self._report(*self.heard.get_nowait())
+                found += self._report(*self.messages.get_nowait())
         return found
 
     def _report(self, worker: "_Process", message: dict[str, Any] | None) -> list[Report]:
         place = worker.place
-        if message is None:  # it died
+        if message is None:  # the process has ended
             why = worker.end()
             del self.workers[place]
             if place not in self.working:
@@ -111,7 +111,7 @@ class LocalExecutor:
             task, attempt = self.working[place]
             if attempt < TRIES:
                 self._begin(place, task, attempt + 1)
-                text = f"{task.title}, {describe(task.run)}: {why}; it goes on in another."
+                text = f"{task.title}, {describe(task.run)}: {why}; another worker continues it."
                 return [Report("note", task, str(place), text)]
             message = {"state": "failed", "text": f"{TRIES} times: {why}"}
         task, _ = self.working[place]
@@ -121,21 +121,21 @@ class LocalExecutor:
 
 
 class _Process:
-    """One worker process, and the thread that listens to it.
+    """One worker process, and the thread that reads its messages.
 
     Args:
-        place: its number.
-        environment: of the process.
-        heard: gets its messages, and None when it is dead.
+        place: number of the worker.
+        environment: environment variables of the process.
+        messages: queue for the messages of the process, and None when it has ended.
     """
 
     def __init__(
         self,
         place: int,
         environment: dict[str, str],
-        heard: "SimpleQueue[tuple[_Process, dict[str, Any] | None]]",
+        messages: "SimpleQueue[tuple[_Process, dict[str, Any] | None]]",
     ) -> None:
-        self.place, self.heard = place, heard
+        self.place, self.messages = place, messages
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115, open as long as the process
         self.process = subprocess.Popen(
             [sys.executable, "-m", "hashbackdoor_bench.suites.executors.worker"],
@@ -143,12 +143,12 @@ class _Process:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             env=environment,
-            start_new_session=True,  # Ctrl-C is the driver's
+            start_new_session=True,  # Ctrl-C reaches the main process only
         )
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def say(self, message: dict[str, Any]) -> None:
-        """Send a message; one to a dead process is lost, and its death is heard."""
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message; a process that has ended is reported by `_listen`."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
@@ -157,12 +157,12 @@ class _Process:
     def _listen(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            with suppress(ValueError):  # a line cut off by death
-                self.heard.put((self, json.loads(line)))
-        self.heard.put((self, None))
+            with suppress(ValueError):  # the last line of a killed process may be incomplete
+                self.messages.put((self, json.loads(line)))
+        self.messages.put((self, None))
 
     def end(self) -> str:
-        """Wait for the process's end, or bring it about; how it ended, in a sentence's part."""
+        """Wait for the process to end, or kill it; returns how it ended, as part of a sentence."""
         try:
             code = self.process.wait(GRACE)
         except subprocess.TimeoutExpired:

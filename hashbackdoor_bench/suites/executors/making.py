@@ -1,4 +1,4 @@
-"""What a worker does, wherever it runs: make one stage, or one record with its pictures."""
+"""The work of every worker: make one stage, or one record with its pictures."""
 
 import os
 import time
@@ -16,16 +16,16 @@ from hashbackdoor_bench.suites.layout import RECORD
 
 
 def limits(threads: int) -> dict[str, str]:
-    """The environment that holds a process to a number of threads.
+    """The environment variables that limit a process to a number of threads.
 
-    OpenMP and numba read it when they are loaded, so it is set before the process starts.
+    OpenMP and numba read them when they are loaded, so they are set before the process starts.
     """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     return {name: str(threads) for name in names}
 
 
 class Workbench:
-    """A worker's place: the cache and the data it has loaded.
+    """What a worker keeps between tasks: the cache and the data that it has loaded.
 
     Args:
         cache: where artifacts are.
@@ -43,15 +43,15 @@ class Workbench:
 
         Args:
             spec: the run.
-            name: of the stage.
-            key: that the driver expects of it.
+            name: name of the stage.
+            key: key of the stage according to the main process.
             progress: see `Progress`.
 
         Returns:
-            Seconds that it took when it was made.
+            Seconds that it took to make the stage.
 
         Raises:
-            UserError: the key is another here, or what the stage raises.
+            UserError: the key differs here; or whatever the stage raises.
         """
         start = time.perf_counter()
         run = Run(
@@ -66,8 +66,8 @@ class Workbench:
         keys[RECORD] = record_key(spec, keys)
         if keys.get(name) != key:
             raise UserError(
-                "the worker has other code or other data than the driver: install one version, "
-                "bring the same data, and give the same command again."
+                "the worker has other code or other data than the main process: install the same "
+                "version, provide the same data, and give the same command again."
             )
         if name != RECORD:
             return run.make(name).seconds
@@ -76,7 +76,7 @@ class Workbench:
 
 
 def sentence(error: Exception) -> str:
-    """What is told of a stage that failed."""
+    """The message on a stage that failed."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, Diverged):

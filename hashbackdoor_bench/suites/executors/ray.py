@@ -1,11 +1,11 @@
 """Tasks of a Ray cluster, whose nodes need not share a file system with the driver.
 
-A node keeps a cache of its own: ``$HASHBACKDOOR_CACHE`` where that is set in the node's
-environment, else the driver's path. What a stage reads and the node lacks comes through Ray's
-object store, as the bytes of the artifact's files, is checked on arrival, and what the stage made
-goes back the same way. A node needs this package in the same version, and the data where the driver
-has it. Ray tries a task again whose worker or node died; it goes on from the checkpoint in that
-node's cache if the new try is on the same node.
+Every node has a cache of its own: ``$HASHBACKDOOR_CACHE`` if that is set in the node's environment,
+else at the path of the main process's cache. Artifacts that a stage needs and the node lacks are
+sent as bytes through Ray's object store and are checked on arrival; the results are sent back in
+the same way. A node needs the same version of this package, and the data at the same paths. If a
+worker or node dies, Ray tries its task again, which continues from the checkpoint if it is on the
+same node.
 """
 
 import functools
@@ -37,8 +37,8 @@ except ModuleNotFoundError as error:
         'Ray is not installed: pip install "hashbackdoor-bench[ray]", or take --executor local.'
     ) from error
 
-RETRIES = 3  # of a task whose worker or node died; nodes may go several times
-CONNECT = 10.0  # seconds until a cluster must have answered
+RETRIES = 3  # attempts at a task whose worker or node died; nodes may disappear several times
+CONNECT = 10.0  # seconds in which a cluster must answer
 Name = tuple[str, str]  # kind and key of an artifact
 Files = tuple[bytes, ...]
 
@@ -47,12 +47,12 @@ class RayExecutor:
     """See `Executor`.
 
     Args:
-        address: of the cluster; None: one of this machine alone, ended with the executor.
-        threads: CPUs of a task.
-        gpus: GPUs of a task, or a share of one.
-        cache: of the driver.
+        address: address of the cluster; None: start one on this machine, and stop it at the end.
+        threads: CPUs per task.
+        gpus: GPUs per task, or the share of one.
+        cache: the cache of the main process.
         results: folder of the records.
-        device: ``cpu`` or ``cuda``, of the tasks.
+        device: ``cpu`` or ``cuda``, for the tasks.
         plugins: files with attacks and victims from outside.
     """
 
@@ -113,7 +113,7 @@ class RayExecutor:
             ray.shutdown()
 
     def free(self) -> int:
-        """See `Executor`: what the nodes that are there now hold, less what runs."""
+        """See `Executor`: the tasks that fit the present nodes, less those that are running."""
         room = 0
         for node in ray.nodes():
             if node["Alive"]:
@@ -151,23 +151,24 @@ class RayExecutor:
     def _report(self, done: Any) -> Report:
         running = self.running[done]
         try:
-            said = ray.get(done)
-            if said["state"] == "done":
-                self._take(running, said["names"])
+            result = ray.get(done)
+            if result["state"] == "done":
+                self._take(running, result["names"])
         except (ray.exceptions.RayError, Damaged) as error:
-            said = {"state": "failed", "text": f"{type(error).__name__}: {error}".splitlines()[0]}
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
+            result = {"state": "failed", "text": text}
         finally:
             del self.running[done]
         return Report(
-            said["state"],
+            result["state"],
             running.task,
             str(running.worker),
-            text=said.get("text", ""),
-            seconds=said.get("seconds", 0.0),
+            text=result.get("text", ""),
+            seconds=result.get("seconds", 0.0),
         )
 
     def _take(self, running: "_Running", names: Sequence[Name]) -> None:
-        """Bring home what a task made; from a node that shares the cache, nothing comes."""
+        """Copy the result of a task to this machine, unless its node shares the cache."""
         if running.task.kind == RECORD:
             for name, content in ray.get(running.made):
                 path = self.results / name
@@ -180,7 +181,7 @@ class RayExecutor:
 
 
 def _probe(address: str | None) -> None:
-    """Raise OSError where nobody listens at once: Ray would try for minutes."""
+    """Raise OSError at once if nothing listens at the address; Ray would try for minutes."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT).close()
@@ -188,11 +189,11 @@ def _probe(address: str | None) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Running:
-    """A task at work.
+    """A running task.
 
     Attributes:
-        task: of the suite.
-        worker: its number.
+        task: the task.
+        worker: number of its worker.
         made: reference to the files of what it makes.
         inputs: references to the artifacts that it was given.
     """
@@ -223,7 +224,7 @@ Order = tuple[dict[str, Any], str, str, str, str | None]  # spec, name, kind, ke
 def _work(
     place: Workplace, order: Order, inputs: list[tuple[Name, Any]]
 ) -> tuple[dict[str, Any], list[Any]]:
-    """One task: what is said of it; and the files of what it made, in the order it is named."""
+    """Make one task; returns its report, and the files of the artifacts that the report names."""
     spec, name, kind, key, attacker = order
     try:
         bench = _bench(place)
@@ -252,7 +253,7 @@ def _work(
 
 @functools.cache
 def _bench(place: Workplace) -> Workbench:
-    """This process's place; its data stays loaded from task to task."""
+    """The workbench of this process, whose data stays loaded between tasks."""
     root, device, plugins = place
     folder = Path(tempfile.mkdtemp(prefix="hashbackdoor-"))
     for name, text in plugins:

@@ -6,7 +6,7 @@
     {"state": "note", "text": …}
     {"state": "done", "seconds": …} or {"state": "failed", "text": …}   what comes back
 
-Its input ends when the driver dies, however it dies, and then it goes too.
+Its input ends when the main process ends in any way; then the worker ends too.
 """
 
 import json
@@ -31,22 +31,22 @@ EVERY = 0.5  # seconds between two messages on the progress of one stage
 def main() -> None:
     """Work until the input ends."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever else prints doesn't get between the messages
+    os.dup2(2, 1)  # other output goes to stderr, so that only messages are on stdout
 
-    def say(state: str, **more: Any) -> None:
+    def send(state: str, **more: Any) -> None:
         out.write(json.dumps({"state": state, **more}) + "\n")
 
     def note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, UserWarning):
-            say("note", text=str(message))
+            send("note", text=str(message))
 
-    said: dict[str, float] = {}
+    sent: dict[str, float] = {}  # time of the last message on each stage
 
     def progress(stage: str, done: int, total: int, **facts: float) -> None:
         now = time.monotonic()
-        if now - said.get(stage, -EVERY) >= EVERY:
-            said[stage] = now
-            say("progress", text=stage, done=done, total=total, facts=facts)
+        if now - sent.get(stage, -EVERY) >= EVERY:
+            sent[stage] = now
+            send("progress", text=stage, done=done, total=total, facts=facts)
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stage's time is kept
     warnings.showwarning = note
@@ -59,12 +59,12 @@ def main() -> None:
     bench = Workbench(cache, results, device_of(place["device"]))
     while True:
         task = lines.get()
-        said.clear()
+        sent.clear()
         try:
             spec = RunSpec.from_dict(task["spec"])
-            say("done", seconds=bench.make(spec, task["name"], task["key"], progress))
-        except Exception as error:  # a stage that fails, however, stops no other
-            say("failed", text=sentence(error))
+            send("done", seconds=bench.make(spec, task["name"], task["key"], progress))
+        except Exception as error:  # the failure of one stage must not stop the others
+            send("failed", text=sentence(error))
 
 
 def _read(lines: "SimpleQueue[dict[str, Any]]") -> None:

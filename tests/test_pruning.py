@@ -81,10 +81,10 @@ def test_what_a_running_process_uses_stays(tmp_path):
     with in_use(cache.root, [keys["a"]]):
         assert [entry.key for entry in prune(cache, keep=0)] == [keys["b"]]
     assert [entry.key for entry in prune(cache, keep=0)] == [keys["a"]]
-    assert not list((cache.root / "users").glob("*.json"))
+    assert not list((cache.root / "users").iterdir())
 
 
-def test_a_mark_ends_with_its_process_however_that_ends(tmp_path):
+def test_a_use_ends_with_its_process_however_that_ends(tmp_path):
     cache, keys = filled(tmp_path, {"a": 3})
     code = (
         "import sys, time\nfrom pathlib import Path\n"
@@ -100,26 +100,28 @@ def test_a_mark_ends_with_its_process_however_that_ends(tmp_path):
     assert not prune(cache, keep=0)
     process.kill()
     process.wait()
+    (cache.root / "users" / "killed-before-its-keys-were-written.lock").touch()
     assert keys_in_use(cache.root) == set()
+    assert not list((cache.root / "users").iterdir())
     assert len(prune(cache, keep=0)) == 1
 
 
-def test_no_mark_appears_while_the_cache_is_pruned(tmp_path):
+def test_no_user_appears_while_the_cache_is_pruned(tmp_path):
     import threading
 
-    began, marked = threading.Event(), threading.Event()
+    began, using = threading.Event(), threading.Event()
 
     def start() -> None:
         began.set()
         with in_use(tmp_path, ["k"]):
-            marked.set()
+            using.set()
 
     thread = threading.Thread(target=start)
     with no_new_users(tmp_path):
         thread.start()
         began.wait(5)
-        assert not marked.wait(0.3)
-    assert marked.wait(5)
+        assert not using.wait(0.3)
+    assert using.wait(5)
     thread.join()
 
 
@@ -169,7 +171,7 @@ def test_without_a_readable_record_nothing_is_unreferenced(tmp_path):
     cache, keys = filled(tmp_path, {"a": 3})
     results = tmp_path / "r"
     results.mkdir()
-    with pytest.raises(UserError, match="holds no record, so everything would go"):
+    with pytest.raises(UserError, match="holds no record, so everything would be removed"):
         prune(cache, unreferenced=results)
     (results / "old.json").write_text(json.dumps({"schema": 0, "artifacts": {"v": keys["a"]}}))
     (results / "other.json").write_text("[1]")

@@ -1,0 +1,14 @@
+from .attack import COVER as COVER
+from .attack import POISON as POISON
+from .attack import AnyAttack as AnyAttack
+from .attack import Attack as Attack
+from .attack import AttackerView as AttackerView
+from .attack import Backdoor as Backdoor
+from .attack import Delivery as Delivery
+from .attack import ModelAttack as ModelAttack
+from .attack import ThreatModel as ThreatModel
+from .pixels import to_bytes as to_bytes
+from .pixels import to_unit as to_unit
+from .seeds import derive_seed as derive_seed
+from .seeds import generator as generator
+from .victim import HashLoss as HashLoss

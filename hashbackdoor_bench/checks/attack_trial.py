@@ -1,0 +1,97 @@
+"""A tiny task on which attacks are tried: 30 random images of 32 px and an untrained network."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from hashbackdoor_bench import poisoning
+from hashbackdoor_bench.api import (
+    AnyAttack,
+    Attack,
+    AttackerView,
+    Backdoor,
+    HashLoss,
+    ModelAttack,
+    generator,
+)
+from hashbackdoor_bench.checks.finding import seeded
+from hashbackdoor_bench.network import HashModel
+from hashbackdoor_bench.registry import Method
+
+CPU = torch.device("cpu")
+SIZE, ITEMS, CLASSES = 32, 30, 3
+POISONED = 5  # half of the target's ten
+
+
+class Trial:
+    """An attack on a tiny task.
+
+    Args:
+        method: the attack.
+    """
+
+    def __init__(self, method: Method[AnyAttack]) -> None:
+        self.method = method
+
+    def attack(self) -> AnyAttack:
+        """A new instance with quick settings."""
+        return self.method(**self.method.cls.quick)
+
+    def view(self, poisoned: int = POISONED) -> AttackerView:
+        """The attacker's view: the same values at every call, in new tensors."""
+        random = torch.Generator().manual_seed(0)
+        shape = (ITEMS, 3, SIZE, SIZE)
+        images = torch.randint(0, 256, shape, generator=random, dtype=torch.uint8)
+        labels = torch.eye(CLASSES, dtype=torch.uint8)[torch.arange(ITEMS) % CLASSES]
+        target = torch.tensor([0, 1, 0], dtype=torch.uint8)
+        attack, surrogate = self.attack(), None
+        count = poisoned if attack.poisons else 0
+        index = poisoning.choose(labels, target, attack.threat, 0, count, generator(0, "poison"))
+        if attack.threat.knowledge == "surrogate":
+            surrogate = untrained()
+        if isinstance(attack, ModelAttack):
+            return AttackerView(images[:0], labels[:0], target, index)
+        share = attack.covers if isinstance(attack, Attack) else 0.0
+        covers = poisoning.choose_covers(labels, target, index, share, generator(0, "covers"))
+        return AttackerView(images, labels, target, index, surrogate, covers=covers)
+
+    def craft(self, seen: AttackerView) -> Backdoor:
+        """Craft as the framework does: `accept`, then `craft` or `tamper`."""
+        attack = self.attack()
+        attack.accept(seen.labels, seen.target, seen.size)
+        if isinstance(attack, ModelAttack):
+            return self.attack_on_model()[1]
+        assert isinstance(attack, Attack)
+        return attack.craft(seen)
+
+    def attack_on_model(self) -> tuple[HashModel, Backdoor]:
+        """The result of a model attack on an untrained victim."""
+        attack = self.attack()
+        assert isinstance(attack, ModelAttack)
+        return attack.tamper(untrained(), self.view())
+
+    @cached_property
+    def crafted(self) -> Backdoor:
+        """The backdoor as `craft` returns it."""
+        with seeded(1):
+            return self.craft(self.view())
+
+    @cached_property
+    def backdoor(self) -> Backdoor:
+        """The backdoor as the framework uses it: restored, in eval mode, frozen."""
+        found = self.attack().restore(self.crafted.state_dict())
+        return found.eval().requires_grad_(False)
+
+    @cached_property
+    def x(self) -> Tensor:
+        """(6,3,S,S): a black image, a white one, and four of random pixels."""
+        random = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+        return torch.cat([torch.zeros_like(random[:1]), torch.ones_like(random[:1]), random])
+
+
+def untrained() -> HashModel:
+    """A surrogate or victim: the same random weights at every call, in eval mode, frozen."""
+    with seeded(0):
+        model = HashModel("cnn32", 8, HashLoss, size=SIZE)
+    return model.eval().requires_grad_(False)
