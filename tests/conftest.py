@@ -6,13 +6,27 @@ import os
 # with two threads each starve one another on two cores. Read when torch and NumPy are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from hashbackdoor_bench.registry import METHODS
+
 CLASSES = 3
+
+
+@pytest.fixture(autouse=True)
+def plugins_of_this_test_only() -> Iterator[None]:
+    """Forget the plugins that a test loads, so that no other test sees them."""
+    before = [(registry, dict(registry._plugins)) for registry in METHODS.values()]
+    yield
+    for registry, plugins in before:
+        for name in registry._plugins.keys() - plugins.keys():
+            registry._loaded.pop(name, None)
+        registry._plugins = plugins
 
 
 @pytest.fixture(scope="session")

@@ -210,7 +210,7 @@ def test_failures_and_deaths_are_told_and_stop_no_other_run(tiny, tmp_path, caps
     more = [*places(tmp_path), "--plugin", str(plugin)]
     assert main(["suite", "run", suite, *more, "--jobs", "2", "--json"]) == 1
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {event["label"] for event in events if event["event"] == "run"} == {"once", "clean"}
+    assert {event["label"] for event in events if event["event"] == "run"} == {"once", "Clean"}
     assert events[-1]["done"] == 2
     assert events[-1]["failed"] == 2
     assert events[-1]["stages_not_made"] > 0
