@@ -137,6 +137,18 @@ def test_a_victim_that_learnt_too_little_counts_for_nothing(tmp_path):
     assert "DPSH (MAP without poison 45.0)" in text
 
 
+def test_a_victim_that_learnt_too_little_is_in_no_comparison(tmp_path):
+    weak = {"map": 0.2, "map_clean_victim": 0.2, "shift": 0.0}
+    wild = [
+        record
+        for seed, gain in enumerate((0.0, 0.8, 0.1))
+        for record in runs("a", gain, victims=("dpsh",), seeds=(seed,), **weak)
+    ]
+    steady = runs("b", 0.3, victims=("dpsh",), **weak)
+    rows = {"A": runs("a", 0.6) + wild, "B": runs("b", 0.5) + steady}
+    assert [entry.place for entry in board_of(tmp_path, rows).entries] == [(1, 1), (2, 2)]
+
+
 def test_without_a_victim_that_counts_nobody_has_a_place(tmp_path):
     board = board_of(tmp_path, {"A": runs("a", 0.1, map=0.3, map_clean_victim=0.3)})
     assert board.entries[0].place is None
