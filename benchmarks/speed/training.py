@@ -23,7 +23,7 @@ from hashbackdoor_bench.network.training_step import autocast
 from hashbackdoor_bench.spec import Recipe
 
 from .ceilings import multiply_adds, multiply_adds_a_second
-from .clock import Entry, Goal, Row, Setting, in_turn, ratio, samples_of
+from .clock import Entry, Goal, Row, Setting, in_turn, peak_bytes, ratio, samples_of
 from .networks import network, one_hot, pictures, recipe
 
 
@@ -58,7 +58,7 @@ def measure(setting: Setting) -> Iterator[Row]:
     """The rows of this part."""
     large = LARGE_GPU if setting.device.type == "cuda" else LARGE
     for size in (TINY,) if setting.quick else (SMALL, large):
-        yield _trained(size, setting)
+        yield trained(size, setting)
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -115,7 +115,14 @@ def step_of(
     return value.detach()
 
 
-def _trained(size: Size, setting: Setting) -> Row:
+def trained(size: Size, setting: Setting, *, loader: bool = True) -> Row:
+    """The row of one training.
+
+    Args:
+        size: what is trained.
+        setting: number of rounds, and device.
+        loader: whether the ``DataLoader`` is among the contestants.
+    """
     device = setting.device
     images, labels = pictures(size.items, size.stored), one_hot(size.items)
     data = TrainingSet(images, labels, torch.full((size.items,), -1))
@@ -138,7 +145,7 @@ def _trained(size: Size, setting: Setting) -> Row:
         for step in range(steps):
             step_of(model, loss, optimizer, (x, hot[first], first), step, ours.precision)
 
-    loader = DataLoader(
+    pictures_one_by_one = DataLoader(
         Pictures(images, size.size, size.augment),
         batch_size=size.batch,
         shuffle=True,
@@ -149,12 +156,14 @@ def _trained(size: Size, setting: Setting) -> Row:
     def loaded() -> None:
         model.train()
         optimizer = optimizer_of(model, loss, ours)
-        for step, (part, index) in enumerate(loader):
+        for step, (part, index) in enumerate(pictures_one_by_one):
             given = part.to(device).contiguous(memory_format=torch.channels_last)
             places = index.to(device)
             step_of(model, loss, optimizer, (given, hot[places], places), step, ours.precision)
 
-    entries = {"ours": Entry(loop), "bare": Entry(bare), "DataLoader": Entry(loaded)}
+    entries = {"ours": Entry(loop), "bare": Entry(bare)}
+    if loader:
+        entries["DataLoader"] = Entry(loaded)
     off = weights_differ(size, setting)
     seconds = in_turn(entries, setting)
     over = 1 / ratio(seconds, "bare")
@@ -175,8 +184,9 @@ def _trained(size: Size, setting: Setting) -> Row:
             "multiply_adds_per_second": least / min(seconds["ours"]),
             "matmul_multiply_adds_per_second": multiply_adds_a_second(setting, dtype),
             "images_per_second": steps * size.batch / min(seconds["ours"]),
+            **({"peak_memory_bytes": peak} if (peak := peak_bytes(loop, device)) else {}),
         },
-        ["DataLoader"],
+        ["DataLoader"] if loader else [],
     )
 
 
