@@ -113,7 +113,8 @@ def test_a_short_training_ends_near_that_of_the_cpu(
     record_property("weights", off_together(trained[1], trained[0]))
     record_property("losses", off(histories[1], histories[0]))
     assert off(histories[1], histories[0]) < 1e-2
-    assert off_together(trained[1], trained[0]) < 2e-2
+    # RMSprop and Adam divide a gradient by its size, so rounding turns weights of no gradient.
+    assert off_together(trained[1], trained[0]) < (1e-3 if optimizer == "sgd" else 0.1)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

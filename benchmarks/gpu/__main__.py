@@ -39,7 +39,7 @@ PARTS = {
     "training": Part(large.measure_training, 100),
     "crafting": Part(crafting.measure, 70),
     "encoding": Part(large.measure_encoding, 50),
-    "sharing": Part(several.measure, 90, 1),
+    "sharing": Part(several.measure, 120, 1),
 }
 POSTER = "poster"
 LEAST = 30.0  # s, of the table
@@ -55,6 +55,8 @@ LEAST = 30.0  # s, of the table
 @click.option("--records", type=click.Path(path_type=Path), help="Folder for the table's records.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=RESULTS,
               show_default=True, help="Folder of the report.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(1), help="Workers of the table; by default the "
+              "number at which most trainings were done in an hour.")  # fmt: skip
 @click.option("--child", hidden=True, type=click.Path(path_type=Path), help="File for the rows.")
 def gpu(
     minutes: float,
@@ -64,6 +66,7 @@ def gpu(
     root: Path | None,
     records: Path | None,
     output: Path,
+    workers: int | None,
     child: Path | None,
 ) -> None:
     """Measure all that a GPU can tell, in one command."""
@@ -72,7 +75,7 @@ def gpu(
             raise unknown("--part", name, [*PARTS, POSTER])
     place = device_of(device)
     if child is not None:
-        _measure(parts[0], quick, place, minutes * 60, root, records, child)
+        _measure(parts[0], quick, place, minutes * 60, workers or 8, root, records, child)
         return
     end, rows, lost = time.monotonic() + 60 * minutes, list[Row](), dict[str, str]()
     for name in parts or (*PARTS, POSTER):
@@ -82,7 +85,11 @@ def gpu(
             continue
         limit = left if name == POSTER else min(left, PARTS[name].limit)
         start = time.monotonic()
-        found, error = _in_process(name, limit, quick, device, root, records)
+        more = ["--device", device, *["--quick"] * quick]
+        more += ["--workers", str(workers or best_sharing(rows))]
+        more += ["--root", str(root)] if root else []
+        more += ["--records", str(records)] if records else []
+        found, error = _in_process(name, limit, more)
         rows += found
         if error:
             lost[name] = error
@@ -99,17 +106,18 @@ def gpu(
 COMMAND = "python -m benchmarks.gpu"
 
 
-def _in_process(
-    name: str, limit: float, quick: bool, device: str, root: Path | None, records: Path | None
-) -> tuple[list[Row], str]:
+def best_sharing(rows: list[Row]) -> int:
+    """The number of processes that did the most trainings in an hour; 8 if none were measured."""
+    counts = [row.facts["trainings_per_hour"] for row in rows if row.part == "several trainings"]
+    return int(max(counts[0], key=counts[0].__getitem__).split()[0]) if counts else 8
+
+
+def _in_process(name: str, limit: float, more: list[str]) -> tuple[list[Row], str]:
     """The rows of a part that runs in a process of its own, and what went wrong."""
     with tempfile.TemporaryDirectory(prefix="gpu-") as folder:
         file = Path(folder) / "rows.jsonl"
         words = [sys.executable, "-m", f"{__package__}", "--part", name, "--child", str(file)]
-        words += ["--device", device, "--minutes", f"{max(limit - 12, 6) / 60}"]
-        words += ["--quick"] * quick
-        words += ["--root", str(root)] if root else []
-        words += ["--records", str(records)] if records else []
+        words += ["--minutes", f"{max(limit - 12, 6) / 60}", *more]
         error = ""
         try:
             done = subprocess.run(
@@ -129,6 +137,7 @@ def _measure(
     quick: bool,
     device: torch.device,
     seconds: float,
+    workers: int,
     root: Path | None,
     records: Path | None,
     file: Path,
@@ -137,7 +146,7 @@ def _measure(
     with tempfile.TemporaryDirectory(prefix="gpu-") as work:
         if name == POSTER:
             setting = Setting(quick, 1, device, Path(work))
-            rows = poster.measure(setting, seconds, root, records)
+            rows = poster.measure(setting, seconds, workers, root, records)
         else:
             part = PARTS[name]
             rows = part.rows(Setting(quick, 1 if quick else part.repeat, device, Path(work)))

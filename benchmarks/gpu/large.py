@@ -9,6 +9,8 @@ import torch
 
 from hashbackdoor_bench.api import to_unit
 from hashbackdoor_bench.network.blueprint import Blueprint
+from hashbackdoor_bench.network.training import fit
+from hashbackdoor_bench.network.training_set import TrainingSet
 from hashbackdoor_bench.network.training_step import autocast
 from hashbackdoor_bench.progress import silent
 
@@ -31,15 +33,53 @@ def measure_training(setting: Setting) -> Iterator[Row]:
     first = TINY if setting.quick else SMALL
     yield _shared(trained(first, setting, loader=False))
     yield graphed(first, setting)
+    yield algorithms(first, setting)
     if not setting.quick:
         for size in LARGE:
-            yield _shared(trained(size, replace(setting, repeat=3), loader=False))
+            yield _shared(trained(size, setting, loader=False))
+        yield algorithms(LARGE[1], setting)
 
 
 def _shared(row: Row) -> Row:
     """The row with the share of the matrix rate among its facts."""
     rates = row.facts["multiply_adds_per_second"], row.facts["matmul_multiply_adds_per_second"]
     return replace(row, facts={**row.facts, "share_of_matrix_rate": rates[0] / rates[1]})
+
+
+def algorithms(size: Size, setting: Setting) -> Row:
+    """An epoch with cuDNN's usual choice of algorithms, its deterministic ones, and a search."""
+    device = setting.device
+    images, labels = pictures(size.items, size.stored), one_hot(size.items)
+    data = TrainingSet(images, labels, torch.full((size.items,), -1))
+    seen: dict[str, list[torch.Tensor]] = {}
+
+    def once(name: str) -> None:
+        how = recipe(device, batch_size=size.batch, augment=size.augment)
+        model, loss = network(size.backbone, size.size, size.items, device)
+        cudnn = torch.backends.cudnn
+        before = cudnn.deterministic, cudnn.benchmark
+        cudnn.deterministic, cudnn.benchmark = name == "deterministic", name == "search"
+        fit(model, loss, data, how, seed="0", size=size.size)
+        cudnn.deterministic, cudnn.benchmark = before
+        flat = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+        seen.setdefault(name, []).append(flat.cpu())
+
+    names = ("ours", "deterministic", "search")
+    seconds = in_turn({name: Entry(partial(once, name)) for name in names}, setting)
+    return Row(
+        "cuDNN's algorithms",
+        f"{size.backbone}, an epoch of {size.items} images, {size.size} px",
+        seconds,
+        facts={
+            "deterministic_over_usual": ratio(seconds, "deterministic"),
+            "search_over_usual": ratio(seconds, "search"),
+            "weights_equal_in_all_rounds": {
+                name: all(torch.equal(weights[0], other) for other in weights[1:])
+                for name, weights in seen.items()
+            },
+        },
+        peers=names[1:],
+    )
 
 
 def graphed(size: Size, setting: Setting) -> Row:

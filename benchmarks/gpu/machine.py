@@ -1,6 +1,8 @@
 """The machine: its ceilings, with the rate of the matrix units in each precision."""
 
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -45,6 +47,13 @@ def measure(setting: Setting) -> Iterator[Row]:
             **facts,
             "microseconds_per_small_operation": launch / calls * 1e6,
             "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
+            "seconds_to_import_torch": started("import torch"),
+            "seconds_to_use_the_gpu": started(
+                f"import torch; torch.zeros(1, device='{device}').item()"
+            ),
+            "seconds_to_import_the_pipeline": started(
+                "import hashbackdoor_bench.stages.pipeline as p; p.Run"
+            ),
             "smi": smi(),
         },
     )
@@ -62,6 +71,14 @@ class matrix_units:
 
     def __exit__(self, *error: object) -> None:
         torch.backends.cuda.matmul.allow_tf32 = self.before
+
+
+def started(code: str) -> float:
+    """Seconds of a new Python process that runs ``code``; the second of two."""
+    for _ in range(2):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - start
 
 
 def smi() -> str:

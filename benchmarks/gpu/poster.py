@@ -14,22 +14,21 @@ from statistics import median
 from ..speed.clock import Row, Setting
 
 SUITE = "ciba-table-fashion"
-WORKERS = 8
 
 
 def measure(
-    setting: Setting, seconds: float, root: Path | None, keep: Path | None
+    setting: Setting, seconds: float, workers: int, root: Path | None, keep: Path | None
 ) -> Iterator[Row]:
     """The row of this part; none if Fashion-MNIST isn't on this machine.
 
     Args:
         setting: the device, and a folder for the cache.
         seconds: the time for the suite; then its processes are ended.
+        workers: worker processes that share the GPU.
         root: folder of Fashion-MNIST's files.
         keep: folder of the records; None: they are removed with the cache.
     """
     cache, results = setting.work / "cache", keep or setting.work / "results"
-    workers = min(WORKERS, len(os.sched_getaffinity(0)))
     places = ["--cache-dir", str(cache), "--results-dir", str(results)]
     places += ["--root", str(root)] if root else []
     words = [sys.executable, "-m", "hashbackdoor_bench", "suite", "run", SUITE, "--json", *places]

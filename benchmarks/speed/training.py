@@ -193,20 +193,23 @@ def trained(size: Size, setting: Setting, *, loader: bool = True) -> Row:
 def weights_differ(size: Size, setting: Setting) -> float:
     """Largest difference of weights after two steps of `fit` and of plain code, in float32.
 
+    By SGD, since Adam would make a whole step of a gradient that is only a rounding error.
+
     Raises:
-        AssertionError: the difference is larger than rounding errors.
+        AssertionError: the difference is larger than rounding errors; on a GPU those of TF32.
     """
     device, items, batch = setting.device, 8, 4
     images, labels = pictures(items, size.stored), one_hot(items)
     ours = recipe(
-        device, batch_size=batch, augment="none", precision="float32", schedule="constant", lr=1e-3,
-        head_lr=1e-3,
+        device, batch_size=batch, augment="none", precision="float32", schedule="constant", lr=1e-2,
+        head_lr=1e-2, optimizer="sgd", momentum=0.0, weight_decay=0.0,
     )  # fmt: skip
     one, its_loss = network(size.backbone, size.size, items, device)
     data = TrainingSet(images, labels, torch.full((items,), -1))
     fit(one, its_loss, data, ours, seed="0", size=size.size)
     other, loss = network(size.backbone, size.size, items, device)
-    optimizer = optimizer_of(other.train(), loss, ours)
+    weights = [*other.train().parameters(), *loss.parameters()]
+    optimizer = torch.optim.SGD(weights, lr=ours.lr)
     edge = (size.stored - size.size + 1) // 2
     order = torch.randperm(items, generator=generator("0", "order", 0))
     for step, index in enumerate(torch.split(order, batch)):
@@ -217,5 +220,7 @@ def weights_differ(size: Size, setting: Setting) -> float:
         step_of(other, loss, optimizer, (given, rows, index.to(device)), step, "float32")
     pairs = zip(one.parameters(), other.parameters(), strict=True)
     off = max(float((a - b).detach().abs().max()) for a, b in pairs)
-    assert off < 1e-5, f"the loop's weights are {off} off the plain ones"
+    assert off < (1e-5 if device.type == "cpu" else 1e-3), (
+        f"the loop's weights are {off} off the plain ones"
+    )
     return off
