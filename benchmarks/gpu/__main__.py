@@ -34,8 +34,8 @@ class Part:
 
 PARTS = {
     "machine": Part(machine.measure, 60),
-    "tests": Part(equality.measure, 120, 1),
-    "job": Part(job.measure, 90, 2),
+    "tests": Part(equality.measure, 90, 1),
+    "job": Part(job.measure, 150, 1),
     "training": Part(large.measure_training, 100),
     "crafting": Part(crafting.measure, 70),
     "encoding": Part(large.measure_encoding, 50),
@@ -55,6 +55,7 @@ LEAST = 30.0  # s, of the table
 @click.option("--records", type=click.Path(path_type=Path), help="Folder for the table's records.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=RESULTS,
               show_default=True, help="Folder of the report.")  # fmt: skip
+@click.option("--commit", help="Commit of the code, if this copy of it has no history.")
 @click.option("--workers", type=click.IntRange(1), help="Workers of the table; by default the "
               "number at which most trainings were done in an hour.")  # fmt: skip
 @click.option("--child", hidden=True, type=click.Path(path_type=Path), help="File for the rows.")
@@ -66,6 +67,7 @@ def gpu(
     root: Path | None,
     records: Path | None,
     output: Path,
+    commit: str | None,
     workers: int | None,
     child: Path | None,
 ) -> None:
@@ -97,6 +99,8 @@ def gpu(
         click.echo(f"{name}: {took:.1f} s, {len(found)} rows{f'; {error}' if error else ''}")
         body = report(rows, place, quick=quick, repeat=3, parts=parts, command=COMMAND)
         body["not_measured"] = lost
+        if commit is not None:
+            body |= {"commit": commit, "dirty": None}
         path = write(body, rows, output)
         with path.with_suffix(".md").open("a", encoding="utf-8") as file:
             file.write(numbers(rows, lost))

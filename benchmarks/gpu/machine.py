@@ -39,6 +39,16 @@ def measure(setting: Setting) -> Iterator[Row]:
             small.add_(1)
 
     launch = best(launches, device)
+    if not setting.quick:
+        facts |= {
+            "seconds_to_import_torch": started("import torch"),
+            "seconds_to_use_the_gpu": started(
+                f"import torch; torch.zeros(1, device='{device}').item()"
+            ),
+            "seconds_to_import_the_pipeline": started(
+                "import hashbackdoor_bench.stages.pipeline as p; p.Run"
+            ),
+        }
     yield Row(
         "machine",
         "ceilings, best of several",
@@ -47,13 +57,6 @@ def measure(setting: Setting) -> Iterator[Row]:
             **facts,
             "microseconds_per_small_operation": launch / calls * 1e6,
             "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
-            "seconds_to_import_torch": started("import torch"),
-            "seconds_to_use_the_gpu": started(
-                f"import torch; torch.zeros(1, device='{device}').item()"
-            ),
-            "seconds_to_import_the_pipeline": started(
-                "import hashbackdoor_bench.stages.pipeline as p; p.Run"
-            ),
             "smi": smi(),
         },
     )

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from ..speed.clock import Row, Setting
 
@@ -56,7 +57,6 @@ def measure(
         body = json.loads(path.read_text(encoding="utf-8"))
         made[body["stage"]] += 1
         times.setdefault(body["stage"], []).append(body["seconds"])
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in results.glob("*/*/*.json")]
     trainings = 84 + 4  # victims and surrogates
     share = made["train"] / trainings
     yield Row(
@@ -65,16 +65,22 @@ def measure(
         {"ours": [took]},
         facts={
             "stages_made": dict(made),
-            "records": len(records),
+            "records": len(scores_of(results)),
             "median_seconds_of_a_stage": {name: median(each) for name, each in times.items()},
             "trainings_of_the_table": trainings,
             "trainings_per_hour": made["train"] / took * 3600,
             "whole_table_minutes_extrapolated": took / share / 60 if share else None,
-            "gains": {
-                f"{r['spec']['attack']} {r['spec']['bits']} {r['spec']['target']}": [
-                    r["scores"]["field"].get("t_map"), r["scores"]["field"]["map"],
-                ]
-                for r in records
-            },
+            "scores": scores_of(results),
         },
     )  # fmt: skip
+
+
+def scores_of(results: Path) -> list[dict[str, Any]]:
+    """What was run and its field scores, of each record in a folder; budget 0 poisons nothing."""
+    found = []
+    for path in sorted(results.glob("*/*/*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        run, scores = record["spec"], record["scores"]["field"]
+        what = {name: run.get(name) for name in ("attack", "bits", "target", "budget")}
+        found.append({**what, "t_map": scores.get("t_map"), "map": scores["map"]})
+    return found
