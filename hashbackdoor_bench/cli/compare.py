@@ -14,6 +14,7 @@ from hashbackdoor_bench.cli.options import (
     mode_of,
     plugin_option,
     talk,
+    threads_option,
 )
 from hashbackdoor_bench.cli.run import settings_of
 from hashbackdoor_bench.cli.suite_running import lay_out_suite, run_missing
@@ -49,9 +50,7 @@ from hashbackdoor_bench.registry import METHODS, load_plugin
     type=click.IntRange(1),
     help="Number of worker processes; by default one per GPU, or as many as fit the CPU cores.",
 )
-@click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per worker."
-)
+@threads_option(1)
 @plugin_option
 @cache_option
 @device_option
@@ -100,7 +99,7 @@ def compare_command(
     )
     writable(folder, "--results-dir")
     mode = mode_of(quiet, as_json)
-    cache, layout = lay_out_suite(mine, cache_dir, folder, device, mode)
+    cache, layout = lay_out_suite(mine, cache_dir, folder, device, threads, mode)
     keys = {one.tasks[-1].key for one in layout.planned}
     layout.done |= keys & set(known.frame["key"])
     failures = run_missing(

@@ -48,6 +48,22 @@ device_option = click.option(
 )
 
 
+def threads_option(default: int | None = None) -> Callable[..., Any]:
+    """The option ``--threads``.
+
+    Args:
+        default: its default; None: as many as torch takes by itself.
+    """
+    return click.option(
+        "--threads",
+        type=click.IntRange(1, 1024),
+        default=default,
+        show_default="all cores, or $OMP_NUM_THREADS" if default is None else True,
+        help="Threads of each process. On the CPU results depend on this number, so it enters the "
+        "keys of all stages.",
+    )
+
+
 def places(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say where data and artifacts are."""
     for option in (

@@ -19,6 +19,7 @@ from hashbackdoor_bench.cli.options import (
     plugin_option,
     results_option,
     talk,
+    threads_option,
 )
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.registry import METHODS, load_plugin
@@ -82,6 +83,7 @@ from hashbackdoor_bench.spec import RunSpec
 )
 @plugin_option
 @device_option
+@threads_option()
 @results_option
 @places
 @talk
@@ -89,6 +91,7 @@ def run_command(
     settings: tuple[str, ...],
     plugin: tuple[Path, ...],
     device: str,
+    threads: int | None,
     results_dir: Path,
     cache_dir: Path,
     quiet: bool,
@@ -117,6 +120,7 @@ def run_command(
             cache=Cache(cache_dir),
             results=results_dir,
             device=device,
+            threads=threads,
             progress=progress,
             draw=draw_missing,
         )

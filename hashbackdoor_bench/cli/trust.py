@@ -17,6 +17,7 @@ from hashbackdoor_bench.cli.options import (
     places,
     plugin_option,
     talk,
+    threads_option,
 )
 from hashbackdoor_bench.registry import load_plugin
 
@@ -30,6 +31,7 @@ from hashbackdoor_bench.registry import load_plugin
 @click.option("--weights", type=FILE, help="The backbone's weights, if not as in the record.")
 @plugin_option
 @device_option
+@threads_option()
 @talk
 def reproduce_command(
     source: Path,
@@ -37,6 +39,7 @@ def reproduce_command(
     cache_dir: Path | None,
     plugin: tuple[Path, ...],
     device: str,
+    threads: int | None,
     quiet: bool,
     as_json: bool,
     **where: Path | None,
@@ -60,6 +63,7 @@ def reproduce_command(
             cache=Cache(cache_dir or Path(fresh) / "cache"),
             results=results_dir or Path(fresh) / "results",
             device=device,
+            threads=threads,
             progress=progress,
             submission=submission,
             **{name: str(path.absolute()) for name, path in where.items() if path is not None},

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.loading import Loaded, load_data, target_row, truth_of
+from hashbackdoor_bench.stages.numerics import numerics_of
 from hashbackdoor_bench.stages.resolving import resolve
 from hashbackdoor_bench.stages.table import STAGES, VERSIONS, Stage
 
@@ -53,9 +54,10 @@ class Plan:
     Args:
         spec: the run.
         cache: where artifacts are kept, and data is prepared.
-        device: where the run would be computed; decides the precision.
+        device: where the run would be computed; decides precision and numerics.
         progress: called while data is prepared.
         loaded: the data of ``spec``, if it was loaded before.
+        threads: threads of the process that would compute it; None: those of this one.
 
     Raises:
         UserError: a name, a value or a combination that doesn't exist.
@@ -69,6 +71,7 @@ class Plan:
         device: torch.device,
         progress: Progress = silent,
         loaded: Loaded | None = None,
+        threads: int | None = None,
     ) -> None:
         self.cache = cache
         self.loaded = loaded or Loaded(load_data(spec, cache, progress))
@@ -79,6 +82,7 @@ class Plan:
         self.spec, self.method, self.attack = resolved.spec, resolved.method, resolved.attack
         self.victim, self.surrogate = resolved.victim, resolved.surrogate
         self.delivery = resolved.delivery
+        self.numerics = numerics_of(device, str(self.spec.precision), threads)
         self.target = target_row(self.splits, str(self.spec.target))
         labels = self.splits.train.labels
         self.found = self.attack.accept(labels, self.target, self.splits.size)
@@ -135,7 +139,8 @@ class Plan:
         return self._planned(row, inputs, ())
 
     def _planned(self, row: Stage, inputs: dict[str, Any], needs: tuple[str, ...]) -> PlannedStage:
-        inputs = {"version": VERSIONS[row.kind], **inputs}
+        numerics = asdict(self.numerics)
+        inputs = {"version": VERSIONS[row.kind], "numerics": numerics, **inputs}
         return PlannedStage(row, inputs, self.cache.key(row.kind, inputs), needs)
 
     @property
@@ -159,17 +164,18 @@ class Plan:
         }
 
 
-ATTACKER = ("attack", "data", "size", "target", "seed", "surrogate")  # names of `Plan.attacker`
+# The names of `Plan.attacker`, and that of the numerics.
+SHARED_BY = ("attack", "data", "size", "target", "seed", "surrogate", "numerics")
 
 
 def attacker_of(inputs: Mapping[str, Any]) -> str | None:
-    """Hash of the entries of `Plan.attacker` in a stage's inputs; None if they are not in it.
+    """Hash of `Plan.attacker` and the numerics in a stage's inputs; None if they are not in it.
 
     It is equal for all stages that can use the same shared stage.
     """
-    if not inputs.keys() >= set(ATTACKER):
+    if not inputs.keys() >= set(SHARED_BY):
         return None
-    return digest({name: inputs[name] for name in ATTACKER})
+    return digest({name: inputs[name] for name in SHARED_BY})
 
 
 def keys_of(plan: Plan) -> set[str]:

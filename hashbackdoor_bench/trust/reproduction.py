@@ -73,6 +73,7 @@ def reproduce(
     cache: Cache,
     results: Path,
     device: str = "auto",
+    threads: int | None = None,
     progress: Progress = silent,
     submission: Submission | None = None,
     **where: Any,
@@ -84,6 +85,7 @@ def reproduce(
         cache: stages in it are not repeated, so a real test needs an empty one.
         results: folder of the new record.
         device: ``auto``, ``cpu`` or ``cuda``.
+        threads: torch's threads; None: as many as the record's.
         progress: see `Progress`.
         submission: if given, its poison is used, and nothing is crafted.
         where: ``lists``, ``root`` and ``weights``, if they differ from the record's spec.
@@ -92,18 +94,14 @@ def reproduce(
         UserError: the spec can't be run here.
     """
     spec = replace(record.spec, **{k: v for k, v in where.items() if v is not None})
-    chosen, before = device_of(device), torch.get_num_threads()
-    if chosen.type == "cpu":
-        torch.set_num_threads(threads_of(record.device) or before)
-    try:
+    chosen = device_of(device)
+    with threads_set(threads or threads_of(record.device)):
         run = Run(spec, cache=cache, device=chosen, progress=progress)
         with in_use(cache.root, keys_of(run.plan)):
             if submission is not None:
                 hand_in(submission, run)
             made, path = write_record(run, results)
         exact = chosen.type == "cpu" and same_machine(record, device_name(chosen))
-    finally:
-        torch.set_num_threads(before)
     names = {*record.artifacts, *made.artifacts}
     inputs = sorted(n for n in names if record.artifacts.get(n) != made.artifacts.get(n))
     return Reproduction(made, path, exact, tuple(inputs), tuple(compare(record, made, exact)))

@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -66,8 +67,10 @@ class Workbench:
         keys[RECORD] = record_key(spec, keys)
         if keys.get(name) != key:
             raise UserError(
-                "the worker has other code or other data than the main process: install the same "
-                "version, provide the same data, and give the same command again."
+                "the worker has other code or data than the main process, or rounds otherwise "
+                f"({', '.join(f'{k} {v}' for k, v in asdict(run.plan.numerics).items())}): take "
+                "equal machines with equal versions, provide the same data, and give the same "
+                "command again."
             )
         if name != RECORD:
             return run.make(name).seconds
