@@ -66,5 +66,5 @@ def misfit(error: Exception) -> str:
 
 
 def printable(text: str) -> str:
-    """A text on one line, with characters that don't print as such escaped: ``\\x1b``."""
+    """A text on one line, with characters that don't print as such escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,6 +1,7 @@
 """Records that no run made, for tests of what is read from them."""
 
 import csv
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def made(
     resolved |= {"surrogate": spec.get("victim", "hashnet"), "surrogate_backbone": "cnn32"}
     resolved |= {"surrogate_bits": spec.get("bits", 48)}
     run = RunSpec(**(resolved | spec))
+    run = dataclasses.replace(run, attack_settings=tuple(sorted(run.attack_settings)))
     key = digest(run.to_dict())
     losses = (0.5,) * (run.epochs or 1)
     scores: dict[str, ConventionScores] = {}
@@ -96,7 +98,7 @@ def made(
             scores[convention] = ConventionScores(**row)
     poisoned = int(run.budget * MEMBERS + 0.5) if run.poison_count is None else run.poison_count
     seen = Visibility(
-        images=450, psnr=psnr, ssim=0.95, max=40.0, l2=90.0, lpips=None, similarity=0.5
+        images=400, psnr=psnr, ssim=0.95, max=40.0, l2=90.0, lpips=None, similarity=0.5
     )
     steps = run.bits + 1
     curve = PrecisionRecall(
@@ -137,6 +139,14 @@ def made(
         commit=commit,
         dirty=dirty,
     )  # fmt: skip
+
+
+def rounded(record: Record) -> Record:
+    """The same record of a class of 83 images, of which 60 % are 49.8: 50 are poisoned."""
+    threat = replace(record.threat, target_images=83, poisoned=50, budget=50 / 83)
+    poison = replace(record.imperceptibility.poison, images=50)
+    seen = replace(record.imperceptibility, poison=poison)
+    return replace(record, threat=threat, imperceptibility=seen)
 
 
 def stored(folder: Path, record: Record) -> Path:

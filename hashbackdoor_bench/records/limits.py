@@ -54,7 +54,9 @@ def check_names(name: str, names: Iterable[str]) -> None:
     """
     known = list(names)
     if known != sorted(set(known)):
-        raise UserError(f"{name} names a hyper-parameter twice, or not in the order of the alphabet")
+        raise UserError(
+            f"{name} names a hyper-parameter twice, or not in the order of the alphabet"
+        )
 
 
 def check_keys(data: bytes, values: Any) -> None:

@@ -83,7 +83,8 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
     @property
     def values(self) -> dict[str, Any]:
         """The JSON values of the record's file."""
-        return msgspec.to_builtins(self) | {"spec": self.spec.to_dict()}
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return values | {"spec": self.spec.to_dict()}
 
     def to_json(self) -> str:
         """The text of the record's file.
