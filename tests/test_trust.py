@@ -17,6 +17,7 @@ from safetensors.torch import load
 from hashbackdoor_bench import RunSpec, UserError
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import read_record
+from hashbackdoor_bench.spec import digest
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.pipeline import run
 from hashbackdoor_bench.trust.reproduction import TOLERANCE, compare, same_machine, threads_of
@@ -49,6 +50,17 @@ def edited(path: Path, to: Path, change: Callable[[dict[str, Any]], None]) -> Pa
     to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(json.dumps(values))
     return to
+
+
+def forged(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    """The change of somebody who computes the checksum again."""
+
+    def with_checksum(values: dict[str, Any]) -> None:
+        change(values)
+        del values["checksum"]
+        values["checksum"] = digest(values)
+
+    return with_checksum
 
 
 def claim(name: str, by: float) -> Callable[[dict[str, Any]], None]:
@@ -170,10 +182,19 @@ def test_results_that_hold_together_have_no_problem(results: Path, place: Path, 
 
 
 def test_scores_that_do_not_follow_from_the_codes_are_told(results: Path, place: Path, capsys):
-    edited(only(results), only(results),
-           lambda v: v["scores"]["field"]["intervals"].update(map=[0.1, 0.2]))  # fmt: skip
-    assert main(["verify", str(results), "-q", "--cache-dir", str(place / "cache")]) == 1
-    assert "scores.field.intervals is " in capsys.readouterr().out
+    where = ["-q", "--cache-dir", str(place / "cache")]
+    original = only(results).read_text()
+    for name, edit in (
+        ("scores.field.intervals", lambda v: v["scores"]["field"]["intervals"].update(map=[0, 1])),
+        ("retrieval.codes_2d.explained.0", lambda v: v["retrieval"]["codes_2d"].update(
+            explained=[0, 0])),
+        ("retrieval.untriggered.hit_at_1", lambda v: v["retrieval"]["untriggered"].update(
+            hit_at_1=0.0)),
+    ):  # fmt: skip
+        only(results).write_text(original)
+        edited(only(results), only(results), forged(edit))
+        assert main(["verify", str(results), *where]) == 1
+        assert f"{name} is " in capsys.readouterr().out
 
 
 def test_without_codes_the_records_alone_are_looked_at(results: Path, tmp_path: Path):
@@ -209,9 +230,11 @@ def test_an_index_must_say_what_its_records_say(results: Path, tmp_path: Path):
     index(results, f"s,Label,csq,12,,0,{path}")
     assert verify(results, cache).problems == ()
     index(results, f"s,Label,csq,16,,1,{path}")
-    bits, seed = verify(results, cache).problems
-    assert bits.endswith("line 2 has bits 16, but its record has 12.")
-    assert seed.endswith("line 2 has seed 1, but its record has 0.")
+    (bits,) = verify(results, cache).problems
+    assert bits.endswith("line 2 is refused: it has bits 16, but its record has 12.")
+    index(results, f"s,Label,csq,12,,1,{path}")
+    (seed,) = verify(results, cache).problems
+    assert seed.endswith("line 2 is refused: it has seed 1, but its record has 0.")
     index(results, "s,Label,csq,12,,0,lists/csq-12/gone.json")
     assert "line 2 names lists/csq-12/gone.json" in verify(results, cache).problems[0]
 

@@ -19,9 +19,9 @@ from hashbackdoor_bench.records import (
 )
 from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.report.consistency import check_record
-from hashbackdoor_bench.report.copies import Found, without_copies
+from hashbackdoor_bench.report.copies import Found, with_checked_labels, without_copies
 from hashbackdoor_bench.report.scan import scan_records
-from hashbackdoor_bench.report.suite_index import IndexLine, SuiteIndex, read_index
+from hashbackdoor_bench.report.suite_index import SuiteIndex, read_index
 from hashbackdoor_bench.spec import canonical, digest
 
 # column -> part of the record, and its name there
@@ -75,6 +75,18 @@ class Collection:
     left_out: tuple[str, ...]
 
 
+class NoRecords(UserError):
+    """No record was found that can be read.
+
+    Attributes:
+        left_out: see `Collection`.
+    """
+
+    def __init__(self, message: str, left_out: Iterable[str]) -> None:
+        super().__init__(message)
+        self.left_out = tuple(left_out)
+
+
 def collect(places: Iterable[Path]) -> Collection:
     """Read the records of some places.
 
@@ -83,13 +95,13 @@ def collect(places: Iterable[Path]) -> Collection:
             records stand in ``results/NAME``.
 
     Raises:
-        UserError: a place doesn't exist, holds too many files, or has no record that can be read.
+        UserError: a place doesn't exist, or holds too many files.
+        NoRecords: no record was found that can be read.
     """
     asked = [Path(place) for place in places]
     left_out: list[str] = []
     found: list[Found] = []
     indices: dict[Path, SuiteIndex] = {}
-    attacks: dict[Path, dict[str, str]] = {}  # of each index, by label
     seen: set[Path] = set()
     for place in asked:
         scan = scan_records(place)
@@ -112,21 +124,15 @@ def collect(places: Iterable[Path]) -> Collection:
                 indices[folder] = read_index(folder / INDEX)
                 left_out += indices[folder].problems
             line = indices[folder].lines.get(path.absolute().relative_to(folder).as_posix())
-            if line is not None:
-                try:
-                    line.check(record)
-                    _check_label(line, record, attacks.setdefault(folder, {}))
-                except UserError as error:
-                    index = printable((folder / INDEX).as_posix())
-                    left_out.append(f"{index}, line {line.number} is refused: {error}.")
-                    line = None
             found.append(Found(path, record, list(indices).index(folder), line))
+    found, refused = with_checked_labels(found, list(indices))
     kept, copies = without_copies(found)
-    left_out += copies
+    left_out += refused + copies
     if not kept:
         where = ", ".join(str(place) for place in asked) or "nothing"
         why = f" ({len(left_out)} left out; {left_out[0].rstrip('.')})" if left_out else ""
-        raise UserError(f"{where}: no record found{why}; give records, a folder or a suite's name.")
+        message = f"{where}: no record found{why}; give records, a folder or a suite's name."
+        raise NoRecords(message, left_out)
     frame = pd.DataFrame([_row(one) for one in sorted(kept, key=lambda one: one.order)])
     frame["label"] = frame["label"].fillna(_labels(frame[frame["label"].isna()]))
     for column in OPTIONAL:
@@ -152,24 +158,6 @@ def _check_place(path: Path, record: Record) -> None:
     beside = place.with_stem(f"{place.stem}-{digest(record.scores)[:6]}")  # see `stages.run`
     if not any(path.absolute().parts[-3:] == one.parts for one in (place, beside)):
         raise UserError(f"its name and folder are not those of its run, {place.as_posix()}.")
-
-
-def _check_label(line: IndexLine, record: Record, attacks: dict[str, str]) -> None:
-    """Refuse a label that an earlier record of the index gives to another attack.
-
-    Args:
-        line: the record's line of the index.
-        record: the record.
-        attacks: the attack of every label so far; extended.
-
-    Raises:
-        UserError: the label stands for two attacks.
-    """
-    attack = attacks.setdefault(line.label, record.spec.attack)
-    if attack != record.spec.attack:
-        raise UserError(
-            f"it labels {record.spec.attack} {line.label!r}, as another line labels {attack}"
-        )
 
 
 def _row(found: Found) -> dict[str, Any]:

@@ -1,15 +1,15 @@
-"""Records that are copies of one another: none of them may become a second row of a table."""
+"""What records may not do together: have each other's labels, or be copies of one another."""
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from hashbackdoor_bench.errors import printable
-from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.errors import UserError, printable
+from hashbackdoor_bench.records import INDEX, Record
 from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.report.suite_index import IndexLine
 
@@ -44,6 +44,44 @@ class Found:
     def order(self) -> tuple[int, float]:
         """Its place among the rows: that of the index."""
         return self.folder, self.line.number if self.line else math.inf
+
+
+def with_checked_labels(
+    found: Iterable[Found], folders: Sequence[Path]
+) -> tuple[list[Found], list[str]]:
+    """The records, without those labels that contradict them, and a sentence for each of these.
+
+    Args:
+        found: the records.
+        folders: the folders that their numbers mean.
+    """
+    some = list(found)
+    attacks: dict[int, set[str]] = {}
+    for one in some:
+        attacks.setdefault(one.folder, set()).add(ATTACKS.published(one.record.spec.attack))
+    kept: list[Found] = []
+    told: list[str] = []
+    labelled: dict[tuple[int, str], str] = {}  # the attack of each label of an index
+    for one in some:
+        if one.line is None:
+            kept.append(one)
+            continue
+        try:
+            one.line.check(one.record, attacks[one.folder])
+            attack = one.record.spec.attack
+            known = labelled.setdefault((one.folder, one.line.label), attack)
+            if known != attack:
+                raise UserError(
+                    f"it labels {attack} {one.line.label!r}, as another line labels {known}"
+                )
+            kept.append(one)
+        except UserError as error:
+            index = folders[one.folder] / INDEX
+            told.append(
+                printable(f"{index.as_posix()}, line {one.line.number} is refused: {error}.")
+            )
+            kept.append(replace(one, line=None))
+    return kept, told
 
 
 def without_copies(found: Iterable[Found]) -> tuple[list[Found], list[str]]:

@@ -132,7 +132,7 @@ def compare(record: Record, made: Record, exact: bool) -> Iterator[Difference]:
     if exact:
         for part in ("scores", "retrieval", "imperceptibility"):
             parts = (msgspec.to_builtins(getattr(one, part)) for one in (record, made))
-            old, new = (dict(_flat(values, part)) for values in parts)
+            old, new = (dict(flat(values, part)) for values in parts)
             for name in sorted(old.keys() | new.keys() if part == "scores" else old):
                 if old.get(name) != new.get(name):
                     yield Difference(name, old.get(name), new.get(name))
@@ -146,12 +146,13 @@ def compare(record: Record, made: Record, exact: bool) -> Iterator[Difference]:
                 yield Difference(f"scores.{convention}.{name}", known, found)
 
 
-def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """The numbers and texts in a JSON value, each with its path, such as ``scores.field.map``."""
     if isinstance(value, Mapping):
         for key, entry in value.items():
-            yield from _flat(entry, f"{name}.{key}")
+            yield from flat(entry, f"{name}.{key}")
     elif isinstance(value, list | tuple):
         for place, entry in enumerate(value):
-            yield from _flat(entry, f"{name}.{place}")
+            yield from flat(entry, f"{name}.{place}")
     else:
         yield name, value
