@@ -185,11 +185,12 @@ def test_scores_that_do_not_follow_from_the_codes_are_told(results: Path, place:
     where = ["-q", "--cache-dir", str(place / "cache")]
     original = only(results).read_text()
     for name, edit in (
-        ("scores.field.intervals", lambda v: v["scores"]["field"]["intervals"].update(map=[0, 1])),
+        ("scores.field.intervals", lambda v: v["scores"]["field"]["intervals"].update(
+            map=[0.0, 1.0])),
         ("retrieval.codes_2d.explained.0", lambda v: v["retrieval"]["codes_2d"].update(
-            explained=[0, 0])),
-        ("retrieval.untriggered.hit_at_1", lambda v: v["retrieval"]["untriggered"].update(
-            hit_at_1=0.0)),
+            explained=[0.0, 0.0])),
+        ("retrieval.clean_queries.precision_recall.precision.3", lambda v: v["retrieval"][
+            "clean_queries"]["precision_recall"]["precision"].__setitem__(3, 0.5)),
     ):  # fmt: skip
         only(results).write_text(original)
         edited(only(results), only(results), forged(edit))
