@@ -30,6 +30,7 @@ from hashbackdoor_bench.stages import (
 )
 from hashbackdoor_bench.trust.submission import Submission, hand_in
 
+MOST_THREADS = 1024
 TOLERANCE = 0.05  # of a score, which is a share: 5 points of percent
 
 
@@ -110,9 +111,9 @@ def reproduce(
 
 
 def threads_of(device: str) -> int | None:
-    """The number of threads in a record's ``device``; None if it is a GPU."""
-    found = re.search(r", ([0-9]+) threads$", device)
-    return int(found[1]) if found else None
+    """The number of threads in a record's ``device``; None for a GPU, or if it is no real number."""
+    found = re.search(r", ([0-9]{1,4}) threads$", device)
+    return int(found[1]) if found and 0 < int(found[1]) <= MOST_THREADS else None
 
 
 def same_machine(record: Record, device: str) -> bool:
