@@ -62,4 +62,9 @@ def misfit(error: Exception) -> str:
     rule, _, place = str(error).partition(" - at ")
     place = place.replace("`", "").removeprefix("$").removeprefix(".")
     text = f"{place}: {rule[:1].lower()}{rule[1:]}" if place else f"{rule[:1].lower()}{rule[1:]}"
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """A text on one line, with characters that don't print as such escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

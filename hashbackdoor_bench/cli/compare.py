@@ -11,6 +11,7 @@ from hashbackdoor_bench.cli.options import (
     bench,
     cache_option,
     device_option,
+    first_of,
     mode_of,
     plugin_option,
     talk,
@@ -89,7 +90,7 @@ def compare_command(
     mine = suite_with(suite, name, dict(given["attack"]))
     places = against or (Path(mine.name),)
     known = collect(places)  # before the runs: it raises if there are no records to compare with
-    for sentence in known.left_out:
+    for sentence in first_of(known.left_out):
         click.echo(f"note: {sentence}", err=True)
     from hashbackdoor_bench.files import writable
     from hashbackdoor_bench.suites import write_index

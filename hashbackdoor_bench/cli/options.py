@@ -116,12 +116,19 @@ def records_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def first_of(sentences: Sequence[str]) -> list[str]:
+    """The first twenty sentences, and how many more there are."""
+    more = len(sentences) - 20
+    rest = [f"and {more} more, which `bench verify --json` lists."] if more > 0 else []
+    return [*sentences[:20], *rest]
+
+
 def records_read(places: Iterable[Path], conditions: Sequence[str] = ()) -> "pd.DataFrame":
     """The records of ``places`` that meet ``conditions``; prints which files were left out."""
     from hashbackdoor_bench.report import choose, collect
 
     read = collect(places)
-    for sentence in read.left_out:
+    for sentence in first_of(read.left_out):
         click.echo(f"note: {sentence}", err=True)
     return choose(read.frame, conditions)
 

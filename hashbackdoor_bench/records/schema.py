@@ -9,6 +9,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
+Note = Annotated[str, msgspec.Meta(max_length=100_000)]
+Hash = Annotated[str, msgspec.Meta(max_length=128)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Interval = tuple[float | None, float | None]  # low and high end
 Shares = tuple[float | None, ...]  # at the Hamming distances 0..K; None where there is no query
@@ -35,17 +38,17 @@ class DataFacts(Part, frozen=True):
         notes: what a user should know of this data.
     """
 
-    name: str
+    name: Text
     train: Count
     query: Count
     database: Count
     classes: Count
     top_k: Count
-    sha256: str
-    pixels: str
+    sha256: Hash
+    pixels: Hash
     multilabel: bool
-    unlabelled: dict[str, Count]
-    notes: tuple[str, ...]
+    unlabelled: dict[Text, Count]
+    notes: tuple[Note, ...]
 
 
 class Threat(Part, frozen=True):
@@ -64,12 +67,12 @@ class Threat(Part, frozen=True):
         target_images: number of training images with the target's label and no other.
     """
 
-    label: str
-    knowledge: str
-    trigger: str
-    control: str
+    label: Text
+    knowledge: Text
+    trigger: Text
+    control: Text
     universal: bool
-    delivery: str
+    delivery: Text
     budget: float | None
     poisoned: Count
     covers: Count
@@ -108,8 +111,8 @@ class FieldScores(ConventionScores, frozen=True):
             queries.
     """
 
-    bounds: dict[str, Interval]
-    intervals: dict[str, Interval]
+    bounds: dict[Text, Interval]
+    intervals: dict[Text, Interval]
 
 
 class Scores(Part, frozen=True):
@@ -184,7 +187,7 @@ class ClassPoints(Points, frozen=True):
     """Database items of one class, by its number and name, and whether it is the target."""
 
     index: Count
-    name: str
+    name: Text
     target: bool
 
 
@@ -257,10 +260,10 @@ class Imperceptibility(Part, frozen=True):
 class Parameters(Part, frozen=True):
     """Hyper-parameters by name, all resolved; those of the recipe are `Recipe`'s."""
 
-    attack: dict[str, Any]
-    victim: dict[str, Any]
-    recipe: dict[str, Any]
-    surrogate: dict[str, Any]
+    attack: dict[Text, Any]
+    victim: dict[Text, Any]
+    recipe: dict[Text, Any]
+    surrogate: dict[Text, Any]
 
 
 class Losses(Part, frozen=True, kw_only=True):
@@ -276,4 +279,4 @@ class Losses(Part, frozen=True, kw_only=True):
     surrogate: tuple[float, ...] | None = None
     clean_victim: tuple[float, ...] = msgspec.field(name="clean victim")
     victim: tuple[float, ...]
-    backdoor: dict[str, tuple[float | int, ...]] = {}
+    backdoor: dict[Text, tuple[float | int, ...]] = {}

@@ -30,6 +30,7 @@ from hashbackdoor_bench.stages import (
 )
 from hashbackdoor_bench.trust.submission import Submission, hand_in
 
+MOST_THREADS = 1024
 TOLERANCE = 0.05  # of a score, which is a share: 5 points of percent
 
 
@@ -108,9 +109,9 @@ def reproduce(
 
 
 def threads_of(device: str) -> int | None:
-    """The number of threads in a record's ``device``; None if it is a GPU."""
-    found = re.search(r", ([0-9]+) threads$", device)
-    return int(found[1]) if found else None
+    """The number of threads in a record's ``device``; None for a GPU, or if it is no real number."""
+    found = re.search(r", ([0-9]{1,4}) threads$", device)
+    return int(found[1]) if found and 0 < int(found[1]) <= MOST_THREADS else None
 
 
 def same_machine(record: Record, device: str) -> bool:
@@ -130,7 +131,7 @@ def compare(record: Record, made: Record, exact: bool) -> Iterator[Difference]:
     if exact:
         for part in ("scores", "retrieval", "imperceptibility"):
             parts = (msgspec.to_builtins(getattr(one, part)) for one in (record, made))
-            old, new = (dict(_flat(values, part)) for values in parts)
+            old, new = (dict(flat(values, part)) for values in parts)
             for name in sorted(old.keys() | new.keys() if part == "scores" else old):
                 if old.get(name) != new.get(name):
                     yield Difference(name, old.get(name), new.get(name))
@@ -144,12 +145,13 @@ def compare(record: Record, made: Record, exact: bool) -> Iterator[Difference]:
                 yield Difference(f"scores.{convention}.{name}", known, found)
 
 
-def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """The numbers and texts in a JSON value, each with its path, such as ``scores.field.map``."""
     if isinstance(value, Mapping):
         for key, entry in value.items():
-            yield from _flat(entry, f"{name}.{key}")
+            yield from flat(entry, f"{name}.{key}")
     elif isinstance(value, list | tuple):
         for place, entry in enumerate(value):
-            yield from _flat(entry, f"{name}.{place}")
+            yield from flat(entry, f"{name}.{place}")
     else:
         yield name, value
