@@ -17,6 +17,7 @@ from .schema import DataFacts as DataFacts
 from .schema import FieldScores as FieldScores
 from .schema import Imperceptibility as Imperceptibility
 from .schema import Losses as Losses
+from .schema import Numerics as Numerics
 from .schema import Parameters as Parameters
 from .schema import Plane as Plane
 from .schema import Points as Points

@@ -23,6 +23,7 @@ from hashbackdoor_bench.records.schema import (
     Hash,
     Imperceptibility,
     Losses,
+    Numerics,
     Parameters,
     Part,
     Retrieval,
@@ -60,6 +61,8 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
         versions: versions of Python and of the libraries that affect numbers.
         commit: commit of the code that trained the victim; None outside a git checkout.
         dirty: whether that checkout had uncommitted code; None outside a git checkout.
+        numerics: what all artifacts were computed under; None in records of older code, whose
+            stages may have been computed under several.
         checksum: see `checksum_of`; None in records of older code.
     """
 
@@ -78,6 +81,7 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
     versions: dict[Text, Text]
     commit: Text | None
     dirty: bool | None
+    numerics: Numerics | None = None
     checksum: Text | None = None
 
     @property

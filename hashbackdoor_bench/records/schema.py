@@ -21,6 +21,27 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """A part of a record; an undefined number, such as the mean over no queries, is None."""
 
 
+class Numerics(Part, frozen=True):
+    """What changes the last bits of a result, beside the inputs of a stage; it enters every key.
+
+    Two networks of one seed that are trained under different numerics differ about as much as those
+    of two seeds. So an attack would seem to change the victim that it leaves alone.
+
+    Attributes:
+        device: name of the GPU, or ``cpu`` with its instruction set, such as ``cpu AVX512``.
+        threads: torch's threads; None on a GPU.
+        precision: ``float32`` or ``bfloat16``, see `Recipe`.
+        tf32: on a GPU, whether convolutions in float32 are rounded to TF32; else None.
+        torch: version of torch.
+    """
+
+    device: Text
+    threads: Count | None
+    precision: Text
+    tf32: bool | None
+    torch: Text
+
+
 class DataFacts(Part, frozen=True):
     """The data of a run.
 

@@ -1,32 +1,11 @@
-"""What the rounding of a computation depends on; it enters the key of every stage."""
+"""The numerics of this process, which enter the key of every stage, and its threads."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 
-
-@dataclass(frozen=True)
-class Numerics:
-    """What changes the last bits of a result, beside the inputs of a stage.
-
-    Two networks of one seed that are trained under different numerics differ about as much as those
-    of two seeds. So an attack would seem to change the victim that it leaves alone.
-
-    Attributes:
-        device: name of the GPU, or ``cpu`` with its instruction set, such as ``cpu AVX512``.
-        threads: torch's threads; None on a GPU.
-        precision: ``float32`` or ``bfloat16``, see `Recipe`.
-        tf32: on a GPU, whether convolutions in float32 are rounded to TF32; else None.
-        torch: version of torch.
-    """
-
-    device: str
-    threads: int | None
-    precision: str
-    tf32: bool | None
-    torch: str
+from hashbackdoor_bench.records import Numerics
 
 
 def numerics_of(device: torch.device, precision: str, threads: int | None = None) -> Numerics:

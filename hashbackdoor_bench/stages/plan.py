@@ -2,10 +2,11 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import msgspec
 import torch
 
 from hashbackdoor_bench import poisoning
@@ -13,6 +14,7 @@ from hashbackdoor_bench.api import generator
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.metrics import Truth
 from hashbackdoor_bench.progress import Progress, silent
+from hashbackdoor_bench.records import Numerics
 from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.loading import Loaded, load_data, target_row, truth_of
@@ -115,11 +117,19 @@ class Plan:
     @cached_property
     def stages(self) -> dict[str, PlannedStage]:
         """The stages of the run by name, in the order of the table."""
+        return self._stages(self.numerics)
+
+    def keys_under(self, numerics: Numerics | None) -> dict[str, str]:
+        """The keys of the run's stages under other numerics, or as before keys had any (None)."""
+        return {name: stage.key for name, stage in self._stages(numerics).items()}
+
+    def _stages(self, numerics: Numerics | None) -> dict[str, PlannedStage]:
         found: dict[str, PlannedStage] = {}
         for row in STAGES:
             if row.when(self):
                 keys = {name: found[name].key for name in row.needs if name in found}
-                found[row.name] = self._planned(row, row.inputs(self, keys), tuple(keys))
+                inputs = row.inputs(self, keys)
+                found[row.name] = self._planned(row, inputs, tuple(keys), numerics)
         return found
 
     def shared(self, function: str, params: Mapping[str, object], row: Stage) -> PlannedStage:
@@ -136,11 +146,18 @@ class Plan:
             "function": function,
             "params": dict(params),
         }
-        return self._planned(row, inputs, ())
+        return self._planned(row, inputs, (), self.numerics)
 
-    def _planned(self, row: Stage, inputs: dict[str, Any], needs: tuple[str, ...]) -> PlannedStage:
-        numerics = asdict(self.numerics)
-        inputs = {"version": VERSIONS[row.kind], "numerics": numerics, **inputs}
+    def _planned(
+        self,
+        row: Stage,
+        inputs: dict[str, Any],
+        needs: tuple[str, ...],
+        numerics: Numerics | None,
+    ) -> PlannedStage:
+        inputs = {"version": VERSIONS[row.kind], **inputs}
+        if numerics is not None:
+            inputs["numerics"] = msgspec.to_builtins(numerics)
         return PlannedStage(row, inputs, self.cache.key(row.kind, inputs), needs)
 
     @property

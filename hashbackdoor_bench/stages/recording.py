@@ -58,6 +58,7 @@ def record_of(run: "Run") -> Record:
         ),
         seconds={name: round(value, 3) for name, value in seconds.items()},
         artifacts=keys,
+        numerics=plan.numerics,
         **artifacts[VICTIM].facts["made by"],
     )
     return with_checksum(record)

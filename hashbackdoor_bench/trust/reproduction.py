@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import CONVENTION_FIELDS, CONVENTIONS, Record
@@ -26,6 +25,7 @@ from hashbackdoor_bench.stages import (
     device_of,
     in_use,
     keys_of,
+    threads_set,
     write_record,
 )
 from hashbackdoor_bench.trust.submission import Submission, hand_in
@@ -103,13 +103,14 @@ def reproduce(
                 hand_in(submission, run)
             made, path = write_record(run, results)
         exact = chosen.type == "cpu" and same_machine(record, device_name(chosen))
-    names = {*record.artifacts, *made.artifacts}
-    inputs = sorted(n for n in names if record.artifacts.get(n) != made.artifacts.get(n))
+    now = run.plan.keys_under(record.numerics)
+    names = {*record.artifacts, *now}
+    inputs = sorted(n for n in names if record.artifacts.get(n) != now.get(n))
     return Reproduction(made, path, exact, tuple(inputs), tuple(compare(record, made, exact)))
 
 
 def threads_of(device: str) -> int | None:
-    """The number of threads in a record's ``device``; None for a GPU, or if it is no real number."""
+    """The number of threads in a record's ``device``; None for a GPU, or if it is not usable."""
     found = re.search(r", ([0-9]{1,4}) threads$", device)
     return int(found[1]) if found and 0 < int(found[1]) <= MOST_THREADS else None
 

@@ -2,7 +2,6 @@
 
 import os
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -68,7 +67,7 @@ class Workbench:
         if keys.get(name) != key:
             raise UserError(
                 "the worker has other code or data than the main process, or rounds otherwise "
-                f"({', '.join(f'{k} {v}' for k, v in asdict(run.plan.numerics).items())}): take "
+                f"(here: {run.plan.numerics}): take "
                 "equal machines with equal versions, provide the same data, and give the same "
                 "command again."
             )
