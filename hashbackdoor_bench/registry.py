@@ -21,6 +21,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.method_files import Description, described, file_name
+from hashbackdoor_bench.text import quoted
 
 T = TypeVar("T")
 PLUGIN = "hashbackdoor_plugin_"  # before a plugin's name in sys.modules, where json.py is another
@@ -108,7 +109,7 @@ def read(name: str, value: object, annotation: Any) -> Any:
                 continue
             if isfinite(number) and (option is float or number.is_integer()):
                 return option(number)
-    raise UserError(f"{name} is {value!r}: it must be {_spell(annotation)}.")
+    raise UserError(f"{name} is {quoted(value)}: it must be {_spell(annotation)}.")
 
 
 def _spell(annotation: Any) -> str:
@@ -247,7 +248,7 @@ def new_name(registry: Registry[Any], name: str) -> str:
     stem = name.replace("-", "_")
     if not re.fullmatch("[a-z][a-z0-9_]*", stem) or iskeyword(stem):
         raise UserError(
-            f"{registry.kind} {name!r}: a name is lower-case letters, digits and _, a letter "
+            f"{registry.kind} {quoted(name)}: a name is lower-case letters, digits and _, a letter "
             "first, such as white_square."
         )
     if stem in registry:

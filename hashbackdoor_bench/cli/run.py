@@ -23,6 +23,7 @@ from hashbackdoor_bench.cli.options import (
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.registry import METHODS, load_plugin
 from hashbackdoor_bench.spec import RunSpec
+from hashbackdoor_bench.text import shortened
 
 
 @bench.command("run")
@@ -181,6 +182,8 @@ def settings_of(texts: Sequence[str]) -> dict[str, tuple[tuple[str, str], ...]]:
         name, equals, value = text.partition("=")
         kind, dot, setting = name.partition(".")
         if not equals or not dot or kind not in METHODS:
-            raise UserError(f"--set {text}: write it as attack.NAME=VALUE or victim.NAME=VALUE.")
+            raise UserError(
+                f"--set {shortened(text)}: write it as attack.NAME=VALUE or victim.NAME=VALUE."
+            )
         pairs[kind].append((setting.strip(), value.strip()))
     return {kind: tuple(found) for kind, found in pairs.items()}
