@@ -6,11 +6,13 @@ ends a line, and they may be of any length. What a format reads as markup is esc
 `report.escaping`, and what no font can draw by `report.lettering`.
 """
 
+import re
 from collections.abc import Collection, Iterable
 
 VALUE = 80  # characters of a quoted value
 SENTENCE = 1000  # characters of a whole message
-NAMES = 30  # names of a list
+NAMES, LIST = 30, 300  # names of a list, and about how many characters they may have
+WORD = re.compile(r"\S{300,}")  # a path or name that nobody would read to its end
 JOINERS = "\u200c\u200d"  # which Persian, Indian scripts and emoji need
 
 
@@ -51,9 +53,12 @@ def shortened(text: str, longest: int = VALUE) -> str:
 def listed(names: Iterable[object], most: int = NAMES) -> str:
     """Names with commas between them; of many the first, and how many others there are."""
     known = names if isinstance(names, Collection) else list(names)
-    shown = [shortened(visible(name)) for _, name in zip(range(most), known, strict=False)]
-    others = [f"… and {len(known) - most} more"] if len(known) > most else []
-    return ", ".join([*shown, *others])
+    shown: list[str] = []
+    for name in known:
+        if len(shown) == most or sum(map(len, shown)) > LIST:
+            return f"{', '.join(shown)}, … and {len(known) - len(shown)} more"
+        shown.append(shortened(visible(name)))
+    return ", ".join(shown)
 
 
 def sentence(text: object) -> str:
@@ -61,7 +66,7 @@ def sentence(text: object) -> str:
 
     The end says what to type next.
     """
-    shown = visible(text)
+    shown = WORD.sub(lambda found: shortened(found[0]), visible(text))
     if len(shown) <= SENTENCE:
         return shown
     end = SENTENCE // 4

@@ -16,6 +16,7 @@ PACKAGE = ROOT / "hashbackdoor_bench"
 FLOORS: tuple[set[str], ...] = (
     {"text"},
     {"errors", "method_files", "progress"},
+    {"plugin_faults", "setting_values"},
     {"files", "registry", "spec"},
     {"checkpoint", "records"},
     {"api"},

@@ -42,7 +42,7 @@ def nasty() -> Table:
 
 
 def clean(value: str) -> str:
-    """What a reader shall see of a text: one line, with control characters as Python writes them."""
+    """What a reader shall see of a text: one line, control characters as Python's escapes."""
     for raw, shown in {"\x1b": "\\x1b", "\u202e": "\\u202e"}.items():
         value = value.replace(raw, shown)
     return " ".join(value.split())

@@ -17,6 +17,7 @@ from hashbackdoor_bench.cli.options import (
 )
 from hashbackdoor_bench.cli.run import settings_of
 from hashbackdoor_bench.cli.suite_running import lay_out_suite, run_missing
+from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.registry import METHODS, load_plugin
 
@@ -91,7 +92,7 @@ def compare_command(
     places = against or (Path(mine.name),)
     known = collect(places)  # before the runs: it raises if there are no records to compare with
     for sentence in known.left_out:
-        click.echo(f"note: {sentence}", err=True)
+        say(f"note: {sentence}", err=True)
     from hashbackdoor_bench.files import writable
     from hashbackdoor_bench.suites import write_index
 
@@ -123,7 +124,7 @@ def compare_command(
     label = str(rows["label"].iloc[0])
     frame = frame[frame["delivery"] == rows["delivery"].iloc[0]]
     found = standing(board_with(boards(frame, [mine.name]), label), label)
-    click.echo(standing_text(found), err=as_json)
+    say(*standing_text(found).split("\n"), err=as_json)
     if own:
-        click.echo(f"\nrecords  {folder}", err=as_json)
+        say("", f"records  {folder}", err=as_json)
     return 1 if failures else 0

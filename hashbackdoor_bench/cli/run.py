@@ -20,6 +20,7 @@ from hashbackdoor_bench.cli.options import (
     results_option,
     talk,
 )
+from hashbackdoor_bench.cli.terminal import console, say
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.registry import METHODS, load_plugin
 from hashbackdoor_bench.spec import RunSpec
@@ -125,14 +126,11 @@ def run_command(
     if as_json:
         names = [str(picture) for picture in pictures]
         result = {"event": "result", "record": str(path), "pictures": names}
-        click.echo(json.dumps({**result, **msgspec.to_builtins(record.scores)}))
+        say(json.dumps({**result, **msgspec.to_builtins(record.scores)}))
         return
-    from rich.console import Console
-
-    console = Console()
-    console.print(result_table(record))
-    click.echo(f"record    {path}")
-    click.echo(f"pictures  {pictures[0].parent}{os.sep}{{{','.join(p.name for p in pictures)}}}")
+    console().print(result_table(record))
+    say(f"record    {path}")
+    say(f"pictures  {pictures[0].parent}{os.sep}{{{','.join(p.name for p in pictures)}}}")
 
 
 def spec_of(settings: Sequence[str], values: Mapping[str, Any]) -> RunSpec:

@@ -1,5 +1,6 @@
 """How tables, figures and the leaderboard write numbers: percent with one decimal, intervals."""
 
+from hashbackdoor_bench.records import Threat
 from hashbackdoor_bench.report.statistics import Estimate, Spread
 
 NOTHING = "–"
@@ -22,6 +23,23 @@ def signed(value: float | None) -> str:
     """A difference of shares in points of percent, with its sign."""
     text = percent(value)
     return f"+{text}" if value is not None and value > 0 and text != "0.0" else text
+
+
+def ssim(value: float | None) -> str:
+    """A structural similarity: no percent, three decimals."""
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def poisoned(threat: Threat) -> str:
+    """How many images are poisoned, and what they are: only clean labels take the target's own."""
+    if not threat.poisoned:
+        return "no image poisoned"
+    if threat.label == "clean":
+        return f"{threat.poisoned} of the target's {threat.target_images} images poisoned"
+    return (
+        f"{threat.poisoned} images of other classes poisoned and labelled as the target, which has "
+        f"{threat.target_images} of its own"
+    )
 
 
 def interval(value: Estimate | None) -> str:

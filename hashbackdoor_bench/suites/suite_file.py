@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from hashbackdoor_bench.errors import UserError, unknown
-from hashbackdoor_bench.registry import ATTACKS, METHODS, VICTIMS, read
+from hashbackdoor_bench.registry import ATTACKS, METHODS, VICTIMS
+from hashbackdoor_bench.setting_values import read
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.suites.toml_file import (
     KeyPath,

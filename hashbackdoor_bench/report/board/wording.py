@@ -10,12 +10,13 @@ from hashbackdoor_bench.report.formatting import (
     percent,
     position_on_bar,
     signed,
+    ssim,
 )
 from hashbackdoor_bench.report.selection import published_victims
 
 __all__ = [
     "NOTHING", "caption", "column", "interval", "left_out_victims", "mean_and_deviation", "number",
-    "percent", "place", "position_on_bar", "signed", "victim_name",
+    "percent", "place", "position_on_bar", "signed", "ssim", "victim_name",
 ]  # fmt: skip
 
 
