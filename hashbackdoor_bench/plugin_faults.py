@@ -44,6 +44,6 @@ def plugin_fault(error: BaseException) -> str | None:
     if not files or isinstance(error, SystemExit):
         return None
     return (
-        f"{said}, with the plugin {' and '.join(files)} loaded: `bench check {files[0]}` says which "
-        "promise of a method it breaks"
+        f"{said}, with the plugin {' and '.join(files)} loaded: `bench check {files[0]}` says "
+        "which promise of a method it breaks"
     )

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hashbackdoor_bench.files import whole
+from hashbackdoor_bench.report.lettering import legible
 from hashbackdoor_bench.report.pictures.canvas import AMPLIFY, Canvas, Images, amplified
 from hashbackdoor_bench.report.pictures.curves import training
 from hashbackdoor_bench.report.pictures.residual import residual
@@ -64,6 +65,7 @@ def draw(
         if curves:
             figures["curves"] = training(curves)
         for name, figure in figures.items():
+            legible(figure)
             FigureCanvasAgg(figure)
             path = folder / f"{name}.png"
             with whole(path) as fresh:
