@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.style import context
 
 from hashbackdoor_bench.errors import UserError, unknown
-from hashbackdoor_bench.report.escaping import for_file_name
 from hashbackdoor_bench.report.figures.against_setting import SETTINGS, against_setting
 from hashbackdoor_bench.report.figures.codes import codes
 from hashbackdoor_bench.report.figures.distances import distances
@@ -60,7 +59,7 @@ def all_figures(frame: pd.DataFrame, convention: str = "field") -> Iterator[Fini
         for name in FIGURES:
             try:
                 for drawn in figures(name, part, convention):
-                    yield replace(drawn, name=f"{for_file_name(suite)}-{drawn.name}")
+                    yield replace(drawn, name=f"{suite}-{drawn.name}")
             except Unfilled:
                 unfilled.append(name)
             except UserError as error:

@@ -26,13 +26,13 @@ Made by `bench leaderboard` from the records, by the rules in [RULES.md](RULES.m
 Gain: backdoor gain in percent, convention `{CONVENTION}`, the mean over victims and seeds with its
 95 % interval; by victim: mean ± standard deviation over seeds. A place such as 1-3 is a tie: the
 records can't tell these attacks apart. ΔMAP: of the victim that changed most. PSNR in dB, of
-poisoned images and of triggered queries. Poison: share of the target class.
+poisoned images and of triggered queries. Poison: in percent of the target class's images.
 """
 EXPLANATION = (
     f"Gain: backdoor gain in percent, convention {CONVENTION}, the mean over the victims that "
     "count (each weighs the same) with its 95 % interval over targets and seeds. By victim: mean ± "
     "standard deviation. ΔMAP: of the victim that changed most. PSNR in dB, of poisoned images and "
-    "of triggered queries. Poison: share of the target class.",
+    "of triggered queries. Poison: in percent of the target class's images.",
     "A place such as 1-3 is a tie. Bold: significantly above all others that have a place. The "
     "test is a paired t-test over runs of equal victim, target and seed, two-sided at "
     f"{100 * LEVEL:g} %, with Holm's correction over all pairs of attacks that have a place.",
