@@ -33,10 +33,11 @@ def texts_of(frame: pd.DataFrame, name: str) -> list[str]:
         values = [None if pd.isna(value) else value for value in frame[name]]
     else:
         values = [getattr(record.spec, name, None) for record in frame["record"]]
-    return [_text(value) for value in values]
+    return [text_of(value) for value in values]
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """A value of a column or field, as ``--where`` takes it."""
     if value is None:
         return "none"
     if isinstance(value, list | tuple | dict):

@@ -59,12 +59,14 @@ class PlannedRun:
 
     Attributes:
         run: the run of the suite.
+        spec: its spec with all defaults filled in.
         path: path of its record, which may not exist yet.
         tasks: its tasks, in order; the last one writes the record.
         keys: keys of all that it reads or makes, for `in_use`.
     """
 
     run: SuiteRun
+    spec: RunSpec
     path: Path
     tasks: tuple[Task, ...]
     keys: frozenset[str]
@@ -172,7 +174,7 @@ def _planned(tasks: dict[str, Task], run: SuiteRun, plan: Plan, results: Path) -
         ),
     )  # fmt: skip
     path = record_path(results, plan.spec, key)
-    return PlannedRun(run, path, (*parts, record), frozenset(keys_of(plan)))
+    return PlannedRun(run, plan.spec, path, (*parts, record), frozenset(keys_of(plan)))
 
 
 def stands(path: Path, key: str) -> bool:
