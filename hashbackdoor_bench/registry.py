@@ -40,8 +40,8 @@ class Method(Generic[T]):
         """An instance; ``settings`` override the preset, which overrides the class's defaults."""
         return self.cls(*args, **{**self.preset, **settings})
 
-    @property
-    def parameters(self) -> dict[str, inspect.Parameter]:
+    @cached_property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
         """The hyper-parameters: the keyword-only arguments of the constructor."""
         signature = inspect.signature(self.cls, eval_str=True)
         return {

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import msgspec
@@ -20,15 +20,18 @@ def canonical(value: object) -> str:
         TypeError: JSON can't hold a value.
         ValueError: a number is NaN or infinite.
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_fields
-    )
+    return CANONICAL.encode(value)
 
 
 def _fields(value: object) -> object:
     if isinstance(value, msgspec.Struct):
         return msgspec.to_builtins(value)
     raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), allow_nan=False, default=_fields
+)
 
 
 def digest(value: object) -> str:
@@ -200,11 +203,11 @@ class RunSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, without those added after schema 1 that are at their default."""
-        default = type(self)()
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return {
             name: value
-            for name, value in asdict(self).items()
-            if name in SCHEMA_1 or getattr(self, name) != getattr(default, name)
+            for name, value in values.items()
+            if name in SCHEMA_1 or value != getattr(type(self), name)
         }
 
     def training(self, default: str) -> Recipe:

@@ -54,9 +54,11 @@ def suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
             name: str(path.absolute()) for name, path in given.items() if path is not None
         }
         read = find_suite(suite)
-        runs = tuple(replace(run, spec=replace(run.spec, **where)) for run in read.runs)
+        if where:
+            runs = tuple(replace(run, spec=replace(run.spec, **where)) for run in read.runs)
+            read = replace(read, runs=runs)
         folder = Path("results") / read.name if results_dir is None else results_dir
-        return command(suite=replace(read, runs=runs), plugin=plugin, results_dir=folder, **more)
+        return command(suite=read, plugin=plugin, results_dir=folder, **more)
 
     for option in (
         click.option("--root", type=FOLDER, help="Folder of the images, if they aren't embedded."),
