@@ -196,6 +196,19 @@ class RunSpec:
         if self.pretrained and self.weights:
             raise UserError("--pretrained and --weights exclude each other: keep one of them.")
 
+    def refuse_empty(self) -> None:
+        """Refuse words without a letter: an empty name would count as not given.
+
+        Raises:
+            UserError: a field is such a word.
+        """
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, str) and (not value.strip() or "\0" in value):
+                name = entry.name.replace("_", "-")
+                what = "holds a null character" if value.strip() else "is empty"
+                raise UserError(f"--{name} {what}: give it a value, or leave it out.")
+
     @property
     def key(self) -> str:
         """SHA-256 over every field, see `to_dict`."""
@@ -219,7 +232,7 @@ class RunSpec:
         Raises:
             UserError: the recipe is unknown, or a value is outside its range.
         """
-        name = self.recipe or default
+        name = default if self.recipe is None else self.recipe
         if name not in RECIPES:
             raise unknown("recipe", name, RECIPES)
         recipe = RECIPES[name][1]

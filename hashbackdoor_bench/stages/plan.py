@@ -70,6 +70,7 @@ class Plan:
         progress: Progress = silent,
         loaded: Loaded | None = None,
     ) -> None:
+        spec.refuse_empty()
         self.cache = cache
         self.loaded = loaded or Loaded(load_data(spec, cache, progress))
         self.splits = self.loaded.splits

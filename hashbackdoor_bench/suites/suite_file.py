@@ -182,6 +182,7 @@ def _field(name: str, value: Any, at: KeyPath) -> Any:
     if name == "target" and type(value) is int:
         value = str(value)
     value = read(name, value, TYPES[name])
+    RunSpec.from_dict({name: value}).refuse_empty()
     if name in NAMED:
         NAMED[name].summary(value)
     if name == "dataset":

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.report.board import rules, wording
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.entries import ScoredRun
 from hashbackdoor_bench.spec import RunSpec
+from hashbackdoor_bench.text import visible
 
 SOURCES = Path(__file__).parent / "site"
 PLAIN = ("page.js", "style.css")
@@ -66,6 +68,7 @@ def write_site(
         loader=FileSystemLoader(SOURCES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -83,6 +86,14 @@ def write_site(
             page = folder / pages[entry.runs[0].path]
             _write(page, template.render(board=board, entry=entry))
     return index
+
+
+def _shown(value: object) -> object:
+    """What a template prints: words from a record without control characters; Jinja escapes them.
+
+    Spaces stay as they are, since commands are printed too.
+    """
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _write(path: Path, text: str) -> None:
