@@ -4,12 +4,18 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from math import inf, isinf
 
+from hashbackdoor_bench.text import listed, quoted, sentence
+
 
 class UserError(Exception):
     """A mistake in what the user typed or brought; `bench` prints it and exits with code 2.
 
-    The message is one sentence that names the value, the rule and what to type next.
+    The message is one sentence that names the value, the rule and what to type next. Values in it
+    come from outside, so control characters are escaped and a very long message is cut.
     """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(sentence(message))
 
 
 class Diverged(Exception):
@@ -29,8 +35,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     else:
-        hint = f"choose one of {', '.join(names)}." if names else "there is none."
-    return UserError(f"unknown {kind} {name!r}: {hint}")
+        hint = f"choose one of {listed(names)}." if names else "there is none."
+    return UserError(f"unknown {kind} {quoted(name)}: {hint}")
 
 
 def check(name: str, value: float, low: float, high: float = inf) -> None:
@@ -55,16 +61,7 @@ def check(name: str, value: float, low: float, high: float = inf) -> None:
 
 
 def misfit(error: Exception) -> str:
-    """msgspec's message on a value of the wrong type, as ``spec.seed: expected …, got …``.
-
-    Unprintable characters, which may come from a file, are escaped.
-    """
+    """msgspec's message on a value of the wrong type, as ``spec.seed: expected …, got …``."""
     rule, _, place = str(error).partition(" - at ")
     place = place.replace("`", "").removeprefix("$").removeprefix(".")
-    text = f"{place}: {rule[:1].lower()}{rule[1:]}" if place else f"{rule[:1].lower()}{rule[1:]}"
-    return printable(text)
-
-
-def printable(text: str) -> str:
-    """A text on one line, with characters that don't print as such escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return f"{place}: {rule[:1].lower()}{rule[1:]}" if place else f"{rule[:1].lower()}{rule[1:]}"

@@ -15,15 +15,16 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from keyword import iskeyword
-from math import isfinite
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
+from typing import Any, Generic, TypeVar
 
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.method_files import Description, described, file_name
+from hashbackdoor_bench.plugin_faults import OURS, OUTSIDE, PLUGIN, plugin_place, spelt
+from hashbackdoor_bench.setting_values import read
+from hashbackdoor_bench.text import quoted
 
 T = TypeVar("T")
-PLUGIN = "hashbackdoor_plugin_"  # before a plugin's name in sys.modules, where json.py is another
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Method(Generic[T]):
         """An instance; ``settings`` override the preset, which overrides the class's defaults."""
         return self.cls(*args, **{**self.preset, **settings})
 
-    @property
-    def parameters(self) -> dict[str, inspect.Parameter]:
+    @cached_property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
         """The hyper-parameters: the keyword-only arguments of the constructor."""
         signature = inspect.signature(self.cls, eval_str=True)
         return {
@@ -56,7 +57,7 @@ class Method(Generic[T]):
         Our own files raise ``version``; a file from outside is known by its hash.
         """
         module = self.cls.__module__
-        ours = module.startswith("hashbackdoor_bench.")
+        ours = module.startswith(OURS)
         source = None if ours else inspect.getfile(self.cls)
         return {
             "module": module.rpartition(".")[2] if ours else module,
@@ -83,42 +84,6 @@ class Method(Generic[T]):
             annotation = parameters[name].annotation
             values[name] = read(f"{self.kind}.{name}", value, annotation)
         return values
-
-
-def read(name: str, value: object, annotation: Any) -> Any:
-    """``value`` as the type ``annotation``: bool, int, float, str, a Literal, or these | None.
-
-    Raises:
-        UserError: it is of another type; the sentence names what is allowed.
-    """
-    options = get_args(annotation) if get_origin(annotation) is not Literal else (annotation,)
-    for option in options or (annotation,):
-        if option is type(None) and (value is None or str(value).lower() == "none"):
-            return None
-        if get_origin(option) is Literal and (value in get_args(option)):
-            return value
-        if option is bool and str(value).lower() in ("true", "false", "yes", "no", "1", "0"):
-            return str(value).lower() in ("true", "yes", "1")
-        if option is str and isinstance(value, str):
-            return value
-        if option in (int, float) and not isinstance(value, bool):
-            try:
-                number = float(str(value))
-            except ValueError:
-                continue
-            if isfinite(number) and (option is float or number.is_integer()):
-                return option(number)
-    raise UserError(f"{name} is {value!r}: it must be {_spell(annotation)}.")
-
-
-def _spell(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(str(choice) for choice in get_args(annotation))
-    if options := get_args(annotation):
-        words = [_spell(one) for one in options if one is not int or float not in options]
-        return " or ".join(words)
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
-    return names.get(annotation, "none")
 
 
 @dataclass(frozen=True)
@@ -154,6 +119,8 @@ class Registry(Mapping[str, Method[T]]):
         if cls is None:
             return lambda decorated: self.register(decorated, **presets)
         name = cls.__module__.rpartition(".")[2].removeprefix(PLUGIN)
+        if not cls.__module__.startswith(OURS):
+            OUTSIDE.add(cls.__module__)
         for key, preset in {name: {}, **presets}.items():
             if key in self._loaded and self._loaded[key].cls is not cls:
                 raise ValueError(f"{self.kind} {key!r} is registered twice")
@@ -192,10 +159,11 @@ class Registry(Mapping[str, Method[T]]):
         """Import what an entry point names; a class that isn't registered gets the point's name."""
         try:
             cls = point.load()
-        except Exception as error:  # whatever a stranger's package raises
+        except (Exception, SystemExit) as error:  # whatever a stranger's package raises
             raise UserError(
-                f"{self.kind} {name!r} of {point.value} fails: {type(error).__name__}: {error}."
+                f"{self.kind} {quoted(name)} of {point.value} fails: {spelt(error)}."
             ) from error
+        OUTSIDE.add(cls.__module__)
         self._loaded.setdefault(name, Method(self.kind, name, cls))
 
     def __contains__(self, name: object) -> bool:
@@ -252,7 +220,7 @@ def new_name(registry: Registry[Any], name: str) -> str:
     stem = name.replace("-", "_")
     if not re.fullmatch("[a-z][a-z0-9_]*", stem) or iskeyword(stem):
         raise UserError(
-            f"{registry.kind} {name!r}: a name is lower-case letters, digits and _, a letter "
+            f"{registry.kind} {quoted(name)}: a name is lower-case letters, digits and _, a letter "
             "first, such as white_square."
         )
     if stem in registry:
@@ -272,7 +240,7 @@ def load_plugin(path: Path) -> list[str]:
     for registry in METHODS.values():
         try:
             names = described(path, registry.variable)
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError, OSError) as error:
             where = f"line {error.lineno} " if isinstance(error, SyntaxError) else ""
             raise UserError(f"--plugin {path}: {where}is not Python: {error}.") from error
         for name, description in names.items():
@@ -291,8 +259,9 @@ def load_plugin(path: Path) -> list[str]:
     sys.modules[module] = module_from_spec(spec)
     try:
         spec.loader.exec_module(sys.modules[module])
-    except Exception as error:  # whatever a stranger's file raises
-        raise UserError(f"--plugin {path}: it fails: {type(error).__name__}: {error}.") from error
+    except (Exception, SystemExit) as error:  # whatever a stranger's file raises
+        _, line = plugin_place(error) or (path, 1)
+        raise UserError(f"--plugin {path}: it fails: {spelt(error)}, in line {line}.") from error
     for name, (registry, description) in found.items():
         registry.add(name, module, description)
     return sorted(found)

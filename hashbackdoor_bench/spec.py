@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import msgspec
@@ -20,15 +20,18 @@ def canonical(value: object) -> str:
         TypeError: JSON can't hold a value.
         ValueError: a number is NaN or infinite.
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_fields
-    )
+    return CANONICAL.encode(value)
 
 
 def _fields(value: object) -> object:
     if isinstance(value, msgspec.Struct):
         return msgspec.to_builtins(value)
     raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), allow_nan=False, default=_fields
+)
 
 
 def digest(value: object) -> str:
@@ -205,6 +208,19 @@ class RunSpec:
         if self.pretrained and self.weights:
             raise UserError("--pretrained and --weights exclude each other: keep one of them.")
 
+    def refuse_empty(self) -> None:
+        """Refuse words without a letter: an empty name would count as not given.
+
+        Raises:
+            UserError: a field is such a word.
+        """
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, str) and (not value.strip() or "\0" in value):
+                name = entry.name.replace("_", "-")
+                what = "holds a null character" if value.strip() else "is empty"
+                raise UserError(f"--{name} {what}: give it a value, or leave it out.")
+
     @property
     def key(self) -> str:
         """SHA-256 over every field, see `to_dict`."""
@@ -212,11 +228,11 @@ class RunSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, without those added after schema 1 that are at their default."""
-        default = type(self)()
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return {
             name: value
-            for name, value in asdict(self).items()
-            if name in SCHEMA_1 or getattr(self, name) != getattr(default, name)
+            for name, value in values.items()
+            if name in SCHEMA_1 or value != getattr(type(self), name)
         }
 
     def training(self, default: str) -> Recipe:
@@ -228,7 +244,7 @@ class RunSpec:
         Raises:
             UserError: the recipe is unknown, or a value is outside its range.
         """
-        name = self.recipe or default
+        name = default if self.recipe is None else self.recipe
         if name not in RECIPES:
             raise unknown("recipe", name, RECIPES)
         recipe = RECIPES[name][1]

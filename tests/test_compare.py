@@ -189,6 +189,47 @@ def test_an_attack_of_the_suite_is_not_run_again(stranger, capsys, monkeypatch):
     assert not list(Path("results/small-badnets_clean").rglob("*.json"))
 
 
+def test_rivals_of_a_suite_of_another_name_are_compared_with(
+    stranger, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(stranger)
+    text = (stranger / "small.toml").read_text(encoding="utf-8")
+    (tmp_path / "other.toml").write_text(text.replace("small", "other"), encoding="utf-8")
+    where = ["--suite", str(tmp_path / "other.toml"), "--against", "results/small"]
+    more = ["--cache-dir", "cache", "-q", "--jobs", "1", "--results-dir", str(tmp_path / "r")]
+    assert main(["compare", "foreign_blend", "--plugin", "foreign_blend.py", *where, *more]) == 0
+    out, err = capsys.readouterr()
+    assert "place 1-2 of 2" in out
+    assert "BadNets (place 1-2)" in out
+    assert "left out" not in err
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("epochs = 1", "epochs of csq is '1', and in the suite '2'"),
+        ("bits = 12", "the suite has no victim csq of 12 bits"),
+        ("top_k = 20", "their R is 20, and here it is 21"),
+        ("seed = [0, 1]", "the suite has no run of target '0' and seed 0"),
+    ],
+)
+def test_a_rival_that_is_left_out_is_named_with_the_reason(
+    stranger, tmp_path, capsys, monkeypatch, line, reason
+):
+    monkeypatch.chdir(stranger)
+    changed = {"seed = [0, 1]": "seed = [2]", "epochs = 1": "epochs = 2", "bits = 12": "bits = 13"}
+    text = (stranger / "small.toml").read_text(encoding="utf-8")
+    text = text.replace(line, changed.get(line, "top_k = 21"))
+    (tmp_path / "other.toml").write_text(text, encoding="utf-8")
+    where = ["--suite", str(tmp_path / "other.toml"), "--against", "results/small"]
+    more = ["--cache-dir", "cache", "-q", "--jobs", "1", "--results-dir", str(tmp_path / "r")]
+    assert main(["compare", "foreign_blend", "--plugin", "foreign_blend.py", *where, *more]) == 0
+    out, err = capsys.readouterr()
+    assert reason in err
+    assert "of BadNets left out of the comparison" in err
+    assert "there is no other attack with a place" in out or "no place" in out
+
+
 def test_mistakes_are_told_before_anything_is_run(stranger, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(stranger)
     assert compare(stranger, "blend") == 2

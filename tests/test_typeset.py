@@ -42,8 +42,10 @@ def nasty() -> Table:
 
 
 def clean(value: str) -> str:
-    """What a reader shall see of a text: one line, no control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in value).split())
+    """What a reader shall see of a text: one line, control characters as Python's escapes."""
+    for raw, shown in {"\x1b": "\\x1b", "\u202e": "\\u202e"}.items():
+        value = value.replace(raw, shown)
+    return " ".join(value.split())
 
 
 class Reader(html.parser.HTMLParser):

@@ -45,13 +45,13 @@ def apply(rules: Iterable[Rule[T]], trial: T, method: Method[Any]) -> list[Findi
         title = (rule.__doc__ or "").partition("\n")[0].rstrip(".")
         try:
             findings += [Finding(title, text) for text in rule(trial)]
-        except Exception as error:  # whatever a stranger's class raises
+        except (Exception, SystemExit) as error:  # whatever a stranger's class raises
             text = f"it raises {type(error).__name__}: {error} ({_where(error, method)})."
             return [*findings, Finding(title, f"{text} Rules after this one were not looked at.")]
     return findings
 
 
-def _where(error: Exception, method: Method[Any]) -> str:
+def _where(error: BaseException, method: Method[Any]) -> str:
     """The last line of the method's file that the error went through."""
     file = getfile(method.cls)
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]

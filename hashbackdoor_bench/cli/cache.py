@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from hashbackdoor_bench.cli.options import FOLDER, bench, cache_option
+from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError
 
 SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -24,14 +25,14 @@ def cache_list(cache_dir: Path) -> None:
     from hashbackdoor_bench.stages import Cache, entries
 
     found = entries(Cache(cache_dir))
-    click.echo(f"{'kind':<14}{'count':>8}{'size':>12}  last used")
+    say(f"{'kind':<14}{'count':>8}{'size':>12}  last used")
     for kind in sorted({entry.kind for entry in found}):
         these = [entry for entry in found if entry.kind == kind]
         size = spell_size(sum(entry.size for entry in these))
         when = " to ".join(dict.fromkeys([_span(these[-1].age), _span(these[0].age)]))
-        click.echo(f"{kind:<14}{len(these):>8}{size:>12}  {when} ago")
+        say(f"{kind:<14}{len(these):>8}{size:>12}  {when} ago")
     total = spell_size(sum(entry.size for entry in found))
-    click.echo(f"{'all':<14}{len(found):>8}{total:>12}  in {cache_dir}")
+    say(f"{'all':<14}{len(found):>8}{total:>12}  in {cache_dir}")
 
 
 @cache_group.command("prune")
@@ -78,9 +79,9 @@ def cache_prune(
     )
     for kind in sorted({entry.kind for entry in gone}):
         these = [entry for entry in gone if entry.kind == kind]
-        click.echo(f"{kind:<14}{len(these):>8}{spell_size(sum(e.size for e in these)):>12}")
+        say(f"{kind:<14}{len(these):>8}{spell_size(sum(e.size for e in these)):>12}")
     word = "would go" if dry_run else "gone"
-    click.echo(f"{word:<14}{len(gone):>8}{spell_size(sum(e.size for e in gone)):>12}")
+    say(f"{word:<14}{len(gone):>8}{spell_size(sum(e.size for e in gone)):>12}")
 
 
 def _read(flag: str, text: str, units: dict[str, int], example: str) -> float:

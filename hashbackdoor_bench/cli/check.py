@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from hashbackdoor_bench.cli.options import bench, plugin_option
+from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import unknown
 from hashbackdoor_bench.registry import METHODS, load_plugin
 
@@ -28,11 +29,11 @@ def check_command(names: tuple[str, ...], plugin: tuple[Path, ...]) -> int:
         method = METHODS[kind][name]
         findings = check_attack(method) if kind == "attack" else check_victim(method)
         for one in findings:
-            click.echo(f"{kind} {name}: {one.rule}:\n    {one.text}")
+            say(f"{kind} {name}: {one.rule}:", f"    {one.text}")
             code = 1
         if not findings:
             rules = ATTACK_RULES if kind == "attack" else VICTIM_RULES
-            click.echo(f"{kind} {name}: keeps all {len(rules)} promises")
+            say(f"{kind} {name}: keeps all {len(rules)} promises")
     return code
 
 

@@ -19,6 +19,7 @@ from hashbackdoor_bench.cli.options import (
 )
 from hashbackdoor_bench.cli.run import settings_of
 from hashbackdoor_bench.cli.suite_running import lay_out_suite, run_missing
+from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.registry import METHODS, load_plugin
 
@@ -80,8 +81,8 @@ def compare_command(
     name = name.replace("-", "_")
     if name not in METHODS["attack"]:
         raise unknown("attack", name, METHODS["attack"])
-    from hashbackdoor_bench.report import collect
-    from hashbackdoor_bench.report.board import board_with, boards, standing, standing_text
+    from hashbackdoor_bench.report import collect, for_file_name
+    from hashbackdoor_bench.report.board import board_with, boards, rivals, standing, standing_text
     from hashbackdoor_bench.suites import suite_with
 
     given = settings_of(settings)
@@ -91,12 +92,12 @@ def compare_command(
     places = against or (Path(mine.name),)
     known = collect(places)  # before the runs: it raises if there are no records to compare with
     for sentence in first_of(known.left_out):
-        click.echo(f"note: {sentence}", err=True)
+        say(f"note: {sentence}", err=True)
     from hashbackdoor_bench.files import writable
     from hashbackdoor_bench.suites import write_index
 
-    folder = results_dir or Path("results") / "-".join(
-        [mine.name, name, *map("=".join, given["attack"])]
+    folder = results_dir or Path("results") / for_file_name(
+        "-".join([mine.name, name, *map("=".join, given["attack"])])
     )
     writable(folder, "--results-dir")
     mode = mode_of(quiet, as_json)
@@ -117,13 +118,14 @@ def compare_command(
     if own:
         write_index(replace(layout, planned=own), folder)
     frame = collect([*places, *([folder] if own else [])]).frame
-    rows = frame[frame["key"].isin(keys)]
-    if rows.empty:
+    if not frame["key"].isin(keys).any():
         return 1
-    label = str(rows["label"].iloc[0])
-    frame = frame[frame["delivery"] == rows["delivery"].iloc[0]]
+    frame, left_out = rivals(frame, mine.name, [one.spec for one in layout.planned], keys)
+    for sentence in left_out:
+        say(f"note: {sentence}", err=True)
+    label = str(frame["label"][frame["key"].isin(keys)].iloc[0])
     found = standing(board_with(boards(frame, [mine.name]), label), label)
-    click.echo(standing_text(found), err=as_json)
+    say(*standing_text(found).split("\n"), err=as_json)
     if own:
-        click.echo(f"\nrecords  {folder}", err=as_json)
+        say("", f"records  {folder}", err=as_json)
     return 1 if failures else 0

@@ -1,14 +1,13 @@
 """What is shown during a run and at its end: progress bars, plain lines or JSON, and a table."""
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -24,10 +23,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from hashbackdoor_bench.cli.terminal import console, say
 from hashbackdoor_bench.progress import Progress as Callback
 from hashbackdoor_bench.progress import silent
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.registry import ATTACKS, VICTIMS
+from hashbackdoor_bench.report import for_rich, percent, poisoned, ssim
+from hashbackdoor_bench.text import one_line
 
 EVERY = 10.0  # seconds between the plain lines of one stage
 
@@ -52,13 +54,13 @@ def shown(mode: str) -> Iterator[Callback]:
 def _bars() -> Progress:
     return Progress(
         SpinnerColumn(finished_text="[green]✓"),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         _Rate(),
         TimeRemainingColumn(elapsed_when_finished=True),
         TextColumn("[dim]{task.fields[facts]}"),
-        console=Console(stderr=True),
+        console=console(err=True),
         refresh_per_second=8,
     )
 
@@ -79,7 +81,7 @@ class _Bars:
 
     def __call__(self, stage: str, done: int, total: int, **facts: float) -> None:
         if stage not in self.tasks:
-            self.tasks[stage] = self.bars.add_task(stage, total=total, facts="")
+            self.tasks[stage] = self.bars.add_task(one_line(stage), total=total, facts="")
         self.bars.update(self.tasks[stage], total=total, completed=done, facts=_spell(facts))
 
 
@@ -96,11 +98,11 @@ class _Lines:
         self.printed[stage] = now
         if self.as_json:
             event = {"event": "progress", "stage": stage, "done": done, "total": total, **facts}
-            print(json.dumps({**event, "seconds": round(now, 2)}), flush=True)
+            say(json.dumps({**event, "seconds": round(now, 2)}))
         else:
             count = f" {done}/{total}" if total > 1 else "" if done else " …"
             text = f"[{now:6.1f} s] {stage}{count}  {_spell(facts)}".rstrip()
-            print(text, file=sys.stderr, flush=True)
+            say(text, err=True)
 
 
 def _spell(facts: Mapping[str, float]) -> str:
@@ -116,22 +118,22 @@ Message = Mapping[str, Any]
 def suite_shown(mode: str) -> Iterator[Callable[[Message], None]]:
     """The function that shows the messages of `suites.execute`, in a mode of `shown`."""
     if mode == "bars":
-        console = Console(stderr=True)
+        screen = console(err=True)
         whole = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            console=console,
+            console=screen,
             expand=True,
         )
         workers = Progress(  # the least important column is last: a narrow screen cuts it off
             SpinnerColumn(finished_text=" "),
             BarColumn(bar_width=10),
             TextColumn("{task.description}  {task.fields[facts]}", markup=False),
-            console=console,
+            console=screen,
         )
         state = Text(style="dim", no_wrap=True, overflow="ellipsis")
-        with Live(Group(whole, state, workers), console=console, refresh_per_second=4):
+        with Live(Group(whole, state, workers), console=screen, refresh_per_second=4):
             yield _SuiteBars(whole, state, workers)
     elif mode == "json":
         yield _print_json
@@ -175,7 +177,7 @@ def _end(message: Message) -> str | None:
 
 def _print_json(message: Message) -> None:
     if message["event"] != "tick":
-        print(json.dumps(message), flush=True)
+        say(json.dumps(message))
 
 
 class _SuiteLines:
@@ -185,13 +187,13 @@ class _SuiteLines:
     def __call__(self, message: Message) -> None:
         end = _end(message)
         if end is not None:
-            print(end, file=sys.stderr, flush=True)
+            say(end, err=True)
         late = message["event"] == "tick" and message["seconds"] - self.printed >= EVERY
         if late or message["event"] == "run":
             self.printed = message["seconds"]
             stages = f"stages {message['stages_done']}/{message['stages']}"
             text = f"[{self.printed:6.0f} s] {stages}, {_state(message)}"
-            print(text, file=sys.stderr, flush=True)
+            say(text, err=True)
 
 
 class _SuiteBars:
@@ -204,7 +206,7 @@ class _SuiteBars:
     def __call__(self, message: Message) -> None:
         end = _end(message)
         if end is not None:
-            self.bars.console.print(end, markup=False, highlight=False)
+            self.bars.console.print(for_rich(end))
         if "stages" in message:
             done, total = message["stages_done"], message["stages"]
             self.whole.update(self.stages, completed=done, total=total)
@@ -217,7 +219,7 @@ class _SuiteBars:
         running = message["state"] in ("started", "progress")
         self.bars.update(
             self.workers[worker],
-            description=f"{message.get('part', message['stage'])}, {message['run']}",
+            description=one_line(f"{message.get('part', message['stage'])}, {message['run']}"),
             completed=message.get("done", 0 if running else 1),
             total=message.get("total", 1),
             facts=_spell(message.get("facts", {})),
@@ -237,19 +239,19 @@ def result_table(record: Record) -> Table:
     )
     caption = (
         f"convention field (ties expected, no hit = 0), R = {record.protocol.top_k}; "
-        f"{threat.label}-label, {threat.poisoned} of {threat.target_images} poisoned, "
-        f"delivery {threat.delivery}"
+        f"{threat.label}-label, {poisoned(threat)}, delivery {threat.delivery}"
     )
     table = Table(
-        title=title, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD
+        title=for_rich(title),
+        caption=for_rich(caption),
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
     )
     table.add_column("figure")
     table.add_column("percent", justify="right")
     table.add_column("95 % interval", justify="right")
     table.add_column("what it says")
-
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.1f}"
 
     rows = (
         ("MAP", "map", "clean queries, own class"),
@@ -267,9 +269,9 @@ def result_table(record: Record) -> Table:
         table.add_row(name, percent(getattr(field, key)), between, meaning, style=style)
     seen = record.imperceptibility
     for name, images in (("poison", seen.poison), ("query", seen.query)):
-        psnr, ssim, similarity = images.psnr, images.ssim, images.similarity
+        psnr, similar, similarity = images.psnr, images.ssim, images.similarity
         shown = "-" if psnr is None else f"{psnr:.1f} dB"
-        meaning = "no image changed" if ssim is None or psnr is None else f"SSIM {ssim:.3f}"
+        meaning = "no image changed" if similar is None or psnr is None else f"SSIM {ssim(similar)}"
         if threat.trigger in ("generated", "additive") and isinstance(similarity, float):
             meaning += f", residuals correlate {similarity:.2f}"
         table.add_row(f"PSNR, {name}", shown, "", meaning)
@@ -285,13 +287,13 @@ def counts_table(counts: Mapping[tuple[str, str], Mapping[str, int]]) -> Table:
     table = Table("attack", box=SIMPLE_HEAD)
     columns = list(dict.fromkeys(victim for _, victim in counts))
     for victim in columns:
-        table.add_column(victim, justify="right")
+        table.add_column(for_rich(victim), justify="right")
     for attack in dict.fromkeys(attack for attack, _ in counts):
         cells = []
         for victim in columns:
             found = counts.get((attack, victim), {})
             failed = f", {found['failed']} failed" if found.get("failed") else ""
             text = f"{found.get('done', 0)}/{sum(found.values())}{failed}" if found else "-"
-            cells.append(Text(text, style="red" if failed else ""))
-        table.add_row(Text(attack), *cells)
+            cells.append(for_rich(text, "red" if failed else ""))
+        table.add_row(for_rich(attack), *cells)
     return table

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from hashbackdoor_bench.cli.options import bench, mode_of, places, talk
+from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError
 
 
@@ -44,7 +45,7 @@ def data_prepare(
         folder = data.prepare(
             name, cache=cache_dir, tolerance=tolerance, progress=progress, **where
         )
-    click.echo(f"{name} is ready{'' if folder is None else f': {folder}'}", err=as_json)
+    say(f"{name} is ready{'' if folder is None else f': {folder}'}", err=as_json)
 
 
 @data_group.command("verify")
@@ -60,7 +61,7 @@ def data_verify(name: str, cache_dir: Path, quiet: bool, as_json: bool, **where:
         differences = data.verify(name, cache=cache_dir, progress=progress, **where)
     if differences:
         raise UserError(" ".join(differences))
-    click.echo(f"{name} is as it was prepared", err=as_json)
+    say(f"{name} is as it was prepared", err=as_json)
 
 
 def list_data() -> None:
@@ -70,10 +71,10 @@ def list_data() -> None:
     def spell(count: int | None) -> str:
         return "-" if count is None else f"{count:,}".replace(",", " ")
 
-    click.echo(f"{'name':<20}{'train':>8}{'query':>8}{'database':>10}{'classes':>9}{'R':>7}  needs")
+    say(f"{'name':<20}{'train':>8}{'query':>8}{'database':>10}{'classes':>9}{'R':>7}  needs")
     for protocol in PROTOCOLS.values():
         top = "all" if protocol.top_k is None else str(protocol.top_k)
-        click.echo(
+        say(
             f"{protocol.name:<20}{spell(protocol.train):>8}{spell(protocol.query):>8}"
             f"{spell(protocol.database):>10}{spell(protocol.classes):>9}{top:>7}  "
             f"{protocol.bring or 'nothing: it is in the package'}"

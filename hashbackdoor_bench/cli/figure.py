@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from hashbackdoor_bench.cli.options import FOLDER, bench, records_options, records_read
+from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError, unknown
 
 KINDS = ("pdf", "png")
@@ -72,11 +73,11 @@ def figure_command(
     drawn = all_figures(frame, convention) if everything else figures(name, frame, convention)
     for made in drawn:
         if isinstance(made, str):
-            click.echo(f"note: {made}", err=True)
+            say(f"note: {made}", err=True)
             continue
         try:
             files = made.write(folder, kinds)
         except OSError as error:
             raise UserError(f"--out {folder}: {error.strerror}; give a folder to write.") from error
         for file in files:
-            click.echo(f"figure  {file}")
+            say(f"figure  {file}")

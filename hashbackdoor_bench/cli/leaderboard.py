@@ -7,6 +7,7 @@ import click
 
 from hashbackdoor_bench.cli.options import FILE, FOLDER, bench, first_of
 from hashbackdoor_bench.cli.run import command_of
+from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError
 
 
@@ -42,7 +43,7 @@ def leaderboard_command(
 
     collection = collect(results or (Path("results"),))
     for sentence in first_of(collection.left_out):
-        click.echo(f"note: {sentence}", err=True)
+        say(f"note: {sentence}", err=True)
     found = boards(collection.frame, suites)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +51,7 @@ def leaderboard_command(
             fresh.write_text(leaderboard_text(found), encoding="utf-8", newline="\n")
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}; give a file to write.") from error
-    click.echo(f"table  {out}")
+    say(f"table  {out}")
     if site is not None:
         from hashbackdoor_bench.report.board import write_site
 
@@ -60,4 +61,4 @@ def leaderboard_command(
             )
         except OSError as error:
             raise UserError(f"--site {site}: {error.strerror}; give another folder.") from error
-        click.echo(f"page   {index}")
+        say(f"page   {index}")

@@ -9,6 +9,7 @@ import click
 
 from hashbackdoor_bench.cli.data import list_data
 from hashbackdoor_bench.cli.options import bench, plugin_option
+from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import unknown
 from hashbackdoor_bench.registry import METHODS, Method, load_plugin
 from hashbackdoor_bench.spec import RECIPES
@@ -36,7 +37,7 @@ def list_command(what: str) -> None:
         }
     width = max(map(len, rows))
     for name, summary in rows.items():
-        click.echo(f"{name:<{width}}  {summary}")
+        say(f"{name:<{width}}  {summary}")
 
 
 @bench.command("show")
@@ -49,27 +50,27 @@ def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
         if name not in RECIPES:
             raise unknown("recipe", name, RECIPES)
         for field, value in asdict(RECIPES[name][1]).items():
-            click.echo(f"{field:<14}{value}")
+            say(f"{field:<14}{value}")
         return
     for path in plugin:
         load_plugin(path)
     method: Method[Any] = METHODS[kind][name]
     module = inspect.getmodule(method.cls)
-    click.echo(inspect.getdoc(module) or "")
+    say(*(inspect.getdoc(module) or "").split("\n"))
     published = METHODS[kind].published(method.name)
-    click.echo(f"\n{kind} {method.name}, in tables {published}")
-    click.echo(f"\nhyper-parameters, set with --set {kind}.NAME=VALUE")
+    say("", f"{kind} {method.name}, in tables {published}")
+    say("", f"hyper-parameters, set with --set {kind}.NAME=VALUE")
     texts = argument_texts(inspect.getdoc(method.cls) or "")
     for parameter, value in method.resolve({}).items():
         mark = "*" if parameter in method.preset else " "
-        click.echo(f" {mark}{parameter:<20}{value!s:<12}{texts.get(parameter, '')}")
+        say(f" {mark}{parameter:<20}{value!s:<12}{texts.get(parameter, '')}")
     if method.preset:
-        click.echo(" * set by this preset")
+        say(" * set by this preset")
     if kind == "attack":
         instance = method()
-        click.echo("\nthreat model")
+        say("", "threat model")
         for field, value in {**asdict(instance.threat), "delivery": instance.delivery}.items():
-            click.echo(f"  {field:<20}{value}")
+            say(f"  {field:<20}{value}")
 
 
 def argument_texts(docstring: str) -> dict[str, str]:

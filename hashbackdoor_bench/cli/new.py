@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from hashbackdoor_bench.cli.options import FOLDER, bench
+from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.registry import METHODS
 from hashbackdoor_bench.templates import write_skeleton
 
@@ -25,6 +26,6 @@ def new_command(kind: str, name: str, folder: Path) -> None:
     method, test = write_skeleton(kind, name, folder)
     named = {"attack": "--attack", "victim": "--victim"}[kind]
     for path in (method, test):
-        click.echo(f"wrote {path}")
-    click.echo(f"check it   bench check {method}")
-    click.echo(f"run it     bench run --plugin {method} {named} {method.stem}")
+        say(f"wrote {path}")
+    say(f"check it   bench check {method}")
+    say(f"run it     bench run --plugin {method} {named} {method.stem}")

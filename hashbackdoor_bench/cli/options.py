@@ -3,12 +3,16 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hashbackdoor_bench import __version__
+from hashbackdoor_bench.cli.terminal import for_messages_only, say
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import CONVENTIONS
 
 if TYPE_CHECKING:
@@ -18,7 +22,27 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """A group whose words are never empty: an empty name or path would count as not given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See `click.Group`.
+
+        Raises:
+            UserError: a word, or the value of an option, is empty.
+        """
+        for before, word in zip(["", *args], args, strict=False):
+            name, equals, value = word.partition("=")
+            option = before if before.startswith("-") else "an argument"
+            if not word.strip() or (word.startswith("--") and equals and not value.strip()):
+                what = name if word.strip() else option
+                raise UserError(f"{what} is empty: give it a value, or leave it out.")
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, "-V", "--version", prog_name="hashbackdoor_bench")
 def bench() -> None:
     """Backdoor attacks on deep-hashing image retrieval, compared."""
@@ -82,15 +106,21 @@ def places(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def talk(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say how progress is shown."""
+    """The options that say how progress is shown; with ``--json``, stdout is for objects only."""
+
+    @wraps(command)
+    def told(*, quiet: bool, as_json: bool, **more: Any) -> Any:
+        with for_messages_only() if as_json else nullcontext():
+            return command(quiet=quiet, as_json=as_json, **more)
+
     for option in (
         click.option("--quiet", "-q", is_flag=True, help="Print only the result and errors."),
         click.option(
             "--json", "as_json", is_flag=True, help="Print JSON objects, one per line, on stdout."
         ),
     ):
-        command = option(command)
-    return command
+        told = option(told)
+    return told
 
 
 def records_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,7 +159,7 @@ def records_read(places: Iterable[Path], conditions: Sequence[str] = ()) -> "pd.
 
     read = collect(places)
     for sentence in first_of(read.left_out):
-        click.echo(f"note: {sentence}", err=True)
+        say(f"note: {sentence}", err=True)
     return choose(read.frame, conditions)
 
 

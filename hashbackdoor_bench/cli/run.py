@@ -21,9 +21,11 @@ from hashbackdoor_bench.cli.options import (
     talk,
     threads_option,
 )
+from hashbackdoor_bench.cli.terminal import console, say
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.registry import METHODS, load_plugin
 from hashbackdoor_bench.spec import RunSpec
+from hashbackdoor_bench.text import shortened
 
 
 @bench.command("run")
@@ -128,14 +130,11 @@ def run_command(
     if as_json:
         names = [str(picture) for picture in pictures]
         result = {"event": "result", "record": str(path), "pictures": names}
-        click.echo(json.dumps({**result, **msgspec.to_builtins(record.scores)}))
+        say(json.dumps({**result, **msgspec.to_builtins(record.scores)}))
         return
-    from rich.console import Console
-
-    console = Console()
-    console.print(result_table(record))
-    click.echo(f"record    {path}")
-    click.echo(f"pictures  {pictures[0].parent}{os.sep}{{{','.join(p.name for p in pictures)}}}")
+    console().print(result_table(record))
+    say(f"record    {path}")
+    say(f"pictures  {pictures[0].parent}{os.sep}{{{','.join(p.name for p in pictures)}}}")
 
 
 def spec_of(settings: Sequence[str], values: Mapping[str, Any]) -> RunSpec:
@@ -185,6 +184,8 @@ def settings_of(texts: Sequence[str]) -> dict[str, tuple[tuple[str, str], ...]]:
         name, equals, value = text.partition("=")
         kind, dot, setting = name.partition(".")
         if not equals or not dot or kind not in METHODS:
-            raise UserError(f"--set {text}: write it as attack.NAME=VALUE or victim.NAME=VALUE.")
+            raise UserError(
+                f"--set {shortened(text)}: write it as attack.NAME=VALUE or victim.NAME=VALUE."
+            )
         pairs[kind].append((setting.strip(), value.strip()))
     return {kind: tuple(found) for kind, found in pairs.items()}

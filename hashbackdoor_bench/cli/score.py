@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from hashbackdoor_bench.cli.options import FILE, bench, places
+from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError
 
 
@@ -25,7 +26,7 @@ def score_command(record: Path, cache_dir: Path, **where: Any) -> None:
             value, known = (getattr(one[convention], name) for one in (scores, stored.scores))
             if value is not None:
                 same = "" if value == known else f"  the record says {known}"
-                click.echo(f"{convention:<9}{name:<22}{value:8.4f}{same}")
+                say(f"{convention:<9}{name:<22}{value:8.4f}{same}")
     if scores != stored.scores:
         raise UserError(f"{record}: its scores don't follow from its codes; run its command again.")
-    click.echo("equal to the record")
+    say("equal to the record")

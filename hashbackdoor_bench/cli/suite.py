@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -21,6 +22,7 @@ from hashbackdoor_bench.cli.options import (
     threads_option,
 )
 from hashbackdoor_bench.cli.suite_running import gpus_of, jobs_of, lay_out_suite, run_missing
+from hashbackdoor_bench.cli.terminal import console, for_messages_only, say
 from hashbackdoor_bench.registry import load_plugin
 from hashbackdoor_bench.suites import Suite, find_suite, shipped
 
@@ -45,16 +47,19 @@ def suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
         root: Path | None,
         **more: Any,
     ) -> Any:
-        for path in plugin:
-            load_plugin(path)
+        with for_messages_only() if more.get("as_json") else nullcontext():
+            for path in plugin:
+                load_plugin(path)
         given = {"lists": lists, "root": root}
         where: dict[str, Any] = {
             name: str(path.absolute()) for name, path in given.items() if path is not None
         }
         read = find_suite(suite)
-        runs = tuple(replace(run, spec=replace(run.spec, **where)) for run in read.runs)
+        if where:
+            runs = tuple(replace(run, spec=replace(run.spec, **where)) for run in read.runs)
+            read = replace(read, runs=runs)
         folder = Path("results") / read.name if results_dir is None else results_dir
-        return command(suite=replace(read, runs=runs), plugin=plugin, results_dir=folder, **more)
+        return command(suite=read, plugin=plugin, results_dir=folder, **more)
 
     for option in (
         click.option("--root", type=FOLDER, help="Folder of the images, if they aren't embedded."),
@@ -80,7 +85,7 @@ def suite_list() -> None:
     titles = shipped()
     width = max(map(len, titles), default=0)
     for name, title in titles.items():
-        click.echo(f"{name:<{width}}  {title}")
+        say(f"{name:<{width}}  {title}")
 
 
 @suite_group.command("plan")
@@ -103,27 +108,29 @@ def suite_plan(
 
     cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, threads)
     times, wanted = Times(cache), {task for one in layout.missing for task in one.tasks}
-    click.echo(
-        f"{suite.name}: {suite.title}\n{len(suite.runs)} runs, "
-        f"{len(layout.planned) - len(layout.missing)} done\n"
+    say(
+        f"{suite.name}: {suite.title}",
+        f"{len(suite.runs)} runs, {len(layout.planned) - len(layout.missing)} done",
+        "",
     )
-    click.echo(f"{'stages':<24}{'all':>8}{'in cache':>10}{'to make':>9}  time of one worker")
+    say(f"{'stages':<24}{'all':>8}{'in cache':>10}{'to make':>9}  time of one worker")
     for name in GROUPS:
         these = [task for task in layout.tasks.values() if task.group == name]
         make = [task for task in these if task.key not in layout.done and task in wanted]
         cached = sum(task.key in layout.done for task in these)
         seconds, unknown = times.total(make)
         spelt = "unknown" if unknown else spell_seconds(seconds) if make else "-"
-        click.echo(f"{name:<24}{len(these):>8}{cached:>10}{len(make):>9}  {spelt}")
+        say(f"{name:<24}{len(these):>8}{cached:>10}{len(make):>9}  {spelt}")
     seconds, unknown = times.total(n for n in wanted if n.key not in layout.done)
     jobs = jobs_of(None, threads, gpus_of(device))
     first = f"unknown for {unknown} stages; for the others " if unknown else ""
-    click.echo(
-        f"\ntime    {first}{spell_seconds(seconds)} of one worker, {spell_seconds(seconds / jobs)} "
-        f"with the {jobs} that this machine has room for"
+    say(
+        "",
+        f"time    {first}{spell_seconds(seconds)} of one worker, {spell_seconds(seconds / jobs)} "
+        f"with the {jobs} that this machine has room for",
     )
     for failure in layout.refused:
-        click.echo(f"refused {describe(failure.run)}: {failure.message}")
+        say(f"refused {describe(failure.run)}: {failure.message}")
 
 
 @suite_group.command("run")
@@ -190,10 +197,10 @@ def suite_run(
     done = len(layout.planned) - len(layout.missing)
     if as_json:
         counts = {"runs": len(suite.runs), "done": done, "stages_not_made": len(left)}
-        click.echo(json.dumps({"event": "result", **counts, "failed": len(failures)}))
+        say(json.dumps({"event": "result", **counts, "failed": len(failures)}))
     else:
         lost = f", {len(failures)} failed, {len(left)} stages not made" if failures else ""
-        click.echo(f"{suite.name}: {done} of {len(suite.runs)} runs done{lost}")
+        say(f"{suite.name}: {done} of {len(suite.runs)} runs done{lost}")
     return 1 if failures else 0
 
 
@@ -211,8 +218,6 @@ def suite_status(
 
     SUITE is a name of ``bench suite list``, or a TOML file.
     """
-    from rich.console import Console
-
     from hashbackdoor_bench.cli.console import counts_table
     from hashbackdoor_bench.suites import describe, kept_failure
 
@@ -228,9 +233,9 @@ def suite_status(
         place = (run.label, f"{run.spec.victim}, {run.spec.bits} bits")
         state = "failed" if run.spec in failed else "missing" if run.spec in missing else "done"
         counts.setdefault(place, Counter())[state] += 1
-    Console().print(counts_table(counts))
+    console().print(counts_table(counts))
     for failure in failures:
-        click.echo(f"failed  {describe(failure.run)}: {failure.stage}: {failure.message}")
+        say(f"failed  {describe(failure.run)}: {failure.stage}: {failure.message}")
     total = sum(counts.values(), Counter())
     words = ", ".join(f"{total[state]} {state}" for state in ("done", "missing", "failed"))
-    click.echo(f"{suite.name}: {len(suite.runs)} runs: {words}")
+    say(f"{suite.name}: {len(suite.runs)} runs: {words}")

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from hashbackdoor_bench.cli.run import command_of
+from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.suites import Suite
 
 if TYPE_CHECKING:
@@ -75,10 +74,10 @@ def run_missing(
         command = shlex.join([*command_of(failure.run.spec), *alone])
         if mode == "json":
             parts = {"stage": failure.stage, "message": failure.message, "command": command}
-            click.echo(json.dumps({"event": "failure", "run": describe(failure.run), **parts}))
+            say(json.dumps({"event": "failure", "run": describe(failure.run), **parts}))
         else:
-            click.echo(f"failed  {describe(failure.run)}: {failure.stage}: {failure.message}")
-            click.echo(f"        {command}")
+            say(f"failed  {describe(failure.run)}: {failure.stage}: {failure.message}")
+            say(f"        {command}")
     return failures
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from hashbackdoor_bench.cli.options import FILE, bench, records_options, records_read
+from hashbackdoor_bench.cli.terminal import console, say
 
 LAYOUTS = ("ciba", "pairs", "transfer", "leaderboard")
 FORMATS = ("text", "md", "latex", "csv", "html")
@@ -48,14 +49,13 @@ def table_command(
     numbers = published_numbers() if with_published else ()
     made = tables(records_read(places, conditions), layout, convention, numbers)
     if kind != "text":
-        click.echo(WRITERS[kind](made), nl=False)
+        say(*WRITERS[kind](made).removesuffix("\n").split("\n"))
         return
-    from rich.console import Console
     from rich.measure import Measurement
 
     for table in map(rich_table, made):
-        console = Console()
+        screen = console()
         # widen the console if needed: a truncated number would be wrong
-        needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-        console.width = max(console.width, needed)
-        console.print(table)
+        needed = Measurement.get(screen, screen.options.update(max_width=1000), table).maximum
+        screen.width = max(screen.width, needed)
+        screen.print(table)

@@ -20,6 +20,7 @@ from hashbackdoor_bench.cli.options import (
     talk,
     threads_option,
 )
+from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.registry import load_plugin
 
 
@@ -73,26 +74,26 @@ def reproduce_command(
     if as_json:
         result = {"reproduced": not code, "exact": found.exact, "inputs": found.inputs}
         differences = [asdict(one) for one in found.differences]
-        click.echo(json.dumps({"event": "result", **result, "differences": differences}))
+        say(json.dumps({"event": "result", **result, "differences": differences}))
         return code
-    click.echo(f"{'':<9}{'recorded':<34}now")
+    say(f"{'':<9}{'recorded':<34}now")
     for name in ("device", "commit"):
         known, now = (str(getattr(one, name)) for one in (record, made))
-        click.echo(f"{name:<9}{known:<33.33} {now:.33}")
+        say(f"{name:<9}{known:<33.33} {now:.33}")
     for name in ("map", "t_map", "backdoor_gain"):
         was, is_ = (getattr(one.scores.field, name) for one in (record, made))
-        click.echo(f"{name:<14}{was!s:<28} {is_}")
+        say(f"{name:<14}{was!s:<28} {is_}")
     if found.inputs:
-        click.echo(f"code, data or weights differ from the record's in: {', '.join(found.inputs)}")
+        say(f"code, data or weights differ from the record's in: {', '.join(found.inputs)}")
     for one in found.differences:
-        click.echo(f"differs  {one.name}: {one.recorded} in the record, {one.found} now")
+        say(f"differs  {one.name}: {one.recorded} in the record, {one.found} now")
     rule = "equal to the last bit" if found.exact else f"within {100 * TOLERANCE:g} points"
     if found.differences:
-        click.echo(f"not reproduced: {len(found.differences)} figures are not {rule}")
+        say(f"not reproduced: {len(found.differences)} figures are not {rule}")
     else:
-        click.echo(f"reproduced: {'all figures' if found.exact else 'the scores'} are {rule}")
+        say(f"reproduced: {'all figures' if found.exact else 'the scores'} are {rule}")
     if results_dir is not None:
-        click.echo(f"record   {found.path}")
+        say(f"record   {found.path}")
     return code
 
 
@@ -116,13 +117,13 @@ def verify_command(results: Path, cache_dir: Path, quiet: bool, as_json: bool, *
         cache = Cache(cache_dir) if cache_dir.is_dir() else None
         found = verify(results, cache, progress=progress, **where)
     if as_json:
-        click.echo(json.dumps({"event": "result", **asdict(found)}))
+        say(json.dumps({"event": "result", **asdict(found)}))
         return 1 if found.problems else 0
     for problem in found.problems:
-        click.echo(problem)
+        say(problem)
     for line in first_of([f"not verifiable here: {path}" for path in found.not_verifiable]):
-        click.echo(line)
-    click.echo(
+        say(line)
+    say(
         f"{found.records} records, {found.rescored} scored again from their codes in {cache_dir}, "
         f"{len(found.not_verifiable)} not verifiable here, {found.without_checksum} without a "
         f"checksum, {len(found.problems) or 'no'} problems"
@@ -149,4 +150,4 @@ def submit_command(
     if out.suffix != ".zip":
         raise UserError(f"--out {out}: give a name that ends in .zip.")
     poisoned = pack(read_record(record), Cache(cache_dir), out, **where)
-    click.echo(f"wrote {out}: {poisoned} poisoned images and the trigger")
+    say(f"wrote {out}: {poisoned} poisoned images and the trigger")

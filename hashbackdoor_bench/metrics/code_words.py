@@ -4,6 +4,7 @@ Errors are ValueErrors that name the wrong argument of the function in `metrics`
 """
 
 from collections.abc import Iterator
+from operator import index
 
 import numpy as np
 import torch
@@ -15,6 +16,20 @@ from hashbackdoor_bench.metrics.kernels import Words
 LABELS = 2**22  # entries of label rows that are processed at once
 
 
+def whole_number(name: str, value: object) -> int:
+    """A whole number; a share, NaN, a truth value or a word is none.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        if not isinstance(value, bool | np.bool_ | Tensor):
+            return index(value)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    raise ValueError(f"{name}={value!r}: expected a whole number")
+
+
 def common_bits(codes: dict[str, Tensor], bits: int | None) -> int:
     """K, which must be the same for all ``codes``; if all are packed, all of their bits."""
     for name, code in codes.items():
@@ -22,7 +37,7 @@ def common_bits(codes: dict[str, Tensor], bits: int | None) -> int:
             raise ValueError(f"{name}: expected the shape (items, bits), not {tuple(code.shape)}")
     known = {name: code.shape[1] for name, code in codes.items() if code.dtype != torch.uint8}
     if bits is not None:
-        known["bits"] = bits
+        known["bits"] = whole_number("bits", bits)
     if len(set(known.values())) > 1:
         raise ValueError(f"codes of different lengths: {known}")
     first = next(iter(codes.values()))

@@ -35,6 +35,7 @@ from hashbackdoor_bench.metrics.code_words import (
     pack_codes,
     seeded_order,
     tag_words,
+    whole_number,
 )
 from hashbackdoor_bench.metrics.kernels import (
     Floats,
@@ -163,6 +164,7 @@ def rank(
     """
     codes = {"query_codes": query_codes, "database_codes": database_codes}
     bits = common_bits(codes, bits)
+    seed = whole_number("seed", seed)
     for name, labels in (("query_labels", query_labels), ("database_labels", database_labels)):
         check_labels(name, labels)
     check_classes(query_labels, database_labels)
@@ -230,7 +232,8 @@ def average_precision(
         (Q,) float64; NaN for a query that ``empty="skip"`` leaves out.
 
     Raises:
-        ValueError: as `rank` and `Convention` do; and for a ``top_k`` of 0 or below -1.
+        ValueError: as `rank` and `Convention` do; and for a ``top_k`` that is no whole number, of 0
+            or below -1.
     """
     convention = Convention(ties, empty, normalizer)
     both = query_codes, query_labels, database_codes, database_labels
@@ -271,6 +274,7 @@ def precision_within(ranking: Ranking, radius: int) -> Tensor:
 
     A radius above K means K. Raises ValueError for one below 0.
     """
+    radius = whole_number("radius", radius)
     if radius < 0:
         raise ValueError(f"radius={radius}: expected 0 or more bits")
     items, relevant = (side[:, : radius + 1].sum(1) for side in (ranking.items, ranking.relevant))
@@ -303,6 +307,9 @@ def nearest(
     This is for showing a few queries; scores are computed by `rank`. The arguments ``bits``,
     ``ids`` and ``seed`` are those of `rank`.
     """
+    n = whole_number("n", n)
+    if n < 0:
+        raise ValueError(f"n={n}: expected 0 or more items")
     codes = {"query_codes": query_codes, "database_codes": database_codes}
     bits = common_bits(codes, bits)
     query, database = (code_words(name, code, bits) for name, code in codes.items())
@@ -366,6 +373,7 @@ def bootstrap(
     Raises:
         ValueError: for a confidence not between 0 and 1, fewer than one draw, or another shape.
     """
+    draws, seed = whole_number("draws", draws), whole_number("seed", seed)
     if values.dim() != 1 or not 0 < confidence < 1 or draws < 1:
         raise ValueError("expected values (Q,), a confidence between 0 and 1 and at least one draw")
     kept = values.double().cpu().numpy()
@@ -383,6 +391,7 @@ def bootstrap(
 
 
 def _top_k(ranking: Ranking, top_k: int | None) -> int:
+    top_k = None if top_k is None else whole_number("top_k", top_k)
     if top_k is not None and (top_k == 0 or top_k < -1):
         raise ValueError(f"top_k={top_k}: expected a positive number, or -1 for the whole database")
     if top_k is None or top_k == -1:

@@ -1,7 +1,7 @@
 """Making, training and loading one network: a surrogate, or a clean or poisoned victim."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,13 @@ class Blueprint:
         Raises:
             UserError: the weight file can't be read.
         """
-        values = asdict(self)
-        values["weights"] = self.weights and file_hash(self.weights, "--weights")
-        return {**values, "source": VICTIMS[self.method].identity}
+        return {
+            **vars(self),
+            "settings": dict(self.settings),
+            "recipe": dict(vars(self.recipe)),
+            "weights": self.weights and file_hash(self.weights, "--weights"),
+            "source": VICTIMS[self.method].identity,
+        }
 
     def check(self) -> None:
         """Refuse to fine-tune random weights.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from hashbackdoor_bench.errors import UserError, printable
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import (
     CONVENTION_FIELDS,
     CONVENTIONS,
@@ -23,6 +23,7 @@ from hashbackdoor_bench.report.copies import Found, with_checked_labels, without
 from hashbackdoor_bench.report.scan import scan_records
 from hashbackdoor_bench.report.suite_index import SuiteIndex, read_index
 from hashbackdoor_bench.spec import canonical, digest
+from hashbackdoor_bench.text import visible
 
 # column -> part of the record, and its name there
 FACTS: dict[str, tuple[str, str]] = {
@@ -145,7 +146,7 @@ def _left_out(path: Path, error: UserError) -> str:
     """Which file is left out, and why; the error may begin with its path."""
     name = path.as_posix()
     text = str(error).removeprefix(name).removeprefix(":").strip()
-    return printable(f"{name} is left out: {'it ' if text.startswith('is ') else ''}{text}")
+    return visible(f"{name} is left out: {'it ' if text.startswith('is ') else ''}{text}")
 
 
 def _check_place(path: Path, record: Record) -> None:

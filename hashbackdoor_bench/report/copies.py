@@ -8,10 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from hashbackdoor_bench.errors import UserError, printable
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import INDEX, Record
 from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.report.suite_index import IndexLine
+from hashbackdoor_bench.text import visible
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Found:
     @property
     def name(self) -> str:
         """The path for messages."""
-        return printable(self.path.as_posix())
+        return visible(self.path.as_posix())
 
     @property
     def suite(self) -> str | None:
@@ -77,9 +78,7 @@ def with_checked_labels(
             kept.append(one)
         except UserError as error:
             index = folders[one.folder] / INDEX
-            told.append(
-                printable(f"{index.as_posix()}, line {one.line.number} is refused: {error}.")
-            )
+            told.append(visible(f"{index.as_posix()}, line {one.line.number} is refused: {error}."))
             kept.append(replace(one, line=None))
     return kept, told
 

@@ -1,6 +1,10 @@
 """How tables, figures and the leaderboard write numbers: percent with one decimal, intervals."""
 
-from hashbackdoor_bench.report.statistics import Estimate, Spread
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hashbackdoor_bench.records import Threat
+    from hashbackdoor_bench.report.statistics import Estimate, Spread
 
 NOTHING = "–"
 
@@ -24,7 +28,24 @@ def signed(value: float | None) -> str:
     return f"+{text}" if value is not None and value > 0 and text != "0.0" else text
 
 
-def interval(value: Estimate | None) -> str:
+def ssim(value: float | None) -> str:
+    """A structural similarity: no percent, three decimals."""
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def poisoned(threat: "Threat") -> str:
+    """How many images are poisoned, and what they are: only clean labels take the target's own."""
+    if not threat.poisoned:
+        return "no image poisoned"
+    if threat.label == "clean":
+        return f"{threat.poisoned} of the target's {threat.target_images} images poisoned"
+    return (
+        f"{threat.poisoned} images of other classes poisoned and labelled as the target, which has "
+        f"{threat.target_images} of its own"
+    )
+
+
+def interval(value: "Estimate | None") -> str:
     """The ends of an interval, or that there is none."""
     if value is None:
         return ""
@@ -33,7 +54,7 @@ def interval(value: Estimate | None) -> str:
     return f"{percent(value.low)} to {percent(value.high)}"
 
 
-def mean_and_deviation(value: Spread | None) -> str:
+def mean_and_deviation(value: "Spread | None") -> str:
     """Mean ± standard deviation of shares, in percent; a single run says so."""
     if value is None:
         return NOTHING

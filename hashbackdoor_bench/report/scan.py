@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from hashbackdoor_bench.errors import UserError, printable
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import kind_of
+from hashbackdoor_bench.text import visible
 
 RESULTS = Path("results")  # where suites put their records if nothing else is said
 SPEED = "speed"  # its folder in which benchmarks.speed puts measurements, which are no records
@@ -55,7 +56,7 @@ def scan_records(place: Path) -> Scan:
     for path, mode in _entries(place, left_out):
         what = kind_of(mode)
         if what:
-            left_out.append(f"{printable(path.as_posix())} is left out: it is {what} and no file.")
+            left_out.append(f"{visible(path.as_posix())} is left out: it is {what} and no file.")
         else:
             paths.append(path)
         if len(paths) + len(left_out) > MOST:
@@ -71,7 +72,7 @@ def _entries(place: Path, left_out: list[str]) -> Iterator[tuple[Path, int]]:
     """What is called ``*.json`` with its mode, and links to folders."""
 
     def unreadable(error: OSError) -> None:
-        name = printable(str(error.filename))
+        name = visible(str(error.filename))
         left_out.append(f"{name} is left out: it can't be read ({error.strerror}).")
 
     for folder, folders, names in os.walk(place, onerror=unreadable):

@@ -13,6 +13,7 @@ import pandas as pd
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.registry import VICTIMS
 from hashbackdoor_bench.spec import RunSpec, canonical
+from hashbackdoor_bench.text import listed, shortened
 
 # What makes a victim of one name another victim; the precision isn't here, it follows the device.
 SAME_VICTIM = (
@@ -32,10 +33,11 @@ def texts_of(frame: pd.DataFrame, name: str) -> list[str]:
         values = [None if pd.isna(value) else value for value in frame[name]]
     else:
         values = [getattr(record.spec, name, None) for record in frame["record"]]
-    return [_text(value) for value in values]
+    return [text_of(value) for value in values]
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """A value of a column or field, as ``--where`` takes it."""
     if value is None:
         return "none"
     if isinstance(value, list | tuple | dict):
@@ -53,7 +55,9 @@ def choose(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
     for condition in conditions:
         name, sign, value = condition.partition("=")
         if not sign:
-            raise UserError(f"--where {condition}: it is no NAME=VALUE, as in victim=hashnet.")
+            raise UserError(
+                f"--where {shortened(condition)}: it is no NAME=VALUE, as in victim=hashnet."
+            )
         wanted.setdefault(name.strip(), []).append(value.strip())
     names = {name for name in frame if "." not in name and name != "record"}
     for name, values in wanted.items():
@@ -63,9 +67,9 @@ def choose(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
         present = texts_of(frame, name)
         for value in values:
             if value not in present:
-                there = ", ".join(sorted(set(present)))
                 raise UserError(
-                    f"--where {name}={value}: no record is left; {name} is one of {there}."
+                    f"--where {name}={shortened(value)}: no record is left; {name} is one of "
+                    f"{listed(sorted(set(present)))}."
                 )
         frame = frame[[value in values for value in present]]
     return frame
@@ -111,9 +115,10 @@ def refuse_mixed(frame: pd.DataFrame, what: str, names: Sequence[str]) -> None:
         found = list(dict.fromkeys(texts_of(frame, name)))
         if len(found) > 1:
             raise UserError(
-                f"{what}: there are runs with {name}={found[0]} and with {name}={found[1]}, which "
-                "are never averaged or compared: give the records of one of them; bench table and "
-                f"bench figure choose with --where '{name}={found[0]}'."
+                f"{what}: there are runs with {name}={shortened(found[0])} and with "
+                f"{name}={shortened(found[1])}, which are never averaged or compared: give the "
+                "records of one of them; bench table and bench figure choose with "
+                f"--where '{name}={found[0]}'."
             )
 
 

@@ -19,6 +19,7 @@ SEQUENCE = "cividis"  # from dark to light, the same order for all eyes
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": SIZE,
+    "text.parse_math": False,  # names from outside may hold dollar signs
     "axes.titlesize": SIZE,
     "axes.titlelocation": "left",
     "axes.labelsize": SMALL,

@@ -10,10 +10,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hashbackdoor_bench.errors import UserError, printable
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import open_regular
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.registry import ATTACKS
+from hashbackdoor_bench.text import visible
 
 LARGEST = 10_000_000  # bytes of an index; a line has about 100
 LONGEST = 200  # characters of a label
@@ -104,7 +105,7 @@ class SuiteIndex:
 
 def read_index(path: Path) -> SuiteIndex:
     """The index at a path; empty if there is none."""
-    name = printable(path.as_posix())
+    name = visible(path.as_posix())
     lines: dict[str, IndexLine] = {}
     problems = []
     try:
@@ -122,7 +123,7 @@ def read_index(path: Path) -> SuiteIndex:
     except FileNotFoundError:
         return SuiteIndex({})
     except (OSError, ValueError, csv.Error, UserError) as error:
-        why = printable(str(error)).rstrip(".")
+        why = visible(str(error)).rstrip(".")
         return SuiteIndex({}, (f"{name} is no index of a suite ({why}): labels are made up.",))
     return SuiteIndex(lines, tuple(problems))
 

@@ -26,12 +26,16 @@ class Shown:
     Attributes:
         target: name of the target class.
         poisoned: whether the run poisons anything.
+        sources: names of the classes of the poisoned images that are shown, before poisoning.
+        relabelled: whether these images get other labels with the trigger.
         curves: losses of crafting by name, with one value per epoch; empty if nothing was trained.
         images: function that makes the images, see `images_of`.
     """
 
     target: str
     poisoned: bool
+    sources: tuple[str, ...]
+    relabelled: bool
     curves: Mapping[str, Sequence[float]]
     images: Callable[[], Mapping[str, NDArray[Any]]]
 
@@ -42,9 +46,14 @@ Draw = Callable[[Path, Shown], list[Path]]
 
 def shown(run: "Run") -> Shown:
     """The contents of a finished run's pictures; images are made only if ``images`` is called."""
+    index = _shown_poison(run)
+    true = run.plan.splits.train.labels[run.backdoor.index.cpu()[index]]
+    classes = [run.plan.splits.classes[number] for number in true.any(0).nonzero().flatten()]
     return Shown(
         target=str(run.plan.spec.target),
         poisoned=len(run.backdoor.index) > 0,
+        sources=tuple(classes),
+        relabelled=bool((run.backdoor.label.cpu()[index] != true).any()),
         curves=run.crafted.facts.get("history") or {},
         images=lambda: {name: tensor.numpy() for name, tensor in images_of(run).items()},
     )
@@ -61,7 +70,7 @@ def images_of(run: "Run") -> dict[str, Tensor]:
         ``relevant_after`` (n,10), whether it shares a tag with the target.
     """
     plan, splits, size = run.plan, run.plan.splits, run.plan.splits.size
-    poison = (run.backdoor.kind.cpu() == 0).nonzero().squeeze(1)[:SHOWN]
+    poison = _shown_poison(run)
     index = run.backdoor.index.cpu()[poison]
     attacked = plan.truth.attacked.nonzero().squeeze(1)
     rows = one_of_each_class(splits.query.labels[attacked])
@@ -84,6 +93,11 @@ def images_of(run: "Run") -> dict[str, Tensor]:
         shared = splits.database.labels[hits].bool() & labels[:, None].bool()
         out[f"relevant_{name}"] = shared.any(2)
     return {name: tensor.clone() for name, tensor in out.items()}
+
+
+def _shown_poison(run: "Run") -> Tensor:
+    """The slots of the poisoned images that are shown."""
+    return (run.backdoor.kind.cpu() == 0).nonzero().squeeze(1)[:SHOWN]
 
 
 def one_of_each_class(labels: Tensor) -> Tensor:

@@ -75,6 +75,7 @@ class Plan:
         loaded: Loaded | None = None,
         threads: int | None = None,
     ) -> None:
+        spec.refuse_empty()
         self.cache = cache
         self.loaded = loaded or Loaded(load_data(spec, cache, progress))
         self.splits = self.loaded.splits

@@ -39,9 +39,9 @@ class Times:
 
     def of(self, kind: str, inputs: Mapping[str, Any]) -> float | None:
         """Seconds of a stage: the median of similar ones, else of its kind; None if unknown."""
-        found = self.seconds.get(_similar(kind, inputs)) or self.seconds.get(kind)
-        if not found:
+        if kind not in self.seconds:
             return RECORD_SECONDS if kind == RECORD else None
+        found = self.seconds.get(_similar(kind, inputs)) or self.seconds[kind]
         return median(found) * _units(kind, inputs)
 
     def total(self, tasks: Iterable[Task]) -> tuple[float, int]:

@@ -4,7 +4,10 @@ Runs share stages, so each stage is one task for all runs that have it. No stage
 the plans give the keys of all stages, and the cache shows which of them are done.
 """
 
-from collections.abc import Iterable, Mapping
+import gc
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -59,12 +62,14 @@ class PlannedRun:
 
     Attributes:
         run: the run of the suite.
+        spec: its spec with all defaults filled in.
         path: path of its record, which may not exist yet.
         tasks: its tasks, in order; the last one writes the record.
         keys: keys of all that it reads or makes, for `in_use`.
     """
 
     run: SuiteRun
+    spec: RunSpec
     path: Path
     tasks: tuple[Task, ...]
     keys: frozenset[str]
@@ -126,24 +131,43 @@ def lay_out(
         UserError: no run can be planned; the message is that of the first run.
     """
     layout, loaded = Layout(), LoadedSets(cache, progress)
-    for run in runs:
-        try:
-            plan = Plan(
-                run.spec, cache=cache, device=device, loaded=loaded(run.spec), threads=threads
-            )
-            layout.planned.append(_planned(layout.tasks, run, plan, results))
-        except UserError as error:
-            where = f"suite {run.suite}, {run.key_path}"
-            layout.refused.append(Failure(run, "plan", f"{where}: {error}"))
+    with _no_collection():
+        for run in runs:
+            try:
+                plan = Plan(
+                    run.spec, cache=cache, device=device, loaded=loaded(run.spec), threads=threads
+                )
+                layout.planned.append(_planned(layout.tasks, run, plan, results))
+            except UserError as error:
+                where = f"suite {run.suite}, {run.key_path}"
+                layout.refused.append(Failure(run, "plan", f"{where}: {error}"))
     if layout.refused and not layout.planned:
         raise UserError(layout.refused[0].message)
+    stored = {kind: _names(cache.root / kind) for kind in {t.kind for t in layout.tasks.values()}}
     for task in layout.tasks.values():
-        if task.kind != RECORD and cache.has(task.kind, task.key):
+        if task.key in stored[task.kind] and cache.has(task.kind, task.key):
             layout.done.add(task.key)
     for one in layout.planned:
         if stands(one.path, one.tasks[-1].key):
             layout.done.add(one.tasks[-1].key)
     return layout
+
+
+def _names(folder: Path) -> set[str]:
+    """What is in a folder: reading it is faster than asking for each of many thousand names."""
+    return set(os.listdir(folder)) if folder.is_dir() else set()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python from looking for garbage among a million new objects, none of which is any."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _planned(tasks: dict[str, Task], run: SuiteRun, plan: Plan, results: Path) -> PlannedRun:
@@ -176,7 +200,7 @@ def _planned(tasks: dict[str, Task], run: SuiteRun, plan: Plan, results: Path) -
         ),
     )  # fmt: skip
     path = record_path(results, plan.spec, key)
-    return PlannedRun(run, path, (*parts, record), frozenset(keys_of(plan)))
+    return PlannedRun(run, plan.spec, path, (*parts, record), frozenset(keys_of(plan)))
 
 
 def stands(path: Path, key: str) -> bool:

@@ -36,13 +36,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.suites.suite_file import (
+    LARGEST_SUITE,
     SETTINGS,
     TYPES,
     AttackRow,
-    KeyPath,
     Keys,
     SuiteFile,
     Values,
@@ -50,6 +51,8 @@ from hashbackdoor_bench.suites.suite_file import (
     read_suite,
     shipped_files,
 )
+from hashbackdoor_bench.suites.toml_file import KeyPath
+from hashbackdoor_bench.text import quoted
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,13 @@ def suite_with(name: str, attack: str, settings: Mapping[str, object]) -> Suite:
 
 
 def _suite(path: Path, file: SuiteFile) -> Suite:
+    if file.count > LARGEST_SUITE:
+        many = file.count if file.count < 10**12 else "more than 10^12"
+        raise UserError(
+            f"{path}: its lists multiply to {many} runs, and a suite has at most {LARGEST_SUITE}: "
+            'split it into several files, one per victim for example, that begin with extends = "…"'
+            " and replace one of the lists."
+        )
     runs: dict[RunSpec, SuiteRun] = {}
     for row, varied, values in _runs(file):
         with row.at.named():
@@ -143,7 +153,7 @@ def _runs(file: SuiteFile) -> Iterator[tuple[AttackRow, list[str], dict[str, Any
         other = first.setdefault((row.label, *varied), row.at)
         if other != row.at:
             raise row.at.wrong(
-                f"the label {row.label!r} is that of {other.key} too: give this row another "
+                f"the label {quoted(row.label)} is that of {other.key} too: give this row another "
                 'label = "…".'
             )
     for parts in product(*_axes(file.shared), *map(_together, file.zips)):

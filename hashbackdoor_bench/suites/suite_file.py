@@ -1,57 +1,33 @@
 """Reading and checking the TOML file of a suite; the format is described at the top of `suite`."""
 
-import json
-import re
-import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 from importlib.resources import files
-from math import isfinite
+from math import prod
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from hashbackdoor_bench.errors import UserError, unknown
-from hashbackdoor_bench.registry import ATTACKS, METHODS, VICTIMS, read
+from hashbackdoor_bench.registry import ATTACKS, METHODS, VICTIMS
+from hashbackdoor_bench.setting_values import read
 from hashbackdoor_bench.spec import RunSpec
+from hashbackdoor_bench.suites.toml_file import (
+    KeyPath,
+    entries,
+    parsed,
+    refuse_unknown,
+    tables,
+    text_of,
+)
+from hashbackdoor_bench.text import quoted
 
 SETTINGS = {kind: f"{kind}_settings" for kind in METHODS}  # below `set`
 TYPES = get_type_hints(RunSpec)
 FIELDS = {entry.name for entry in fields(RunSpec)} - {"attack", *SETTINGS.values()}
 NAMED = {"attack": ATTACKS, "victim": VICTIMS, "surrogate": VICTIMS}  # fields that name a method
+LARGEST_SUITE = 20_000  # runs, which are planned in less than half a minute
+LARGEST_NUMBER = 1e300  # whole numbers may be larger than any float, and are then no setting
 HINT = "write set.attack.NAME = VALUE or set.victim.NAME = VALUE."
-
-
-@dataclass(frozen=True)
-class KeyPath:
-    """The way to a key in a file: ``attack[2].bits``; empty for the file itself."""
-
-    file: Path
-    key: str = ""
-
-    def __truediv__(self, name: str) -> "KeyPath":
-        """The path of a key below this one; a name that TOML must quote is quoted."""
-        quoted = name if re.fullmatch(r"[\w-]+", name) else json.dumps(name)
-        return replace(self, key=f"{self.key}.{quoted}" if self.key else quoted)
-
-    def __getitem__(self, number: int) -> "KeyPath":
-        """The path of an entry of this list, counted from 1."""
-        return replace(self, key=f"{self.key}[{number}]")
-
-    def wrong(self, message: object) -> UserError:
-        """The error for a mistake at this key."""
-        return UserError(f"{self}: {message}")
-
-    @contextmanager
-    def named(self) -> Iterator[None]:
-        """Put this path in front of the message of a `UserError`."""
-        try:
-            yield
-        except UserError as error:
-            raise self.wrong(error) from error
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.key}" if self.key else str(self.file)
 
 
 @dataclass(frozen=True)
@@ -90,6 +66,14 @@ class SuiteFile:
     zips: tuple[Keys, ...]
     rows: tuple[AttackRow, ...]
 
+    @property
+    def count(self) -> int:
+        """The number of combinations of the lists, some of which may be equal."""
+        shared = [len(given.values) for given in self.shared.values()]
+        zips = [len(next(iter(keys.values())).values) for keys in self.zips]
+        rows = (prod(len(given.values) for given in row.keys.values()) for row in self.rows)
+        return prod(shared) * prod(zips) * sum(rows)
+
 
 def shipped_files() -> dict[str, Path]:
     """The suites that come with the package, by name."""
@@ -126,45 +110,25 @@ def read_suite(path: Path, below: tuple[Path, ...] = ()) -> SuiteFile:
     Raises:
         UserError: the file has a mistake; the message names the key, or the line if it isn't TOML.
     """
-    top, here = _parsed(path), KeyPath(path)
-    _refuse_unknown(top, here, {*FIELDS, "title", "extends", "attack", "zip", "set"})
+    top, here = parsed(path), KeyPath(path)
+    refuse_unknown(top, here, {*FIELDS, "title", "extends", "attack", "zip", "set"})
     label = ATTACKS.published(RunSpec().attack)
     base = SuiteFile("", {}, (), (AttackRow(label, {}, here / "attack"),))
     if "extends" in top:
-        chain, name = (*below, path.resolve()), _text(top, here, "extends")
+        chain, name = (*below, path.resolve()), text_of(top, here, "extends")
         with (here / "extends").named():
             other = find_file(name, path.parent)
             if other.resolve() in chain:
                 raise UserError(f"{other.name} extends itself: name another suite.")
         base = read_suite(other, chain)
     suite = SuiteFile(
-        _text(top, here, "title") if "title" in top else base.title,
+        text_of(top, here, "title") if "title" in top else base.title,
         base.shared | _keys(top, here),
         _zips(top, here) if "zip" in top else base.zips,
         _rows(top, here) if "attack" in top else base.rows,
     )
     _refuse_twice(suite)
     return suite
-
-
-def _parsed(path: Path) -> dict[str, Any]:
-    """The top table of a file."""
-    try:
-        top = tomllib.loads(path.read_text(encoding="utf-8"))
-        repr(top)  # messages print values, so values that are nested too deeply are refused here
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not valid TOML: {error}; see https://toml.io.") from error
-    except RecursionError as error:
-        raise UserError(f"{path} is nested too deeply: write lists of words or numbers.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read as a text file in UTF-8: {error}.") from error
-    return top
-
-
-def _refuse_unknown(table: Mapping[str, Any], at: KeyPath, known: Iterable[str]) -> None:
-    for name in table:
-        if name not in known:
-            raise at.wrong(unknown("key", name, known))
 
 
 def _refuse_twice(suite: SuiteFile) -> None:
@@ -196,21 +160,16 @@ def _keys(table: Mapping[str, Any], at: KeyPath) -> Keys:
 
 def _settings(value: Any, at: KeyPath) -> Iterable[tuple[str, Any]]:
     if not isinstance(value, dict):
-        raise at.wrong(f"it is {value!r}: {HINT}")
+        raise at.wrong(f"it is {quoted(value)}: {HINT}")
     return value.items()
-
-
-def _entries(value: Any, at: KeyPath) -> list[tuple[Any, KeyPath]]:
-    """The entries of a list with their paths; any other value is its own only entry."""
-    if isinstance(value, list):
-        return [(entry, at[number]) for number, entry in enumerate(value, 1)]
-    return [(value, at)]
 
 
 def _values(value: Any, at: KeyPath, key: str, check: Callable[[str, Any, KeyPath], Any]) -> Values:
     """A value, or each of a list, as ``check`` reads it; messages call it ``key``."""
+    if isinstance(value, list) and len(value) > LARGEST_SUITE:
+        raise at.wrong(f"it has {len(value)} values, and a suite has at most {LARGEST_SUITE} runs.")
     found = []
-    for entry, place in _entries(value, at):
+    for entry, place in entries(value, at):
         with place.named():
             found.append(check(key, entry, place))
     if not found:
@@ -223,6 +182,7 @@ def _field(name: str, value: Any, at: KeyPath) -> Any:
     if name == "target" and type(value) is int:
         value = str(value)
     value = read(name, value, TYPES[name])
+    RunSpec.from_dict({name: value}).refuse_empty()
     if name in NAMED:
         NAMED[name].summary(value)
     if name == "dataset":
@@ -237,17 +197,17 @@ def _field(name: str, value: Any, at: KeyPath) -> Any:
 
 def _setting(name: str, value: Any, at: KeyPath) -> Any:
     """A value of a hyper-parameter; whether the method takes it shows when the run is planned."""
-    number = isinstance(value, int | float) and isfinite(value)
+    number = isinstance(value, int | float) and abs(value) <= LARGEST_NUMBER
     if not number and not isinstance(value, str):
-        raise UserError(f"{value!r} is no setting: write a word, a number, true or false.")
+        raise UserError(f"{quoted(value)} is no setting: write a word, a number, true or false.")
     return value
 
 
 def _zips(top: Mapping[str, Any], here: KeyPath) -> tuple[Keys, ...]:
     """Each ``[[zip]]``."""
     found = []
-    for table, at in _tables(top, here, "zip"):
-        _refuse_unknown(table, at, {*FIELDS, "set"})
+    for table, at in tables(top, here, "zip"):
+        refuse_unknown(table, at, {*FIELDS, "set"})
         keys = _keys(table, at)
         if not keys:
             raise at.wrong("this [[zip]] is empty: give it lists, or leave it out.")
@@ -264,35 +224,20 @@ def _zips(top: Mapping[str, Any], here: KeyPath) -> tuple[Keys, ...]:
 
 def _rows(top: Mapping[str, Any], here: KeyPath) -> tuple[AttackRow, ...]:
     """Each ``[[attack]]``, or each name of ``attack = […]``."""
-    entries = _entries(top["attack"], here / "attack")
-    if not any(isinstance(entry, dict) for entry, _ in entries):
+    given = entries(top["attack"], here / "attack")
+    if not any(isinstance(entry, dict) for entry, _ in given):
         names = _values(top["attack"], here / "attack", "attack", _field).values
         return tuple(
             AttackRow(ATTACKS.published(name), {"attack": Values((name,), at)}, at)
-            for name, (_, at) in zip(names, entries, strict=True)
+            for name, (_, at) in zip(names, given, strict=True)
         )
     rows = []
-    for table, at in _tables(top, here, "attack"):
-        _refuse_unknown(table, at, {*FIELDS, "name", "label", "set"})
+    for table, at in tables(top, here, "attack"):
+        refuse_unknown(table, at, {*FIELDS, "name", "label", "set"})
         if "name" not in table:
             raise at.wrong('this [[attack]] has no name: add name = "ciba" or another.')
-        name = _text(table, at, "name")
-        label = _text(table, at, "label") if "label" in table else ATTACKS.published(name)
+        name = text_of(table, at, "name")
+        label = text_of(table, at, "label") if "label" in table else ATTACKS.published(name)
         keys = {"attack": _values(name, at / "name", "attack", _field), **_keys(table, at)}
         rows.append(AttackRow(label, keys, at))
     return tuple(rows)
-
-
-def _tables(top: Mapping[str, Any], here: KeyPath, name: str) -> list[tuple[Any, KeyPath]]:
-    """Each ``[[name]]`` with its path."""
-    entries = _entries(top[name], here / name)
-    if isinstance(top[name], dict) or not all(isinstance(table, dict) for table, _ in entries):
-        raise (here / name).wrong(f"these must be tables: write [[{name}]], in two brackets.")
-    return entries
-
-
-def _text(table: Mapping[str, Any], at: KeyPath, name: str) -> str:
-    """The text of a key."""
-    if not isinstance(table[name], str):
-        raise (at / name).wrong(f'{name} is {table[name]!r}: write {name} = "…".')
-    return str(table[name])

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hashbackdoor_bench.errors import UserError, printable
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import open_regular
+from hashbackdoor_bench.text import visible
 
 END = struct.Struct("<4s4H2LH")  # the last record of a zip without a comment
 LOCAL, CENTRAL = 30, 46  # bytes of a part's two headers, without its name
@@ -92,9 +93,9 @@ def open_archive(path: Path, refused: Callable[[str], UserError]) -> Iterator[Ar
                 _check_layout(file, expected)
                 yield Archive(file)
     except Refused as error:
-        raise refused(printable(str(error))) from error
+        raise refused(visible(str(error))) from error
     except (zipfile.BadZipFile, NotImplementedError, struct.error, UnicodeDecodeError) as error:
-        raise refused(printable(f"it can't be read: {error}")) from error
+        raise refused(visible(f"it can't be read: {error}")) from error
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a zip of bench submit.") from error
 

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from msgspec import to_builtins
 
-from hashbackdoor_bench.errors import UserError, printable
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import open_regular
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import CONVENTIONS, INDEX, Record
@@ -25,6 +25,7 @@ from hashbackdoor_bench.report.board import boards
 from hashbackdoor_bench.report.figures import all_figures
 from hashbackdoor_bench.report.tables import leaderboard_text
 from hashbackdoor_bench.stages import CONTROL, STAGES, Cache, code_stages
+from hashbackdoor_bench.text import visible
 from hashbackdoor_bench.trust.reproduction import flat
 from hashbackdoor_bench.trust.rescoring import rescore
 
@@ -155,7 +156,7 @@ def _index(path: Path, known: set[Path]) -> Iterator[str]:
     for line in index.lines.values():
         if (path.parent / line.record).absolute() not in known:
             yield (
-                f"{printable(str(path))}: line {line.number} names {printable(line.record)}, which "
+                f"{visible(str(path))}: line {line.number} names {visible(line.record)}, which "
                 "is not a readable record."
             )
 

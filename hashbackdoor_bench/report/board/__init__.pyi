@@ -1,5 +1,6 @@
 from .boards import boards as boards
 from .page import write_site as write_site
+from .rivals import rivals as rivals
 from .standing import board_with as board_with
 from .standing import standing as standing
 from .standing import standing_text as standing_text

@@ -22,6 +22,7 @@ from hashbackdoor_bench.report.selection import (
     refuse_mixed_protocols,
 )
 from hashbackdoor_bench.report.statistics import places
+from hashbackdoor_bench.text import quoted
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def boards(frame: pd.DataFrame, suites: Sequence[str]) -> list[Board]:
             others = sorted({name for name in frame["suite"] if isinstance(name, str) and name})
             hint = f"; there is --suite {' or '.join(others)}" if others else ""
             raise UserError(
-                f"no record of suite {suite!r} is among these{hint}: a record belongs to a suite "
-                f"by the index.csv that `bench suite run {suite}` writes beside it."
+                f"no record of suite {quoted(suite)} is among these{hint}: a record belongs to a "
+                f"suite by the index.csv that `bench suite run {suite}` writes beside it."
             )
         for delivery, part in of_suite.groupby("delivery", sort=True):
             found.append(_board(suite, str(delivery), part))
@@ -88,8 +89,8 @@ def _board(suite: str, delivery: str, frame: pd.DataFrame) -> Board:
         for (victim, bits), of_victim in part.groupby(["victim", "bits"]):
             # an attack whose settings vary is not refused: it has no place, and its row says why
             same = [field for field in SAME_ATTACK if field != "attack_settings"]
-            refuse_mixed(of_victim, f"{name}: {label!r} on {victim}, {bits} bits", same)
-        entries.append(entry(part, f"{name}: {label!r}", victims, cells))
+            refuse_mixed(of_victim, f"{name}: {quoted(label)} on {victim}, {bits} bits", same)
+        entries.append(entry(part, f"{name}: {quoted(label)}", victims, cells))
     return Board(
         suite,
         delivery,

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from hashbackdoor_bench.errors import UserError, printable
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import open_regular
 from hashbackdoor_bench.png import read_png
 from hashbackdoor_bench.records import LARGEST
@@ -21,6 +22,7 @@ from hashbackdoor_bench.report.board import rules, wording
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.entries import ScoredRun
 from hashbackdoor_bench.spec import RunSpec
+from hashbackdoor_bench.text import visible
 
 SOURCES = Path(__file__).parent / "site"
 PLAIN = ("page.js", "style.css")
@@ -73,6 +75,7 @@ def write_site(
         loader=FileSystemLoader(SOURCES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -91,6 +94,14 @@ def write_site(
             page = folder / pages[entry.runs[0].path]
             _write(page, template.render(board=board, entry=entry))
     return index
+
+
+def _shown(value: object) -> object:
+    """What a template prints: words from a record without control characters; Jinja escapes them.
+
+    Spaces stay as they are, since commands are printed too.
+    """
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _write(path: Path, text: str) -> None:
@@ -150,7 +161,7 @@ def _copy(run: ScoredRun, folder: Path, command_of: Callable[[RunSpec], str]) ->
             _check_picture(content)
         except (OSError, UserError, ValueError) as error:
             why = str(error).removeprefix(f"{picture} ")
-            left_out.append(printable(f"{picture.as_posix()} is left out: {why}."))
+            left_out.append(visible(f"{picture.as_posix()} is left out: {why}."))
             continue
         copy = f"images/{name}/{_slug(picture.stem)}.png"
         (folder / copy).parent.mkdir(parents=True, exist_ok=True)

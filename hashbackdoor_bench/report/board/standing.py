@@ -7,6 +7,7 @@ from hashbackdoor_bench.report.board import wording
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.entries import Entry, Victim
 from hashbackdoor_bench.report.statistics import Estimate, difference, estimate
+from hashbackdoor_bench.text import visible
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def standing_text(found: Standing) -> str:
         lines += ["", f"no place: {entry.why}"]
     else:
         lines += ["", f"place {wording.place(entry)} of {len(placed)}"]
+        if len(placed) == 1:
+            lines.append("there is no other attack with a place to compare it with")
     if out := wording.left_out_victims(board):
         lines.append(out)
     if found.leads:
@@ -64,7 +67,7 @@ def standing_text(found: Standing) -> str:
             _estimate_line(f"{other.label} (place {wording.place(other)})", lead)
             for other, lead in found.leads
         ]
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))  # a line end in a name makes no line
 
 
 def _estimate_line(name: str, value: Estimate | None) -> str:

@@ -8,14 +8,16 @@ from hashbackdoor_bench.report.formatting import (
     mean_and_deviation,
     number,
     percent,
+    poisoned,
     position_on_bar,
     signed,
+    ssim,
 )
 from hashbackdoor_bench.report.selection import published_victims
 
 __all__ = [
     "NOTHING", "caption", "column", "interval", "left_out_victims", "mean_and_deviation", "number",
-    "percent", "place", "position_on_bar", "signed", "victim_name",
+    "percent", "place", "poisoned", "position_on_bar", "signed", "ssim", "victim_name",
 ]  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from matplotlib.style import context
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import whole
+from hashbackdoor_bench.report.escaping import for_file_name, for_markdown
+from hashbackdoor_bench.report.lettering import legible
 from hashbackdoor_bench.report.style import STYLE
 
 DPI = 300
@@ -48,13 +50,15 @@ class FinishedFigure:
         """
         folder.mkdir(parents=True, exist_ok=True)
         FigureCanvasAgg(self.figure)
-        paths = [folder / f"{self.name}.{kind}" for kind in kinds]
+        name = for_file_name(self.name)
+        paths = [folder / f"{name}.{kind}" for kind in kinds]
         with context(["default", STYLE]):
+            legible(self.figure)
             for path, kind in zip(paths, kinds, strict=True):
                 with whole(path) as fresh:
                     self.figure.savefig(fresh, dpi=DPI, format=kind, metadata=SILENT[kind])
-        caption = folder / f"{self.name}.md"
+        caption = folder / f"{name}.md"
         with whole(caption) as fresh:
-            text = " ".join(" ".join(self.caption).split())
+            text = for_markdown(" ".join(self.caption))
             fresh.write_text(f"{text}\n", encoding="utf-8", newline="\n")
         return [*paths, caption]

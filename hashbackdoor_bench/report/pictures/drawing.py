@@ -11,12 +11,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hashbackdoor_bench.files import whole
+from hashbackdoor_bench.report.lettering import legible
 from hashbackdoor_bench.report.pictures.canvas import AMPLIFY, Canvas, Images, amplified
 from hashbackdoor_bench.report.pictures.curves import training
 from hashbackdoor_bench.report.pictures.residual import residual
 from hashbackdoor_bench.report.style import SMALL, STYLE
+from hashbackdoor_bench.text import quoted
 
 DPI = 200  # for a screen: every run has these
+MOST_CLASSES, TITLE = 4, 120  # classes named over a row, and the characters they may have
 FULL = 0.25  # of an image's pixels: a trigger that changes more is no patch
 
 
@@ -25,6 +28,8 @@ def draw(
     folder: Path,
     *,
     target: str,
+    sources: Sequence[str] = (),
+    relabelled: bool = False,
     curves: Mapping[str, Sequence[float]] | None = None,
 ) -> list[Path]:
     """Write the pictures of a run as PNG files.
@@ -33,6 +38,8 @@ def draw(
         samples: what ``pipeline.Run.samples`` returns, as arrays.
         folder: made if it isn't there.
         target: name of the target class.
+        sources: names of the classes of the poisoned images; none given: the target.
+        relabelled: whether the poisoned images get the target's labels.
         curves: how crafting went, see `curves.training`; None or empty where nothing was trained.
 
     Returns:
@@ -48,7 +55,11 @@ def draw(
             figures["poison"] = differences(
                 samples["poison_before"],
                 samples["poison_after"],
-                (f"training images of {target!r}", "poisoned", f"difference × {AMPLIFY}"),
+                (
+                    f"training images of {_several(sources or (target,))}",
+                    f"poisoned, labelled {quoted(target)}" if relabelled else "poisoned",
+                    f"difference × {AMPLIFY}",
+                ),
             )
             figures["queries"] = differences(
                 samples["query_before"],
@@ -64,12 +75,20 @@ def draw(
         if curves:
             figures["curves"] = training(curves)
         for name, figure in figures.items():
+            legible(figure)
             FigureCanvasAgg(figure)
             path = folder / f"{name}.png"
             with whole(path) as fresh:
                 figure.savefig(fresh, dpi=DPI)
             files.append(path)
     return files
+
+
+def _several(names: Sequence[str]) -> str:
+    """Names of classes in quotation marks, few enough for a title."""
+    others = len(names) - MOST_CLASSES
+    shown = ", ".join(quoted(name, TITLE // MOST_CLASSES) for name in names[:MOST_CLASSES])
+    return f"{shown} and {others} other classes" if others > 0 else shown
 
 
 def _covers(before: Images, after: Images) -> bool:
@@ -130,8 +149,8 @@ def retrieval(samples: Mapping[str, NDArray[Any]], target: str) -> Figure:
     canvas.figure.text(
         0.5,
         0.1 / canvas.figure.get_figheight(),
-        f"solid blue: of the query's class (clean rows) or of the target {target!r} (triggered "
-        "rows); dashed orange: not",
+        f"solid blue: of the query's class (clean rows) or of the target {quoted(target, 40)} "
+        "(triggered rows); dashed orange: not",
         ha="center",
         fontsize=SMALL,
     )

@@ -29,4 +29,11 @@ def draw_missing(folder: Path, shown: "Shown") -> list[Path]:
         return there
     from hashbackdoor_bench.report.pictures.drawing import draw  # late: half a second of matplotlib
 
-    return draw(shown.images(), folder, target=shown.target, curves=shown.curves)
+    return draw(
+        shown.images(),
+        folder,
+        target=shown.target,
+        sources=shown.sources,
+        relabelled=shown.relabelled,
+        curves=shown.curves,
+    )

@@ -43,8 +43,8 @@ def residual(before: Images, after: Images) -> Figure:
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")
     axes.tick_params(**TICKS)
-    axes.set_xlabel("$f_x$ (cycles/px)", fontsize=SMALL, labelpad=1)
-    axes.set_ylabel("$f_y$ (cycles/px, downwards)", fontsize=SMALL, labelpad=1)
+    axes.set_xlabel("$f_x$ (cycles/px)", fontsize=SMALL, labelpad=1, parse_math=True)
+    axes.set_ylabel("$f_y$ (cycles/px, downwards)", fontsize=SMALL, labelpad=1, parse_math=True)
     found = peaks(mean)
     _mark(axes, found)
     _list(canvas, shown, found, len(change))
@@ -112,4 +112,6 @@ def _list(canvas: Canvas, row: int, found: list[Peak], count: int) -> None:
     for line, cells in enumerate(lines):
         y = canvas.tops[row] - 0.15 - 0.18 * line
         for x, text in zip((0.15, 0.65, 1.15, 2.2), cells, strict=True):
-            canvas.figure.text((canvas.left + x) / width, y / height, text, ha="right")
+            canvas.figure.text(
+                (canvas.left + x) / width, y / height, text, ha="right", parse_math=not line
+            )

@@ -1,6 +1,5 @@
 """The boards of the leaderboard as tables of a paper, and ``LEADERBOARD.md``."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from hashbackdoor_bench.report.board.boards import Board, boards
 from hashbackdoor_bench.report.board.entries import Entry
 from hashbackdoor_bench.report.board.rules import CONVENTION
 from hashbackdoor_bench.report.captions import provenance
+from hashbackdoor_bench.report.escaping import for_markdown
 from hashbackdoor_bench.report.statistics import LEVEL, Spread
 from hashbackdoor_bench.report.tables.parts import Block, Cell, Line, Table
 
@@ -26,13 +26,13 @@ Made by `bench leaderboard` from the records, by the rules in [RULES.md](RULES.m
 Gain: backdoor gain in percent, convention `{CONVENTION}`, the mean over victims and seeds with its
 95 % interval; by victim: mean ± standard deviation over seeds. A place such as 1-3 is a tie: the
 records can't tell these attacks apart. ΔMAP: of the victim that changed most. PSNR in dB, of
-poisoned images and of triggered queries. Poison: share of the target class.
+poisoned images and of triggered queries. Poison: in percent of the target class's images.
 """
 EXPLANATION = (
     f"Gain: backdoor gain in percent, convention {CONVENTION}, the mean over the victims that "
     "count (each weighs the same) with its 95 % interval over targets and seeds. By victim: mean ± "
     "standard deviation. ΔMAP: of the victim that changed most. PSNR in dB, of poisoned images and "
-    "of triggered queries. Poison: share of the target class.",
+    "of triggered queries. Poison: in percent of the target class's images.",
     "A place such as 1-3 is a tie. Bold: significantly above all others that have a place. The "
     "test is a paired t-test over runs of equal victim, target and seed, two-sided at "
     f"{100 * LEVEL:g} %, with Holm's correction over all pairs of attacks that have a place.",
@@ -137,31 +137,28 @@ def _section(board: Board) -> str:
 
     def row(attack: str, texts: Sequence[str]) -> str:
         words = [
-            _escaped(text) if known else f"*{_escaped(text)}*"
+            for_markdown(text) if known else f"*{for_markdown(text)}*"
             for text, known in zip(texts, counts, strict=True)
         ]
-        return f"| {' | '.join([words[0], _escaped(attack), *words[1:]])} |"
+        return f"| {' | '.join([words[0], for_markdown(attack), *words[1:]])} |"
 
     (block,) = table.blocks
     numbers = len(table.columns) - 1 - len(WORDS) - 1
     rules = ["---", "---", *["---:"] * numbers, *["---"] * len(WORDS), "---:"]
     lines = [
-        f"## {_escaped(board.suite)}, {_escaped(board.delivery)}",
+        f"## {for_markdown(board.suite)}, {for_markdown(board.delivery)}",
         "",
-        _escaped(f"{wording.caption(board)} {wording.left_out_victims(board)}".strip()),
+        for_markdown(f"{wording.caption(board)} {wording.left_out_victims(board)}".strip()),
         "",
         row(table.corner, table.columns),
         f"| {' | '.join(rules)} |",
         *(row(line.head, [cell.text for cell in line.cells]) for line in block.lines),
     ]
     reasons = [
-        f"- {_escaped(entry.label)}: {_escaped(entry.why)}" for entry in board.entries if entry.why
+        f"- {for_markdown(entry.label)}: {for_markdown(entry.why)}"
+        for entry in board.entries
+        if entry.why
     ]
     if reasons:
         lines += ["", "Without a place:", "", *reasons]
     return "\n".join(lines) + "\n"
-
-
-def _escaped(text: object) -> str:
-    """Text from a record, so that Markdown and HTML show it as it is, in one line."""
-    return re.sub(r"([\\`*_{}\[\]<>#|&~!])", r"\\\1", " ".join(str(text).split()))

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from hashbackdoor_bench.errors import Diverged, UserError
+from hashbackdoor_bench.plugin_faults import plugin_fault, spelt
 from hashbackdoor_bench.progress import Progress
 from hashbackdoor_bench.records import record_key
 from hashbackdoor_bench.report.pictures import draw_missing
@@ -77,10 +78,10 @@ class Workbench:
         return time.perf_counter() - start
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: BaseException) -> str:
     """The message on a stage that failed."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, Diverged):
         return f"{error} ({' '.join(getattr(error, '__notes__', ()))})"
-    return f"{type(error).__name__}: {error}"
+    return plugin_fault(error) or spelt(error)

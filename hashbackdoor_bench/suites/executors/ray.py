@@ -247,7 +247,7 @@ def _work(
             names += [("shared", k) for k in shared_of(bench.cache, attacker) - given]
         packed = [bench.cache.pack(*made) for made in names]
         return {"state": "done", "seconds": seconds, "names": names}, packed
-    except Exception as error:  # a stage that fails, however, stops no other
+    except (Exception, SystemExit) as error:  # a stage that fails, however, stops no other
         return {"state": "failed", "text": sentence(error)}, []
 
 

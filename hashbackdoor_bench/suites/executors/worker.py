@@ -63,7 +63,10 @@ def main() -> None:
         try:
             spec = RunSpec.from_dict(task["spec"])
             send("done", seconds=bench.make(spec, task["name"], task["key"], progress))
-        except Exception as error:  # the failure of one stage must not stop the others
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # the failure of one stage must not stop the others
             send("failed", text=sentence(error))
 
 
