@@ -62,4 +62,12 @@ def misfit(error: Exception) -> str:
     rule, _, place = str(error).partition(" - at ")
     place = place.replace("`", "").removeprefix("$").removeprefix(".")
     text = f"{place}: {rule[:1].lower()}{rule[1:]}" if place else f"{rule[:1].lower()}{rule[1:]}"
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """A text from outside for a terminal: what is no printable character is escaped.
+
+    This includes line breaks, terminal escapes, and the bytes of file names that are not UTF-8.
+    """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
