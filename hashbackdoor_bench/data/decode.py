@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from hashbackdoor_bench.data.reasons import Reason
 from hashbackdoor_bench.data.splits import Bytes
@@ -24,6 +25,7 @@ RULE = 2  # version of this rule: raise it when the resulting pixels change
 LARGEST = 2**30  # bytes of an image file: more than `Image.MAX_IMAGE_PIXELS` of 8 bytes take
 MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 DEEP = {"I;16", "I;16L", "I;16B", "I;16N"}
+TURN, TURNED = ExifTags.Base.Orientation, range(2, 9)  # the EXIF tag and its values but upright
 # Formats without pixels of their own (Pillow only knows their headers), and those that are programs
 # of a page or a screen, which Pillow passes to Ghostscript or Windows.
 NO_PIXELS = {"BUFR", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "EPS", "WMF"}
@@ -86,6 +88,9 @@ def decode(file: str, side: int) -> Decoded | str:
             reasons = []
             if getattr(image, "is_animated", False):
                 reasons.append(Reason.FRAMES)
+            if isinstance(image, TiffImageFile) and image.tag_v2.get(TURN, 1) in TURNED:
+                reasons.append(Reason.TURNED)  # Pillow turns it while it is decoded
+            image.load()  # here, as damage that is met in reading EXIF data is passed over
             upright = _upright(image, reasons)
             rgb = _on_white(_in_8_bits(upright, image.format, reasons), reasons)
             resized = rgb.resize((side, side), Image.Resampling.BICUBIC)
@@ -116,10 +121,10 @@ def refused(file: str) -> str:
 
 def _upright(image: Image.Image, reasons: list[Reason]) -> Image.Image:
     try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+        turned = image.getexif().get(TURN, 1)
     except UNDECODABLE:  # damaged EXIF data beside a sound image, as in some of ImageNet
         return image
-    if turned not in range(2, 9):
+    if turned not in TURNED:
         return image
     reasons.append(Reason.TURNED)
     return ImageOps.exif_transpose(image)
