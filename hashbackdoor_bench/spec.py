@@ -199,8 +199,6 @@ class RunSpec:
         check("--tolerance", self.tolerance, 0, 1)
         if self.pretrained and self.weights:
             raise UserError("--pretrained and --weights exclude each other: keep one of them.")
-        if self.weights_by_order and not self.weights:
-            raise UserError("--weights-by-order needs a file: add --weights FILE, or leave it out.")
 
     @property
     def key(self) -> str:

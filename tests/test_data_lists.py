@@ -618,7 +618,7 @@ def test_a_killed_prepare_leaves_no_folder_and_the_next_one_goes_through(tree):
     run = start(tree, 60)
     parts = tree / "cache" / "data"
     for _ in range(500):
-        if parts.is_dir() and list(parts.glob("*.part/train.u8")):
+        if parts.is_dir() and list(parts.glob("*.part/query.u8")):
             break
         time.sleep(0.02)
     run.send_signal(signal.SIGKILL)

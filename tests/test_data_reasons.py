@@ -188,8 +188,21 @@ def test_copies_in_two_splits_are_left_out_and_named(root):
 def test_a_set_of_which_nothing_is_left_is_refused(root):
     for file in root.rglob("*.png"):
         picture(0).save(file)
-    with pytest.raises(UserError, match=r"no query image of folder is left .*same pixels"):
+    with pytest.raises(UserError, match=r"no train image of folder is left .*same pixels"):
         load(root)
+
+
+def test_a_class_that_lost_its_last_image_of_a_split_is_named(root):
+    first = load(root)
+    dogs = [name for name in first.train.ids if name.startswith("dog")]
+    for name in dogs:  # all dogs of train become the query that is a dog
+        picture(77).save(root / name)
+    (query,) = [name for name in first.query.ids if name.startswith("dog")]
+    picture(77).save(root / query)
+    found = load(root)
+    assert found.query.ids == first.query.ids
+    assert not any(name.startswith("dog") for name in found.train.ids)
+    assert "No train image is left of 1 classes (dog)." in found.notes
 
 
 def test_lists_keep_their_copies_and_count_the_queries_among_them(tmp_path):

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from filelock import FileLock
 
 from hashbackdoor_bench.data.content import content_of
@@ -33,7 +34,7 @@ from hashbackdoor_bench.data.manifest import (
     write_manifest,
 )
 from hashbackdoor_bench.data.protocols import Protocol
-from hashbackdoor_bench.data.reasons import Reason, merged
+from hashbackdoor_bench.data.reasons import NAMED, Reason, first_of, merged
 from hashbackdoor_bench.data.splits import SPLITS, Items, Splits, assemble, join_hashes
 from hashbackdoor_bench.data.writing import CHUNK, tolerate, write_images
 from hashbackdoor_bench.errors import UserError, printable
@@ -99,13 +100,17 @@ def prepare_items(
 
 def open_prepared(ours: Protocol, items: Items, prepared: Prepared) -> Splits:
     """Map prepared images into memory."""
-    images, labels, ids = [], [], []
+    images, labels, ids, notes = [], [], [], [*items.notes, *prepared.notes]
     for split, names, rows in zip(SPLITS, items.ids, items.labels, strict=True):
         part = prepared.manifest.parts[split]
         left_out = {one.row for one in part.left_out}
         keep = [row for row in range(len(names)) if row not in left_out]
         images.append(map_pixels(prepared.folder / f"{split}.u8", ours.side))
         labels.append(rows[keep])
+        empty = [items.classes[i] for i in np.flatnonzero(rows[keep].sum(0) == 0)]
+        if empty and ours.source == "folder":
+            named = first_of(empty, NAMED)
+            notes.append(f"No {split} image is left of {len(empty)} classes ({named}).")
         ids.append([names[row] for row in keep])
     return assemble(
         ours,
@@ -115,7 +120,7 @@ def open_prepared(ours: Protocol, items: Items, prepared: Prepared) -> Splits:
         items.classes,
         pixels=join_hashes([part.sha256 for part in prepared.manifest.parts.values()]),
         unlabelled=items.unlabelled,
-        notes=(*items.notes, *prepared.notes),
+        notes=notes,
     )
 
 

@@ -27,9 +27,9 @@ def write_images(
 ) -> dict[str, Part]:
     """Write the pixels of each split into a folder; returns what the manifest says of them.
 
-    Where the split was drawn here (``folder``), an image with the pixels of one of an earlier split
-    is left out: train comes first, then query, then database. So no query equals an image that is
-    trained on or ranked. Lists keep their images, and their queries of that kind are counted.
+    Where the split was drawn here (``folder``), no query equals an image that is trained on or
+    ranked: an image with the pixels of one of another split is left out. Queries are the fewest and
+    are kept, then train images. Lists keep their images, and queries of that kind are counted.
 
     Args:
         folder: an empty folder.
@@ -44,10 +44,12 @@ def write_images(
     """
     total, done, stage = sum(map(len, items.files)), 0, f"prepare {ours.name}"
     progress(stage, 0, total)
-    earlier: dict[str, Bytes] = {}  # pixels of files that are in an earlier split too
-    shown: dict[str, str] = {}  # hash -> id of the images of earlier splits
+    earlier: dict[str, Bytes] = {}  # pixels of files that are in a split written before
+    shown: dict[str, str] = {}  # hash -> id of the images of the splits written before
     splits: dict[str, _Split] = {}
-    for split, files, ids in zip(SPLITS, items.files, items.ids, strict=True):
+    listed = dict(zip(SPLITS, zip(items.files, items.ids, strict=True), strict=True))
+    for split in ("query", "train", "database"):
+        files, ids = listed[split]
         splits[split] = now = _Split({} if ours.source == "lists" else shown)
         decoded = _decoded(files, ours.side, earlier, pool)
         with (folder / f"{split}.u8").open("wb") as out:

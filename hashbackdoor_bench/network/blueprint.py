@@ -76,6 +76,8 @@ class Blueprint:
         needed = bytes_for(self.backbone, self.size)
         if self.weights is not None:
             check_file(self.weights, needed)
+        elif self.weights_by_order:
+            raise UserError("--weights-by-order needs a file: add --weights FILE, or leave it out.")
         if self.recipe.finetunes and not self.pretrained and self.weights is None:
             raise UserError(
                 f"{self.backbone} would be fine-tuned from random weights at a learning rate of "
