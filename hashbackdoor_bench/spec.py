@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from hashbackdoor_bench.errors import UserError, check, misfit, unknown
+from hashbackdoor_bench.errors import UserError, check, misfit, printable, unknown
 
 
 def canonical(value: object) -> str:
@@ -199,6 +199,13 @@ class RunSpec:
         check("--tolerance", self.tolerance, 0, 1)
         if self.pretrained and self.weights:
             raise UserError("--pretrained and --weights exclude each other: keep one of them.")
+        for name in ("lists", "root", "weights"):
+            path = getattr(self, name)
+            if path and printable(path) != path:
+                raise UserError(
+                    f"--{name} {printable(path)}: a record can only hold paths of printable UTF-8 "
+                    "text; rename it, or give a link to it (ln -s) with another name."
+                )
 
     @property
     def key(self) -> str:

@@ -23,6 +23,13 @@ def test_every_field_changes_the_key(name: str):
     assert replace(RunSpec(), **{name: OTHER[name]}).key != RunSpec().key
 
 
+@pytest.mark.parametrize("name", ["root", "lists", "weights"])
+@pytest.mark.parametrize("path", ["/a\udcff", "/a\nb", "/a\x1b[31m"])
+def test_a_path_that_a_record_cannot_hold_is_refused(name: str, path: str):
+    with pytest.raises(UserError, match=rf"--{name} /a\\.*ln -s"):
+        RunSpec(**{name: path})
+
+
 def test_fields_that_are_younger_than_schema_1_leave_old_keys_alone():
     assert not {"tolerance", "weights_by_order"} & RunSpec().to_dict().keys()
 

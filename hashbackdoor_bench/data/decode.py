@@ -10,7 +10,9 @@ refused, and so is an image of more than `Image.MAX_IMAGE_PIXELS`, before it is 
 import os
 import stat
 import struct
+import threading
 import zlib
+from contextlib import nullcontext
 from functools import cache
 from typing import NamedTuple
 
@@ -22,6 +24,8 @@ from hashbackdoor_bench.data.reasons import Reason
 from hashbackdoor_bench.data.splits import Bytes
 
 RULE = 2  # version of this rule: raise it when the resulting pixels change
+LARGE = 2**24  # px: larger images are decoded one at a time, as each takes up to 1 GB of memory
+ONE_AT_A_TIME = threading.Lock()
 LARGEST = 2**30  # bytes of an image file: more than `Image.MAX_IMAGE_PIXELS` of 8 bytes take
 MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 DEEP = {"I;16", "I;16L", "I;16B", "I;16N"}
@@ -85,15 +89,11 @@ def decode(file: str, side: int) -> Decoded | str:
                     f"{image.width} x {image.height} px are more than Pillow's limit of "
                     f"{Image.MAX_IMAGE_PIXELS}"
                 )
-            reasons = []
+            reasons: list[Reason] = []
             if getattr(image, "is_animated", False):
                 reasons.append(Reason.FRAMES)
-            if isinstance(image, TiffImageFile) and image.tag_v2.get(TURN, 1) in TURNED:
-                reasons.append(Reason.TURNED)  # Pillow turns it while it is decoded
-            image.load()  # here, as damage that is met in reading EXIF data is passed over
-            upright = _upright(image, reasons)
-            rgb = _on_white(_in_8_bits(upright, image.format, reasons), reasons)
-            resized = rgb.resize((side, side), Image.Resampling.BICUBIC)
+            with ONE_AT_A_TIME if image.width * image.height > LARGE else nullcontext():
+                resized = _rgb(image, reasons).resize((side, side), Image.Resampling.BICUBIC)
     except UNDECODABLE as error:
         return str(error).replace(repr(file), "").strip() or type(error).__name__
     pixels = np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
@@ -117,6 +117,13 @@ def refused(file: str) -> str:
     if seen.st_size > LARGEST:
         return f"{seen.st_size} bytes are more than the largest image file has ({LARGEST})"
     return ""
+
+
+def _rgb(image: Image.Image, reasons: list[Reason]) -> Image.Image:
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(TURN, 1) in TURNED:
+        reasons.append(Reason.TURNED)  # Pillow turns it while it is decoded
+    image.load()  # here, as damage that is met in reading EXIF data is passed over
+    return _on_white(_in_8_bits(_upright(image, reasons), image.format, reasons), reasons)
 
 
 def _upright(image: Image.Image, reasons: list[Reason]) -> Image.Image:
@@ -153,5 +160,6 @@ def _on_white(image: Image.Image, reasons: list[Reason]) -> Image.Image:
     if layer.getchannel("A").getextrema()[0] == 255:
         return layer.convert("RGB")
     reasons.append(Reason.TRANSPARENT)
-    white = Image.new("RGBA", layer.size, "white")
-    return Image.alpha_composite(white, layer).convert("RGB")
+    white = Image.new("RGB", layer.size, "white")
+    white.paste(layer, mask=layer)
+    return white
