@@ -200,11 +200,11 @@ class RunSpec:
         if self.pretrained and self.weights:
             raise UserError("--pretrained and --weights exclude each other: keep one of them.")
         for name in ("lists", "root", "weights"):
-            path = getattr(self, name)
-            if path and printable(path) != path:
+            path = getattr(self, name) or ""
+            if path != path.encode(errors="ignore").decode():
                 raise UserError(
-                    f"--{name} {printable(path)}: a record can only hold paths of printable UTF-8 "
-                    "text; rename it, or give a link to it (ln -s) with another name."
+                    f"--{name} {printable(path)}: a record can only hold paths of UTF-8 text; "
+                    "rename it, or give a link to it (ln -s) with another name."
                 )
 
     @property

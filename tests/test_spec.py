@@ -24,10 +24,11 @@ def test_every_field_changes_the_key(name: str):
 
 
 @pytest.mark.parametrize("name", ["root", "lists", "weights"])
-@pytest.mark.parametrize("path", ["/a\udcff", "/a\nb", "/a\x1b[31m"])
+@pytest.mark.parametrize("path", ["/a\udcff", "/a\udce9b"])
 def test_a_path_that_a_record_cannot_hold_is_refused(name: str, path: str):
     with pytest.raises(UserError, match=rf"--{name} /a\\.*ln -s"):
         RunSpec(**{name: path})
+    RunSpec(**{name: "/a\u3000\U0001f600"})
 
 
 def test_fields_that_are_younger_than_schema_1_leave_old_keys_alone():
