@@ -536,6 +536,7 @@ DAMAGES = {
     "cut": damage_manifest(lambda m: json.dumps(m)[:-3]),
     "deep": damage_manifest(lambda m: "[" * 100_000),
     "count": damage_manifest(lambda m: m["query"].update(count=5)),
+    "name": damage_manifest(lambda m: m["query"]["images"].reverse()),
     "hash": damage_manifest(lambda m: m["query"].update(sha256="0" * 64)),
     "row": damage_manifest(lambda m: m["query"].update(left_out=[{"row": "one"}])),
 }

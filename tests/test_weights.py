@@ -98,6 +98,8 @@ def test_missing_tensors_are_counted_and_named(tmp_path):
     says = r"'cnn32': it lacks 30 tensors \('0\.weight', .* it has 1 tensors \('other'\) too many"
     with pytest.raises(UserError, match=says):
         HashModel("cnn32", 4, HashLoss, weights=tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"'cnn32': it has 1 tensors \('other'\) too many"):
+        load("cnn32", saved(tmp_path, Cnn32().state_dict() | {"other": torch.zeros(1)}))
     state = timm.create_model("resnet18").state_dict()
     del state["layer2.0.bn1.weight"]
     with pytest.raises(UserError, match=r"lacks 1 tensors \('layer2\.0\.bn1\.weight'\)"):
