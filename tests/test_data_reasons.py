@@ -108,6 +108,7 @@ def test_linked_folders_are_followed_once_and_never_in_a_circle(root):
     assert counted(root) == {
         Reason.LINK: ["cat/part/back/", "cat/part/self/", "cat/part/up/", "dog/a-twin/"],
         Reason.BROKEN_LINK: ["cat/gone.png", "cat/loop"],
+        Reason.FOLLOWED: ["cat/part/"],
     }
     found = load(root)
     assert "cat/part/l.png" in ids_of(found)

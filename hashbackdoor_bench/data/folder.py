@@ -113,8 +113,8 @@ def find_images(root: Path) -> Found:
         target = os.path.realpath(root / path)
         if os.path.commonpath([target, home]) == target:  # it holds the root: no end of reading
             found.reasons.add(Reason.LINK, f"{path}/")
-        else:
-            _read(root, name, path, read, found, links)
+        elif _read(root, name, path, read, found, links):
+            found.reasons.add(Reason.FOLLOWED, f"{path}/")
     for members in found.images.values():
         members.sort()
     return found
@@ -127,9 +127,13 @@ def _read(
     read: set[tuple[int, int]],
     found: Found,
     links: list[tuple[str, str]],
-) -> None:
-    """Add the images under a folder to its class, and its linked folders to ``links``."""
-    folders = [start]
+) -> bool:
+    """Add the images under a folder to its class, and its linked folders to ``links``.
+
+    Returns:
+        Whether the folder could be opened and was not read before.
+    """
+    folders, before = [start], len(read)
     while folders:
         folder = folders.pop()
         try:
@@ -151,6 +155,7 @@ def _read(
                 found.reasons.add(reason, path)
             else:
                 found.images[name].append(path)
+    return len(read) > before
 
 
 def _entries(root: Path, folder: str, reasons: Reasons) -> list[os.DirEntry[str]]:

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     COPY = "left out, images with the same pixels as an image of another split"
     COPY_LISTED = "kept as listed, queries with the same pixels as a train or database image"
     COPY_BESIDE = "kept, images with the same pixels as another of their split"
+    FOLLOWED = "kept, the images of linked folders"
     ONE_COLOUR = "kept, images of a single colour"
     TRANSPARENT = "kept, transparent images, which were laid on white"
     TURNED = "kept, images that were turned as their EXIF data says"
