@@ -3,6 +3,7 @@
 import os
 import shutil
 import tarfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,22 @@ def read_cifar(root: Path) -> dict[str, tuple[Bytes, Bytes]]:
         images = np.ascontiguousarray(data.data.transpose(0, 3, 1, 2))
         found[split] = images, np.array(data.targets, np.uint8)
     return found
+
+
+def fetched_cifar(folder: Path, progress: Progress) -> dict[str, tuple[Bytes, Bytes]]:
+    """What `read_cifar` returns for CIFAR-10 in a folder of the cache, downloaded if necessary.
+
+    Raises:
+        UserError: the download fails.
+    """
+    try:
+        return read_cifar(fetch_cifar(folder, progress))
+    except UserError as error:
+        if not (folder / FOLDER).is_dir():
+            raise
+        warnings.warn(f"{folder / FOLDER} is damaged ({error}): unpacked again.")
+        shutil.rmtree(folder / FOLDER)
+        return read_cifar(fetch_cifar(folder, progress))
 
 
 def fetch_cifar(folder: Path, progress: Progress) -> Path:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import urllib.request
+import warnings
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
@@ -17,9 +18,10 @@ BLOCK = 1 << 20  # bytes read at once
 
 
 def fetch(files: Mapping[str, str], folder: Path, progress: Progress, *, otherwise: str) -> None:
-    """Download files into a folder, unless they are there.
+    """Download files into a folder, unless they are there as published.
 
-    A file gets its name when it is complete, so a killed download leaves no damaged file.
+    A file gets its name when it is complete, so a killed download leaves no damaged file. One that
+    was damaged later is named and fetched again.
 
     Args:
         files: MD5 of each file by its address; the last part of the address is the file's name.
@@ -34,8 +36,12 @@ def fetch(files: Mapping[str, str], folder: Path, progress: Progress, *, otherwi
     with FileLock(folder / ".lock"):
         for address, md5 in files.items():
             file = folder / address.rpartition("/")[2]
-            if file.exists():
-                continue
+            if file.is_file():
+                if _md5(file) == md5:
+                    continue
+                warnings.warn(
+                    f"{file} is not as it was published (its MD5 differs): fetched again."
+                )
             part = file.with_name(f"{file.name}.part")
             try:
                 found = _copy(address, part, progress)
@@ -48,6 +54,12 @@ def fetch(files: Mapping[str, str], folder: Path, progress: Progress, *, otherwi
                 raise UserError(f"{address} cannot be fetched ({error}): {otherwise}.") from error
             finally:
                 part.unlink(missing_ok=True)
+
+
+def _md5(file: Path) -> str:
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False))
+    return digest.hexdigest()
 
 
 def _copy(address: str, to: Path, progress: Progress) -> str:
