@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 
-from filelock import FileLock
-
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.locks import locked
 from hashbackdoor_bench.progress import Progress
 
 SECONDS = 60.0  # a download fails when nothing is received for this time
@@ -33,7 +32,7 @@ def fetch(files: Mapping[str, str], folder: Path, progress: Progress, *, otherwi
         UserError: an address can't be reached, or the file is not the published one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with locked(folder / ".lock", f"fetching files into {folder}", progress):
         for address, md5 in files.items():
             file = folder / address.rpartition("/")[2]
             if file.is_file():

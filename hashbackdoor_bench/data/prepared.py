@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock
 
 from hashbackdoor_bench.data.content import content_of
 from hashbackdoor_bench.data.decode import RULE, refused
@@ -39,6 +38,7 @@ from hashbackdoor_bench.data.splits import SPLITS, Items, Splits, assemble, join
 from hashbackdoor_bench.data.writing import CHUNK, tolerate, write_images
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import room
+from hashbackdoor_bench.locks import locked
 from hashbackdoor_bench.progress import Progress
 from hashbackdoor_bench.text import visible
 
@@ -91,7 +91,7 @@ def prepare_items(
         folder.parent.mkdir(parents=True, exist_ok=True)
         found = None if _damage(ours, folder, key) else Prepared(folder, read_manifest(folder, key))
         if found is None:
-            with FileLock(f"{folder}.lock"):
+            with locked(Path(f"{folder}.lock"), f"preparing {ours.name}", progress):
                 found = _prepare(ours, items, folder, key, tolerance, progress, pool)
     for split, part in found.manifest.parts.items():
         unreadable = [one for one in part.left_out if one.reason is Reason.UNREADABLE]
