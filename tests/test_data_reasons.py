@@ -123,6 +123,15 @@ def test_a_linked_image_and_a_linked_class_folder_are_read(root):
     picture(51).save(root.parent / "single.png")
     (root / "cat" / "x.png").symlink_to(root.parent / "single.png")
     assert {"cat/x.png", "dog/3.png"} <= set(ids_of(load(root)))
+    assert counted(root) == {Reason.FOLLOWED: ["dog/"]}
+
+
+def test_a_class_that_is_a_link_to_what_is_read_anyway_is_refused_with_the_reason(root):
+    for target in (root / "cat", root, root.parent):
+        (root / "elk").symlink_to(target)
+        with pytest.raises(UserError, match=r"elk holds 0 images.*holds this one: 1 \(elk/\)"):
+            load(root)
+        (root / "elk").unlink()
 
 
 def test_pipes_sockets_and_devices_among_images_are_counted_and_never_opened(root):

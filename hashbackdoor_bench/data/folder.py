@@ -100,14 +100,16 @@ class Found:
 def find_images(root: Path) -> Found:
     """Find the images of each class folder; links are followed when all other folders are read."""
     found, read = Found(), {_identity(os.stat(root))}
-    links: list[tuple[str, str]] = []  # class, and path of the link
     for entry in _entries(root, "", found.reasons):
         if os.path.isdir(entry.path):
             found.images[entry.name] = []
         else:
             found.reasons.add(_why_not(entry) or Reason.OUTSIDE, entry.name)
-    for name in sorted(found.images, key=lambda name: (root / name).is_symlink()):
-        _read(root, name, name, read, found, links)
+    # the class and the path of each link
+    links = [(name, name) for name in found.images if (root / name).is_symlink()]
+    for name in found.images:
+        if not (root / name).is_symlink():
+            _read(root, name, name, read, found, links)
     home = os.path.realpath(root)
     while links:
         name, path = links.pop(0)

@@ -61,7 +61,7 @@ def write_images(
                     progress(stage, done, total)
         unreadable = [one for one in now.left_out if one.reason is Reason.UNREADABLE]
         tolerate(unreadable, split, len(files), tolerance)
-        if not now.images:
+        if files and not now.images:
             raise UserError(
                 f"no {split} image of {ours.name} is left ({' '.join(now.notes())}): bring more "
                 "images, or take the copies away."
