@@ -188,7 +188,7 @@ def test_records_of_a_suite_stand_under_its_name_and_data_come_from_where_option
     assert "suite small, attack[1]: " in capsys.readouterr().err
     there = ["--lists", str(tiny), "--root", str(tiny)]
     assert main(["suite", "run", suite, *cache, *there, "--jobs", "1"]) == 0
-    assert (tmp_path / "results" / Path(suite).stem / "index.csv").is_file()
+    assert (tmp_path / "runs" / Path(suite).stem / "index.csv").is_file()
 
 
 def test_failures_and_deaths_are_told_and_stop_no_other_run(tiny, tmp_path, capsys, monkeypatch):

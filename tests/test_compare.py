@@ -163,7 +163,7 @@ def test_a_foreign_attack_is_run_on_the_suite_and_ranked(stranger, capsys, monke
     assert out.startswith("Foreign blend: ")
     assert "delivery files" in out
     assert "BadNets (place " in out or "no place" in out
-    folder = Path("results/small-foreign_blend")
+    folder = Path("runs/small-foreign_blend")
     rows = list(csv.DictReader((folder / "index.csv").open()))
     assert [(r["suite"], r["label"], r["seed"]) for r in rows] == [
         ("small", "Foreign blend", "0"), ("small", "Foreign blend", "1")
@@ -171,8 +171,10 @@ def test_a_foreign_attack_is_run_on_the_suite_and_ranked(stranger, capsys, monke
     files = sorted(folder.rglob("*.json"))
     stamps = [path.stat().st_mtime_ns for path in files]
     assert len(files) == 2
-    # the board of bench leaderboard over the whole results folder has it too
-    (found,) = boards(collect([Path("results")]).frame.query("delivery == 'files'"), ["small"])
+    # the board of bench leaderboard over both folders has it too
+    (found,) = boards(
+        collect([Path("results"), Path("runs")]).frame.query("delivery == 'files'"), ["small"]
+    )
     assert {one.label for one in found.entries} == {"BadNets", "Foreign blend"}
     # again: nothing is run, the same is said
     assert compare(stranger, "foreign_blend") == 0
@@ -186,7 +188,7 @@ def test_an_attack_of_the_suite_is_not_run_again(stranger, capsys, monkeypatch):
     assert compare(stranger, "badnets-clean") == 0
     assert capsys.readouterr().out.startswith("BadNets: ")
     assert set(Path("cache").rglob("facts.json")) == before
-    assert not list(Path("results/small-badnets_clean").rglob("*.json"))
+    assert not list(Path("runs/small-badnets_clean").rglob("*.json"))
 
 
 def test_rivals_of_a_suite_of_another_name_are_compared_with(

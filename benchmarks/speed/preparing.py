@@ -83,7 +83,7 @@ def _decoding(items: Items, setting: Setting) -> Row:
         start, cpu = time.perf_counter(), time.process_time()
         made = prepare_items(
             protocol("folder"), items, cache, tolerance=0, progress=silent, threads=threads
-        ).folder
+        )
         if threads is None:
             busy.append((time.process_time() - cpu) / (time.perf_counter() - start))
         return made.folder

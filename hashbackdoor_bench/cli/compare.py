@@ -21,6 +21,7 @@ from hashbackdoor_bench.cli.run import settings_of
 from hashbackdoor_bench.cli.suite_running import lay_out_suite, run_missing
 from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.records import OWN
 from hashbackdoor_bench.registry import METHODS, load_plugin
 
 
@@ -31,13 +32,13 @@ from hashbackdoor_bench.registry import METHODS, load_plugin
     "--against",
     multiple=True,
     type=FILE,
-    show_default="results/SUITE",
+    show_default="runs/SUITE, or else results/SUITE",
     help="Records of the suite's attacks.",
 )
 @click.option(
     "--results-dir",
     type=FOLDER,
-    show_default="results/SUITE-NAME, with its settings",
+    show_default="runs/SUITE-NAME, with its settings",
     help="Folder of the attack's records and their index.",
 )
 @click.option(
@@ -74,7 +75,7 @@ def compare_command(
     """Run an attack on the victims and seeds of a suite, and rank it among the suite's attacks.
 
     Runs that have a record are not repeated. The records and their index are written to a folder of
-    their own, which bench leaderboard reads too.
+    their own; `bench leaderboard results THAT_FOLDER` lists the attack too.
     """
     for path in plugin:
         load_plugin(path)
@@ -96,7 +97,7 @@ def compare_command(
     from hashbackdoor_bench.files import writable
     from hashbackdoor_bench.suites import write_index
 
-    folder = results_dir or Path("results") / for_file_name(
+    folder = results_dir or OWN / for_file_name(
         "-".join([mine.name, name, *map("=".join, given["attack"])])
     )
     writable(folder, "--results-dir")

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import click
 
-from hashbackdoor_bench.cli.options import FOLDER, bench, records_options, records_read
+from hashbackdoor_bench.cli.options import (
+    FOLDER,
+    bench,
+    published_or_own,
+    records_options,
+    records_read,
+)
 from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError, unknown
 
@@ -46,8 +52,9 @@ def figure_command(
     precision-recall  over the Hamming radius
     codes             codes on a plane
 
-    Takes records, folders of them, and names of suites, whose records are in results/SUITE.
-    `bench figure --all [RESULTS_DIR]` draws every figure for which results has records.
+    Takes records, folders of them, and names of suites, whose records are in runs/SUITE, or else in
+    results/SUITE. `bench figure --all [FOLDER]` draws every figure for which the folder (results,
+    or runs where there is no results) has records.
     """  # noqa: D301 (\b keeps click from filling the lines)
     kinds = tuple(dict.fromkeys(kind.strip() for kind in formats.split(",")))
     for kind in kinds:
@@ -66,7 +73,10 @@ def figure_command(
             f"figure {arguments[0]} of what? Give records, a folder of them or a suite's name, as "
             f"in `bench figure {arguments[0]} quick`."
         )
-    places = [Path(place) for place in (arguments or ("results",))[0 if everything else 1 :]]
+    if everything:
+        places = [Path(place) for place in arguments] or [published_or_own()]
+    else:
+        places = [Path(place) for place in arguments[1:]]
     folder = out or (places[0] / "figures" if everything else Path("figures"))
     frame = records_read(places, conditions)
     name = arguments[0] if arguments else ""

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import click
 
-from hashbackdoor_bench.cli.options import FILE, FOLDER, bench, first_of
+from hashbackdoor_bench.cli.options import FILE, FOLDER, bench, first_of, published_or_own
 from hashbackdoor_bench.cli.run import command_of
 from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.records import OWN
 
 
 @bench.command("leaderboard")
@@ -25,23 +26,25 @@ from hashbackdoor_bench.errors import UserError
 @click.option(
     "--out",
     type=FILE,
-    default=Path("results/LEADERBOARD.md"),
-    show_default=True,
+    show_default="LEADERBOARD.md in results if nothing is given, else in runs",
     help="The table as Markdown.",
 )
 def leaderboard_command(
-    results: tuple[Path, ...], suites: tuple[str, ...], site: Path | None, out: Path
+    results: tuple[Path, ...], suites: tuple[str, ...], site: Path | None, out: Path | None
 ) -> None:
     """Rank the attacks of a suite by the rules of results/RULES.md.
 
-    RESULTS are records, folders of them, or names of suites; results if not given.
+    RESULTS are records, folders of them, or names of suites. If nothing is given, it is the folder
+    results, or runs where there is no results.
     """
     from hashbackdoor_bench.files import whole
     from hashbackdoor_bench.report import collect
     from hashbackdoor_bench.report.board import boards
     from hashbackdoor_bench.report.tables import leaderboard_text
 
-    collection = collect(results or (Path("results"),))
+    whole_folder = published_or_own()
+    collection = collect(results or (whole_folder,))
+    out = out or (OWN if results else whole_folder) / "LEADERBOARD.md"
     for sentence in first_of(collection.left_out):
         say(f"note: {sentence}", err=True)
     found = boards(collection.frame, suites)

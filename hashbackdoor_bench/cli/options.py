@@ -13,7 +13,7 @@ import click
 from hashbackdoor_bench import __version__
 from hashbackdoor_bench.cli.terminal import for_messages_only, say
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.records import CONVENTIONS
+from hashbackdoor_bench.records import CONVENTIONS, OWN, PUBLISHED
 from hashbackdoor_bench.spec import TOLERANCE
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ cache_option = click.option(
 results_option = click.option(
     "--results-dir",
     type=FOLDER,
-    default=Path("results"),
+    default=OWN,
     show_default=True,
     help="Folder of the records.",
 )
@@ -161,6 +161,11 @@ def first_of(sentences: Sequence[str]) -> list[str]:
     more = len(sentences) - 20
     rest = [f"and {more} more, which `bench verify --json` lists."] if more > 0 else []
     return [*sentences[:20], *rest]
+
+
+def published_or_own() -> Path:
+    """The folder of records that a command reads if none is given."""
+    return PUBLISHED if PUBLISHED.is_dir() else OWN
 
 
 def records_read(places: Iterable[Path], conditions: Sequence[str] = ()) -> "pd.DataFrame":

@@ -23,6 +23,7 @@ from hashbackdoor_bench.cli.options import (
 )
 from hashbackdoor_bench.cli.suite_running import gpus_of, jobs_of, lay_out_suite, run_missing
 from hashbackdoor_bench.cli.terminal import console, for_messages_only, say
+from hashbackdoor_bench.records import OWN
 from hashbackdoor_bench.registry import load_plugin
 from hashbackdoor_bench.suites import Suite, find_suite, shipped
 
@@ -58,7 +59,7 @@ def suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
         if where:
             runs = tuple(replace(run, spec=replace(run.spec, **where)) for run in read.runs)
             read = replace(read, runs=runs)
-        folder = Path("results") / read.name if results_dir is None else results_dir
+        folder = OWN / read.name if results_dir is None else results_dir
         return command(suite=read, plugin=plugin, results_dir=folder, **more)
 
     for option in (
@@ -67,7 +68,7 @@ def suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--results-dir",
             type=FOLDER,
-            show_default="results/SUITE",
+            show_default="runs/SUITE",
             help="Folder of the suite's records and their index.",
         ),
         cache_option,

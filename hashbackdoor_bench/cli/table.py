@@ -42,7 +42,8 @@ def table_command(
 ) -> None:
     """Print a table of records: means over targets and seeds, with their spread.
 
-    Takes records, folders of them, and names of suites, whose records are in results/SUITE.
+    Takes records, folders of them, and names of suites, whose records are in runs/SUITE, or else in
+    results/SUITE.
     """
     from hashbackdoor_bench.report.tables import WRITERS, published_numbers, rich_table, tables
 

@@ -35,6 +35,8 @@ from hashbackdoor_bench.spec import RunSpec, digest
 
 VERSION = 1
 LARGEST = 4_000_000  # bytes of a file that is read as a record; a usual one has 30 000
+PUBLISHED = Path("results")  # folder of the published records, and of what is made from them
+OWN = Path("runs")  # where runs and suites put their records if nothing else is said
 INDEX = "index.csv"  # file beside the records of a suite, with the table row of each record
 ELSEWHERE = ("lists", "root", "weights")  # paths on this machine, which are in no key
 

@@ -92,8 +92,8 @@ def collect(places: Iterable[Path]) -> Collection:
     """Read the records of some places.
 
     Args:
-        places: records, folders of them (searched to the bottom), and names of suites whose
-            records stand in ``results/NAME``.
+        places: records, folders of them (searched to the bottom), and names of suites see
+            `scan_records`.
 
     Raises:
         UserError: a place doesn't exist, or holds too many files.

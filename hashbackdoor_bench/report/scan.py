@@ -8,9 +8,9 @@ from pathlib import Path
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import kind_of
+from hashbackdoor_bench.records import OWN, PUBLISHED
 from hashbackdoor_bench.text import visible
 
-RESULTS = Path("results")  # where suites put their records if nothing else is said
 SPEED = "speed"  # its folder in which benchmarks.speed puts measurements, which are no records
 MOST = 20_000  # files in a folder; their records take about a gigabyte of memory
 
@@ -34,13 +34,20 @@ def scan_records(place: Path) -> Scan:
     """Find the JSON files of a place. Links are not followed: they could lead anywhere.
 
     Args:
-        place: a file, a folder, which is searched to the bottom, or the name of a suite.
+        place: a file, a folder, which is searched to the bottom, or the name of a suite, which is
+            its folder in ``OWN`` or else in ``PUBLISHED``.
 
     Raises:
         UserError: there is no such place, or it holds more than ``MOST`` files.
     """
-    if not place.exists() and len(place.parts) == 1 and (RESULTS / place).is_dir():
-        place = RESULTS / place
+    left_out: list[str] = []
+    if not place.exists() and len(place.parts) == 1:
+        own, *others = [f / place for f in (OWN, PUBLISHED) if (f / place).is_dir()] or [place]
+        left_out += [
+            f"{other} is left out, since {place} is {own} here: give its path to read it."
+            for other in others
+        ]
+        place = own
     if not place.exists():
         name = str(place)
         hint = (
@@ -48,11 +55,13 @@ def scan_records(place: Path) -> Scan:
             if (files("hashbackdoor_bench.benchmarks") / f"{name}.toml").is_file()
             else "give records, a folder of them, or the name of a suite"
         )
-        raise UserError(f"{name}: there is no such file, and no folder {RESULTS / name}; {hint}.")
+        raise UserError(
+            f"{name}: there is no such file, and no folder {OWN / name} or {PUBLISHED / name}; "
+            f"{hint}."
+        )
     if not place.is_dir():
         return Scan((place,), named=True)
     paths: list[Path] = []
-    left_out: list[str] = []
     for path, mode in _entries(place, left_out):
         what = kind_of(mode)
         if what:
