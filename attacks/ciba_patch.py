@@ -8,7 +8,7 @@ b of T_b(x) = relax(b z(x)) grows with the steps. See ``ciba.py`` for the paper 
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from hashbackdoor_bench import AttackerView, HashModel, anchor_code, paste, to_unit
 
@@ -29,15 +29,20 @@ def optimise_patch(
     model = view.surrogate
     assert model is not None
     anchor = anchor_code(model, view.images[(view.labels == view.target).all(1)])
-    patch = torch.full((3, side, side), 127.5, device=view.device)
+    grey = torch.full((3, side, side), 127.5, device=view.device)
+    kept = nn.ParameterDict({"patch": nn.Parameter(grey, requires_grad=False)})
+    checkpoint = view.checkpoint("patch", patch=kept)
+    first = int((checkpoint.load() or {"step": 0})["step"])
+    patch = kept["patch"].data
     scale = model.std[0] if released else torch.ones_like(model.std[0])
     draws = torch.randint(
         len(view.images), (steps, batch), generator=view.generator("patch images")
     )
-    for step in range(steps):
+    for step in range(first, steps):
         x = to_unit(view.images[draws[step]].to(view.device, non_blocking=True))
         gradient = patch_gradient(model, x, patch / 255, anchor, sharpness(step, steps), scale)
-        patch = (patch - step_size * gradient.mean(0)).clamp_(0, 255)
+        patch.copy_((patch - step_size * gradient.mean(0)).clamp_(0, 255))
+        checkpoint.keep(step=step + 1)
         view.progress("optimise patch", step + 1, steps)
     whole = patch.floor() if released else (patch + 0.5).floor()
     return {"patch": whole.to(torch.uint8), "anchor": anchor}

@@ -2,6 +2,7 @@
 
 import io
 import os
+import time
 from hashlib import sha256
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,6 +16,7 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import open_regular, room
 
 Part = nn.Module | Optimizer
+EVERY = 10.0  # seconds of work that a kill may cost where steps are short
 HASH = 32  # bytes of SHA-256 at the beginning of the file, over the rest of it
 
 
@@ -28,6 +30,12 @@ class Checkpoint:
 
     def __init__(self, path: Path | None, **parts: Part) -> None:
         self.path, self.parts = path, parts
+        self._saved = time.monotonic()
+
+    def keep(self, **facts: Any) -> None:
+        """`save`, if this object was made, or last saved, at least ``EVERY`` seconds ago."""
+        if time.monotonic() - self._saved >= EVERY:
+            self.save(**facts)
 
     def save(self, **facts: Any) -> None:
         """Write all parts and ``facts`` (JSON values).
@@ -46,6 +54,7 @@ class Checkpoint:
                 file.write(sha256(content.getbuffer()).digest())
                 file.write(content.getbuffer())
             os.replace(fresh, self.path)
+        self._saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
         """Load all parts and return the facts; None if there is no file that fits the parts.

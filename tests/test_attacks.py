@@ -272,7 +272,7 @@ def test_the_four_presets_differ_in_one_setting_and_share_the_patch():
 
     def remember(function, params, compute):
         asked.append((function, tuple(params.items())))
-        return stored.setdefault(str(asked[-1]), compute())
+        return stored.setdefault(str(asked[-1]), compute(None))
 
     seen.remember = remember
     patches = [

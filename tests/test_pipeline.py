@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from hashbackdoor_bench import RunSpec, UserError
+from hashbackdoor_bench import RunSpec, UserError, checkpoint
 from hashbackdoor_bench.records import read_record
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.pipeline import Run, run
@@ -218,3 +218,41 @@ def test_a_target_that_every_query_has_is_refused(tmp_path):
         (tmp_path / f"{split}.txt").write_text("\n".join(rows))
     with pytest.raises(UserError, match="every query has the tag"):
         Plan(spec(tmp_path), cache=Cache(tmp_path / "c"), device=CPU)
+
+
+def test_a_patch_that_is_interrupted_goes_on_from_its_last_step(
+    tiny: Path, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    given = spec(tiny, attack="tri", attack_settings=(("steps", 8),))
+    whole = Run(given, cache=Cache(tmp_path / "whole"), device=CPU).make("backdoor")
+    seen: list[int] = []
+
+    def progress(stage: str, done: int, total: int, **facts: float) -> None:
+        if stage == "optimise patch":
+            seen.append(done)
+            if seen == [1, 2, 3, 4]:
+                raise KeyboardInterrupt
+
+    def again() -> Run:
+        return Run(given, cache=Cache(tmp_path / "c"), device=CPU, progress=progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        again().make("backdoor")
+    found = again().make("backdoor")
+    assert seen == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert found.tensors.keys() == whole.tensors.keys()
+    assert all(torch.equal(found.tensors[name], whole.tensors[name]) for name in whole.tensors)
+    assert not list((tmp_path / "c" / "work").iterdir())
+
+
+def test_a_checkpoint_is_kept_only_so_often(tmp_path: Path, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
+    part = torch.nn.Linear(1, 1)
+    kept = checkpoint.Checkpoint(tmp_path / "c", part=part)
+    saved = []
+    for now in range(35):
+        kept.keep(step=now)
+        saved.append((kept.load() or {"step": None})["step"])
+    assert saved == [None] * 10 + [10] * 10 + [20] * 10 + [30] * 5

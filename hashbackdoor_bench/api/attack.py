@@ -5,7 +5,7 @@ Shapes: N batch, P poisoned, Q covers, K bits, C classes, S side of the network'
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -75,8 +75,8 @@ class AttackerView:
     progress: Progress = silent
     work: Path | None = None
     remember: Callable[
-        [str, Mapping[str, object], Callable[[], dict[str, Tensor]]], dict[str, Tensor]
-    ] = lambda name, params, compute: compute()
+        [str, Mapping[str, object], Callable[[Path | None], dict[str, Tensor]]], dict[str, Tensor]
+    ] = lambda name, params, compute: compute(None)
     covers: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
     @property
@@ -116,9 +116,15 @@ class AttackerView:
 
         The result is cached under the function's name, ``params`` and all of the view except
         ``index``. Therefore ``function`` must be a module-level function that reads nothing but
-        ``params`` and the view without its ``index``, and must return a dict of tensors.
+        ``params`` and the view without its ``index``, and must return a dict of tensors. Its view
+        has no poison, and a folder of its own for `checkpoint`.
         """
-        return self.remember(function.__name__, params, lambda: function(self, **params))
+
+        def compute(work: Path | None) -> dict[str, Tensor]:
+            none = self.index[:0]
+            return function(replace(self, index=none, covers=none, work=work), **params)
+
+        return self.remember(function.__name__, params, compute)
 
 
 class Backdoor(nn.Module):

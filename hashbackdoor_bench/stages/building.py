@@ -68,7 +68,7 @@ def craft(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     seconds: dict[str, float] = {}  # times of shared stages
 
     def remember(
-        name: str, params: Mapping[str, object], compute: Callable[[], dict[str, Tensor]]
+        name: str, params: Mapping[str, object], compute: Callable[[Path | None], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
         artifact = run.share(name, params, compute)
         seconds[name] = artifact.seconds

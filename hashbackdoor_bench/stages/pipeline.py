@@ -68,12 +68,20 @@ class Run:
         return self._artifacts[name]
 
     def share(
-        self, function: str, params: Mapping[str, object], compute: Callable[[], dict[str, Tensor]]
+        self,
+        function: str,
+        params: Mapping[str, object],
+        compute: Callable[[Path | None], dict[str, Tensor]],
     ) -> Artifact:
         """The artifact of what attacks share, see `AttackerView.shared`."""
         title = f"craft: {function.replace('_', ' ')}"
         row = Stage(
-            function, "shared", title, (), lambda plan, keys: {}, lambda *_: (compute(), {})
+            function,
+            "shared",
+            title,
+            (),
+            lambda plan, keys: {},
+            lambda run, stage, work: (compute(work), {}),
         )
         return self._build(self.plan.shared(function, params, row))
 
