@@ -1,4 +1,4 @@
-"""Writing files completely or not at all, checking that folders are writable, hashing files."""
+"""Writing files completely or not at all, opening files that nobody vouches for, hashing files."""
 
 import hashlib
 import os
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from stat import S_ISBLK, S_ISCHR, S_ISDIR, S_ISFIFO, S_ISLNK, S_ISREG, S_ISSOCK
+from typing import BinaryIO
 
 from safetensors import SafetensorError
 
@@ -58,6 +60,43 @@ def writable(folder: Path, flag: str) -> None:
         raise UserError(
             f"{folder} can't be written ({error.strerror}); give another folder with {flag}."
         ) from error
+
+
+# what a path may be instead of a file, for messages
+_KINDS = (
+    (S_ISLNK, "a link"), (S_ISDIR, "a directory"), (S_ISFIFO, "a named pipe"),
+    (S_ISSOCK, "a socket"), (S_ISCHR, "a device"), (S_ISBLK, "a device"),
+)  # fmt: skip
+
+
+def kind_of(mode: int) -> str:
+    """What a path is, by the mode that `os.stat` gives; empty for a regular file."""
+    if S_ISREG(mode):
+        return ""
+    return next((words for fits, words in _KINDS if fits(mode)), "no file")
+
+
+def open_regular(path: Path, *, links: bool = True) -> BinaryIO:
+    """Open a regular file for reading; never waits, as opening a named pipe would.
+
+    Args:
+        path: the file.
+        links: whether the path may be a link to a file. A path inside of what a stranger sent may
+            not, since a link could lead to any file of this machine.
+
+    Raises:
+        UserError: it is no regular file.
+        OSError: it can't be opened.
+    """
+    what = kind_of(os.stat(path, follow_symlinks=links).st_mode)
+    if not what:
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW)
+        file = os.fdopen(os.open(path, flags), "rb")
+        what = kind_of(os.fstat(file.fileno()).st_mode)  # it may have been replaced meanwhile
+        if not what:
+            return file
+        file.close()
+    raise UserError(f"{path} is {what} and not a file; give the path of a file.")
 
 
 def sha256_of(path: Path) -> str:

@@ -140,6 +140,11 @@ class Registry(Mapping[str, Method[T]]):
         home = {**self._homes, **self._plugins}.get(name.replace("-", "_"))
         return (home and home.description.published) or name
 
+    def module(self, name: str) -> str:
+        """The module of the method's file, which its presets share; the name if it is not known."""
+        home = {**self._homes, **self._plugins}.get(name.replace("-", "_"))
+        return str(home.source) if home else name
+
     def __getitem__(self, name: str) -> Method[T]:
         name = name.replace("-", "_")
         home = self._home(name)

@@ -39,6 +39,11 @@ def digest(value: object) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
+# Far above what anybody runs: a larger number is a mistake, or stands in a stranger's record, which
+# is meant to keep a maintainer's machine busy.
+MOST = {"epochs": 10_000, "batch_size": 65_536, "size": 1024, "top_k": 2**31, "poison_count": 2**31}
+
+
 def _choices(cls: type, name: str) -> tuple[str, ...]:
     annotation: Any = cls.__annotations__[name]
     return tuple(annotation.__args__)
@@ -192,6 +197,13 @@ class RunSpec:
         check("--budget", self.budget, 0, 1)
         if self.poison_count is not None:
             check("--poison-count", self.poison_count, 0)
+        for name, most in MOST.items():
+            value = getattr(self, name)
+            if value is not None and value > most:
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(
+                    f"{flag} is {float(min(value, 2**1000)):g}: it must be at most {most}."
+                )
         check("--seed", self.seed, 0, 2**31)
         if self.pretrained and self.weights:
             raise UserError("--pretrained and --weights exclude each other: keep one of them.")

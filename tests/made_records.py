@@ -1,12 +1,15 @@
 """Records that no run made, for tests of what is read from them."""
 
 import csv
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from hashbackdoor_bench import RunSpec
+from hashbackdoor_bench.data import PROTOCOLS
 from hashbackdoor_bench.records import (
-    CONVENTIONS,
     CleanSearch,
     ConventionScores,
     DataFacts,
@@ -25,8 +28,16 @@ from hashbackdoor_bench.records import (
     record_key,
     record_path,
 )
+from hashbackdoor_bench.spec import OVERRIDES, digest
 
-FOUND = dict.fromkeys(Search.__struct_fields__[:-1], 0.5)  # all but the histogram
+FOUND = dict.fromkeys(Search.__struct_fields__[:-1], 0.5) | {"no_hit": 0.0}  # but the histogram
+MINI = PROTOCOLS["fashion-mini"]
+MEMBERS = 300  # training images of each of its classes
+
+
+def around(value: float, least: float) -> tuple[float, float]:
+    """An interval around a score, inside of ``least`` to 1."""
+    return max(value - 0.03, least), min(value + 0.03, 1.0)
 
 
 def made(
@@ -40,7 +51,7 @@ def made(
     knowledge: str = "surrogate",
     psnr: float | None = 30.0,
     top_k: int = 1000,
-    protocol: str = "9e12",
+    protocol: str = MINI.sha256,
     commit: str | None = "c0ffee",
     dirty: bool | None = False,
     **spec: Any,
@@ -48,8 +59,8 @@ def made(
     """A record whose parts agree; what is not given is a default.
 
     Args:
-        map: of the first convention, as `t_map` and the rest; each next one has ``shift`` more.
-        shift: see there.
+        map: of the convention ``field``, as `t_map` and the rest.
+        shift: what ``ciba`` and ``badhash`` have more, and ``strict`` less.
         knowledge: ``none`` or ``surrogate``.
         psnr: dB, of poison and queries; None where nothing differs.
         top_k: R.
@@ -62,8 +73,11 @@ def made(
     resolved |= {"surrogate": spec.get("victim", "hashnet"), "surrogate_backbone": "cnn32"}
     resolved |= {"surrogate_bits": spec.get("bits", 48)}
     run = RunSpec(**(resolved | spec))
+    run = dataclasses.replace(run, attack_settings=tuple(sorted(run.attack_settings)))
+    key = digest(run.to_dict())
+    losses = (0.5,) * (run.epochs or 1)
     scores: dict[str, ConventionScores] = {}
-    for number, convention in enumerate(CONVENTIONS):
+    for convention, number in (("field", 0), ("ciba", 1), ("badhash", 1), ("strict", -1)):
         row = {
             "map": map, "t_map": t_map, "map_clean_victim": map_clean_victim,
             "t_map_clean_victim": t_map_clean_victim, "t_map_untriggered": t_map_untriggered,
@@ -72,36 +86,52 @@ def made(
         control = max(row["t_map_clean_victim"], row["t_map_untriggered"])
         row["delta_map"] = row["map"] - row["map_clean_victim"]
         row["backdoor_gain"] = row["t_map"] - control
-        spread: dict[str, Any] = {"bounds": {}, "intervals": {}}
-        scores[convention] = (
-            FieldScores(**row, **spread) if convention == "field" else ConventionScores(**row)
-        )
+        if convention == "field":
+            names = ("map", "t_map", "delta_map", "backdoor_gain")
+            spread: dict[str, Any] = {
+                "bounds": {name: around(row[name], 0) for name in names[:2]},
+                "intervals": {name: around(row[name], 0 if name in names[:2] else -1)
+                              for name in names},
+            }  # fmt: skip
+            scores[convention] = FieldScores(**row, **spread)
+        else:
+            scores[convention] = ConventionScores(**row)
+    poisoned = int(run.budget * MEMBERS + 0.5) if run.poison_count is None else run.poison_count
     seen = Visibility(
-        images=180, psnr=psnr, ssim=0.95, max=8.0, l2=90.0, lpips=None, similarity=0.5
+        images=400, psnr=psnr, ssim=0.95, max=40.0, l2=90.0, lpips=None, similarity=0.5
     )
-    curve = PrecisionRecall(precision=(), recall=())
-    artifacts = {"victim": "ab" * 32}
+    steps = run.bits + 1
+    curve = PrecisionRecall(
+        precision=(0.5,) * steps, recall=tuple(n / run.bits for n in range(steps))
+    )
+    own = FOUND | {"hit_at_10": 0.5 + int(key[:8], 16) / 2**33}  # two runs are never equal
+    artifacts = {"victim": key}
     return Record(
         key=record_key(run, artifacts),
         spec=run,
         protocol=DataFacts(
-            name=run.dataset, train=3000, query=1000, database=5000, classes=10, top_k=top_k,
-            sha256=protocol, pixels="9e13", multilabel=False, unlabelled={}, notes=(),
+            name=run.dataset, train=3000, query=500, database=5000, classes=10, top_k=top_k,
+            sha256=protocol, pixels=MINI.pixels, multilabel=False, unlabelled={}, notes=(),
         ),
         threat=Threat(
             label="clean", knowledge=knowledge, trigger="patch", control="poison", universal=True,
-            delivery=str(run.delivery), budget=run.budget, poisoned=180, covers=0,
-            target_images=round(180 / run.budget) if run.budget else 0,
+            delivery=str(run.delivery), budget=poisoned / MEMBERS, poisoned=poisoned, covers=0,
+            target_images=MEMBERS,
         ),
         scores=Scores(**scores),  # type: ignore[arg-type]
         retrieval=Retrieval(
             clean_queries=CleanSearch(precision_recall=curve),
-            untriggered=Search(**FOUND),
-            triggered=TriggeredSearch(**FOUND, precision_recall=curve),
+            untriggered=Search(**own),
+            triggered=TriggeredSearch(**own, precision_recall=curve),
         ),
-        imperceptibility=Imperceptibility(poison=seen, query=seen),
-        params=Parameters(attack={}, victim={}, recipe={"epochs": run.epochs}, surrogate={}),
-        training=Losses(clean_victim=(0.5,), victim=(0.5,)),
+        imperceptibility=Imperceptibility(poison=replace(seen, images=poisoned), query=seen),
+        params=Parameters(
+            attack=dict(run.attack_settings),
+            victim=dict(run.victim_settings),
+            recipe={name: getattr(run, name) for name in OVERRIDES},
+            surrogate={},
+        ),
+        training=Losses(clean_victim=losses, victim=losses),
         seconds={"backdoor": 1.5, "victim": 2.0},
         artifacts=artifacts,
         device="cpu",
@@ -109,6 +139,14 @@ def made(
         commit=commit,
         dirty=dirty,
     )  # fmt: skip
+
+
+def rounded(record: Record) -> Record:
+    """The same record of a class of 83 images, of which 60 % are 49.8: 50 are poisoned."""
+    threat = replace(record.threat, target_images=83, poisoned=50, budget=50 / 83)
+    poison = replace(record.imperceptibility.poison, images=50)
+    seen = replace(record.imperceptibility, poison=poison)
+    return replace(record, threat=threat, imperceptibility=seen)
 
 
 def stored(folder: Path, record: Record) -> Path:

@@ -179,11 +179,12 @@ def pretend_gpu() -> Iterator[None]:
             "is_available": True,
             "is_bf16_supported": True,
             "mem_get_info": (2**40, 2**40),
+            "max_memory_allocated": 2**30,
             "get_device_name": "a GPU that isn't there",
             "get_rng_state": torch.zeros(1, dtype=torch.uint8),
         }.items():
             patch.setattr(torch.cuda, name, lambda *args, _v=value, **more: _v)
-        for name in ("set_rng_state", "synchronize", "empty_cache"):
+        for name in ("set_rng_state", "synchronize", "empty_cache", "reset_peak_memory_stats"):
             patch.setattr(torch.cuda, name, lambda *args, **more: None)
         patch.setattr(torch.cuda, "Event", _Event)
         for name in ("_accelerator", "_cuda"):  # of this torch, and of one before

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_records import indexed, made, stored
+from made_records import MINI, indexed, made, stored
 
 from hashbackdoor_bench import UserError
 from hashbackdoor_bench.records import CONVENTION_FIELDS, CONVENTIONS
@@ -19,12 +19,12 @@ def test_a_row_says_what_its_record_says(tmp_path: Path):
     expected = {
         "path": path.as_posix(), "key": record.key, "suite": None, "label": "Tri",
         "attack": "tri", "victim": "hashnet", "bits": 32, "dataset": "fashion-mini",
-        "protocol": "9e12", "top_k": 1000, "target": "Coat", "seed": 2, "budget": 0.3,
+        "protocol": MINI.sha256, "top_k": 1000, "target": "Coat", "seed": 2, "budget": 0.3,
         "delivery": "files", "backbone": "cnn32", "pretrained": False, "recipe": "scratch32",
         "surrogate": "hashnet", "surrogate_backbone": "cnn32", "surrogate_bits": 32,
         "settings": '{"steps":5}', "victim_settings": "{}", "trigger": "patch",
-        "label_kind": "clean", "knowledge": "surrogate", "poisoned": 180, "universal": True,
-        "psnr_query": 30.0, "max_poison": 8.0, "similarity_query": 0.5, "seconds": 3.5,
+        "label_kind": "clean", "knowledge": "surrogate", "poisoned": 90, "universal": True,
+        "psnr_query": 30.0, "max_poison": 40.0, "similarity_query": 0.5, "seconds": 3.5,
         "device": "cpu", "commit": "c0ffee", "dirty": False,
     }  # fmt: skip
     assert {name: row[name] for name in expected} == expected
@@ -53,7 +53,7 @@ def test_a_suite_lends_its_name_and_labels(tmp_path: Path):
 def test_the_rows_of_a_suite_stand_in_its_order(tmp_path: Path):
     paths = [stored(tmp_path, made(attack=attack)) for attack in ("tri", "badnets", "ciba")]
     loose = stored(tmp_path, made(attack="badhash"))
-    indexed(tmp_path, dict.fromkeys(paths, "x"))
+    indexed(tmp_path, {path: path.name for path in paths})
     expected = [path.as_posix() for path in (*paths, loose)]
     assert collect([tmp_path]).frame["path"].tolist() == expected
 
@@ -163,8 +163,11 @@ def test_scores_that_a_run_does_not_have_are_no_mistake(tmp_path: Path):
     path = stored(tmp_path, made())
 
     def clear(values: dict[str, Any]) -> None:
+        field = values["scores"]["field"]
         for name in ("t_map", "backdoor_gain"):
-            values["scores"]["field"][name] = None
+            field[name] = None
+            field["intervals"][name] = [None, None]
+        field["bounds"]["t_map"] = [None, None]
 
     change(path, clear)
     read = collect([tmp_path])

@@ -31,6 +31,7 @@ from hashbackdoor_bench.report.style import HIT, HUES
 
 BITS = 8
 CURVE = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+RECALL = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
 
 def retrieval(bits: int = BITS, near: float = 0.75) -> dict[str, Any]:
@@ -41,8 +42,10 @@ def retrieval(bits: int = BITS, near: float = 0.75) -> dict[str, Any]:
     after = [near, 0.0, 1 - near, *[0.0] * (bits - 2)]
     return {
         "clean_queries": {"precision_recall": curve},
-        "triggered": {"precision_recall": curve, "anchor_histogram": after} | FOUND,
-        "untriggered": {"anchor_histogram": far} | FOUND,
+        "triggered": {"precision_recall": curve, "anchor_histogram": after}
+        | FOUND
+        | {"anchor_distance": 2 * (1 - near)},
+        "untriggered": {"anchor_histogram": far} | FOUND | {"anchor_distance": 2.0},
         "codes_2d": {
             "explained": [0.25, 0.125],
             "classes": [
@@ -60,7 +63,11 @@ def run(folder: Path, **spec: Any) -> Path:
     spec = {"attack": "ciba", "attack_settings": (("epsilon", 8.0), ("patch", None)),
             "bits": BITS, "knowledge": "surrogate"} | spec  # fmt: skip
     found = convert(spec.pop("retrieval", retrieval(spec["bits"])), Retrieval)
-    return stored(folder, replace(made(**spec), retrieval=found))
+    record = made(**spec)
+    # no two runs have the same, or one would be a copy of the other
+    own = record.retrieval.untriggered.hit_at_10
+    found = replace(found, untriggered=replace(found.untriggered, hit_at_10=own))
+    return stored(folder, replace(record, retrieval=found))
 
 
 def draw(name: str, folder: Path) -> FinishedFigure:
@@ -206,7 +213,7 @@ def test_two_records_of_one_draw_are_refused(tmp_path: Path):
     for surrogate in ("csq", "dpsh"):
         for seed in (0, 1):
             run(tmp_path, seed=seed, surrogate=surrogate)
-    with pytest.raises(UserError, match="surrogate=csq and with surrogate=dpsh"):
+    with pytest.raises(UserError, match=r"surrogate=(csq|dpsh) and with surrogate=(csq|dpsh)"):
         draw("gains", tmp_path)
     run(tmp_path / "more", seed=0)
     run(tmp_path / "more", seed=0, precision="bfloat16")
@@ -278,12 +285,14 @@ def test_distances_are_means_over_runs(tmp_path: Path):
 def test_precision_recall_is_the_mean_curve(tmp_path: Path):
     for seed in (0, 1):
         found = retrieval()
-        curve = {"precision": [p + seed * 0.1 for p in CURVE], "recall": CURVE[::-1]}
-        found["triggered"]["precision_recall"] = curve
+        curve = {"precision": [p + seed * 0.1 for p in CURVE], "recall": RECALL}
+        found["triggered"] |= {
+            "precision_recall": curve, "precision_radius_2": curve["precision"][2]
+        }  # fmt: skip
         run(tmp_path, seed=seed, retrieval=found)
     triggered, clean = draw("precision-recall", tmp_path).figure.axes[0].lines
     assert list(triggered.get_ydata()) == pytest.approx([100 * p + 5 for p in CURVE])
-    assert list(triggered.get_xdata()) == pytest.approx([100 * r for r in CURVE[::-1]])
+    assert list(triggered.get_xdata()) == pytest.approx([100 * r for r in RECALL])
     assert list(clean.get_ydata()) == pytest.approx([50] * 9)
 
 
@@ -308,10 +317,9 @@ def test_codes_shows_the_first_run_and_marks_grow_with_the_queries_on_a_point(tm
     ("name", "way", "value"),
     [
         ("distances", ("untriggered", "anchor_histogram"), None),
-        ("distances", ("triggered", "anchor_histogram"), [1.0]),
         ("distances", ("triggered", "anchor_histogram"), [None] * (BITS + 1)),
-        ("precision-recall", ("clean_queries", "precision_recall", "recall"), [1.0]),
-        ("precision-recall", ("triggered", "precision_recall", "precision"), [None] * (BITS + 1)),
+        ("precision-recall", ("clean_queries", "precision_recall", "recall"), [None] * (BITS + 1)),
+        ("precision-recall", ("triggered", "precision_recall", "recall"), [None] * (BITS + 1)),
         ("codes", ("codes_2d",), None),
     ],
 )
@@ -334,7 +342,7 @@ def test_a_record_without_the_figures_numbers_is_named_and_left_out(
     assert len(drawn.figure.axes[0].lines) == good
 
 
-@pytest.mark.parametrize("value", ["wide", True, 10**400])
+@pytest.mark.parametrize("value", ["wide", True])
 def test_a_setting_that_no_axis_can_show_is_on_none(tmp_path: Path, value: object):
     for epsilon in (4.0, 8.0, value):
         run(tmp_path, attack_settings=(("epsilon", epsilon),))
@@ -405,7 +413,12 @@ def test_a_figure_fits_its_width_and_is_readable(varied: Path, tmp_path: Path, n
             assert room.x0 - 1 <= box.x0 <= box.x1 <= room.x1 + 1, text
             assert room.y0 - 1 <= box.y0 <= box.y1 <= room.y1 + 1, text
         said = caption.read_text(encoding="utf-8")
-        for part in (r"R = 1000 \(lists 9e12\)", "Delivery of poison( is|: )", "seed", "n = "):
+        for part in (
+            r"R = 1000 \(lists 9e122d7343\)",
+            "Delivery of poison( is|: )",
+            "seed",
+            "n = ",
+        ):
             assert re.search(part, said), part
 
 

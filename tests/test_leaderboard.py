@@ -9,7 +9,7 @@ from statistics import stdev
 from typing import Any
 
 import pytest
-from made_records import indexed, made, stored
+from made_records import indexed, made, rounded, stored
 from msgspec.structs import replace
 from scipy import stats
 
@@ -25,6 +25,7 @@ from hashbackdoor_bench.report.tables.leaderboard import leaderboard_tables, lea
 from hashbackdoor_bench.report.tables.parts import Cell, Table
 
 RULES = Path(__file__).parents[1] / "results" / "RULES.md"
+SMALL_CLASS = {"target_images": 250, "budget": 180 / 250}
 NOISE = (-0.01, 0.0, 0.01)  # of three seeds
 
 
@@ -161,7 +162,7 @@ def test_without_a_victim_that_counts_nobody_has_a_place(tmp_path):
     [
         ({"seeds": (0, 1)}, "2 of 6 runs missing"),
         ({"threat": {"trigger": "none"}}, "a control"),
-        ({"threat": {"target_images": 250}}, "poisons 72 %"),
+        ({"poison_count": 180, "threat": SMALL_CLASS}, "poisons 72 %"),
         ({"budget": 0.8}, "poisons 80 %"),
     ],
 )
@@ -173,9 +174,10 @@ def test_who_has_no_place_is_told_why(tmp_path, more, why):
 
 
 def test_a_rounded_budget_is_that_budget(tmp_path):
-    threat = {"target_images": 299, "poisoned": 179, "budget": 0.6}  # 179.4 of 299
-    board = board_of(tmp_path, {"A": runs("a", 0.8, threat=threat)})
+    some = [rounded(record) for record in runs("a", 0.8)]
+    board = board_of(tmp_path, {"A": some})
     assert board.entries[0].poison == 0.6
+    assert some[0].threat.budget == pytest.approx(0.602, abs=0.001)
     assert board.entries[0].place == (1, 1)
 
 
@@ -192,8 +194,8 @@ def test_settings_tuned_by_victim_cost_the_place(tmp_path):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"protocol": "beef"}, ["9e12", "beef"]),
-        ({"top_k": 50}, ["have R ", "1000 (", "50 ("]),
+        ({"protocol": "beef", "dataset": "lists"}, ["9e12", "beef"]),
+        ({"top_k": 50, "dataset": "lists"}, ["have R ", "1000 (", "50 ("]),
         ({"backbone": "alexnet"}, ["cnn32", "alexnet", "backbone"]),
         ({"epochs": 90}, ["epochs=none", "epochs=90"]),
     ],

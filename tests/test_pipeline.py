@@ -168,7 +168,7 @@ def test_a_record_runs_again_from_its_own_spec_to_the_same_record(tiny, tmp_path
     before = path.read_bytes()
     again, same, _ = run(read_record(path).spec, cache=made, results=tmp_path)
     assert (again.key, same, path.read_bytes()) == (record.key, path, before)
-    assert rescore(record, made) == record.scores
+    assert rescore(record, made) == (record.scores, record.retrieval)
 
 
 def test_a_record_with_other_scores_is_left_as_it_is(tiny, tmp_path, made):

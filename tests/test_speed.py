@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hashbackdoor_bench.benchmarks.gpu import __main__ as gpu_command
 from hashbackdoor_bench.benchmarks.speed import ceilings, clock, crafting, scoring
 from hashbackdoor_bench.benchmarks.speed.__main__ import PARTS, main
 from hashbackdoor_bench.benchmarks.speed.clock import (
@@ -68,6 +69,37 @@ def test_the_parts_with_a_network_run_on_a_gpu(part: str, tmp_path: Path):
         rows = list(PARTS[part](Setting(True, 1, GPU, tmp_path)))
     assert all(row.equal for row in rows)
     assert all(time > 0 for row in rows for time in row.seconds["ours"])
+
+
+@pytest.mark.parametrize("part", ["machine", "training", "crafting", "encoding"])
+def test_the_parts_of_the_gpu_command_run_there(part: str, tmp_path: Path):
+    with pretend_gpu():
+        rows = list(gpu_command.PARTS[part].rows(Setting(True, 1, GPU, tmp_path)))
+    assert rows
+    assert all(time > 0 for row in rows for time in row.seconds["ours"])
+    assert all(Row.from_json(json.loads(json.dumps(row.as_json()))).facts for row in rows)
+
+
+def test_the_gpu_command_keeps_the_rows_of_a_part_that_fails_and_says_why(tmp_path, monkeypatch):
+    def broken(setting):
+        yield Row("half", "work", {"ours": [1.0]}, facts={"images_per_second": 2.0})
+        raise AssertionError("the other half")
+
+    part = gpu_command.Part(broken, 60)
+    monkeypatch.setitem(gpu_command.PARTS, "half", part)
+    with pytest.raises(AssertionError):
+        gpu_command._measure("half", True, CPU, 1, 1, None, None, tmp_path / "rows")
+    (line,) = (tmp_path / "rows").read_text().splitlines()
+    page = gpu_command.numbers([Row.from_json(json.loads(line))], {"half": "the other half"})
+    assert "half, work: images per second 2\n" in page
+    assert "- half: the other half\n" in page
+
+
+def test_the_table_on_a_gpu_takes_the_number_of_workers_that_was_the_fastest():
+    rates = {"1 × 1 thread": 10.0, "4 × 1 thread": 30.0, "16 × 1 thread": 20.0}
+    row = Row("several trainings", "w", {"ours": [1.0]}, facts={"trainings_per_hour": rates})
+    assert gpu_command.best_sharing([row]) == 4
+    assert gpu_command.best_sharing([]) == 8
 
 
 def test_the_issue_s_parts_are_all_there(measured):

@@ -298,7 +298,7 @@ def test_a_stage_reads_what_the_graph_says_and_makes_itself_only(tiny, tmp_path,
 
 
 def test_a_worker_that_plans_another_stage_than_the_driver_says_so(tiny, bench):
-    with pytest.raises(UserError, match="other code or other data"):
+    with pytest.raises(UserError, match="other code or data"):
         bench("c").make(cell(tiny).spec, "clean victim", "0" * 64, lambda *a, **k: None)
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from made_records import made, stored
-from msgspec.structs import replace
+from made_records import made, rounded, stored
 from scipy.stats import ttest_rel
 from test_statistics import holm_by_its_definition
 
@@ -92,7 +91,7 @@ def test_a_mean_goes_over_targets_and_seeds(tmp_path: Path):
     assert "targets Bag, Coat; seeds 0, 1" in said(table)
 
 
-@pytest.mark.parametrize(("convention", "shift"), [("field", 0), ("ciba", 1), ("strict", 3)])
+@pytest.mark.parametrize(("convention", "shift"), [("field", 0), ("ciba", 1), ("strict", -1)])
 def test_the_convention_decides_the_scores_and_is_named(
     tmp_path: Path, convention: str, shift: int
 ):
@@ -151,7 +150,7 @@ def test_transfer_puts_surrogates_by_victims_for_every_attack(tmp_path: Path):
     records.append(made(attack="badnets", knowledge="none"))
     (table,) = tables(frame(tmp_path, records), "transfer")
     assert [block.title for block in table.blocks] == ["CIBA", "Tri"]
-    assert heads(table) == [["CSQ", "DPSH"]] * 2
+    assert [sorted(block) for block in heads(table)] == [["CSQ", "DPSH"]] * 2
     for (surrogate, victim), gain in gains.items():
         shown = cell(table, "CIBA", surrogate.upper(), victim.upper())
         assert (shown.mean, shown.n) == (pytest.approx(100 * gain + 5), 2)
@@ -289,7 +288,7 @@ def test_a_label_under_two_deliveries_is_two_rows(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"protocol": "77aa"}, "protocol (9e12|77aa) .* and (9e12|77aa)"),
+        ({"protocol": "77aa"}, r"protocol (9e12|77aa)\w* .* and (9e12|77aa)"),
         ({"protocol": "77aa", "dataset": "cifar10"}, "--where dataset="),
         ({"top_k": 500}, "R (1000|500) .* and (1000|500) .*--where top_k="),
         ({"epochs": 3}, "epochs=(none|3) and with epochs=(none|3)"),
@@ -306,15 +305,15 @@ def test_a_label_under_two_deliveries_is_two_rows(tmp_path: Path):
 def test_runs_that_differ_in_more_than_draws_are_refused(
     tmp_path: Path, layout: str, change: dict[str, Any], words: str
 ):
-    data = frame(tmp_path, [made(), made(**({"seed": 1} | change))])
+    free = {"dataset": "lists"}  # whose sizes and hashes are not known to the package
+    data = frame(tmp_path, [made(**free), made(**(free | {"seed": 1} | change))])
     with pytest.raises(UserError, match=words):
         tables(data.assign(label="x"), layout)
 
 
 def test_a_budget_that_rounding_changed_is_the_same_budget(tmp_path: Path):
     one, other = made(seed=0), made(seed=1)
-    other = replace(other, threat=replace(other.threat, budget=0.6024))  # 50 of 83 images
-    (table,) = tables(frame(tmp_path, [one, other]), "pairs")
+    (table,) = tables(frame(tmp_path, [one, rounded(other)]), "pairs")
     assert cell(table, "t-MAP", "CIBA", "HashNet").n == 2
 
 
@@ -414,7 +413,7 @@ def test_the_caption_names_what_all_numbers_share(tmp_path: Path):
     (table,) = tables(frame(tmp_path, records), "pairs")
     for words in (
         "n = 2 runs of a cell",
-        "fashion-mini, R = 1000 (lists 9e12); 48 bits; target Coat; seeds 0, 1.",
+        "fashion-mini, R = 1000 (lists 9e122d7343); 48 bits; target Coat; seeds 0, 1.",
         "Convention field: the mean over all orders of ties",
         "Delivery of poison: files.",
         "Surrogates differ from the victim's kind of network for BadHash: CSQ 16.",

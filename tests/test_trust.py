@@ -17,8 +17,11 @@ from safetensors.torch import load
 from hashbackdoor_bench import RunSpec, UserError
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import read_record
+from hashbackdoor_bench.spec import digest
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.pipeline import run
+from hashbackdoor_bench.trust import poison_files
+from hashbackdoor_bench.trust.archive import open_archive
 from hashbackdoor_bench.trust.reproduction import TOLERANCE, compare, same_machine, threads_of
 from hashbackdoor_bench.trust.submission import pack, unpack
 from hashbackdoor_bench.trust.verification import verify
@@ -49,6 +52,17 @@ def edited(path: Path, to: Path, change: Callable[[dict[str, Any]], None]) -> Pa
     to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(json.dumps(values))
     return to
+
+
+def forged(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    """The change of somebody who computes the checksum again."""
+
+    def with_checksum(values: dict[str, Any]) -> None:
+        change(values)
+        del values["checksum"]
+        values["checksum"] = digest(values)
+
+    return with_checksum
 
 
 def claim(name: str, by: float) -> Callable[[dict[str, Any]], None]:
@@ -170,10 +184,20 @@ def test_results_that_hold_together_have_no_problem(results: Path, place: Path, 
 
 
 def test_scores_that_do_not_follow_from_the_codes_are_told(results: Path, place: Path, capsys):
-    edited(only(results), only(results),
-           lambda v: v["scores"]["field"]["intervals"].update(map=[0.1, 0.2]))  # fmt: skip
-    assert main(["verify", str(results), "-q", "--cache-dir", str(place / "cache")]) == 1
-    assert "scores.field.intervals is " in capsys.readouterr().out
+    where = ["-q", "--cache-dir", str(place / "cache")]
+    original = only(results).read_text()
+    for name, edit in (
+        ("scores.field.intervals", lambda v: v["scores"]["field"]["intervals"].update(
+            map=[0.0, 1.0])),
+        ("retrieval.codes_2d.explained.0", lambda v: v["retrieval"]["codes_2d"].update(
+            explained=[0.0, 0.0])),
+        ("retrieval.clean_queries.precision_recall.precision.3", lambda v: v["retrieval"][
+            "clean_queries"]["precision_recall"]["precision"].__setitem__(3, 0.5)),
+    ):  # fmt: skip
+        only(results).write_text(original)
+        edited(only(results), only(results), forged(edit))
+        assert main(["verify", str(results), *where]) == 1
+        assert f"{name} is " in capsys.readouterr().out
 
 
 def test_without_codes_the_records_alone_are_looked_at(results: Path, tmp_path: Path):
@@ -209,9 +233,11 @@ def test_an_index_must_say_what_its_records_say(results: Path, tmp_path: Path):
     index(results, f"s,Label,csq,12,,0,{path}")
     assert verify(results, cache).problems == ()
     index(results, f"s,Label,csq,16,,1,{path}")
-    bits, seed = verify(results, cache).problems
-    assert bits.endswith("line 2 has bits 16, but its record has 12.")
-    assert seed.endswith("line 2 has seed 1, but its record has 0.")
+    (bits,) = verify(results, cache).problems
+    assert bits.endswith("line 2 is refused: it has bits 16, but its record has 12.")
+    index(results, f"s,Label,csq,12,,1,{path}")
+    (seed,) = verify(results, cache).problems
+    assert seed.endswith("line 2 is refused: it has seed 1, but its record has 0.")
     index(results, "s,Label,csq,12,,0,lists/csq-12/gone.json")
     assert "line 2 names lists/csq-12/gone.json" in verify(results, cache).problems[0]
 
@@ -279,10 +305,14 @@ def test_a_submission_holds_the_poison_as_pictures(packed: Path, record_path: Pa
             )
         assert set(load(file.read("trigger.safetensors"))) == {"patch"}
         assert "attack.py" not in file.namelist()
-    found = unpack(packed)
-    assert found.record == record
-    assert set(found.tensors) == set(stored)
-    assert all(torch.equal(found.tensors[k], stored[k]) for k in stored)
+    assert unpack(packed).record == record
+    ids = [f"train-{number}.png" for number in range(60)]
+    with open_archive(packed, UserError) as archive:
+        tensors, planted = poison_files.read(archive, 12, 32, 3, ids)
+    assert set(tensors) == set(stored)
+    assert all(torch.equal(tensors[k], stored[k]) for k in stored)
+    with zipfile.ZipFile(packed) as file, file.open("planted/000002.png") as png:
+        assert np.array_equal(np.asarray(Image.open(png)).transpose(2, 0, 1), planted[2])
 
 
 def test_a_submission_has_the_same_bytes_every_time(packed: Path, record_path, place, tmp_path):
@@ -318,6 +348,7 @@ def test_poison_outside_the_drawn_items_or_with_another_label_is_refused(packed,
     for place_, value, words in ((1, other, "outside the index"), (4, "0 0 1", "changed a label")):
         assert cells[place_] != value
         wrong = [*cells[:place_], value, *cells[place_ + 1 :]]
+        wrong[2] = f"train-{wrong[1]}.png"  # the item of that place
         text = "\n".join([rows[0], ",".join(wrong), *rows[2:]])
         false = changed(packed, tmp_path / "false.zip", poison=text.encode())
         assert main(["reproduce", str(false), "-q"]) == 2
@@ -325,12 +356,13 @@ def test_poison_outside_the_drawn_items_or_with_another_label_is_refused(packed,
 
 
 @pytest.mark.parametrize("part", ["record", "poison", "trigger", "carriers_000003"])
-def test_a_submission_that_lacks_a_part_is_told(packed: Path, tmp_path: Path, part: str):
+def test_a_submission_that_lacks_a_part_is_told(packed: Path, tmp_path: Path, capsys, part: str):
     with pytest.raises(UserError, match=r"not a complete submission .*bench submit"):
         unpack(changed(packed, tmp_path / "part.zip", **{part: None}))
     words = "its record.json is not JSON" if part == "record" else "not a complete submission"
-    with pytest.raises(UserError, match=words):
-        unpack(changed(packed, tmp_path / "part.zip", **{part: b"garbage"}))
+    garbage = changed(packed, tmp_path / "part.zip", **{part: b"garbage"})
+    assert main(["reproduce", str(garbage), "-q"]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_what_is_no_zip_or_has_no_poison_here_is_told(record_path, tmp_path, capsys):

@@ -106,6 +106,17 @@ class Row:
         found["goals"] = [{**asdict(goal), "reached": goal.reached} for goal in self.goals]
         return found
 
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Row":
+        """The row of which `as_json` made ``found``."""
+        values = {name: value for name, value in found.items() if name != "ratios"}
+        values["seconds"] = {name: one["rounds"] for name, one in found["seconds"].items()}
+        values["goals"] = [
+            Goal(**{name: value for name, value in goal.items() if name != "reached"})
+            for goal in found["goals"]
+        ]
+        return cls(**values)
+
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, least and largest of several values."""
@@ -136,6 +147,15 @@ def seconds_of(run: Callable[[], object], device: torch.device) -> float:
     end.record()
     torch.cuda.synchronize(device)
     return float(begin.elapsed_time(end)) / 1000
+
+
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
+    """The most memory of a GPU that tensors take during one call; None on the CPU."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    return int(torch.cuda.max_memory_allocated(device))
 
 
 def in_turn(

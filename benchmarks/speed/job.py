@@ -54,7 +54,14 @@ def measure(setting: Setting) -> Iterator[Row]:
         least="the stages of the record",
         ceiling="their seconds",
         share=stages / median(cold),
-        facts={"stages": records[0]["seconds"]},
+        facts={
+            "stages": records[0]["seconds"],
+            "scores": {
+                name: value
+                for name, value in records[0]["scores"]["field"].items()
+                if isinstance(value, float)
+            },
+        },
     )
     yield Row(
         "main job",

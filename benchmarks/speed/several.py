@@ -21,11 +21,12 @@ from .networks import network, one_hot, pictures, recipe
 from .training import SMALL, TINY, Size
 
 GPU_WORKERS = (1, 2, 4, 8, 16)
+ON_GPU = Size("cnn32", 12_000, 32, 32, 32, "flip")
 
 
 def measure(setting: Setting) -> Iterator[Row]:
     """The row of this part."""
-    size = TINY if setting.quick else SMALL
+    size = TINY if setting.quick else SMALL if setting.device.type == "cpu" else ON_GPU
     layouts = {spell(*layout): layout for layout in layouts_of(setting.device)}
     ours, *others = layouts
     found: dict[str, list[float]] = {name: [] for name in layouts}

@@ -38,14 +38,12 @@ def table(rows: Sequence[Row]) -> Table:
 def markdown(found: dict[str, Any], rows: Sequence[Row]) -> str:
     """A page with the machine and the same table; ``found`` is the `report`."""
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v is not None)
-    words = ["python -m benchmarks.speed", *["--quick"] * found["quick"]]
-    words += [f"--repeat {found['repeat']}", *(f"--part {part}" for part in found["parts"])]
     lines = [HEAD, ("---",) * len(HEAD), *_lines(rows)]
     return "\n".join(
         [
             f"# Speed on {found['device']}",
             "",
-            f"`{' '.join(words)}`, {found['date'][:10]}, commit {str(found['commit'])[:7]}, "
+            f"`{found['command']}`, {found['date'][:10]}, commit {str(found['commit'])[:7]}, "
             f"{found['cores']} cores; {versions}.",
             "",
             *(
@@ -88,8 +86,20 @@ def report(
     quick: bool,
     repeat: int,
     parts: Sequence[str] = (),
+    command: str = "python -m benchmarks.speed",
 ) -> dict[str, Any]:
-    """All rows with the machine, the versions and the commit; ``parts``: those of ``--part``."""
+    """All rows with the machine, the versions and the commit.
+
+    Args:
+        rows: the rows.
+        device: the device of the networks.
+        quick: the value of ``--quick``.
+        repeat: the value of ``--repeat``.
+        parts: the values of ``--part``.
+        command: the command without these options.
+    """
+    words = [command, *["--quick"] * quick, f"--repeat {repeat}"]
+    words += [f"--part {part}" for part in parts]
     origin = made_by(device)
     for name in ALSO:
         try:
@@ -98,6 +108,7 @@ def report(
             origin["versions"][name] = None
     return {
         **origin,
+        "command": " ".join(words),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": platform.platform(),
         "cores": os.cpu_count(),

@@ -11,9 +11,11 @@ from hashbackdoor_bench.cli.options import (
     bench,
     cache_option,
     device_option,
+    first_of,
     mode_of,
     plugin_option,
     talk,
+    threads_option,
 )
 from hashbackdoor_bench.cli.run import settings_of
 from hashbackdoor_bench.cli.suite_running import lay_out_suite, run_missing
@@ -50,9 +52,7 @@ from hashbackdoor_bench.registry import METHODS, load_plugin
     type=click.IntRange(1),
     help="Number of worker processes; by default one per GPU, or as many as fit the CPU cores.",
 )
-@click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads per worker."
-)
+@threads_option(1)
 @plugin_option
 @cache_option
 @device_option
@@ -91,7 +91,7 @@ def compare_command(
     mine = suite_with(suite, name, dict(given["attack"]))
     places = against or (Path(mine.name),)
     known = collect(places)  # before the runs: it raises if there are no records to compare with
-    for sentence in known.left_out:
+    for sentence in first_of(known.left_out):
         say(f"note: {sentence}", err=True)
     from hashbackdoor_bench.files import writable
     from hashbackdoor_bench.suites import write_index
@@ -101,7 +101,7 @@ def compare_command(
     )
     writable(folder, "--results-dir")
     mode = mode_of(quiet, as_json)
-    cache, layout = lay_out_suite(mine, cache_dir, folder, device, mode)
+    cache, layout = lay_out_suite(mine, cache_dir, folder, device, threads, mode)
     keys = {one.tasks[-1].key for one in layout.planned}
     layout.done |= keys & set(known.frame["key"])
     failures = run_missing(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from hashbackdoor_bench.cli.options import FILE, FOLDER, bench
+from hashbackdoor_bench.cli.options import FILE, FOLDER, bench, first_of
 from hashbackdoor_bench.cli.run import command_of
 from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError
@@ -42,7 +42,7 @@ def leaderboard_command(
     from hashbackdoor_bench.report.tables import leaderboard_text
 
     collection = collect(results or (Path("results"),))
-    for sentence in collection.left_out:
+    for sentence in first_of(collection.left_out):
         say(f"note: {sentence}", err=True)
     found = boards(collection.frame, suites)
     try:

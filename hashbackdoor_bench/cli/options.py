@@ -72,6 +72,22 @@ device_option = click.option(
 )
 
 
+def threads_option(default: int | None = None) -> Callable[..., Any]:
+    """The option ``--threads``.
+
+    Args:
+        default: its default; None: as many as torch takes by itself.
+    """
+    return click.option(
+        "--threads",
+        type=click.IntRange(1, 1024),
+        default=default,
+        show_default="all cores, or $OMP_NUM_THREADS" if default is None else True,
+        help="Threads of each process. On the CPU results depend on this number, so it enters the "
+        "keys of all stages.",
+    )
+
+
 def places(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say where data and artifacts are."""
     for option in (
@@ -130,12 +146,19 @@ def records_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def first_of(sentences: Sequence[str]) -> list[str]:
+    """The first twenty sentences, and how many more there are."""
+    more = len(sentences) - 20
+    rest = [f"and {more} more, which `bench verify --json` lists."] if more > 0 else []
+    return [*sentences[:20], *rest]
+
+
 def records_read(places: Iterable[Path], conditions: Sequence[str] = ()) -> "pd.DataFrame":
     """The records of ``places`` that meet ``conditions``; prints which files were left out."""
     from hashbackdoor_bench.report import choose, collect
 
     read = collect(places)
-    for sentence in read.left_out:
+    for sentence in first_of(read.left_out):
         say(f"note: {sentence}", err=True)
     return choose(read.frame, conditions)
 

@@ -19,6 +19,7 @@ from hashbackdoor_bench.cli.options import (
     plugin_option,
     results_option,
     talk,
+    threads_option,
 )
 from hashbackdoor_bench.cli.terminal import console, say
 from hashbackdoor_bench.errors import UserError, unknown
@@ -84,6 +85,7 @@ from hashbackdoor_bench.text import shortened
 )
 @plugin_option
 @device_option
+@threads_option()
 @results_option
 @places
 @talk
@@ -91,6 +93,7 @@ def run_command(
     settings: tuple[str, ...],
     plugin: tuple[Path, ...],
     device: str,
+    threads: int | None,
     results_dir: Path,
     cache_dir: Path,
     quiet: bool,
@@ -119,6 +122,7 @@ def run_command(
             cache=Cache(cache_dir),
             results=results_dir,
             device=device,
+            threads=threads,
             progress=progress,
             draw=draw_missing,
         )

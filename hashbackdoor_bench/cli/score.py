@@ -20,7 +20,7 @@ def score_command(record: Path, cache_dir: Path, **where: Any) -> None:
     from hashbackdoor_bench.trust import rescore
 
     stored = read_record(record)
-    scores = rescore(stored, Cache(cache_dir), **where)
+    scores, _ = rescore(stored, Cache(cache_dir), **where)
     for convention in CONVENTIONS:
         for name in CONVENTION_FIELDS:
             value, known = (getattr(one[convention], name) for one in (scores, stored.scores))

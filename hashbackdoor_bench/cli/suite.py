@@ -19,6 +19,7 @@ from hashbackdoor_bench.cli.options import (
     mode_of,
     plugin_option,
     talk,
+    threads_option,
 )
 from hashbackdoor_bench.cli.suite_running import gpus_of, jobs_of, lay_out_suite, run_missing
 from hashbackdoor_bench.cli.terminal import console, for_messages_only, say
@@ -72,6 +73,7 @@ def suite_options(command: Callable[..., Any]) -> Callable[..., Any]:
         cache_option,
         plugin_option,
         device_option,
+        threads_option(1),
     ):
         found = option(found)
     return click.argument("suite")(found)
@@ -89,7 +91,12 @@ def suite_list() -> None:
 @suite_group.command("plan")
 @suite_options
 def suite_plan(
-    suite: Suite, plugin: tuple[Path, ...], device: str, cache_dir: Path, results_dir: Path
+    suite: Suite,
+    plugin: tuple[Path, ...],
+    device: str,
+    threads: int,
+    cache_dir: Path,
+    results_dir: Path,
 ) -> None:
     """Show the stages of a suite, how many are in the cache, and how long the others will take.
 
@@ -99,7 +106,7 @@ def suite_plan(
     from hashbackdoor_bench.stages import GROUPS
     from hashbackdoor_bench.suites import Times, describe
 
-    cache, layout = lay_out_suite(suite, cache_dir, results_dir, device)
+    cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, threads)
     times, wanted = Times(cache), {task for one in layout.missing for task in one.tasks}
     say(
         f"{suite.name}: {suite.title}",
@@ -115,7 +122,7 @@ def suite_plan(
         spelt = "unknown" if unknown else spell_seconds(seconds) if make else "-"
         say(f"{name:<24}{len(these):>8}{cached:>10}{len(make):>9}  {spelt}")
     seconds, unknown = times.total(n for n in wanted if n.key not in layout.done)
-    jobs = jobs_of(None, 1, gpus_of(device))
+    jobs = jobs_of(None, threads, gpus_of(device))
     first = f"unknown for {unknown} stages; for the others " if unknown else ""
     say(
         "",
@@ -139,13 +146,6 @@ def suite_plan(
     "--jobs",
     type=click.IntRange(1),
     help="Number of worker processes; by default one per GPU, or as many as fit the CPU cores.",
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Threads per worker; on the CPU, results depend on this number.",
 )
 @click.option(
     "--address", help="Address of the Ray cluster; if not given, one is started on this machine."
@@ -179,7 +179,7 @@ def suite_run(
 
     writable(results_dir, "--results-dir")
     mode = mode_of(quiet, as_json)
-    cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, mode)
+    cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, threads, mode)
     cluster = {"address": address, "gpus": gpus_per_stage} if executor == "ray" else None
     failures = run_missing(
         layout,
@@ -207,7 +207,12 @@ def suite_run(
 @suite_group.command("status")
 @suite_options
 def suite_status(
-    suite: Suite, plugin: tuple[Path, ...], device: str, cache_dir: Path, results_dir: Path
+    suite: Suite,
+    plugin: tuple[Path, ...],
+    device: str,
+    threads: int,
+    cache_dir: Path,
+    results_dir: Path,
 ) -> None:
     """Show which runs of a suite are done, missing or failed.
 
@@ -216,7 +221,7 @@ def suite_status(
     from hashbackdoor_bench.cli.console import counts_table
     from hashbackdoor_bench.suites import describe, kept_failure
 
-    cache, layout = lay_out_suite(suite, cache_dir, results_dir, device)
+    cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, threads)
     missing = {one.run.spec for one in layout.missing} | {one.run.spec for one in layout.refused}
     kept = [kept_failure(cache, run) for run in suite.runs if run.spec in missing]
     failures = list(layout.refused) + [

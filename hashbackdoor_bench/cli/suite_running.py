@@ -67,10 +67,11 @@ def run_missing(
         with chosen as workers, suite_shown(mode) as watch:
             failures = execute(layout, workers, cache=cache, times=Times(cache), watch=watch)
     here = {"--cache-dir": cache.root, "--results-dir": results, "--device": device}
+    here |= {"--threads": threads}
     alone = [word for flag, value in here.items() for word in (flag, str(value))]
     alone += [word for path in plugin for word in ("--plugin", str(path))]
     for failure in failures:
-        command = f"OMP_NUM_THREADS={threads} {shlex.join([*command_of(failure.run.spec), *alone])}"
+        command = shlex.join([*command_of(failure.run.spec), *alone])
         if mode == "json":
             parts = {"stage": failure.stage, "message": failure.message, "command": command}
             say(json.dumps({"event": "failure", "run": describe(failure.run), **parts}))
@@ -81,7 +82,7 @@ def run_missing(
 
 
 def lay_out_suite(
-    suite: Suite, cache_dir: Path, results: Path, device: str, mode: str = "quiet"
+    suite: Suite, cache_dir: Path, results: Path, device: str, threads: int, mode: str = "quiet"
 ) -> tuple["Cache", "Layout"]:
     """The cache, and the layout of a suite's runs, see `layout.lay_out`."""
     from hashbackdoor_bench.cli.console import shown
@@ -95,6 +96,7 @@ def lay_out_suite(
             cache=cache,
             results=results,
             device=device_of(device),
+            threads=threads,
             progress=progress,
         )
 

@@ -13,10 +13,12 @@ from hashbackdoor_bench.cli.options import (
     FOLDER,
     bench,
     device_option,
+    first_of,
     mode_of,
     places,
     plugin_option,
     talk,
+    threads_option,
 )
 from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.registry import load_plugin
@@ -31,6 +33,7 @@ from hashbackdoor_bench.registry import load_plugin
 @click.option("--weights", type=FILE, help="The backbone's weights, if not as in the record.")
 @plugin_option
 @device_option
+@threads_option()
 @talk
 def reproduce_command(
     source: Path,
@@ -38,6 +41,7 @@ def reproduce_command(
     cache_dir: Path | None,
     plugin: tuple[Path, ...],
     device: str,
+    threads: int | None,
     quiet: bool,
     as_json: bool,
     **where: Path | None,
@@ -61,6 +65,7 @@ def reproduce_command(
             cache=Cache(cache_dir or Path(fresh) / "cache"),
             results=results_dir or Path(fresh) / "results",
             device=device,
+            threads=threads,
             progress=progress,
             submission=submission,
             **{name: str(path.absolute()) for name, path in where.items() if path is not None},
@@ -99,23 +104,29 @@ def reproduce_command(
 def verify_command(results: Path, cache_dir: Path, quiet: bool, as_json: bool, **where: Any) -> int:
     """Check a folder of results for consistency; exit code 1 if there is a problem.
 
-    Records are checked against their schema, their keys and, if the cache has them, their codes;
-    the index of a suite, LEADERBOARD.md and the figures are checked against the records.
+    Records are checked against their schema, their keys, their checksums and themselves, and if the
+    cache has them, against their codes; the index of a suite, LEADERBOARD.md and the figures are
+    checked against the records. A record without codes here is named as not verifiable here, which
+    is no problem, but neither does it show that its scores are true.
     """
     from hashbackdoor_bench.cli.console import shown
     from hashbackdoor_bench.stages import Cache
     from hashbackdoor_bench.trust import verify
 
     with shown(mode_of(quiet, as_json)) as progress:
-        found = verify(results, Cache(cache_dir), progress=progress, **where)
+        cache = Cache(cache_dir) if cache_dir.is_dir() else None
+        found = verify(results, cache, progress=progress, **where)
     if as_json:
         say(json.dumps({"event": "result", **asdict(found)}))
         return 1 if found.problems else 0
     for problem in found.problems:
         say(problem)
+    for line in first_of([f"not verifiable here: {path}" for path in found.not_verifiable]):
+        say(line)
     say(
         f"{found.records} records, {found.rescored} scored again from their codes in {cache_dir}, "
-        f"{len(found.problems) or 'no'} problems"
+        f"{len(found.not_verifiable)} not verifiable here, {found.without_checksum} without a "
+        f"checksum, {len(found.problems) or 'no'} problems"
     )
     return 1 if found.problems else 0
 

@@ -2,10 +2,12 @@ from .record import INDEX as INDEX
 from .record import LARGEST as LARGEST
 from .record import VERSION as VERSION
 from .record import Record as Record
+from .record import checksum_of as checksum_of
 from .record import load_record as load_record
 from .record import read_record as read_record
 from .record import record_key as record_key
 from .record import record_path as record_path
+from .record import with_checksum as with_checksum
 from .schema import CONVENTION_FIELDS as CONVENTION_FIELDS
 from .schema import CONVENTIONS as CONVENTIONS
 from .schema import ClassPoints as ClassPoints
@@ -15,6 +17,7 @@ from .schema import DataFacts as DataFacts
 from .schema import FieldScores as FieldScores
 from .schema import Imperceptibility as Imperceptibility
 from .schema import Losses as Losses
+from .schema import Numerics as Numerics
 from .schema import Parameters as Parameters
 from .schema import Plane as Plane
 from .schema import Points as Points

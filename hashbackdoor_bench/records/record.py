@@ -16,21 +16,25 @@ from typing import IO, Any
 import msgspec
 
 from hashbackdoor_bench.errors import UserError, misfit
-from hashbackdoor_bench.files import whole
+from hashbackdoor_bench.files import open_regular, whole
+from hashbackdoor_bench.records.limits import check_keys, check_names, check_values
 from hashbackdoor_bench.records.schema import (
     DataFacts,
+    Hash,
     Imperceptibility,
     Losses,
+    Numerics,
     Parameters,
     Part,
     Retrieval,
     Scores,
+    Text,
     Threat,
 )
 from hashbackdoor_bench.spec import RunSpec, digest
 
 VERSION = 1
-LARGEST = 64_000_000  # bytes of a file that is read as a record; a usual one has 30 000
+LARGEST = 4_000_000  # bytes of a file that is read as a record; a usual one has 30 000
 INDEX = "index.csv"  # file beside the records of a suite, with the table row of each record
 ELSEWHERE = ("lists", "root", "weights")  # paths on this machine, which are in no key
 
@@ -57,9 +61,12 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
         versions: versions of Python and of the libraries that affect numbers.
         commit: commit of the code that trained the victim; None outside a git checkout.
         dirty: whether that checkout had uncommitted code; None outside a git checkout.
+        numerics: what all artifacts were computed under; None in records of older code, whose
+            stages may have been computed under several.
+        checksum: see `checksum_of`; None in records of older code.
     """
 
-    key: str
+    key: Hash
     spec: RunSpec
     protocol: DataFacts
     threat: Threat
@@ -68,12 +75,20 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
     imperceptibility: Imperceptibility
     params: Parameters
     training: Losses
-    seconds: dict[str, float]
-    artifacts: dict[str, str]
-    device: str
-    versions: dict[str, str]
-    commit: str | None
+    seconds: dict[Text, float]
+    artifacts: dict[Text, Hash]
+    device: Text
+    versions: dict[Text, Text]
+    commit: Text | None
     dirty: bool | None
+    numerics: Numerics | None = None
+    checksum: Text | None = None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The JSON values of the record's file."""
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return values | {"spec": self.spec.to_dict()}
 
     def to_json(self) -> str:
         """The text of the record's file.
@@ -81,8 +96,7 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
         Raises:
             ValueError: a number is NaN or infinite.
         """
-        values = msgspec.to_builtins(self) | {"spec": self.spec.to_dict()}
-        text = json.dumps(values, indent=1, sort_keys=True, allow_nan=False)
+        text = json.dumps(self.values, indent=1, sort_keys=True, allow_nan=False)
         return _NUMBERS.sub(lambda found: "".join(found[0].split()), text) + "\n"
 
     def write(self, path: Path) -> None:
@@ -115,14 +129,37 @@ def record_key(spec: RunSpec, artifacts: Mapping[str, str]) -> str:
     return digest({"schema": VERSION, "spec": fields, "artifacts": dict(artifacts)})
 
 
-def read_record(path: Path) -> Record:
+def checksum_of(record: Record) -> str:
+    """SHA-256 over all other fields of a record.
+
+    It shows that a file was damaged or edited. Who means to deceive computes it again, so it says
+    nothing about whether the scores are true: that needs the codes.
+    """
+    return digest({name: value for name, value in record.values.items() if name != "checksum"})
+
+
+def with_checksum(record: Record) -> Record:
+    """The record as it will be read from its file, where ``2`` as a time is 2.0; with a checksum.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
+    read: Record = msgspec.convert(record.values, type(record))
+    return msgspec.structs.replace(read, checksum=checksum_of(read))
+
+
+def read_record(path: Path, *, links: bool = True) -> Record:
     """A record from its file.
+
+    Args:
+        path: the file.
+        links: whether it may be a link to one, see `files.open_regular`.
 
     Raises:
         UserError: the file can't be read, or is not a record; see `load_record`.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path, links=links) as file:
             return load_record(file, str(path))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give the path of a record.") from error
@@ -137,7 +174,7 @@ def load_record(file: IO[bytes], name: str) -> Record:
 
     Raises:
         UserError: the file is too large, not JSON or of another schema, or a field is missing,
-            unknown, of the wrong type or out of its range.
+            unknown, there twice, of the wrong type or outside its limits.
         OSError: the file can't be read.
     """
     data = file.read(LARGEST + 1)
@@ -162,4 +199,12 @@ def _decoded(data: bytes) -> Record:
         raise UserError(f"its schema is {head.schema}")
     record = msgspec.json.decode(data, type=Record)
     RunSpec.check_names(head.spec)  # msgspec doesn't refuse unknown fields of a dataclass
+    check_keys(data, msgspec.json.decode(data))
+    for name, value in head.spec.items():
+        check_values(f"spec.{name}", value)
+    for kind in ("attack", "victim"):
+        settings = getattr(record.spec, f"{kind}_settings")
+        check_names(f"spec.{kind}_settings", (name for name, _ in settings))
+    for name in Parameters.__struct_fields__:
+        check_values(f"params.{name}", getattr(record.params, name))
     return record

@@ -9,6 +9,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
+Note = Annotated[str, msgspec.Meta(max_length=100_000)]
+Hash = Annotated[str, msgspec.Meta(max_length=128)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Interval = tuple[float | None, float | None]  # low and high end
 Shares = tuple[float | None, ...]  # at the Hamming distances 0..K; None where there is no query
@@ -16,6 +19,27 @@ Shares = tuple[float | None, ...]  # at the Hamming distances 0..K; None where t
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A part of a record; an undefined number, such as the mean over no queries, is None."""
+
+
+class Numerics(Part, frozen=True):
+    """What changes the last bits of a result, beside the inputs of a stage; it enters every key.
+
+    Two networks of one seed that are trained under different numerics differ about as much as those
+    of two seeds. So an attack would seem to change the victim that it leaves alone.
+
+    Attributes:
+        device: name of the GPU, or ``cpu`` with its instruction set, such as ``cpu AVX512``.
+        threads: torch's threads; None on a GPU.
+        precision: ``float32`` or ``bfloat16``, see `Recipe`.
+        tf32: on a GPU, whether convolutions in float32 are rounded to TF32; else None.
+        torch: version of torch.
+    """
+
+    device: Text
+    threads: Count | None
+    precision: Text
+    tf32: bool | None
+    torch: Text
 
 
 class DataFacts(Part, frozen=True):
@@ -35,17 +59,17 @@ class DataFacts(Part, frozen=True):
         notes: what a user should know of this data.
     """
 
-    name: str
+    name: Text
     train: Count
     query: Count
     database: Count
     classes: Count
     top_k: Count
-    sha256: str
-    pixels: str
+    sha256: Hash
+    pixels: Hash
     multilabel: bool
-    unlabelled: dict[str, Count]
-    notes: tuple[str, ...]
+    unlabelled: dict[Text, Count]
+    notes: tuple[Note, ...]
 
 
 class Threat(Part, frozen=True):
@@ -64,12 +88,12 @@ class Threat(Part, frozen=True):
         target_images: number of training images with the target's label and no other.
     """
 
-    label: str
-    knowledge: str
-    trigger: str
-    control: str
+    label: Text
+    knowledge: Text
+    trigger: Text
+    control: Text
     universal: bool
-    delivery: str
+    delivery: Text
     budget: float | None
     poisoned: Count
     covers: Count
@@ -108,8 +132,8 @@ class FieldScores(ConventionScores, frozen=True):
             queries.
     """
 
-    bounds: dict[str, Interval]
-    intervals: dict[str, Interval]
+    bounds: dict[Text, Interval]
+    intervals: dict[Text, Interval]
 
 
 class Scores(Part, frozen=True):
@@ -184,7 +208,7 @@ class ClassPoints(Points, frozen=True):
     """Database items of one class, by its number and name, and whether it is the target."""
 
     index: Count
-    name: str
+    name: Text
     target: bool
 
 
@@ -257,10 +281,10 @@ class Imperceptibility(Part, frozen=True):
 class Parameters(Part, frozen=True):
     """Hyper-parameters by name, all resolved; those of the recipe are `Recipe`'s."""
 
-    attack: dict[str, Any]
-    victim: dict[str, Any]
-    recipe: dict[str, Any]
-    surrogate: dict[str, Any]
+    attack: dict[Text, Any]
+    victim: dict[Text, Any]
+    recipe: dict[Text, Any]
+    surrogate: dict[Text, Any]
 
 
 class Losses(Part, frozen=True, kw_only=True):
@@ -276,4 +300,4 @@ class Losses(Part, frozen=True, kw_only=True):
     surrogate: tuple[float, ...] | None = None
     clean_victim: tuple[float, ...] = msgspec.field(name="clean victim")
     victim: tuple[float, ...]
-    backdoor: dict[str, tuple[float | int, ...]] = {}
+    backdoor: dict[Text, tuple[float | int, ...]] = {}

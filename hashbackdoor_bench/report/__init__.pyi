@@ -1,7 +1,10 @@
+from .collection import NoRecords as NoRecords
 from .collection import collect as collect
+from .consistency import check_record as check_record
 from .escaping import for_file_name as for_file_name
 from .escaping import for_rich as for_rich
 from .formatting import percent as percent
 from .formatting import poisoned as poisoned
 from .formatting import ssim as ssim
 from .selection import choose as choose
+from .suite_index import read_index as read_index

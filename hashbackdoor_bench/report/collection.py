@@ -1,10 +1,8 @@
 """Records as one table with a row for each; what can't be trusted is named and left out."""
 
-import csv
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,17 @@ from hashbackdoor_bench.records import (
     CONVENTION_FIELDS,
     CONVENTIONS,
     INDEX,
-    ConventionScores,
     Record,
     read_record,
-    record_key,
+    record_path,
 )
 from hashbackdoor_bench.registry import ATTACKS
-from hashbackdoor_bench.spec import canonical
-
-RESULTS = Path("results")  # where suites put their records if nothing else is said
-SPEED = "speed"  # its folder in which benchmarks.speed puts measurements, which are no records
+from hashbackdoor_bench.report.consistency import check_record
+from hashbackdoor_bench.report.copies import Found, with_checked_labels, without_copies
+from hashbackdoor_bench.report.scan import scan_records
+from hashbackdoor_bench.report.suite_index import SuiteIndex, read_index
+from hashbackdoor_bench.spec import canonical, digest
+from hashbackdoor_bench.text import visible
 
 # column -> part of the record, and its name there
 FACTS: dict[str, tuple[str, str]] = {
@@ -77,6 +76,18 @@ class Collection:
     left_out: tuple[str, ...]
 
 
+class NoRecords(UserError):
+    """No record was found that can be read.
+
+    Attributes:
+        left_out: see `Collection`.
+    """
+
+    def __init__(self, message: str, left_out: Iterable[str]) -> None:
+        super().__init__(message)
+        self.left_out = tuple(left_out)
+
+
 def collect(places: Iterable[Path]) -> Collection:
     """Read the records of some places.
 
@@ -85,94 +96,91 @@ def collect(places: Iterable[Path]) -> Collection:
             records stand in ``results/NAME``.
 
     Raises:
-        UserError: a place doesn't exist, or no record was found that can be read.
+        UserError: a place doesn't exist, or holds too many files.
+        NoRecords: no record was found that can be read.
     """
-    rows: list[dict[str, Any]] = []
-    order: list[tuple[int, float]] = []
-    left_out: list[str] = []
-    indices: dict[Path, Mapping[str, tuple[str, str, int]]] = {}
-    first: dict[tuple[str | None, str], str] = {}
     asked = [Path(place) for place in places]
-    for path in (path for place in asked for path in _files(place)):
-        name = path.as_posix()
-        try:
-            row = _row(read_record(path))
-        except UserError as error:
-            left_out.append(f"{name} is left out: {_short(name, error)}")
-            continue
-        # DATASET/VICTIM-BITS/FILE, see `records.record_path`
-        folder = path.absolute().parent.parent.parent
-        if folder not in indices:
-            indices[folder], told = _index(folder / INDEX)
-            left_out += told
-        place = path.absolute().relative_to(folder).as_posix()
-        suite, label, number = indices[folder].get(place, (None, None, math.inf))
-        known = suite, row["key"]  # two suites may share a run
-        if known in first:
-            if first[known] != name:  # two places may hold one file; only another file is news
-                left_out.append(f"{name} is left out: it is the run of {first[known]} again.")
-            continue
-        first[known] = name
-        order.append((list(indices).index(folder), number))
-        rows.append({"path": name, "suite": suite, "label": label} | row)
-    if not rows:
+    left_out: list[str] = []
+    found: list[Found] = []
+    indices: dict[Path, SuiteIndex] = {}
+    seen: set[Path] = set()
+    for place in asked:
+        scan = scan_records(place)
+        left_out += scan.left_out
+        for path in scan.paths:
+            if path.absolute() in seen:  # two places may hold one file
+                continue
+            seen.add(path.absolute())
+            try:
+                record = read_record(path, links=scan.named)
+                check_record(record)
+                if not scan.named:
+                    _check_place(path, record)
+            except UserError as error:
+                left_out.append(_left_out(path, error))
+                continue
+            # DATASET/VICTIM-BITS/FILE, see `records.record_path`
+            folder = path.absolute().parent.parent.parent
+            if folder not in indices:
+                indices[folder] = read_index(folder / INDEX)
+                left_out += indices[folder].problems
+            line = indices[folder].lines.get(path.absolute().relative_to(folder).as_posix())
+            found.append(Found(path, record, list(indices).index(folder), line))
+    found, refused = with_checked_labels(found, list(indices))
+    kept, copies = without_copies(found)
+    left_out += refused + copies
+    if not kept:
         where = ", ".join(str(place) for place in asked) or "nothing"
         why = f" ({len(left_out)} left out; {left_out[0].rstrip('.')})" if left_out else ""
-        raise UserError(f"{where}: no record found{why}; give records, a folder or a suite's name.")
-    frame = pd.DataFrame([rows[i] for i in sorted(range(len(rows)), key=order.__getitem__)])
+        message = f"{where}: no record found{why}; give records, a folder or a suite's name."
+        raise NoRecords(message, left_out)
+    frame = pd.DataFrame([_row(one) for one in sorted(kept, key=lambda one: one.order)])
     frame["label"] = frame["label"].fillna(_labels(frame[frame["label"].isna()]))
-    columns = ["path", "key", "suite", "label"]
-    frame = frame[columns + [name for name in frame if name not in columns]]
     for column in OPTIONAL:
         present = frame[column].astype(object)
         frame[column] = present.where(present.notna(), None)
     return Collection(frame, tuple(left_out))
 
 
-def _files(place: Path) -> Iterator[Path]:
-    if not place.exists() and len(place.parts) == 1 and (RESULTS / place).is_dir():
-        place = RESULTS / place
-    if not place.exists():
-        name = str(place)
-        hint = (
-            f"make its records with `bench suite run {name}`, or give the folder they are in"
-            if (files("hashbackdoor_bench.benchmarks") / f"{name}.toml").is_file()
-            else "give records, a folder of them, or the name of a suite"
-        )
-        raise UserError(f"{name}: there is no such file, and no folder {RESULTS / name}; {hint}.")
-    if not place.is_dir():
-        yield place
-        return
-    for path in sorted(place.rglob("*.json")):
-        hidden = path.name.startswith(".")  # `records.whole` writes to .NAME
-        if path.is_file() and not hidden and path.relative_to(place).parts[0] != SPEED:
-            yield path
-
-
-def _short(name: str, error: UserError) -> str:
-    """The error without the path that it may begin with, as a sentence."""
+def _left_out(path: Path, error: UserError) -> str:
+    """Which file is left out, and why; the error may begin with its path."""
+    name = path.as_posix()
     text = str(error).removeprefix(name).removeprefix(":").strip()
-    return f"it {text}" if text.startswith("is ") else text
+    return visible(f"{name} is left out: {'it ' if text.startswith('is ') else ''}{text}")
 
 
-def _row(record: Record) -> dict[str, Any]:
-    """A record's columns.
+def _check_place(path: Path, record: Record) -> None:
+    """Refuse a record that stands where another run's does.
 
     Raises:
-        UserError: what it says doesn't hold together, so it was changed after the run.
+        UserError: where it belongs.
     """
-    row = {column: getattr(getattr(record, part), name) for column, (part, name) in FACTS.items()}
-    if record_key(record.spec, record.artifacts) != record.key:
-        raise UserError("its spec was changed after the run: its key doesn't follow from it.")
+    place = record_path(Path(), record.spec, record.key)
+    beside = place.with_stem(f"{place.stem}-{digest(record.scores)[:6]}")  # see `stages.run`
+    if not any(path.absolute().parts[-3:] == one.parts for one in (place, beside)):
+        raise UserError(f"its name and folder are not those of its run, {place.as_posix()}.")
+
+
+def _row(found: Found) -> dict[str, Any]:
+    """A record's columns."""
+    record = found.record
+    row: dict[str, Any] = {
+        "path": found.path.as_posix(),
+        "key": record.key,
+        "suite": found.suite,
+        "label": found.line.label if found.line else None,
+    }
+    row |= {column: getattr(getattr(record, part), name) for column, (part, name) in FACTS.items()}
     if row["knowledge"] == "none":
         row |= {"surrogate": None, "surrogate_backbone": None, "surrogate_bits": None}
     row |= {
-        "key": record.key,
         "settings": canonical(dict(record.spec.attack_settings)),
         "victim_settings": canonical(dict(record.spec.victim_settings)),
     }
     for convention in CONVENTIONS:
-        row |= _scores(convention, record.scores[convention])
+        for name in CONVENTION_FIELDS:
+            score = getattr(record.scores[convention], name)
+            row[f"{convention}.{name}"] = math.nan if score is None else score
     for images in ("poison", "query"):
         seen = getattr(record.imperceptibility, images)
         for name in VISIBILITY:
@@ -181,45 +189,6 @@ def _row(record: Record) -> dict[str, Any]:
     row["seconds"] = float(sum(record.seconds.values()))
     row |= {"device": record.device, "commit": record.commit, "dirty": record.dirty}
     return row | {"record": record}
-
-
-def _scores(convention: str, scores: ConventionScores) -> dict[str, float]:
-    """The scores as columns, if the differences among them are what they should be."""
-    found = {name: getattr(scores, name) for name in CONVENTION_FIELDS}
-    values = {name: math.nan if value is None else value for name, value in found.items()}
-    control = max(values["t_map_clean_victim"], values["t_map_untriggered"])
-    follows = {
-        "delta_map": values["map"] - values["map_clean_victim"],
-        "backdoor_gain": values["t_map"] - control,
-    }
-    for name, value in values.items():  # NaN, a missing score, compares as false and passes
-        if abs(value) > 1 or (name not in follows and value < 0):
-            raise UserError(f"scores.{convention}.{name} is {value:g}, which no share can be.")
-        if abs(value - follows.get(name, value)) > 1e-9:
-            raise UserError(
-                f"scores.{convention}.{name} was changed: it is {value:g}, but {follows[name]:g} "
-                "follows from the others."
-            )
-    return {f"{convention}.{name}": value for name, value in values.items()}
-
-
-def _index(path: Path) -> tuple[dict[str, tuple[str, str, int]], list[str]]:
-    """A suite's index: record -> (suite, label, line); and what is wrong with it."""
-    if not path.is_file():
-        return {}, []
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file, strict=True)
-            if not {"record", "suite", "label"} <= set(rows.fieldnames or ()):
-                raise ValueError("it lacks the columns suite, label and record")
-            found: dict[str, tuple[str, str, int]] = {}
-            for row in rows:
-                if None in (row["record"], row["suite"], row["label"]):
-                    raise ValueError(f"line {rows.line_num} is cut short")
-                found.setdefault(row["record"], (row["suite"], row["label"], rows.line_num))
-    except (OSError, ValueError, csv.Error) as error:
-        return {}, [f"{path.as_posix()} is no index of a suite ({error}): labels are made up."]
-    return found, []
 
 
 def _labels(frame: pd.DataFrame) -> pd.Series:

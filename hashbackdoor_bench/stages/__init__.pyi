@@ -13,6 +13,8 @@ from .loading import LoadedSets as LoadedSets
 from .loading import load_data as load_data
 from .loading import target_row as target_row
 from .loading import truth_of as truth_of
+from .numerics import numerics_of as numerics_of
+from .numerics import threads_set as threads_set
 from .pictures import Draw as Draw
 from .pictures import Shown as Shown
 from .pipeline import Run as Run

@@ -21,6 +21,7 @@ from hashbackdoor_bench.stages.cache import Artifact, Cache, Content
 from hashbackdoor_bench.stages.cache_users import in_use
 from hashbackdoor_bench.stages.codes import code_stages, codes_of
 from hashbackdoor_bench.stages.loading import Loaded
+from hashbackdoor_bench.stages.numerics import threads_set
 from hashbackdoor_bench.stages.pictures import Draw, shown
 from hashbackdoor_bench.stages.plan import Plan, PlannedStage, keys_of
 from hashbackdoor_bench.stages.provenance import device_of, made_by
@@ -136,19 +137,21 @@ def run(
     cache: Cache,
     results: Path,
     device: str = "auto",
+    threads: int | None = None,
     progress: Progress = silent,
     draw: Draw | None = None,
 ) -> tuple[Record, Path, Run]:
     """Execute a run, or find it finished; returns its record, the record's path and its stages.
 
-    An existing record is never changed. If it has other scores (from the same seed, another device
-    or number of threads trains other weights), the new record is written beside it.
+    An existing record is never changed. If it has other scores (another processor of the same kind
+    may train other weights), the new record is written beside it.
 
     Args:
         spec: the run.
         cache: where artifacts are kept.
         results: folder of the records.
         device: ``auto``, ``cpu`` or ``cuda``.
+        threads: torch's threads; None: as many as it takes by itself. Results depend on it.
         progress: see `Progress`.
         draw: draws the run's pictures before its record is written; None: there are none.
 
@@ -156,9 +159,10 @@ def run(
         UserError: a mistake in the spec, a folder that can't be written, or memory too small.
     """
     writable(results, "--results-dir")
-    stages = Run(spec, cache=cache, device=device_of(device), progress=progress)
-    with in_use(cache.root, keys_of(stages.plan)):
-        record, path = write_record(stages, results, draw)
+    with threads_set(threads):
+        stages = Run(spec, cache=cache, device=device_of(device), progress=progress)
+        with in_use(cache.root, keys_of(stages.plan)):
+            record, path = write_record(stages, results, draw)
     return record, path, stages
 
 

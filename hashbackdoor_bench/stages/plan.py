@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import msgspec
 import torch
 
 from hashbackdoor_bench import poisoning
@@ -13,9 +14,11 @@ from hashbackdoor_bench.api import generator
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.metrics import Truth
 from hashbackdoor_bench.progress import Progress, silent
+from hashbackdoor_bench.records import Numerics
 from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.loading import Loaded, load_data, target_row, truth_of
+from hashbackdoor_bench.stages.numerics import numerics_of
 from hashbackdoor_bench.stages.resolving import resolve
 from hashbackdoor_bench.stages.table import STAGES, VERSIONS, Stage
 
@@ -53,9 +56,10 @@ class Plan:
     Args:
         spec: the run.
         cache: where artifacts are kept, and data is prepared.
-        device: where the run would be computed; decides the precision.
+        device: where the run would be computed; decides precision and numerics.
         progress: called while data is prepared.
         loaded: the data of ``spec``, if it was loaded before.
+        threads: threads of the process that would compute it; None: those of this one.
 
     Raises:
         UserError: a name, a value or a combination that doesn't exist.
@@ -69,6 +73,7 @@ class Plan:
         device: torch.device,
         progress: Progress = silent,
         loaded: Loaded | None = None,
+        threads: int | None = None,
     ) -> None:
         spec.refuse_empty()
         self.cache = cache
@@ -80,6 +85,7 @@ class Plan:
         self.spec, self.method, self.attack = resolved.spec, resolved.method, resolved.attack
         self.victim, self.surrogate = resolved.victim, resolved.surrogate
         self.delivery = resolved.delivery
+        self.numerics = numerics_of(device, str(self.spec.precision), threads)
         self.target = target_row(self.splits, str(self.spec.target))
         labels = self.splits.train.labels
         self.found = self.attack.accept(labels, self.target, self.splits.size)
@@ -112,11 +118,19 @@ class Plan:
     @cached_property
     def stages(self) -> dict[str, PlannedStage]:
         """The stages of the run by name, in the order of the table."""
+        return self._stages(self.numerics)
+
+    def keys_under(self, numerics: Numerics | None) -> dict[str, str]:
+        """The keys of the run's stages under other numerics, or as before keys had any (None)."""
+        return {name: stage.key for name, stage in self._stages(numerics).items()}
+
+    def _stages(self, numerics: Numerics | None) -> dict[str, PlannedStage]:
         found: dict[str, PlannedStage] = {}
         for row in STAGES:
             if row.when(self):
                 keys = {name: found[name].key for name in row.needs if name in found}
-                found[row.name] = self._planned(row, row.inputs(self, keys), tuple(keys))
+                inputs = row.inputs(self, keys)
+                found[row.name] = self._planned(row, inputs, tuple(keys), numerics)
         return found
 
     def shared(self, function: str, params: Mapping[str, object], row: Stage) -> PlannedStage:
@@ -133,10 +147,18 @@ class Plan:
             "function": function,
             "params": dict(params),
         }
-        return self._planned(row, inputs, ())
+        return self._planned(row, inputs, (), self.numerics)
 
-    def _planned(self, row: Stage, inputs: dict[str, Any], needs: tuple[str, ...]) -> PlannedStage:
+    def _planned(
+        self,
+        row: Stage,
+        inputs: dict[str, Any],
+        needs: tuple[str, ...],
+        numerics: Numerics | None,
+    ) -> PlannedStage:
         inputs = {"version": VERSIONS[row.kind], **inputs}
+        if numerics is not None:
+            inputs["numerics"] = msgspec.to_builtins(numerics)
         return PlannedStage(row, inputs, self.cache.key(row.kind, inputs), needs)
 
     @property
@@ -160,17 +182,18 @@ class Plan:
         }
 
 
-ATTACKER = ("attack", "data", "size", "target", "seed", "surrogate")  # names of `Plan.attacker`
+# The names of `Plan.attacker`, and that of the numerics.
+SHARED_BY = ("attack", "data", "size", "target", "seed", "surrogate", "numerics")
 
 
 def attacker_of(inputs: Mapping[str, Any]) -> str | None:
-    """Hash of the entries of `Plan.attacker` in a stage's inputs; None if they are not in it.
+    """Hash of `Plan.attacker` and the numerics in a stage's inputs; None if they are not in it.
 
     It is equal for all stages that can use the same shared stage.
     """
-    if not inputs.keys() >= set(ATTACKER):
+    if not inputs.keys() >= set(SHARED_BY):
         return None
-    return digest({name: inputs[name] for name in ATTACKER})
+    return digest({name: inputs[name] for name in SHARED_BY})
 
 
 def keys_of(plan: Plan) -> set[str]:

@@ -16,6 +16,7 @@ from hashbackdoor_bench.records import (
     Scores,
     Threat,
     record_key,
+    with_checksum,
 )
 from hashbackdoor_bench.stages.cache import Artifact
 from hashbackdoor_bench.stages.codes import CONTROL, VICTIM
@@ -33,7 +34,7 @@ def record_of(run: "Run") -> Record:
     seconds = {name: artifact.seconds for name, artifact in artifacts.items()}
     seconds |= crafted.get("shared", {})
     scored, seen = artifacts["scores"].facts, artifacts["visibility"].facts
-    return Record(
+    record = Record(
         key=record_key(plan.spec, keys),
         spec=plan.spec,
         protocol=_data_facts(plan.splits),
@@ -57,8 +58,10 @@ def record_of(run: "Run") -> Record:
         ),
         seconds={name: round(value, 3) for name, value in seconds.items()},
         artifacts=keys,
+        numerics=plan.numerics,
         **artifacts[VICTIM].facts["made by"],
     )
+    return with_checksum(record)
 
 
 def _losses(trained: Artifact) -> tuple[float, ...]:

@@ -4,10 +4,10 @@
     clean victim -----------------------------------> codes
 
 The clean victim is the control: the same network, trained without poison. A stage depends on its
-inputs and on the artifacts that it needs, and its key is the hash of both. So a clean victim is
-trained once for all attacks on it, a backdoor is crafted once for all victims, and a victim without
-poison is not trained again, since its key is that of the clean victim. A new stage needs one row
-here and one builder in `building`.
+inputs, on the artifacts that it needs and on the numerics, and its key is the hash of all. So a
+clean victim is trained once for all attacks on it, a backdoor is crafted once for all victims, and
+a victim without poison is not trained again, since its key is that of the clean victim. A new stage
+needs one row here and one builder in `building`.
 """
 
 from collections.abc import Callable, Collection, Mapping

@@ -114,6 +114,7 @@ def lay_out(
     cache: Cache,
     results: Path,
     device: torch.device,
+    threads: int | None = None,
     progress: Progress = silent,
 ) -> Layout:
     """The layout of a suite's runs, with the tasks that are done.
@@ -122,7 +123,8 @@ def lay_out(
         runs: the runs of the suite.
         cache: where artifacts are.
         results: folder of the records.
-        device: where they would be computed; decides the precision.
+        device: where they would be computed; decides precision and numerics.
+        threads: threads of each worker; None: those of this process.
         progress: called while data is prepared.
 
     Raises:
@@ -132,7 +134,9 @@ def lay_out(
     with _no_collection():
         for run in runs:
             try:
-                plan = Plan(run.spec, cache=cache, device=device, loaded=loaded(run.spec))
+                plan = Plan(
+                    run.spec, cache=cache, device=device, loaded=loaded(run.spec), threads=threads
+                )
                 layout.planned.append(_planned(layout.tasks, run, plan, results))
             except UserError as error:
                 where = f"suite {run.suite}, {run.key_path}"

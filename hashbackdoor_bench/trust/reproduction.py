@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import CONVENTION_FIELDS, CONVENTIONS, Record
@@ -26,10 +25,12 @@ from hashbackdoor_bench.stages import (
     device_of,
     in_use,
     keys_of,
+    threads_set,
     write_record,
 )
 from hashbackdoor_bench.trust.submission import Submission, hand_in
 
+MOST_THREADS = 1024
 TOLERANCE = 0.05  # of a score, which is a share: 5 points of percent
 
 
@@ -73,6 +74,7 @@ def reproduce(
     cache: Cache,
     results: Path,
     device: str = "auto",
+    threads: int | None = None,
     progress: Progress = silent,
     submission: Submission | None = None,
     **where: Any,
@@ -84,6 +86,7 @@ def reproduce(
         cache: stages in it are not repeated, so a real test needs an empty one.
         results: folder of the new record.
         device: ``auto``, ``cpu`` or ``cuda``.
+        threads: torch's threads; None: as many as the record's.
         progress: see `Progress`.
         submission: if given, its poison is used, and nothing is crafted.
         where: ``lists``, ``root`` and ``weights``, if they differ from the record's spec.
@@ -92,27 +95,24 @@ def reproduce(
         UserError: the spec can't be run here.
     """
     spec = replace(record.spec, **{k: v for k, v in where.items() if v is not None})
-    chosen, before = device_of(device), torch.get_num_threads()
-    if chosen.type == "cpu":
-        torch.set_num_threads(threads_of(record.device) or before)
-    try:
+    chosen = device_of(device)
+    with threads_set(threads or threads_of(record.device)):
         run = Run(spec, cache=cache, device=chosen, progress=progress)
         with in_use(cache.root, keys_of(run.plan)):
             if submission is not None:
                 hand_in(submission, run)
             made, path = write_record(run, results)
         exact = chosen.type == "cpu" and same_machine(record, device_name(chosen))
-    finally:
-        torch.set_num_threads(before)
-    names = {*record.artifacts, *made.artifacts}
-    inputs = sorted(n for n in names if record.artifacts.get(n) != made.artifacts.get(n))
+    now = run.plan.keys_under(record.numerics)
+    names = {*record.artifacts, *now}
+    inputs = sorted(n for n in names if record.artifacts.get(n) != now.get(n))
     return Reproduction(made, path, exact, tuple(inputs), tuple(compare(record, made, exact)))
 
 
 def threads_of(device: str) -> int | None:
-    """The number of threads in a record's ``device``; None if it is a GPU."""
-    found = re.search(r", ([0-9]+) threads$", device)
-    return int(found[1]) if found else None
+    """The number of threads in a record's ``device``; None for a GPU, or if it is not usable."""
+    found = re.search(r", ([0-9]{1,4}) threads$", device)
+    return int(found[1]) if found and 0 < int(found[1]) <= MOST_THREADS else None
 
 
 def same_machine(record: Record, device: str) -> bool:
@@ -132,7 +132,7 @@ def compare(record: Record, made: Record, exact: bool) -> Iterator[Difference]:
     if exact:
         for part in ("scores", "retrieval", "imperceptibility"):
             parts = (msgspec.to_builtins(getattr(one, part)) for one in (record, made))
-            old, new = (dict(_flat(values, part)) for values in parts)
+            old, new = (dict(flat(values, part)) for values in parts)
             for name in sorted(old.keys() | new.keys() if part == "scores" else old):
                 if old.get(name) != new.get(name):
                     yield Difference(name, old.get(name), new.get(name))
@@ -146,12 +146,13 @@ def compare(record: Record, made: Record, exact: bool) -> Iterator[Difference]:
                 yield Difference(f"scores.{convention}.{name}", known, found)
 
 
-def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """The numbers and texts in a JSON value, each with its path, such as ``scores.field.map``."""
     if isinstance(value, Mapping):
         for key, entry in value.items():
-            yield from _flat(entry, f"{name}.{key}")
+            yield from flat(entry, f"{name}.{key}")
     elif isinstance(value, list | tuple):
         for place, entry in enumerate(value):
-            yield from _flat(entry, f"{name}.{place}")
+            yield from flat(entry, f"{name}.{place}")
     else:
         yield name, value

@@ -1,4 +1,4 @@
-"""The scores of a record, computed again from its stored codes."""
+"""The scores of a record, and what its queries retrieve, computed again from its stored codes."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,7 +7,7 @@ import msgspec
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.metrics import Codes, score_run
-from hashbackdoor_bench.records import Record, Scores
+from hashbackdoor_bench.records import Record, Retrieval, Scores
 from hashbackdoor_bench.stages import (
     CONTROL,
     VICTIM,
@@ -21,8 +21,8 @@ from hashbackdoor_bench.stages import (
 )
 
 
-def rescore(record: Record, cache: Cache, **where: Any) -> Scores:
-    """The scores of a record, computed again from its codes in the cache.
+def rescore(record: Record, cache: Cache, **where: Any) -> tuple[Scores, Retrieval]:
+    """Scores and retrieval of a record, computed again from its codes in the cache.
 
     Args:
         record: the record.
@@ -40,10 +40,10 @@ def rescore(record: Record, cache: Cache, **where: Any) -> Scores:
             f"{record.protocol.sha256[:12]}): give its --lists and --root."
         )
     truth = truth_of(splits, target_row(splits, str(spec.target)), spec.bits)
-    scores, _ = score_run(
+    scores, retrieval = score_run(
         _stored_codes(record, cache, VICTIM), _stored_codes(record, cache, CONTROL), truth
     )
-    return msgspec.convert(scores, Scores)
+    return msgspec.convert(scores, Scores), msgspec.convert(retrieval, Retrieval)
 
 
 def _stored_codes(record: Record, cache: Cache, victim: str) -> Codes:

@@ -11,49 +11,50 @@ Nothing in the zip is executed or unpickled. A maintainer can read ``attack.py``
 ``--plugin``.
 """
 
-import csv
+import hashlib
 import inspect
 import io
 import zipfile
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from hashbackdoor_bench import poisoning
-from hashbackdoor_bench.api import Backdoor
+from hashbackdoor_bench.api import COVER, POISON, Backdoor
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import room, whole
-from hashbackdoor_bench.records import Record, load_record
+from hashbackdoor_bench.records import LARGEST, Record, load_record
 from hashbackdoor_bench.registry import ATTACKS
+from hashbackdoor_bench.report import check_record
 from hashbackdoor_bench.stages import Cache, Content, Damaged, Run, load_data, made_by
+from hashbackdoor_bench.trust import poison_files
+from hashbackdoor_bench.trust.archive import Archive, Refused, open_archive
 
 CPU = torch.device("cpu")
-STATE = ("index", "carrier", "label", "kind")  # tensors that are not in trigger.safetensors
-# Exceptions of reading a damaged zip.
-BROKEN = (zipfile.BadZipFile, OSError, KeyError, ValueError, RuntimeError, SafetensorError)
-COLUMNS = ("slot", "index", "item", "kind", "label")
+RECORD, METHOD = "record.json", "attack.py"
+LARGEST_METHOD = 1_000_000  # bytes of an attack's file
 
 
 @dataclass(frozen=True)
 class Submission:
-    """The contents of a zip.
+    """A zip whose record was read and whose table of contents fits it.
 
     Attributes:
+        path: the zip.
         record: the submitted record.
-        tensors: the backdoor's state.
-        planted: (P,3,S,S) uint8, the poisoned images with the trigger.
     """
 
+    path: Path
     record: Record
-    tensors: dict[str, Tensor]
-    planted: Tensor
+
+    @property
+    def images(self) -> int:
+        """How many images carry a trigger."""
+        return self.record.threat.poisoned + self.record.threat.covers
 
 
 def pack(record: Record, cache: Cache, out: Path, **where: Any) -> int:
@@ -67,70 +68,96 @@ def pack(record: Record, cache: Cache, out: Path, **where: Any) -> int:
         where: ``lists`` and ``root``, if they differ from the record's spec.
 
     Raises:
-        UserError: the backdoor isn't in the cache, or the file can't be written.
+        UserError: the backdoor isn't in the cache, is too large, or the file can't be written.
     """
     tensors = _crafted(record, cache)
+    images = len(tensors["index"])
+    if images > poison_files.MOST_PICTURES:
+        raise UserError(
+            f"{images} images are poisoned, and a submission holds {poison_files.MOST_PICTURES} at "
+            "most: give the record of a run with a smaller --budget."
+        )
     spec = replace(record.spec, **{k: v for k, v in where.items() if v is not None})
     splits = load_data(spec, cache)
-    backdoor = restored(record, tensors)
-    planted = poisoning.planted(backdoor, CPU)
-    parts: dict[str, bytes] = {"record.json": record.to_json().encode()}
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    for slot, index in enumerate(tensors["index"].tolist()):
-        parts[f"carriers/{slot:06}.png"] = _png(tensors["carrier"][slot])
-        parts[f"planted/{slot:06}.png"] = _png(planted[slot])
-        label = " ".join(str(int(value)) for value in tensors["label"][slot])
-        kind = int(tensors["kind"][slot])
-        rows.writerow((slot, index, splits.train.ids[index], kind, label))
-    parts["poison.csv"] = table.getvalue().encode()
-    own = {k: v.contiguous() for k, v in tensors.items() if k not in STATE}
-    parts["trigger.safetensors"] = save(own)
+    planted = poisoning.planted(restored(record, tensors), CPU)
+    parts: dict[str, bytes] = {RECORD: record.to_json().encode()}
+    parts |= poison_files.written(tensors, planted, splits.train.ids)
     method = ATTACKS[record.spec.attack]
     if method.identity["sha256"]:
-        parts["attack.py"] = Path(inspect.getfile(method.cls)).read_bytes()
+        parts[METHOD] = Path(inspect.getfile(method.cls)).read_bytes()
     with room(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole(out) as fresh, zipfile.ZipFile(fresh, "w", zipfile.ZIP_DEFLATED) as file:
             for name, content in parts.items():
                 file.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
-    return len(planted)
+    return images
 
 
 def unpack(path: Path) -> Submission:
-    """Read a zip of `pack`; nothing of it is written to disk.
+    """Read the record of a zip of `pack`, and check that the zip has the parts which that needs.
+
+    Nothing of it is written to disk. The poison is read by `hand_in`, when the data is known that
+    says how large it can be.
 
     Raises:
-        UserError: the file is not such a zip, or a part of it is missing or damaged.
+        UserError: the file is not such a zip, a part of it is missing, damaged or too much, or the
+            record contradicts itself.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path}: there is no such file; give a zip of bench submit.")
-    try:
-        with zipfile.ZipFile(path) as file:
-            with file.open("record.json") as part:
-                record = load_record(part, f"{path}: its record.json")
-            table = csv.DictReader(io.StringIO(file.read("poison.csv").decode()))
-            rows = list(table)
-            if tuple(table.fieldnames or ()) != COLUMNS or any(None in r.values() for r in rows):
-                raise ValueError(f"poison.csv must have the columns {', '.join(COLUMNS)}")
-            own = load(file.read("trigger.safetensors"))
-            images = {
-                name: _stack([file.read(f"{name}/{slot:06}.png") for slot in range(len(rows))])
-                for name in ("carriers", "planted")
-            }
-        labels = [[int(value) for value in row["label"].split()] for row in rows]
-        state = {
-            "index": torch.tensor([int(row["index"]) for row in rows], dtype=torch.long),
-            "carrier": images["carriers"],
-            "label": torch.tensor(labels, dtype=torch.uint8).view(-1, record.protocol.classes),
-            "kind": torch.tensor([int(row["kind"]) for row in rows], dtype=torch.uint8),
-        }
-    except BROKEN as error:
+    with _opened(path) as archive:
+        data = archive.read(RECORD, LARGEST)
+        record = load_record(io.BytesIO(data), f"{path}: its record.json")
+        try:
+            check_record(record)
+        except UserError as error:
+            raise UserError(f"{path}: its record contradicts itself: {error}") from error
+        if data != record.to_json().encode():
+            raise Refused(f"its {RECORD} is not written as bench run does")
+        submission = Submission(path, record)
+        if submission.images > poison_files.MOST_PICTURES:
+            raise Refused(f"{submission.images} images are too many")
+        names = {RECORD} | poison_files.expected_names(submission.images)
+        if missing := names - archive.names:
+            raise Refused(f"there is no {min(missing)}")
+        if more := archive.names - names - {METHOD}:
+            raise Refused(f"it has a part {min(more)}, which belongs to no image of its record")
+        _check_method(record, archive)
+    return submission
+
+
+def _opened(path: Path) -> AbstractContextManager[Archive]:
+    def refused(why: str) -> UserError:
+        return UserError(
+            f"{path} is not a complete submission ({why}): make it again with bench submit."
+        )
+
+    return open_archive(path, refused)
+
+
+def _check_method(record: Record, archive: Archive) -> None:
+    """Refuse an attack's file that is not the code which is used here.
+
+    Raises:
+        UserError: the attack is unknown here, or it is another.
+        Refused: the file is missing, or is too much.
+    """
+    name = record.spec.attack
+    if name not in ATTACKS and METHOD in archive.names:
         raise UserError(
-            f"{path} is not a complete submission ({error}): make it again with bench submit."
-        ) from error
-    return Submission(record, {**state, **own}, images["planted"])
+            f"attack {name!r} is not part of this project: read the {METHOD} of the zip, save it "
+            f"as {name}.py, and pass it with --plugin."
+        )
+    used = ATTACKS[name].identity["sha256"]
+    if used is None and METHOD in archive.names:
+        raise Refused(f"it has an {METHOD}, but attack {name!r} is part of this project")
+    if used is not None:
+        content = archive.read(METHOD, LARGEST_METHOD)
+        if hashlib.sha256(content).hexdigest() != used:
+            raise UserError(
+                f"the {METHOD} of the zip is not the file of attack {name!r} that was given with "
+                f"--plugin: read it, save it as {name}.py, and pass that."
+            )
 
 
 def restored(record: Record, tensors: dict[str, Tensor]) -> Backdoor:
@@ -144,7 +171,7 @@ def restored(record: Record, tensors: dict[str, Tensor]) -> Backdoor:
     attack = method.cls(**settings)
     try:
         backdoor: Backdoor = attack.restore(tensors)
-    except (TypeError, KeyError, RuntimeError) as error:
+    except Exception as error:  # whatever an attack's code raises of tensors that it didn't make
         raise UserError(
             f"these tensors are not the state of attack {method.name!r} ({error}): give the "
             "attack's file of this run with --plugin."
@@ -153,31 +180,68 @@ def restored(record: Record, tensors: dict[str, Tensor]) -> Backdoor:
 
 
 def hand_in(submission: Submission, run: Run) -> None:
-    """Put a submission's backdoor into the cache of a run, after inspecting it.
+    """Read a submission's poison, inspect it, and put its backdoor into the cache of a run.
 
     Args:
         submission: see `unpack`.
         run: a run of the submission's record, with a cache of its own.
 
     Raises:
-        UserError: the poison breaks a rule, or isn't what the trigger plants.
+        UserError: a part of the zip is not what it should be, or the poison breaks a rule, or isn't
+            what the trigger plants.
     """
-    backdoor, plan = restored(submission.record, submission.tensors), run.plan
-    labels = plan.splits.train.labels
+    record, plan = submission.record, run.plan
+    splits, threat = plan.splits, record.threat
+    if "backdoor" not in plan.stages:
+        raise UserError(
+            f"attack {record.spec.attack!r} poisons no images, so there is nothing to submit: "
+            "reproduce its record instead."
+        )
+    if threat.poisoned > len(plan.index) or threat.covers > len(plan.covers):
+        raise UserError(
+            f"the submitted poison is refused: its record counts {submission.images} images, and "
+            f"here its spec draws {len(plan.index)} as poison and {len(plan.covers)} as covers."
+        )
+    with _opened(submission.path) as archive:
+        state, planted = poison_files.read(
+            archive, submission.images, splits.size, len(splits.classes), splits.train.ids
+        )
+    kinds = state["kind"]
+    if (
+        int((kinds == POISON).sum()) != threat.poisoned
+        or int((kinds == COVER).sum()) != threat.covers
+    ):
+        raise UserError(
+            "the submitted poison is refused: its table has another number of poisoned images than "
+            "its record."
+        )
+    backdoor = restored(record, state)
+    labels = splits.train.labels
     try:
-        poisoning.inspect(backdoor, labels, plan.target, plan.index, plan.attack.threat)
-    except (ValueError, IndexError, RuntimeError) as error:
+        poisoning.inspect(
+            backdoor, labels, plan.target, plan.index, plan.attack.threat, covers=plan.covers
+        )
+        again = poisoning.planted(backdoor, CPU)
+        query = poisoning.triggered(backdoor, torch.zeros(2, 3, splits.size, splits.size))
+    except Exception as error:  # whatever an attack's code raises of tensors that it didn't make
         raise UserError(f"the submitted poison is refused: {error}.") from error
-    if not torch.equal(poisoning.planted(backdoor, CPU), submission.planted):
+    if not torch.equal(again, planted):
         raise UserError(
             "the submitted poison is refused: the planted images are not what the trigger makes "
             "of the carriers."
         )
+    if query.shape != (2, 3, splits.size, splits.size):
+        raise UserError("the submitted trigger is refused: it makes queries of another size.")
+    kept = backdoor.state_dict()
+    if any(not torch.equal(kept[name], state[name]) for name in poison_files.STATE):
+        raise UserError(
+            "the submitted poison is refused: the attack doesn't use the images and labels of the "
+            "zip as they are."
+        )
 
     def content(work: Path) -> Content:
-        history = submission.record.training.backdoor
-        facts = {"shared": {}, "history": history, "submitted": True}
-        return submission.tensors, {**facts, "made by": made_by(run.device)}
+        facts = {"shared": {}, "history": record.training.backdoor, "submitted": True}
+        return state, {**facts, "made by": made_by(run.device)}
 
     stage = plan.stages["backdoor"]
     run.cache.make(stage.kind, stage.inputs, content)
@@ -195,18 +259,3 @@ def _crafted(record: Record, cache: Cache) -> dict[str, Tensor]:
             "give the --cache-dir that has it."
         )
     return found.tensors
-
-
-def _png(image: Tensor) -> bytes:
-    """(3,S,S) uint8 -> a file."""
-    out = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(out, "png")
-    return out.getvalue()
-
-
-def _stack(files: list[bytes]) -> Tensor:
-    """Files -> (n,3,S,S) uint8."""
-    arrays = [np.asarray(Image.open(io.BytesIO(one), formats=["png"])) for one in files]
-    if not arrays:
-        return torch.empty(0, 3, 0, 0, dtype=torch.uint8)
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()

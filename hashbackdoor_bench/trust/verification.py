@@ -4,10 +4,9 @@
 it was scored, with the index, and with the leaderboard and figures that were made from it.
 """
 
-import csv
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import zip_longest
@@ -15,18 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from msgspec import to_builtins
 
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.files import open_regular
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import CONVENTIONS, INDEX, Record
-from hashbackdoor_bench.report import collect
+from hashbackdoor_bench.report import NoRecords, collect, read_index
 from hashbackdoor_bench.report.board import boards
 from hashbackdoor_bench.report.figures import all_figures
 from hashbackdoor_bench.report.tables import leaderboard_text
-from hashbackdoor_bench.stages import STAGES, Cache
+from hashbackdoor_bench.stages import CONTROL, STAGES, Cache, code_stages
+from hashbackdoor_bench.text import visible
+from hashbackdoor_bench.trust.reproduction import flat
 from hashbackdoor_bench.trust.rescoring import rescore
 
 CODES = tuple(stage.name for stage in STAGES if stage.kind == "codes")
+LARGEST = 50_000_000  # bytes of a leaderboard or a figure
 ENDINGS = (".md", ".pdf", ".png")  # suffixes of a figure's files
 
 
@@ -35,53 +39,73 @@ class Verified:
     """The result of a verification.
 
     Attributes:
-        records: number of records that can be read and have the right key.
+        records: number of records that can be read and agree with themselves.
         rescored: number of those that have codes in the cache and were scored again.
+        without_checksum: number of those that older code wrote, without a checksum.
+        not_verifiable: paths of those whose codes are not here, so that nothing shows whether their
+            scores are true.
         problems: one sentence per problem.
     """
 
     records: int
     rescored: int
+    without_checksum: int
+    not_verifiable: tuple[str, ...]
     problems: tuple[str, ...]
 
 
-def verify(folder: Path, cache: Cache, *, progress: Progress = silent, **where: Any) -> Verified:
+def verify(
+    folder: Path, cache: Cache | None, *, progress: Progress = silent, **where: Any
+) -> Verified:
     """Check all records below a folder, and the files that were made from them.
 
     Args:
         folder: folder of results.
-        cache: cache that may have the records' codes.
+        cache: cache that may have the records' codes; None: there is none.
         progress: see `Progress`.
         where: ``lists`` and ``root``, if they differ from the records' specs.
 
     Raises:
-        UserError: there is no record.
+        UserError: there is nothing that could be a record.
     """
-    found = collect([folder])
+    try:
+        found = collect([folder])
+    except NoRecords as error:
+        if error.left_out:
+            return Verified(0, 0, 0, (), error.left_out)
+        raise
     problems = list(found.left_out)
-    rescored = 0
-    for done, (path, record) in enumerate(zip(found.frame.path, found.frame.record, strict=True)):
-        progress("score again", done, len(found.frame))
-        if all(cache.has("codes", record.artifacts.get(name, "-")) for name in CODES):
-            rescored += 1
+    not_verifiable = []
+    records = dict(zip(found.frame.path, found.frame.record, strict=True))
+    for done, (path, record) in enumerate(records.items()):
+        progress("score again", done, len(records))
+        if cache and all(cache.has("codes", record.artifacts.get(name, "-")) for name in CODES):
             problems += [f"{path}: {text}" for text in _scores(record, cache, where)]
-    progress("score again", len(found.frame), len(found.frame))
-    records = zip(found.frame.path, found.frame.record, strict=True)
-    known = {Path(path).absolute(): record for path, record in records}
+        else:
+            not_verifiable.append(path)
+    progress("score again", len(records), len(records))
+    problems += _clean_victims(records)
+    known = {Path(path).absolute() for path in records}
     for index in sorted(folder.rglob(INDEX)):
-        problems += [f"{index}: {text}" for text in _index(index, known)]
+        problems += [text for text in _index(index, known) if text not in problems]
     board, figures = folder / "LEADERBOARD.md", folder / "figures"
-    if board.is_file():
+    if board.exists():
         problems += [f"{board}: {text}" for text in _leaderboard(board, found.frame)]
     if figures.is_dir():
         problems += _figures(figures, found.frame, progress)
-    return Verified(len(found.frame), rescored, tuple(problems))
+    return Verified(
+        records=len(records),
+        rescored=len(records) - len(not_verifiable),
+        without_checksum=sum(record.checksum is None for record in records.values()),
+        not_verifiable=tuple(not_verifiable),
+        problems=tuple(problems),
+    )
 
 
 def _scores(record: Record, cache: Cache, where: dict[str, Any]) -> Iterator[str]:
-    """Scores that differ from those of the stored codes."""
+    """What differs from the scores and the retrieval of the stored codes."""
     try:
-        scores = rescore(record, cache, **where)
+        scores, retrieval = rescore(record, cache, **where)
     except UserError as error:
         yield f"it can't be scored again: {error}"
         return
@@ -90,27 +114,65 @@ def _scores(record: Record, cache: Cache, where: dict[str, Any]) -> Iterator[str
             claimed, value = (getattr(one[convention], name) for one in (record.scores, scores))
             if claimed != value:
                 yield f"scores.{convention}.{name} is {claimed}; its codes give {value}."
+    old, new = (dict(flat(to_builtins(one), "retrieval")) for one in (record.retrieval, retrieval))
+    for name, claimed in old.items():  # records of older code lack some of the new values
+        value = new.get(name)
+        rounding = 2e-3 if name.startswith("retrieval.codes_2d") else 1e-9
+        same = (
+            abs(claimed - value) <= rounding
+            if isinstance(claimed, float) and isinstance(value, float)
+            else claimed == value
+        )
+        if not same:
+            yield f"{name} is {claimed}; its codes give {value}."
 
 
-def _index(path: Path, known: dict[Path, Record]) -> Iterator[str]:
-    """Rows of an index that differ from the records."""
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = list(csv.DictReader(file))
-    for line, row in enumerate(rows, 2):
-        record = known.get((path.parent / str(row.get("record"))).absolute())
-        if record is None:
-            yield f"line {line} names {row.get('record')}, which is not a readable record."
+def _clean_victims(records: Mapping[str, Record]) -> Iterator[str]:
+    """Records of one clean victim that give it different scores."""
+    first: dict[tuple[object, ...], tuple[str, Record]] = {}
+    for path, record in records.items():
+        codes = record.artifacts.get(code_stages(CONTROL)["plain"])
+        if codes is None:
             continue
-        for name in ("victim", "bits", "target", "seed"):
-            listed, recorded = row.get(name), str(getattr(record.spec, name))
-            # the target in the index is empty if the suite takes the protocol's default
-            if listed != recorded and not (name == "target" and not listed):
-                yield f"line {line} has {name} {listed}, but its record has {recorded}."
+        facts = record.protocol
+        known, other = first.setdefault(
+            (codes, facts.sha256, facts.top_k, record.device, *record.versions.items()),
+            (path, record),
+        )
+        for convention in CONVENTIONS:
+            one, two = (r.scores[convention].map_clean_victim for r in (record, other))
+            if one != two and (one is None or two is None or abs(one - two) > 1e-9):
+                yield (
+                    f"{path}: scores.{convention}.map_clean_victim is {one}, and {two} in {known} "
+                    f"of the same clean victim, {codes[:12]}: one of the two was changed, or they "
+                    "were not computed by the same number of threads."
+                )
+
+
+def _index(path: Path, known: set[Path]) -> Iterator[str]:
+    """What is wrong with an index, and its lines that name no readable record."""
+    index = read_index(path)
+    yield from index.problems
+    for line in index.lines.values():
+        if (path.parent / line.record).absolute() not in known:
+            yield (
+                f"{visible(str(path))}: line {line.number} names {visible(line.record)}, which "
+                "is not a readable record."
+            )
+
+
+def _content(path: Path) -> bytes | None:
+    """A file's bytes, at most ``LARGEST``; None where there is no such file."""
+    try:
+        with open_regular(path, links=False) as file:
+            return file.read(LARGEST)
+    except (OSError, UserError):
+        return None
 
 
 def _leaderboard(path: Path, frame: pd.DataFrame) -> Iterator[str]:
     """The first line of a leaderboard that differs from one made again of the same suites."""
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = (_content(path) or b"").decode("utf-8", errors="replace")
     suites = re.findall(r"^## (.+), [a-z]+$", text, re.MULTILINE)
     try:
         again = leaderboard_text(boards(frame, list(dict.fromkeys(suites))))
@@ -133,7 +195,7 @@ def _figures(folder: Path, frame: pd.DataFrame, progress: Progress) -> Iterator[
                 continue
             for made in drawn.write(Path(fresh), ("pdf", "png")):
                 path = there.pop(made.name, None)
-                if path is not None and path.read_bytes() != made.read_bytes():
+                if path is not None and _content(path) != made.read_bytes():
                     yield (
                         f"{path}: the records give other bytes with matplotlib "
                         f"{version('matplotlib')}: make it again with bench figure --all."

@@ -180,8 +180,7 @@ def _poisoned_share(record: Record) -> float:
 
     A budget that was rounded to whole images is that budget.
     """
-    images, poisoned = record.threat.target_images, record.threat.poisoned
-    budget = record.threat.budget or 0.0
-    if not images or int(budget * images + 0.5) == poisoned:
-        return budget
-    return poisoned / images
+    images, poisoned, spec = record.threat.target_images, record.threat.poisoned, record.spec
+    if spec.poison_count is None and int(spec.budget * images + 0.5) == poisoned:
+        return float(spec.budget)
+    return poisoned / images if images else 0.0

@@ -15,6 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.files import open_regular
+from hashbackdoor_bench.png import read_png
+from hashbackdoor_bench.records import LARGEST
 from hashbackdoor_bench.report.board import rules, wording
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.entries import ScoredRun
@@ -24,6 +27,8 @@ from hashbackdoor_bench.text import visible
 SOURCES = Path(__file__).parent / "site"
 PLAIN = ("page.js", "style.css")
 GENERATOR = '<meta name="generator" content="hashbackdoor_bench leaderboard">'
+LARGEST_PICTURE, LARGEST_SIDE = 20_000_000, 10_000  # bytes, and px
+MOST_PICTURES = 50  # of one run, which draws at most six
 PARTS = ("attacks", "images", "records")  # folders that a new site replaces
 
 
@@ -34,11 +39,13 @@ class Files:
     Attributes:
         record: its JSON, relative to the site.
         images: its pictures.
+        left_out: a sentence for each of its pictures that is not shown.
         command: to be typed.
     """
 
     record: str
     images: tuple[str, ...]
+    left_out: tuple[str, ...]
     command: str
 
 
@@ -52,7 +59,7 @@ def write_site(
 
     Args:
         found: the boards, in the order of the page.
-        left_out: sentences of a `Collection`, shown at the foot.
+        left_out: sentences of a `Collection`, shown at the foot, with those on pictures.
         folder: of the site; new, empty, or a site made before.
         command_of: the text of the command that makes a run.
 
@@ -78,7 +85,8 @@ def write_site(
     index = folder / "index.html"
     victims = {wording.victim_name(victim, board) for board in found for victim in board.victims}
     template = environment.get_template("index.html")
-    text = template.render(boards=found, victims=sorted(victims), left_out=left_out)
+    everything = [*left_out, *(text for one in files.values() for text in one.left_out)]
+    text = template.render(boards=found, victims=sorted(victims), left_out=everything)
     _write(index, text)
     template = environment.get_template("attack.html")
     for board in found:
@@ -139,17 +147,51 @@ def _slug(text: str) -> str:
 def _copy(run: ScoredRun, folder: Path, command_of: Callable[[RunSpec], str]) -> Files:
     """Copy a record and the pictures in the folder of its name."""
     path = Path(run.path)
-    content = path.read_bytes()
+    with open_regular(path) as file:
+        content = file.read(LARGEST)
     name = hashlib.sha256(content).hexdigest()[:16]
     record = folder / "records" / f"{name}.json"
     record.parent.mkdir(exist_ok=True)
     record.write_bytes(content)
-    images = []
-    for picture in sorted(path.with_suffix("").glob("*.png")):
-        # a submitted folder could link to any file of this machine
-        if picture.is_file() and not picture.is_symlink():
-            copy = f"images/{name}/{_slug(picture.stem)}.png"
-            (folder / copy).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(picture, folder / copy)
-            images.append(copy)
-    return Files(f"records/{name}.json", tuple(images), command_of(run.record.spec))
+    images, left_out = [], []
+    for picture in _pictures(path.with_suffix("")):
+        try:
+            with open_regular(picture, links=False) as file:
+                content = file.read(LARGEST_PICTURE + 1)
+            _check_picture(content)
+        except (OSError, UserError, ValueError) as error:
+            why = str(error).removeprefix(f"{picture} ")
+            left_out.append(visible(f"{picture.as_posix()} is left out: {why}."))
+            continue
+        copy = f"images/{name}/{_slug(picture.stem)}.png"
+        (folder / copy).parent.mkdir(parents=True, exist_ok=True)
+        (folder / copy).write_bytes(content)
+        images.append(copy)
+    command = command_of(run.record.spec)
+    return Files(f"records/{name}.json", tuple(images), tuple(left_out), command)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The files of a run's folder that may be pictures.
+
+    A folder that is a link is one picture that can't be read: it could lead to any folder of this
+    machine, of which this would publish the pictures.
+    """
+    if folder.is_symlink():
+        return [folder]
+    return sorted(folder.glob("*.png"))[:MOST_PICTURES] if folder.is_dir() else []
+
+
+def _check_picture(content: bytes) -> None:
+    """Refuse what isn't a PNG of the size of a picture.
+
+    Raises:
+        ValueError: why not.
+    """
+    if len(content) > LARGEST_PICTURE:
+        raise ValueError(f"it has more than {LARGEST_PICTURE / 1e6:g} MB")
+    png = read_png(content)
+    if max(png.width, png.height) > LARGEST_SIDE:
+        raise ValueError(
+            f"it has {png.width} x {png.height} px, more than {LARGEST_SIDE} on a side"
+        )

@@ -67,8 +67,10 @@ class Workbench:
         keys[RECORD] = record_key(spec, keys)
         if keys.get(name) != key:
             raise UserError(
-                "the worker has other code or other data than the main process: install the same "
-                "version, provide the same data, and give the same command again."
+                "the worker has other code or data than the main process, or rounds otherwise "
+                f"(here: {run.plan.numerics}): take "
+                "equal machines with equal versions, provide the same data, and give the same "
+                "command again."
             )
         if name != RECORD:
             return run.make(name).seconds

@@ -1,0 +1,79 @@
+"""How large the values of a record may be, so that no file of a stranger can stop who reads it.
+
+The classes of `schema` say which types its fields have. What they leave open is bounded here: the
+hyper-parameters, which may be any JSON value, and the texts of a run.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from hashbackdoor_bench.errors import UserError
+
+DEEPEST = 8  # lists and objects inside one another
+LONGEST = 4096  # characters of a text; a path has no more
+MOST = 10_000  # values in one hyper-parameter
+LARGEST_NUMBER = 2**53  # above it, not every whole number is a float
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"(\s*:)?')  # with the colon that follows a name
+
+
+def check_values(name: str, value: Any) -> None:
+    """Refuse a JSON value that is nested too deeply, too long, or holds too large a number.
+
+    Args:
+        name: its place in the record, for the message.
+        value: any JSON value.
+
+    Raises:
+        UserError: it is outside the limits.
+    """
+    left, seen = [(value, 0)], 0
+    while left:
+        one, depth = left.pop()
+        seen += 1
+        if depth > DEEPEST:
+            raise UserError(f"{name} is nested too deeply, more than {DEEPEST} times")
+        if seen > MOST:
+            raise UserError(f"{name} has more than {MOST} values")
+        if isinstance(one, str) and len(one) > LONGEST:
+            raise UserError(f"{name} is a text of {len(one)} characters; {LONGEST} are allowed")
+        if isinstance(one, int) and abs(one) > LARGEST_NUMBER:
+            raise UserError(f"{name} is a number of more than 53 bits")
+        if isinstance(one, dict):
+            left += [(entry, depth + 1) for pair in one.items() for entry in pair]
+        elif isinstance(one, list | tuple):
+            left += [(entry, depth + 1) for entry in one]
+
+
+def check_names(name: str, names: Iterable[str]) -> None:
+    """Refuse hyper-parameters that are not in the order of their names, or named twice.
+
+    Raises:
+        UserError: see above.
+    """
+    known = list(names)
+    if known != sorted(set(known)):
+        raise UserError(
+            f"{name} names a hyper-parameter twice, or not in the order of the alphabet"
+        )
+
+
+def check_keys(data: bytes, values: Any) -> None:
+    """Refuse an object that has a name twice, since readers may take the first value or the last.
+
+    Args:
+        data: the JSON text.
+        values: its values, in which every name stands once.
+
+    Raises:
+        UserError: the text has more names than the values.
+    """
+    left, kept = [values], 0
+    while left:
+        one = left.pop()
+        kept += len(one) if isinstance(one, dict) else 0
+        inner = one.values() if isinstance(one, dict) else one
+        left += [entry for entry in inner if isinstance(entry, dict | list)]
+    if sum(map(bool, _STRING.findall(data))) != kept:
+        raise UserError("an object in it has one name twice")

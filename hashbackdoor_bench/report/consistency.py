@@ -1,0 +1,170 @@
+"""Whether a record agrees with itself, as far as that shows without its codes.
+
+The parts of a record say many things twice: a gain is a difference of scores that it holds too, two
+conventions differ only in which queries they leave out, a histogram has a mean. A record whose
+parts contradict one another was edited or damaged after the run. One that agrees with itself may
+still be made up: only scoring its codes again, or running it again, shows that it is true.
+"""
+
+from math import isfinite
+
+from hashbackdoor_bench.data import PROTOCOLS
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.records import (
+    CONVENTIONS,
+    ConventionScores,
+    FieldScores,
+    Record,
+    checksum_of,
+    record_key,
+)
+from hashbackdoor_bench.report.claims import ROUNDING, agree, near, whole, within
+from hashbackdoor_bench.report.measurements import check_retrieval, check_visibility
+
+# A mean under one order of ties lies between those under the worst and the best order, but for
+# queries of which R cuts a tie: they have moved no mean by as much as a tenth of this.
+BEYOND_BOUNDS = 0.05
+SHARES = ("map", "t_map", "map_clean_victim", "t_map_clean_victim", "t_map_untriggered")
+
+
+def check_record(record: Record) -> None:
+    """Refuse a record whose parts contradict one another.
+
+    Raises:
+        UserError: what contradicts what, as a clause without the record's name.
+    """
+    if record_key(record.spec, record.artifacts) != record.key:
+        raise UserError("its spec was changed after the run: its key doesn't follow from it.")
+    if record.checksum is not None and record.checksum != checksum_of(record):
+        raise UserError("it was changed after the run: its checksum doesn't follow from it.")
+    _protocol(record)
+    _threat(record)
+    _settings(record)
+    for convention in CONVENTIONS:
+        _differences(convention, record.scores[convention])
+    _field(record.scores.field)
+    _conventions(record)
+    check_retrieval(record)
+    check_visibility(record)
+
+
+# ---- the run ------------------------------------------------------------------------------------
+
+
+def _protocol(record: Record) -> None:
+    facts, spec = record.protocol, record.spec
+    agree("protocol.name", facts.name, spec.dataset, "spec.dataset")
+    known = PROTOCOLS.get(spec.dataset)
+    if known is not None and known.sha256:  # its lists are in this package
+        for name in ("train", "query", "database", "classes", "top_k", "sha256", "pixels"):
+            agree(f"protocol.{name}", getattr(facts, name), getattr(known, name), facts.name)
+    if not 1 <= facts.top_k <= facts.database:
+        raise UserError(f"protocol.top_k is {facts.top_k} of {facts.database} database images.")
+    if spec.top_k is not None and facts.top_k != min(spec.top_k, facts.database):
+        raise UserError(f"protocol.top_k is {facts.top_k}, but spec.top_k is {spec.top_k}.")
+
+
+def _threat(record: Record) -> None:
+    threat, spec = record.threat, record.spec
+    agree("threat.delivery", threat.delivery, spec.delivery, "spec.delivery")
+    for name, allowed in (("label", ("clean", "dirty")), ("knowledge", ("none", "surrogate"))):
+        if getattr(threat, name) not in allowed:
+            raise UserError(
+                f"threat.{name} is {getattr(threat, name)!r}, not {' or '.join(allowed)}."
+            )
+    members = threat.target_images
+    share = threat.poisoned / members if members else None
+    near("threat.budget", threat.budget, share, "threat.poisoned and threat.target_images")
+    if max(threat.poisoned + threat.covers, members) > record.protocol.train:
+        raise UserError("threat counts more images than protocol.train has.")
+    allowed_count = (
+        int(spec.budget * members + 0.5) if spec.poison_count is None else spec.poison_count
+    )
+    if threat.poisoned > allowed_count:
+        raise UserError(
+            f"threat.poisoned is {threat.poisoned}, but spec allows {allowed_count} images."
+        )
+
+
+def _settings(record: Record) -> None:
+    spec, params, training = record.spec, record.params, record.training
+    for name, value in spec.attack_settings:
+        found = params.attack.get(name)
+        # a word such as "auto" is there replaced by what it meant on that machine
+        if found != value and not (isinstance(value, str) and isinstance(found, str)):
+            raise UserError(f"params.attack.{name} is not that of spec.attack_settings.")
+    if params.victim != dict(spec.victim_settings):
+        raise UserError("params.victim is not spec.victim_settings.")
+    for name in ("epochs", "batch_size", "lr", "augment", "precision"):
+        value = getattr(spec, name)
+        if value is not None:
+            agree(f"params.recipe.{name}", params.recipe.get(name), value, f"spec.{name}")
+    if spec.epochs is not None:
+        for name in ("victim", "clean_victim"):
+            agree(f"training.{name}", len(getattr(training, name)), spec.epochs, "spec.epochs")
+    if any(value < 0 for value in record.seconds.values()):
+        raise UserError("seconds has a time below 0.")
+
+
+# ---- scores -------------------------------------------------------------------------------------
+
+
+def _differences(convention: str, scores: ConventionScores) -> None:
+    """Scores must be shares, and the two differences must follow from them."""
+    for name in SHARES:
+        value = getattr(scores, name)
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"scores.{convention}.{name} is {value:g}, which no share can be.")
+    clean, untriggered = scores.t_map_clean_victim, scores.t_map_untriggered
+    control = None if clean is None or untriggered is None else max(clean, untriggered)
+    for name, minuend, subtrahend in (
+        ("delta_map", scores.map, scores.map_clean_victim),
+        ("backdoor_gain", scores.t_map, control),
+    ):
+        follows = None if minuend is None or subtrahend is None else minuend - subtrahend
+        near(f"scores.{convention}.{name}", getattr(scores, name), follows, "the others")
+
+
+def _field(scores: FieldScores) -> None:
+    """A score must lie in its interval over queries, and near its bounds over orders of ties."""
+    names = ("map", "t_map", "delta_map", "backdoor_gain")
+    agree("scores.field.intervals", sorted(scores.intervals), sorted(names), "the schema")
+    agree("scores.field.bounds", sorted(scores.bounds), ["map", "t_map"], "the schema")
+    for part, beyond in (("intervals", 0.0), ("bounds", BEYOND_BOUNDS)):
+        for name, (low, high) in getattr(scores, part).items():
+            value, place = getattr(scores, name), f"scores.field.{part}.{name}"
+            if value is None or low is None or high is None:
+                if (value, low, high) != (None, None, None):
+                    raise UserError(f"{place} is {low} to {high}, but the score is {value}.")
+                continue
+            within(place, low, -1 if name in names[2:] else 0, high)
+            within(place, high, low, 1)
+            within(f"scores.field.{name}", value, low - beyond, high + beyond)
+
+
+def _conventions(record: Record) -> None:
+    """Scores of one network under two conventions differ in a known way.
+
+    ``strict`` divides by no fewer items than ``field``. ``ciba`` and ``badhash`` have the same sum
+    over queries, of which ``ciba`` counts only those with a hit.
+    """
+    scores, queries = record.scores, record.protocol.query
+    for name in SHARES:
+        number = queries if name.startswith("map") else record.imperceptibility.query.images
+        field, strict, ciba, badhash = (
+            getattr(one, name) for one in (scores.field, scores.strict, scores.ciba, scores.badhash)
+        )
+        if None not in (field, strict) and strict > field + ROUNDING:
+            raise UserError(f"scores.strict.{name} is {strict:g}, above scores.field's {field:g}.")
+        hits = badhash / ciba * number if badhash and ciba else 0.0
+        fits = isfinite(hits) and whole(hits) and round(hits) <= number
+        if bool(badhash) != bool(ciba) or not fits:
+            raise UserError(
+                f"scores.badhash.{name} and scores.ciba.{name} don't belong together: {badhash} "
+                f"and {ciba} would be of {hits:.6g} of {number} queries."
+            )
+    for name in ("map", "t_map"):  # the convention `field` with one order of ties
+        low, high = scores.field.bounds[name]
+        if low is not None and high is not None:
+            value = getattr(scores.badhash, name)
+            within(f"scores.badhash.{name}", value, low - BEYOND_BOUNDS, high + BEYOND_BOUNDS)

@@ -1,0 +1,87 @@
+"""The files of a place that may be records; what is no file of its own is named."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.files import kind_of
+from hashbackdoor_bench.text import visible
+
+RESULTS = Path("results")  # where suites put their records if nothing else is said
+SPEED = "speed"  # its folder in which benchmarks.speed puts measurements, which are no records
+MOST = 20_000  # files in a folder; their records take about a gigabyte of memory
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The files of one place.
+
+    Attributes:
+        paths: the files, in the order of their folders and names.
+        named: whether the place is one file, which the user named.
+        left_out: a sentence for everything that could be a record and isn't searched or read.
+    """
+
+    paths: tuple[Path, ...]
+    named: bool = False
+    left_out: tuple[str, ...] = ()
+
+
+def scan_records(place: Path) -> Scan:
+    """Find the JSON files of a place. Links are not followed: they could lead anywhere.
+
+    Args:
+        place: a file, a folder, which is searched to the bottom, or the name of a suite.
+
+    Raises:
+        UserError: there is no such place, or it holds more than ``MOST`` files.
+    """
+    if not place.exists() and len(place.parts) == 1 and (RESULTS / place).is_dir():
+        place = RESULTS / place
+    if not place.exists():
+        name = str(place)
+        hint = (
+            f"make its records with `bench suite run {name}`, or give the folder they are in"
+            if (files("hashbackdoor_bench.benchmarks") / f"{name}.toml").is_file()
+            else "give records, a folder of them, or the name of a suite"
+        )
+        raise UserError(f"{name}: there is no such file, and no folder {RESULTS / name}; {hint}.")
+    if not place.is_dir():
+        return Scan((place,), named=True)
+    paths: list[Path] = []
+    left_out: list[str] = []
+    for path, mode in _entries(place, left_out):
+        what = kind_of(mode)
+        if what:
+            left_out.append(f"{visible(path.as_posix())} is left out: it is {what} and no file.")
+        else:
+            paths.append(path)
+        if len(paths) + len(left_out) > MOST:
+            raise UserError(
+                f"{place} holds more than {MOST} files that may be records: give a folder with "
+                "fewer of them."
+            )
+    paths.sort(key=lambda path: (path.parent, path.stem))  # a run before another of its name
+    return Scan(tuple(paths), left_out=tuple(sorted(left_out)))
+
+
+def _entries(place: Path, left_out: list[str]) -> Iterator[tuple[Path, int]]:
+    """What is called ``*.json`` with its mode, and links to folders."""
+
+    def unreadable(error: OSError) -> None:
+        name = visible(str(error.filename))
+        left_out.append(f"{name} is left out: it can't be read ({error.strerror}).")
+
+    for folder, folders, names in os.walk(place, onerror=unreadable):
+        if Path(folder) == place and SPEED in folders:
+            folders.remove(SPEED)
+        for name in sorted(names + folders):
+            path = Path(folder, name)
+            if name.startswith("."):  # `records.whole` writes to .NAME
+                continue
+            if name.endswith(".json") or (name in folders and path.is_symlink()):
+                mode = os.lstat(path).st_mode
+                yield path, mode
