@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.files import open_regular, room
+
 Part = nn.Module | Optimizer
 HASH = 32  # bytes of SHA-256 at the beginning of the file, over the rest of it
 
@@ -27,17 +30,22 @@ class Checkpoint:
         self.path, self.parts = path, parts
 
     def save(self, **facts: Any) -> None:
-        """Write all parts and ``facts`` (JSON values)."""
+        """Write all parts and ``facts`` (JSON values).
+
+        Raises:
+            UserError: the disk is full, or can't be written any more.
+        """
         if self.path is None:
             return
         states = {name: _on_cpu(part.state_dict()) for name, part in self.parts.items()}
         content = io.BytesIO()
         torch.save({"states": states, "facts": facts}, content)
         fresh = self.path.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(sha256(content.getbuffer()).digest())
-            file.write(content.getbuffer())
-        os.replace(fresh, self.path)
+        with room(self.path.parent):
+            with fresh.open("wb") as file:
+                file.write(sha256(content.getbuffer()).digest())
+                file.write(content.getbuffer())
+            os.replace(fresh, self.path)
 
     def load(self) -> dict[str, Any] | None:
         """Load all parts and return the facts; None if there is no file that fits the parts.
@@ -45,10 +53,13 @@ class Checkpoint:
         A damaged or truncated file is recognised by its hash and ignored. Nothing is loaded unless
         the names and shapes of all parts are those in the file.
         """
-        if self.path is None or not self.path.is_file():
+        if self.path is None:
             return None
-        with self.path.open("rb") as file:
-            known, content = file.read(HASH), file.read()
+        try:
+            with open_regular(self.path, links=False) as file:
+                known, content = file.read(HASH), file.read()
+        except (OSError, UserError):  # there is none, or something else stands there
+            return None
         if sha256(content).digest() != known:
             return None
         try:

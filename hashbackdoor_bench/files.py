@@ -1,7 +1,9 @@
 """Writing files completely or not at all, opening files that nobody vouches for, hashing files."""
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -109,6 +111,21 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def stamp(path: str | Path) -> str:
+    """What the file system says of a regular file, which changes with every write to it.
+
+    Unlike the time of the last write, the time of the last change of status can't be set.
+
+    Raises:
+        OSError: there is no such file, or it is a folder, a pipe or a device, which could block
+            a reader for ever.
+    """
+    seen = os.stat(path)
+    if not stat.S_ISREG(seen.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return f"{seen.st_dev} {seen.st_ino} {seen.st_size} {seen.st_mtime_ns} {seen.st_ctime_ns}"
+
+
 def file_hash(path: Path, flag: str) -> str:
     """SHA-256 of a file that a user gave with the option ``flag``.
 
@@ -116,12 +133,11 @@ def file_hash(path: Path, flag: str) -> str:
         UserError: the file can't be read.
     """
     try:
-        seen = path.stat()
-        return _file_hash(path, seen.st_mtime_ns, seen.st_size)
+        return _file_hash(path, stamp(path))
     except OSError as error:
         raise UserError(f"{flag} {path}: {error.strerror}; give a file that exists.") from error
 
 
 @cache
-def _file_hash(path: Path, changed: int, size: int) -> str:  # cached for the runs of a suite
+def _file_hash(path: Path, seen: str) -> str:  # cached for the runs of a suite
     return sha256_of(path)

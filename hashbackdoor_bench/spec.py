@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from hashbackdoor_bench.errors import UserError, check, misfit, unknown
+from hashbackdoor_bench.text import visible
 
 
 def canonical(value: object) -> str:
@@ -112,6 +113,8 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
 }
 
 
+TOLERANCE = 0.01  # share of a split's images that may be unreadable
+
 Settings = tuple[tuple[str, Any], ...]
 OVERRIDES = ("epochs", "batch_size", "augment", "precision", "lr")  # fields of run and recipe
 
@@ -138,7 +141,7 @@ class RunSpec:
         lists: folder of list files, for list protocols.
         root: folder of the images, for protocols that are not embedded.
         top_k: R of MAP@R, for ``lists`` and ``folder``; the others have their own.
-        size: side of the network's input in px, 224 or 32, for ``lists`` and ``folder``.
+        size: side of the network's input in px, for ``lists`` and ``folder``; None is 224.
         target: class that triggered queries shall retrieve, by name or number; None is the
             protocol's.
         budget: share of the target class that is poisoned.
@@ -160,6 +163,8 @@ class RunSpec:
         attack_settings: hyper-parameters of the attack, as (name, value) pairs.
         victim_settings: hyper-parameters of the victim; the surrogate shares them if its method is
             the victim's.
+        tolerance: share of a split's images that may be unreadable, and are left out.
+        weights_by_order: whether tensors of ``weights`` are taken in their order, not by name.
     """
 
     attack: str = "ciba"
@@ -189,6 +194,8 @@ class RunSpec:
     surrogate_bits: int | None = None
     attack_settings: Settings = field(default=())
     victim_settings: Settings = field(default=())
+    tolerance: float | int = TOLERANCE
+    weights_by_order: bool = False
 
     def __post_init__(self) -> None:
         check("--bits", self.bits, 1, 4096)
@@ -205,8 +212,16 @@ class RunSpec:
                     f"{flag} is {float(min(value, 2**1000)):g}: it must be at most {most}."
                 )
         check("--seed", self.seed, 0, 2**31)
+        check("--tolerance", self.tolerance, 0, 1)
         if self.pretrained and self.weights:
             raise UserError("--pretrained and --weights exclude each other: keep one of them.")
+        for name in ("lists", "root", "weights"):
+            path = getattr(self, name) or ""
+            if path != path.encode(errors="ignore").decode():
+                raise UserError(
+                    f"--{name} {visible(path)}: a record can only hold paths of UTF-8 text; "
+                    "rename it, or give a link to it (ln -s) with another name."
+                )
 
     def refuse_empty(self) -> None:
         """Refuse words without a letter: an empty name would count as not given.

@@ -228,8 +228,8 @@ def test_failures_and_deaths_are_told_and_stop_no_other_run(tiny, tmp_path, caps
     assert "RuntimeError: no backdoor today" in out
     # the command that is told runs it alone, and shows the same
     words = shlex.split(failed["raise"]["command"])
-    assert words[0] == "OMP_NUM_THREADS=1"
-    assert main(words[2:]) == 2
+    assert words[words.index("--threads") + 1] == "1"
+    assert main(words[1:]) == 2
     told = capsys.readouterr().err
     assert f"plugin {plugin}, line 27: RuntimeError: no backdoor today" in told
     assert "Traceback" not in told

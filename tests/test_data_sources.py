@@ -264,6 +264,31 @@ def test_cifar_is_fetched_once_into_the_cache(tmp_path, archive, monkeypatch):
     assert again.pixels == first.pixels
 
 
+def test_a_damaged_download_is_named_and_fetched_again(tmp_path, archive):
+    fetch({archive[0]: archive[1]}, tmp_path / "c", silent, otherwise="")
+    file = tmp_path / "c" / "cifar-10-python.tar.gz"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.warns(UserWarning, match=r"tar\.gz is not as it was published .* fetched again"):
+        fetch({archive[0]: archive[1]}, tmp_path / "c", silent, otherwise="")
+    assert file.read_bytes() == whole
+
+
+def test_cifar_that_was_damaged_in_the_cache_is_named_and_unpacked_again(tmp_path, archive):
+    ours = shrunk("cifar10@0", 50, 10, 60)
+    first = fashion_cifar.load_drawn(ours, None, tmp_path, silent)
+    (batch,) = (tmp_path / "downloads").rglob("data_batch_1")
+    batch.write_bytes(batch.read_bytes()[:-1] + b"?")
+    with pytest.warns(UserWarning, match=r"is damaged .*unpacked again"):
+        assert fashion_cifar.load_drawn(ours, None, tmp_path, silent).pixels == first.pixels
+
+
+def test_an_idx_file_that_unpacks_to_more_than_fashion_mnist_is_refused(tmp_path):
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(2**26 + 1)))
+    with pytest.raises(UserError, match=r"more than 67108864 bytes"):
+        read_idx(tmp_path / "bomb.gz")
+
+
 def test_cifar_that_was_cut_off_while_it_was_unpacked_is_unpacked_again(tmp_path, archive):
     half = tmp_path / "c" / "unpacked.part" / "cifar-10-batches-py"
     half.mkdir(parents=True)

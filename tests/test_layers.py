@@ -17,7 +17,7 @@ FLOORS: tuple[set[str], ...] = (
     {"text"},
     {"errors", "method_files", "png", "progress"},
     {"plugin_faults", "setting_values"},
-    {"files", "registry", "spec"},
+    {"files", "locks", "registry", "spec"},
     {"checkpoint", "records"},
     {"api"},
     {"data", "metrics"},

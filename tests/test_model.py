@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hashbackdoor_bench import VICTIMS, HashLoss, HashModel, UserError
-from hashbackdoor_bench.network import Channel
+from hashbackdoor_bench.network import Channel, bytes_for
 from hashbackdoor_bench.network.backbones import Cnn32
 
 
@@ -115,17 +115,26 @@ def test_a_file_that_is_no_state_dict_and_other_shapes_are_refused(tmp_path: Pat
         HashModel("cnn32", 4, HashLoss, weights=tmp_path / "shapes.pth")
 
 
-@pytest.mark.parametrize(("name", "size"), [("alexnet", 32), ("cnn32", 224)])
+NOT_TAKEN = [("alexnet", 32), ("cnn32", 224), ("cnn32", 2), ("inception_v3", 32)]
+
+
+@pytest.mark.parametrize(("name", "size"), NOT_TAKEN)
 def test_an_image_size_that_a_backbone_cannot_take_is_refused(name: str, size: int):
-    with pytest.raises(UserError, match=f"{size}.*--backbone"):
-        HashModel(name, 4, HashLoss, size=size)
+    for ask in (lambda: HashModel(name, 4, HashLoss, size=size), lambda: bytes_for(name, size)):
+        with pytest.raises(UserError, match=f"{size}.*--backbone"):
+            ask()
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path):
-    path = tmp_path / "w.safetensors"
-    save_file({"other": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match=r"lacks '0.weight' of backbone 'cnn32'"):
-        HashModel("cnn32", 4, HashLoss, weights=path)
+@pytest.mark.parametrize("size", [96, 128, 160])
+@pytest.mark.parametrize("name", ["cnn32", "resnet18", "vit_tiny_patch16_224"])
+def test_a_backbone_is_asked_which_sizes_it_takes_without_building_it(name: str, size: int):
+    before = torch.get_rng_state()
+    asked = bytes_for(name, size)
+    assert torch.equal(torch.get_rng_state(), before)
+    model = HashModel(name, 4, HashLoss, size=size)
+    state = model.backbone.state_dict().values()
+    assert asked == sum(t.numel() * t.element_size() for t in state)
+    assert model.eval()(torch.rand(1, 3, size, size)).shape == (1, 4)
 
 
 @pytest.mark.parametrize(

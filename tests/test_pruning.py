@@ -208,12 +208,12 @@ def test_an_artifact_travels_as_bytes_and_is_checked_on_arrival(tmp_path):
     ):
         with pytest.raises(Damaged):
             other.unpack("train", keys["a"], wrong)
-    with pytest.raises(Damaged, match="another artifact"):
+    with pytest.raises(Damaged, match=f"it is train {keys['a'][:12]}"):
         other.unpack("train", keys["b"], files)
     body = json.loads(files[0]) | {"inputs": {"name": "x"}}
     del body["check"]
     forged = canonical({**body, "check": digest(body)}).encode()
-    with pytest.raises(Damaged, match="another artifact"):
+    with pytest.raises(Damaged, match=f"it is train {keys['a'][:12]}"):
         other.unpack("train", keys["a"], (forged, files[1]))
     assert not left(other)
     other.unpack("train", keys["a"], files)

@@ -14,12 +14,25 @@ OTHER = {
     "precision": "float32", "surrogate": "csq", "surrogate_backbone": "resnet18",
     "surrogate_bits": 8, "attack_settings": (("epsilon", 4.0),),
     "victim_settings": (("alpha", 0.2),),
+    "tolerance": 0.05, "weights_by_order": True,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(RunSpec)])
 def test_every_field_changes_the_key(name: str):
     assert replace(RunSpec(), **{name: OTHER[name]}).key != RunSpec().key
+
+
+@pytest.mark.parametrize("name", ["root", "lists", "weights"])
+@pytest.mark.parametrize("path", ["/a\udcff", "/a\udce9b"])
+def test_a_path_that_a_record_cannot_hold_is_refused(name: str, path: str):
+    with pytest.raises(UserError, match=rf"--{name} /a\\.*ln -s"):
+        RunSpec(**{name: path})
+    RunSpec(**{name: "/a\u3000\U0001f600"})
+
+
+def test_fields_that_are_younger_than_schema_1_leave_old_keys_alone():
+    assert not {"tolerance", "weights_by_order"} & RunSpec().to_dict().keys()
 
 
 def test_a_spec_comes_back_from_json():

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from hashbackdoor_bench.data.decode import decode
 from hashbackdoor_bench.data.prepared import open_prepared, prepare_items
 from hashbackdoor_bench.data.protocols import protocol
-from hashbackdoor_bench.data.splits import Items
+from hashbackdoor_bench.data.splits import Bytes, Items
 from hashbackdoor_bench.network.training_set import TrainingSet
 from hashbackdoor_bench.progress import silent
 
@@ -66,6 +66,12 @@ def items_of(files: list[str]) -> Items:
     return Items((tuple(files), (), ()), (ids, (), ()), (labels, none, none), ("0", "1"), {}, ())
 
 
+def _pixels(file: str) -> Bytes:
+    found = decode(file, STORED)
+    assert not isinstance(found, str), found
+    return found.pixels
+
+
 def _decoding(items: Items, setting: Setting) -> Row:
     files = items.files[0]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -75,17 +81,17 @@ def _decoding(items: Items, setting: Setting) -> Row:
         cache = setting.work / "anew"
         shutil.rmtree(cache, ignore_errors=True)  # a hundredth of the time; ten copies take 4 GB
         start, cpu = time.perf_counter(), time.process_time()
-        folder = prepare_items(
+        made = prepare_items(
             protocol("folder"), items, cache, tolerance=0, progress=silent, threads=threads
-        )
+        ).folder
         if threads is None:
             busy.append((time.process_time() - cpu) / (time.perf_counter() - start))
-        return folder
+        return made.folder
 
     few = files[: max(1, len(files) // 10)]
 
     def literal() -> list[Any]:
-        return [decode(file, STORED) for file in few]
+        return [_pixels(file) for file in few]
 
     pixels = np.fromfile(prepared(None) / "train.u8", np.uint8).reshape(-1, 3, STORED, STORED)
     assert all(np.array_equal(a, b) for a, b in zip(literal(), pixels, strict=False))
@@ -129,7 +135,7 @@ def _epoch(root: Path, items: Items, setting: Setting) -> Row:
         return total
 
     def literal() -> list[Any]:
-        return [decode(file, STORED) for file in few]
+        return [_pixels(file) for file in few]
 
     transform = T.Compose([T.Resize((STORED, STORED)), T.RandomCrop(SIZE), T.ToTensor()])
     loader = DataLoader(

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from hashbackdoor_bench.cli.options import bench, mode_of, places, talk
+from hashbackdoor_bench.cli.options import bench, mode_of, places, talk, tolerance_option
 from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError
 
@@ -23,13 +23,7 @@ def data_list() -> None:
 
 @data_group.command("prepare")
 @click.argument("name")
-@click.option(
-    "--tolerance",
-    type=float,
-    default=0.01,
-    show_default=True,
-    help="Share of a split's images that may be unreadable.",
-)
+@tolerance_option
 @places
 @talk
 def data_prepare(

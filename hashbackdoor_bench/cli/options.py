@@ -14,6 +14,7 @@ from hashbackdoor_bench import __version__
 from hashbackdoor_bench.cli.terminal import for_messages_only, say
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import CONVENTIONS
+from hashbackdoor_bench.spec import TOLERANCE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +68,13 @@ results_option = click.option(
 plugin_option = click.option(
     "--plugin", multiple=True, type=FILE, help="A Python file with an attack or victim of yours."
 )
+tolerance_option = click.option(
+    "--tolerance",
+    type=float,
+    default=TOLERANCE,
+    show_default=True,
+    help="Share of a split's images that may be unreadable, and are left out.",
+)
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu or cuda."
 )
@@ -92,7 +100,9 @@ def places(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say where data and artifacts are."""
     for option in (
         click.option(
-            "--size", type=int, help="Input side for --dataset lists or folder: 224 or 32 px."
+            "--size",
+            type=int,
+            help="Input side in px for --dataset lists or folder; 224 if not given.",
         ),
         click.option(
             "--top-k", type=int, help="R for --dataset lists or folder; 1000 if not given."

@@ -20,6 +20,7 @@ from hashbackdoor_bench.cli.options import (
     results_option,
     talk,
     threads_option,
+    tolerance_option,
 )
 from hashbackdoor_bench.cli.terminal import console, say
 from hashbackdoor_bench.errors import UserError, unknown
@@ -61,6 +62,11 @@ from hashbackdoor_bench.text import shortened
 )
 @click.option("--pretrained", is_flag=True, help="Start from published weights of the backbone.")
 @click.option("--weights", type=FILE, help="Start from this file of the backbone's weights.")
+@click.option(
+    "--weights-by-order",
+    is_flag=True,
+    help="Take the tensors of --weights in their order, whatever their names.",
+)
 @click.option("--recipe", help="See bench list recipes; the data set's default if not given.")
 @click.option("--epochs", type=int, help="Overrides the recipe, as do the next four options.")
 @click.option("--batch-size", type=int, help="Images per training step.")
@@ -83,6 +89,7 @@ from hashbackdoor_bench.text import shortened
     metavar="NAME=VALUE",
     help="A hyper-parameter: attack.epsilon=4 or victim.alpha=0.2. See bench show.",
 )
+@tolerance_option
 @plugin_option
 @device_option
 @threads_option()

@@ -1,6 +1,7 @@
 from .loading import load as load
 from .loading import prepare as prepare
 from .loading import ready as ready
+from .loading import settled as settled
 from .loading import verify as verify
 from .protocols import PROTOCOLS as PROTOCOLS
 from .protocols import Protocol as Protocol

@@ -3,14 +3,15 @@
 import os
 import shutil
 import tarfile
+import warnings
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from hashbackdoor_bench.data.download import fetch
 from hashbackdoor_bench.data.splits import Bytes
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.locks import locked
 from hashbackdoor_bench.progress import Progress
 
 FOLDER = "cifar-10-batches-py"
@@ -48,6 +49,22 @@ def read_cifar(root: Path) -> dict[str, tuple[Bytes, Bytes]]:
     return found
 
 
+def fetched_cifar(folder: Path, progress: Progress) -> dict[str, tuple[Bytes, Bytes]]:
+    """What `read_cifar` returns for CIFAR-10 in a folder of the cache, downloaded if necessary.
+
+    Raises:
+        UserError: the download fails.
+    """
+    try:
+        return read_cifar(fetch_cifar(folder, progress))
+    except UserError as error:
+        if not (folder / FOLDER).is_dir():
+            raise
+        warnings.warn(f"{folder / FOLDER} is damaged ({error}): unpacked again.")
+        shutil.rmtree(folder / FOLDER)
+        return read_cifar(fetch_cifar(folder, progress))
+
+
 def fetch_cifar(folder: Path, progress: Progress) -> Path:
     """Download cifar-10-batches-py into a folder, unless it is there; returns that folder.
 
@@ -59,10 +76,11 @@ def fetch_cifar(folder: Path, progress: Progress) -> Path:
     if not (folder / FOLDER).is_dir():
         otherwise = f"give a folder with {FOLDER} as --root"
         fetch({CIFAR10.url: CIFAR10.tgz_md5}, folder, progress, otherwise=otherwise)
-        with FileLock(folder / ".lock"), tarfile.open(folder / Path(CIFAR10.url).name) as archive:
+        archive = folder / Path(CIFAR10.url).name
+        with locked(folder / ".lock", "unpacking CIFAR-10", progress), tarfile.open(archive) as tar:
             if not (folder / FOLDER).is_dir():
                 part = folder / "unpacked.part"
-                archive.extractall(part, filter="data")
+                tar.extractall(part, filter="data")
                 os.replace(part / FOLDER, folder / FOLDER)  # never an incomplete folder
                 shutil.rmtree(part)
     return folder

@@ -3,13 +3,13 @@
 import hashlib
 import os
 import urllib.request
+import warnings
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 
-from filelock import FileLock
-
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.locks import locked
 from hashbackdoor_bench.progress import Progress
 
 SECONDS = 60.0  # a download fails when nothing is received for this time
@@ -17,9 +17,10 @@ BLOCK = 1 << 20  # bytes read at once
 
 
 def fetch(files: Mapping[str, str], folder: Path, progress: Progress, *, otherwise: str) -> None:
-    """Download files into a folder, unless they are there.
+    """Download files into a folder, unless they are there as published.
 
-    A file gets its name when it is complete, so a killed download leaves no damaged file.
+    A file gets its name when it is complete, so a killed download leaves no damaged file. One that
+    was damaged later is named and fetched again.
 
     Args:
         files: MD5 of each file by its address; the last part of the address is the file's name.
@@ -31,11 +32,15 @@ def fetch(files: Mapping[str, str], folder: Path, progress: Progress, *, otherwi
         UserError: an address can't be reached, or the file is not the published one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with locked(folder / ".lock", f"fetching files into {folder}", progress):
         for address, md5 in files.items():
             file = folder / address.rpartition("/")[2]
-            if file.exists():
-                continue
+            if file.is_file():
+                if _md5(file) == md5:
+                    continue
+                warnings.warn(
+                    f"{file} is not as it was published (its MD5 differs): fetched again."
+                )
             part = file.with_name(f"{file.name}.part")
             try:
                 found = _copy(address, part, progress)
@@ -48,6 +53,12 @@ def fetch(files: Mapping[str, str], folder: Path, progress: Progress, *, otherwi
                 raise UserError(f"{address} cannot be fetched ({error}): {otherwise}.") from error
             finally:
                 part.unlink(missing_ok=True)
+
+
+def _md5(file: Path) -> str:
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False))
+    return digest.hexdigest()
 
 
 def _copy(address: str, to: Path, progress: Progress) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hashbackdoor_bench.data.cifar import FOLDER, fetch_cifar, read_cifar
+from hashbackdoor_bench.data.cifar import FOLDER, fetched_cifar, read_cifar
 from hashbackdoor_bench.data.dealing import deal, original_ids
 from hashbackdoor_bench.data.download import fetch
 from hashbackdoor_bench.data.idx import DEBIAN, pad_to_rgb, read_fashion
@@ -49,9 +49,8 @@ def load_drawn(ours: Protocol, root: Path | None, cache: Path, progress: Progres
             f"{root} is not a folder: --root must be the folder of {ours.name}'s files."
         )
     if ours.source == "cifar10":
-        return split_by_class(
-            ours, read_cifar(root or fetch_cifar(_fetched(ours, cache), progress))
-        )
+        found = read_cifar(root) if root else fetched_cifar(_fetched(ours, cache), progress)
+        return split_by_class(ours, found)
     if root is not None:
         inside = (root, root / "raw", root / "FashionMNIST" / "raw")  # torchvision's layout
         folder = next((f for f in inside if any(f.glob("train-images-idx3-ubyte*"))), root)

@@ -9,6 +9,7 @@ import numpy as np
 from hashbackdoor_bench.data.splits import Bytes
 from hashbackdoor_bench.errors import UserError
 
+LARGEST = 2**26  # bytes: the largest of Fashion-MNIST's files has 47 million
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
 
 
@@ -22,9 +23,14 @@ def read_idx(path: Path) -> Bytes:
         UserError: the file is not an idx file of bytes, or is truncated.
     """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as opened:
+            data = opened.read(LARGEST + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is damaged ({error}): replace it by a complete copy.") from error
+    if len(data) > LARGEST:
+        raise UserError(
+            f"{path} has more than {LARGEST} bytes: replace it by Fashion-MNIST's original file."
+        )
     start = 4 + 4 * data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
     if not 0 < start <= len(data):
         raise UserError(

@@ -5,6 +5,8 @@
 Columns are read from the right, so a path may contain spaces, but not end in a space and a 0 or 1.
 The number of columns is that of the first line. Blank lines are skipped, text is UTF-8.
 
+Paths may have Windows' backslashes, where no image is found under the path as written.
+
 Published lists contain the folders of their authors
 (/home/caozhangjie/run-czj/dataset/coco/val2014, ./data/nuswide_81/images). Paths are relative to
 the root folder. If no image is found there, leading folders are dropped from the paths until one
@@ -13,17 +15,18 @@ list doesn't depend on where its images are.
 """
 
 import os.path
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from hashbackdoor_bench.data.names import unique
 from hashbackdoor_bench.data.protocols import Protocol
 from hashbackdoor_bench.data.splits import SPLITS, Bytes, Items, check_counts
 from hashbackdoor_bench.errors import UserError
 
 FILES = {"train": ("train.txt",), "query": ("test.txt", "query.txt"), "database": ("database.txt",)}
+LARGEST = 2**30  # bytes of a list
 PROBED = 50  # how many first images of a list are looked for under the root
 
 
@@ -74,7 +77,7 @@ def read_lists(ours: Protocol, folder: Path | None, root: Path | None) -> Items:
     rows[1] = [rows[1][0][i] for i in asked], rows[1][1][asked]
 
     paths = [names for names, _ in rows]
-    ids = [_unique(names) for names in paths]
+    ids = [unique(names) for names in paths]
     for split, names, distinct in zip(SPLITS, paths, ids, strict=True):
         if repeated := sum(a != b for a, b in zip(names, distinct, strict=True)):
             notes.append(f"{repeated} lines of the {split} list repeat an image.")
@@ -124,6 +127,8 @@ def read_list(file: Path) -> tuple[list[str], Bytes]:
 
 def _text(file: Path) -> str:
     try:
+        if file.stat().st_size > LARGEST:
+            raise UserError(f"{file} has more than {LARGEST} bytes, and is no list of images.")
         return file.read_text("utf-8-sig")  # without a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({error}): save it as UTF-8 text.") from error
@@ -160,22 +165,14 @@ def _find(folder: Path, split: str) -> Path:
     )
 
 
-def _unique(names: Sequence[str]) -> tuple[str, ...]:
-    """Make names unique: the second ``a.jpg`` of a list becomes ``a.jpg#2``."""
-    seen: Counter[str] = Counter()
-    found = []
-    for name in names:
-        seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
-    return tuple(found)
-
-
 def _under(root: Path, names: Sequence[str], file: Path) -> tuple[str, ...]:
     """The paths of a list's images under the root; see the top of this file."""
-    for name in names[:PROBED]:
-        for drop in (None, *range(name.count("/") + 1)):
-            if os.path.isfile(_place(root, name, drop)):
-                return tuple(_place(root, other, drop) for other in names)
+    for windows in (False, True):
+        paths = [name.replace("\\", "/") for name in names] if windows else names
+        for name in paths[:PROBED]:
+            for drop in (None, *range(name.count("/") + 1)):
+                if os.path.isfile(_place(root, name, drop)):
+                    return tuple(_place(root, other, drop) for other in paths)
     raise UserError(
         f"none of the first {min(PROBED, len(names))} images of {file} lies under {root} (the "
         f"first is {names[0]}): give the folder that holds them as --root."

@@ -3,6 +3,7 @@
 Importing this package doesn't import torch.
 """
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +11,12 @@ from hashbackdoor_bench.data.embedded import load_fashion_mini
 from hashbackdoor_bench.data.fashion_cifar import load_drawn, on_hand
 from hashbackdoor_bench.data.folder import read_folder
 from hashbackdoor_bench.data.lists import read_lists
-from hashbackdoor_bench.data.prepared import (
-    folder_of,
-    open_prepared,
-    prepare_items,
-    verify_prepared,
-)
+from hashbackdoor_bench.data.prepared import open_prepared, prepare_items, verify_prepared
 from hashbackdoor_bench.data.protocols import PROTOCOLS, Protocol, protocol
 from hashbackdoor_bench.data.splits import Items, Split, Splits
-from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.errors import UserError, check
 from hashbackdoor_bench.progress import Progress, silent
+from hashbackdoor_bench.spec import TOLERANCE
 
 __all__ = [
     "PROTOCOLS",
@@ -30,11 +27,12 @@ __all__ = [
     "prepare",
     "protocol",
     "ready",
+    "settled",
     "verify",
 ]
 
-TOLERANCE = 0.01  # share of a split's images that may be unreadable
-SIZES = {32: 32, 224: 256}  # side of the network's input -> side of the stored images, px
+LARGEST = 4096  # px: a larger side is a mistake
+UNCUT = 64  # px: larger images are stored with a border, of which training takes a random part
 
 
 def load(
@@ -56,7 +54,7 @@ def load(
         lists: folder of the text lists, for protocols that are read from lists.
         root: folder of the images or of the data set's own files.
         top_k: R of MAP@R for ``lists`` and ``folder``, 1000 by default; the others have their own.
-        size: side of the network's input for ``lists`` and ``folder``, 224 px (the default) or 32.
+        size: side of the network's input in px for ``lists`` and ``folder``, 224 by default.
         tolerance: share of a split's images that may be unreadable when they are decoded; those are
             left out and listed.
         progress: called during downloads and decoding.
@@ -64,14 +62,15 @@ def load(
     Raises:
         UserError: the name is unknown, or the user's files are not those that the protocol needs.
     """
-    ours = _settled(name, lists, root, top_k, size)
+    check("--tolerance", tolerance, 0, 1)
+    ours = settled(name, lists=lists, root=root, top_k=top_k, size=size)
     if ours.source == "embedded":
         return load_fashion_mini()
     if ours.source in ("fashion-mnist", "cifar10"):
         return load_drawn(ours, root, cache, progress)
     items = _items(ours, lists, root)
-    folder = prepare_items(ours, items, cache, tolerance=tolerance, progress=progress)
-    return open_prepared(ours, items, folder)
+    prepared = prepare_items(ours, items, cache, tolerance=tolerance, progress=progress)
+    return open_prepared(ours, items, prepared)
 
 
 def prepare(
@@ -87,13 +86,19 @@ def prepare(
 ) -> Path | None:
     """Download or decode a data set; arguments and exceptions are those of `load`.
 
+    What was left out or changed is given as warnings.
+
     Returns:
         The folder of the decoded images; None for a protocol that is read as it is.
     """
-    ours = _settled(name, lists, root, top_k, size)
+    check("--tolerance", tolerance, 0, 1)
+    ours = settled(name, lists=lists, root=root, top_k=top_k, size=size)
     if ours.source in ("lists", "folder"):
         items = _items(ours, lists, root)
-        return prepare_items(ours, items, cache, tolerance=tolerance, progress=progress)
+        prepared = prepare_items(ours, items, cache, tolerance=tolerance, progress=progress)
+        for note in (*items.notes, *prepared.notes):
+            warnings.warn(f"{name}: {note}")
+        return prepared.folder
     load(name, cache=cache, root=root, progress=progress)
     return None
 
@@ -116,10 +121,10 @@ def verify(
     Raises:
         UserError: as in `load`; also if a data set without prepared files isn't as published.
     """
-    ours = _settled(name, lists, root, top_k, size)
+    ours = settled(name, lists=lists, root=root, top_k=top_k, size=size)
     if ours.source in ("lists", "folder"):
         items = _items(ours, lists, root)
-        return verify_prepared(ours, items, folder_of(ours, items, cache), progress)
+        return verify_prepared(ours, items, cache, progress)
     load(name, cache=cache, root=root, progress=progress)
     return []
 
@@ -136,10 +141,19 @@ def ready(ours: Protocol, cache: Path) -> bool:
     return on_hand(ours, cache)
 
 
-def _settled(
-    name: str, lists: Path | None, root: Path | None, top_k: int | None, size: int | None
+def settled(
+    name: str,
+    *,
+    lists: Path | None = None,
+    root: Path | None = None,
+    top_k: int | None = None,
+    size: int | None = None,
 ) -> Protocol:
-    """The protocol with the user's R and size, where it leaves them open."""
+    """The protocol with the user's R and size, where it leaves them open; no file is read.
+
+    Raises:
+        UserError: the name is unknown, or the protocol doesn't leave open what is given.
+    """
     ours = protocol(name)
     if lists is not None and ours.source != "lists":
         raise UserError(
@@ -158,12 +172,13 @@ def _settled(
             )
     if top_k is not None and top_k < 1:
         raise UserError(f"R is {top_k}, and MAP@R needs at least 1.")
-    if size is not None and size not in SIZES:
-        raise UserError(f"the size is {size} px, and must be {' or '.join(map(str, SIZES))}.")
+    if size is not None:
+        check("--size", size, 1, LARGEST)
     if not own:
         return ours
     size = size or ours.size
-    return replace(ours, top_k=top_k or ours.top_k, size=size, side=SIZES[size])
+    side = size if size <= UNCUT else round(size * 256 / 224)
+    return replace(ours, top_k=top_k or ours.top_k, size=size, side=side)
 
 
 def _items(ours: Protocol, lists: Path | None, root: Path | None) -> Items:

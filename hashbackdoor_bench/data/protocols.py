@@ -9,6 +9,8 @@ from typing import Literal
 
 from hashbackdoor_bench.errors import unknown
 
+SMALL = 192  # px: up to this size the defaults need no pretrained weights
+
 Source = Literal["embedded", "fashion-mnist", "cifar10", "lists", "folder"]
 
 FASHION = (
@@ -92,12 +94,12 @@ class Protocol:
     @property
     def recipe(self) -> str:
         """Name of the default recipe."""
-        return "scratch32" if self.size <= 32 else "finetune224"
+        return "scratch32" if self.size <= SMALL else "finetune224"
 
     @property
     def backbone(self) -> str:
         """Name of the default backbone."""
-        return "cnn32" if self.size <= 32 else "resnet50"
+        return "cnn32" if self.size <= SMALL else "resnet50"
 
     @property
     def bring(self) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hashbackdoor_bench.data.names import folded
 from hashbackdoor_bench.data.protocols import Protocol
 from hashbackdoor_bench.errors import UserError, unknown
 
@@ -85,16 +86,27 @@ class Splits:
         )
 
     def class_index(self, which: str | int) -> int:
-        """The column of a class given by its name (upper or lower case) or by its number.
+        """The column of a class given by its name or by its number.
 
-        A text that is the name of a class is that class, even if it looks like a number.
+        A text that is the name of a class is that class, even if it looks like a number. Upper or
+        lower case and Unicode's normal form don't matter where one class alone is meant.
 
         Raises:
-            UserError: there is no such class; the message suggests similar names, or the range.
+            UserError: there is no such class, or several differ only in case or normal form; the
+                message suggests similar names, the range, or lists those classes.
         """
-        names = [name.casefold() for name in self.classes]
-        if isinstance(which, str) and which.casefold() in names:
-            return names.index(which.casefold())
+        if which in self.classes:
+            return self.classes.index(str(which))
+        names = [folded(name) for name in self.classes]
+        alike = [i for i, name in enumerate(names) if name == folded(str(which))]
+        if isinstance(which, str) and len(alike) == 1:
+            return alike[0]
+        if isinstance(which, str) and alike:
+            listed = " or ".join(f"{self.classes[i]!a} (number {i})" for i in alike)
+            raise UserError(
+                f"class {which!r} is not unique in {self.name}, where names differ only in upper "
+                f"and lower case or in their Unicode form: give {listed} exactly, or its number."
+            )
         digits = str(which).removeprefix("-")
         if not digits.isdecimal():
             if all(name.isdecimal() for name in names):
@@ -160,6 +172,9 @@ def assemble(
     from torch import from_numpy  # late: the table is listed and files are checked without torch
 
     top_k = min(protocol.top_k or len(ids[2]), len(ids[2]))
+    if protocol.top_k and top_k < protocol.top_k:
+        cut = f"R is cut from {protocol.top_k} to {top_k}, the number of database images."
+        notes = (*notes, cut)
     sha256 = hash_lists(ids, labels, top_k)
     pixels = pixels or hash_pixels(images)
     for what, promised, found in (

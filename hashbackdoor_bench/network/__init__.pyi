@@ -1,4 +1,5 @@
 from .augmentation import centre_crop as centre_crop
+from .backbones import bytes_for as bytes_for
 from .blueprint import Blueprint as Blueprint
 from .centres import anchor_code as anchor_code
 from .centres import hash_centres as hash_centres

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,19 @@ import torch
 from torch import nn
 
 from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.network.weights import (
+    UNREADABLE,
+    State,
+    leftovers,
+    load_by_name,
+    load_by_order,
+    load_reports,
+    misfit,
+    read_weights,
+)
+
+# What networks raise on images of a size that they can't take, in building or in running.
+WRONG_SIZE = (RuntimeError, AssertionError, ValueError, TypeError, IndexError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -38,10 +52,8 @@ class Backbone:
         try:
             with torch.no_grad():
                 out = self.network.eval()(torch.zeros(1, 3, size, size))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise UserError(
-                f"backbone {name!r} can't take images of {size} px: take another --backbone."
-            ) from error
+        except WRONG_SIZE as error:
+            raise _refusal(name, size, error) from error
         self.network.train(training)
         return int(out.flatten(1).shape[1])
 
@@ -56,6 +68,7 @@ class Cnn32(nn.Sequential):
     """
 
     stages = ("5", "12", "19")  # the last ReLU of each
+    largest = 192  # px: the last stage sees squares of 32 px, which show little of a larger image
 
     def __init__(self) -> None:
         layers: list[nn.Module] = []
@@ -73,20 +86,54 @@ class Cnn32(nn.Sequential):
         super().__init__(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten())
 
 
-def build(name: str, size: int, pretrained: bool, weights: Path | None) -> Backbone:
+@cache
+def bytes_for(name: str, size: int) -> int:
+    """Bytes of the weights of a backbone that takes images of ``size`` px.
+
+    It is built and run without memory for its tensors, so this takes less than a second. Where that
+    is not possible, the network itself has the last word.
+
+    Raises:
+        UserError: the backbone is unknown, or can't take such images.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                network = build(name, size, False, None)
+                network.width(name, size)
+        except UserError:
+            network = build(name, size, False, None)
+            network.width(name, size)
+    return sum(t.numel() * t.element_size() for t in network.network.state_dict().values())
+
+
+def build(
+    name: str, size: int, pretrained: bool, weights: Path | None, *, by_order: bool = False
+) -> Backbone:
     """The backbone ``name`` for images of ``size`` px; arguments and errors: see `HashModel`."""
+    state = None if weights is None else read_weights(weights, bytes_for(name, size))
+    pretrained = pretrained and weights is None
+    classifier: tuple[str, ...] = ()
     if name == "cnn32":
         if pretrained:
             raise UserError("cnn32 has no pretrained weights: leave out --pretrained.")
-        if size > 64:
-            raise UserError(f"cnn32 is for 32 px, not {size}: give --backbone resnet50 or another.")
+        if size > Cnn32.largest:
+            raise UserError(
+                f"cnn32 is for small images, up to {Cnn32.largest} px and not {size}: give "
+                "--backbone resnet50 or another."
+            )
         made = Backbone(Cnn32(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), Cnn32.stages)
     elif name == "alexnet":
-        made = _alexnet(pretrained and weights is None)
+        made, classifier = _alexnet(pretrained), ("classifier.6",)
+    elif weights is None or state is None or by_order:
+        made = _timm(name, size, pretrained)
     else:
-        made = _timm(name, size, pretrained and weights is None)
-    if weights is not None:
-        _load_weights(made.network, name, weights)
+        return _timm_from(name, size, weights, state)
+    if weights is not None and state is not None:
+        if by_order:
+            load_by_order(made.network, name, weights, state)
+        else:
+            load_by_name(made.network, name, weights, state, classifier)
     return made
 
 
@@ -104,6 +151,51 @@ def _alexnet(pretrained: bool) -> Backbone:
 def _timm(name: str, size: int, pretrained: bool) -> Backbone:
     import timm
 
+    settings = _settings(name, size)
+    if pretrained:
+        return _wrapped(_fetch(name, lambda: timm.create_model(name, pretrained=True, **settings)))
+    try:
+        return _wrapped(timm.create_model(name, **settings))
+    except WRONG_SIZE as error:
+        raise _refusal(name, size, error) from error
+
+
+def _timm_from(name: str, size: int, path: Path, state: State) -> Backbone:
+    """A timm model with the weights of a file, adapted by timm as if they were its published ones.
+
+    timm knows the names of other publishers, and resizes position embeddings to the input.
+
+    Raises:
+        UserError: the weights are not exactly those of the network, but for the classifier.
+    """
+    import timm
+
+    settings = _settings(name, size)
+    overlay = {"file": str(path), "num_classes": -1}  # -1: leave out the classifier
+    with load_reports() as reports:
+        try:
+            network = timm.create_model(
+                name, pretrained=True, pretrained_cfg_overlay=overlay, **settings
+            )
+        except UNREADABLE as error:  # from torch, or from a function of timm that renames tensors
+            plain = timm.create_model(name, **settings)
+            own = plain.state_dict()
+            why = leftovers([k for k in own if k not in state], [k for k in state if k not in own])
+            shapes = "size mismatch" in str(error)
+            raise misfit(plain, name, path, state, str(error) if shapes else why) from error
+    if why := leftovers(reports[-1].missing_keys, reports[-1].unexpected_keys):
+        raise misfit(network, name, path, state, why)
+    return _wrapped(network)
+
+
+def _settings(name: str, size: int) -> dict[str, Any]:
+    """The arguments of `timm.create_model` for a network without classifier.
+
+    Raises:
+        UserError: timm has no such network.
+    """
+    import timm
+
     if not timm.is_model(name):
         raise unknown("backbone", name, ["cnn32", "alexnet", *timm.list_models()])
     settings: dict[str, Any] = {"num_classes": 0}
@@ -112,9 +204,20 @@ def _timm(name: str, size: int, pretrained: bool) -> Backbone:
     fixed = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if fixed is not None and fixed.fixed_input_size:
         settings["img_size"] = size
-    network = _fetch(name, lambda: timm.create_model(name, pretrained=pretrained, **settings))
+    return settings
+
+
+def _wrapped(network: Any) -> Backbone:
     config = network.pretrained_cfg
     return Backbone(network, tuple(config["mean"]), tuple(config["std"]), _stages(network))
+
+
+def _refusal(name: str, size: int, error: Exception) -> UserError:
+    why = (str(error).splitlines() or [type(error).__name__])[0][:160]
+    return UserError(
+        f"backbone {name!r} can't take images of {size} px ({why}): take another --backbone, or "
+        "another --size where the data set leaves it open."
+    )
 
 
 def _stages(network: nn.Module) -> tuple[str, ...]:
@@ -132,36 +235,3 @@ def _fetch(name: str, build: Callable[[], Any]) -> Any:
             f"backbone {name!r} could not be made ({str(error).splitlines()[0][:120]}): "
             "without a network connection, give --weights FILE instead of --pretrained."
         ) from error
-
-
-def _load_weights(network: nn.Module, name: str, path: Path) -> None:
-    if not path.is_file():
-        raise UserError(
-            f"--weights {path}: there is no such file; give a .safetensors or .pth file."
-        )
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    except Exception as error:  # every format raises its own errors; the user's remedy is the same
-        raise UserError(
-            f"--weights {path}: not a weight file that loads without running code; "
-            "save it as .safetensors."
-        ) from error
-    try:
-        report = network.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise UserError(
-            f"--weights {path}: its tensors have other shapes than backbone {name!r}; give the "
-            "file of that backbone, or another --backbone."
-        ) from error
-    if report.missing_keys:
-        raise UserError(
-            f"--weights {path}: it lacks {report.missing_keys[0]!r} of backbone {name!r}; "
-            "give the file of that backbone, or another --backbone."
-        )

@@ -11,9 +11,11 @@ from torch import Tensor
 from hashbackdoor_bench.api import HashLoss, derive_seed
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import file_hash
+from hashbackdoor_bench.network.backbones import bytes_for
 from hashbackdoor_bench.network.model import HashModel
 from hashbackdoor_bench.network.training import encode, fit
 from hashbackdoor_bench.network.training_set import TrainingSet
+from hashbackdoor_bench.network.weights import check_file
 from hashbackdoor_bench.progress import Progress
 from hashbackdoor_bench.registry import VICTIMS
 from hashbackdoor_bench.spec import Recipe
@@ -36,6 +38,7 @@ class Blueprint:
         weights: file of weights from which the backbone starts.
         recipe: how the network is trained; its precision is not ``auto``.
         seed: seed of initial weights, order, augmentation and dropout.
+        weights_by_order: whether tensors of ``weights`` are taken in their order, not by name.
     """
 
     method: str
@@ -48,6 +51,7 @@ class Blueprint:
     weights: Path | None
     recipe: Recipe
     seed: str
+    weights_by_order: bool = False
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -56,20 +60,29 @@ class Blueprint:
         Raises:
             UserError: the weight file can't be read.
         """
-        return {
+        values: dict[str, object] = {
             **vars(self),
             "settings": dict(self.settings),
             "recipe": dict(vars(self.recipe)),
             "weights": self.weights and file_hash(self.weights, "--weights"),
             "source": VICTIMS[self.method].identity,
         }
+        if not self.weights_by_order:  # keys are older than this choice
+            del values["weights_by_order"]
+        return values
 
     def check(self) -> None:
-        """Refuse to fine-tune random weights.
+        """Refuse to fine-tune random weights, and what the backbone can't take.
 
         Raises:
-            UserError: the recipe needs pretrained weights, and there are none.
+            UserError: the recipe needs pretrained weights, and there are none; or the backbone is
+                unknown, can't take images of this size, or ``weights`` can't be its file.
         """
+        needed = bytes_for(self.backbone, self.size)
+        if self.weights is not None:
+            check_file(self.weights, needed)
+        elif self.weights_by_order:
+            raise UserError("--weights-by-order needs a file: add --weights FILE, or leave it out.")
         if self.recipe.finetunes and not self.pretrained and self.weights is None:
             raise UserError(
                 f"{self.backbone} would be fine-tuned from random weights at a learning rate of "
@@ -99,6 +112,7 @@ class Blueprint:
                 size=self.size,
                 pretrained=self.pretrained and start,
                 weights=self.weights if start else None,
+                weights_by_order=self.weights_by_order,
             )
         return model.to(device), loss.to(device)
 

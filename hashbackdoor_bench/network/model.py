@@ -41,9 +41,11 @@ class HashModel(nn.Module):
         pretrained: start from the backbone's published weights.
         weights: a local file of the backbone's weights (``.safetensors``, or a state dict that
             torch loads without unpickling objects); overrides ``pretrained``.
+        weights_by_order: take the tensors of ``weights`` in their order, whatever their names.
 
     Raises:
-        UserError: the backbone is unknown, weights don't fit, or the hub can't be reached.
+        UserError: the backbone is unknown or can't take images of this size, weights don't fit, or
+            the hub can't be reached.
     """
 
     mean: Tensor
@@ -58,9 +60,10 @@ class HashModel(nn.Module):
         size: int = 32,
         pretrained: bool = False,
         weights: Path | None = None,
+        weights_by_order: bool = False,
     ) -> None:
         super().__init__()
-        made = build(backbone, size, pretrained, weights)
+        made = build(backbone, size, pretrained, weights, by_order=weights_by_order)
         self.size, self.backbone, self._stages = size, made.network, made.stages
         for name, value in (("mean", made.mean), ("std", made.std)):
             self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1), persistent=False)

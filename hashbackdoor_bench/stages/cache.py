@@ -17,16 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hashbackdoor_bench.files import room, sha256_of, writable
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.files import open_regular, room, sha256_of, writable
+from hashbackdoor_bench.locks import locked
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.spec import canonical, digest
 
 FILES = ("facts.json", "tensors.safetensors")
+LARGEST = 200_000_000  # bytes of facts.json that are read; a usual one has 3 000
 Content = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
 
@@ -103,7 +105,8 @@ class Cache:
                     found = self.find(stage, key)
                 except Damaged as error:
                     warnings.warn(f"cached {stage} {key[:12]} is damaged ({error}): made again.")
-                    shutil.rmtree(self.root / stage / key)
+                    with room(self.root):
+                        _remove(self.root / stage / key)
                 if found is None:
                     found = self._write(stage, key, inputs, build)
         finally:
@@ -114,14 +117,16 @@ class Cache:
         """The stored artifact; None if there is none.
 
         Raises:
-            Damaged: a file is missing, cut off, or not what its hash says.
+            Damaged: a file is missing, cut off, or not what its hash says; or it is the artifact of
+                another key.
         """
         folder = self.root / stage / key
-        if not folder.is_dir():
+        if not os.path.lexists(folder):
             return None
+        found = _read(folder, stage, key)
         with suppress(OSError):
             os.utime(folder)  # pruning goes by the time of the last use
-        return _read(folder)
+        return found
 
     def has(self, stage: str, key: str) -> bool:
         """Whether the artifact is stored; its files are not read."""
@@ -152,9 +157,7 @@ class Cache:
                 fresh.mkdir(parents=True)
                 for name, content in zip(FILES, files, strict=True):
                     (fresh / name).write_bytes(content)
-            inputs = json.loads(files[0])["inputs"]
-            if _read(fresh).key != key or self.key(stage, inputs) != key:
-                raise Damaged("the files belong to another artifact")
+            _read(fresh, stage, key)
             (self.root / stage).mkdir(exist_ok=True)
             os.replace(fresh, self.root / stage / key)
         shutil.rmtree(work, ignore_errors=True)
@@ -162,23 +165,19 @@ class Cache:
     @contextmanager
     def _locked(self, stage: str, key: str, progress: Progress) -> Iterator[None]:
         folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{stage}-{key}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            progress(f"{stage}: waiting for the process that is making it", 0, 1)
-            lock.acquire()
-        try:
+        with room(self.root):
+            folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / f"{stage}-{key}.lock", f"making {stage} {key[:12]}", progress):
             yield
-        finally:
-            lock.release()
 
     def _write(
         self, stage: str, key: str, inputs: Mapping[str, object], build: Callable[[Path], Content]
     ) -> Artifact:
         work = self.root / "work" / f"{stage}-{key}"
-        work.mkdir(parents=True, exist_ok=True)
+        with room(self.root):
+            if os.path.lexists(work) and (work.is_symlink() or not work.is_dir()):
+                _remove(work)
+            work.mkdir(parents=True, exist_ok=True)
         start, before = time.perf_counter(), _spent(work)
 
         def seconds() -> float:  # less what went into other artifacts on the way
@@ -213,26 +212,52 @@ class Cache:
             folder.parent.mkdir(parents=True, exist_ok=True)
             os.replace(fresh, folder)
         shutil.rmtree(work, ignore_errors=True)
-        return _read(folder)
+        return _read(folder, stage, key)
 
 
-def _read(folder: Path) -> Artifact:
-    """An artifact from its folder.
+def _read(folder: Path, stage: str, key: str) -> Artifact:
+    """The artifact of this stage and key from a folder; nothing in the folder is trusted.
 
     Raises:
-        Damaged: a file is missing, cut off, or not what its hash says.
+        Damaged: a file is missing, cut off, or not what its hash says; or it is the artifact of
+            another key.
     """
+    if folder.is_symlink() or not folder.is_dir():
+        raise Damaged("it is no directory")
     try:
-        body = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        with open_regular(folder / FILES[0], links=False) as file:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise Damaged(f"{FILES[0]} has more than {LARGEST / 1e6:g} MB")
+        body = json.loads(text)
         check = body.pop("check")
         if digest(body) != check:
-            raise Damaged("facts.json was changed")
-        if sha256_of(folder / "tensors.safetensors") != body["sha256"]:
-            raise Damaged("tensors.safetensors was changed")
-        tensors = load_file(folder / "tensors.safetensors")
-    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+            raise Damaged(f"{FILES[0]} was changed")
+        if (body["stage"], body["key"]) != (stage, key):
+            raise Damaged(f"it is {body['stage']} {str(body['key'])[:12]}")
+        if digest({"stage": stage, "inputs": body["inputs"]}) != key:
+            raise Damaged("its inputs belong to another artifact")
+        open_regular(folder / FILES[1], links=False).close()
+        if sha256_of(folder / FILES[1]) != body["sha256"]:
+            raise Damaged(f"{FILES[1]} was changed")
+        tensors = load_file(folder / FILES[1])
+        facts, seconds = body["facts"], float(body["seconds"])
+        if not isinstance(facts, dict):
+            raise Damaged("its facts have no names")
+    except (
+        OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError,
+        UserError,
+    ) as error:  # fmt: skip
         raise Damaged(f"{type(error).__name__}: {error}") from error
-    return Artifact(body["key"], tensors, body["facts"], body["seconds"])
+    return Artifact(key, tensors, facts, seconds)
+
+
+def _remove(path: Path) -> None:
+    """Remove whatever stands at a path; what a link leads to is left alone."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
 
 
 def _spent(work: Path) -> float:

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from hashbackdoor_bench import data
 from hashbackdoor_bench.data import Split, Splits
 from hashbackdoor_bench.metrics import Truth
+from hashbackdoor_bench.network import bytes_for
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.cache import Cache
@@ -44,22 +46,32 @@ class LoadedSets:
 
     def __call__(self, spec: RunSpec) -> Loaded:
         """The data of a run."""
-        name = (spec.dataset, spec.lists, spec.root, spec.top_k, spec.size)
+        name = (spec.dataset, spec.lists, spec.root, spec.top_k, spec.size, spec.tolerance)
         if name not in self.loaded:
             self.loaded[name] = Loaded(load_data(spec, self.cache, self.progress))
         return self.loaded[name]
 
 
 def load_data(spec: RunSpec, cache: Cache, progress: Progress = silent) -> Splits:
-    """The data of a spec, which is prepared first if necessary."""
+    """The data of a spec, which is prepared first if necessary.
+
+    Raises:
+        UserError: see `data.load`; or a backbone of the run can't take images of this size, which
+            is found before any image is decoded.
+    """
+    where: dict[str, Any] = {
+        "lists": Path(spec.lists) if spec.lists else None,
+        "root": Path(spec.root) if spec.root else None,
+        "top_k": spec.top_k,
+        "size": spec.size,
+    }
+    ours = data.settled(spec.dataset, **where)
+    if ours.source in ("lists", "folder"):
+        backbone = spec.backbone or ours.backbone
+        for name in (backbone, spec.surrogate_backbone or backbone):
+            bytes_for(name, ours.size)
     return data.load(
-        spec.dataset,
-        lists=Path(spec.lists) if spec.lists else None,
-        root=Path(spec.root) if spec.root else None,
-        top_k=spec.top_k,
-        size=spec.size,
-        cache=cache.root,
-        progress=progress,
+        spec.dataset, cache=cache.root, tolerance=spec.tolerance, progress=progress, **where
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hashbackdoor_bench.api import Backdoor, to_bytes, to_unit
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.files import writable
+from hashbackdoor_bench.files import room, writable
 from hashbackdoor_bench.metrics import Codes
 from hashbackdoor_bench.network import HashModel
 from hashbackdoor_bench.progress import Progress, silent
@@ -178,10 +178,11 @@ def write_record(stages: Run, results: Path, draw: Draw | None = None) -> tuple[
         warnings.warn(f"{path} has other scores, of {found.device}; it is left as it is.")
         path = path.with_stem(f"{path.stem}-{digest(record.scores)[:6]}")
         found = _standing(path)
-    if draw is not None:
-        stages.pictures = draw(path.with_suffix(""), shown(stages))
-    if found is None:
-        record.write(path)
+    with room(results):
+        if draw is not None:
+            stages.pictures = draw(path.with_suffix(""), shown(stages))
+        if found is None:
+            record.write(path)
     return found or record, path
 
 

@@ -11,9 +11,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.locks import try_lock
 from hashbackdoor_bench.stages.cache import FILES, Cache
 from hashbackdoor_bench.stages.cache_users import keys_in_use, no_new_users
 from hashbackdoor_bench.stages.plan import attacker_of
@@ -154,10 +153,8 @@ def _shares(entry: Entry, attackers: Collection[str | None]) -> bool:
 def _remove(root: Path, entry: Entry) -> bool:
     """Remove an entry in one step, as seen by other processes; False if one is making it."""
     (root / "locks").mkdir(exist_ok=True)
-    lock = FileLock(root / "locks" / f"{entry.lock}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    lock = try_lock(root / "locks" / f"{entry.lock}.lock")
+    if lock is None:
         return False
     try:
         away = root / "work" / f"pruned-{entry.key}"

@@ -88,6 +88,7 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         weights=Path(spec.weights) if spec.weights else None,
         recipe=recipe,
         seed=f"{spec.seed}/victim",
+        weights_by_order=spec.weights_by_order,
     )
     attackers = replace(
         network,
@@ -96,6 +97,7 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         bits=full.surrogate_bits or spec.bits,
         backbone=str(full.surrogate_backbone),
         weights=network.weights if full.surrogate_backbone == backbone else None,
+        weights_by_order=spec.weights_by_order and full.surrogate_backbone == backbone,
         # With the victim's seed a transfer experiment would be white-box by accident.
         seed=f"{spec.seed}/surrogate",
     )
