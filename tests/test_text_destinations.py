@@ -137,6 +137,19 @@ def test_a_suite_s_name_can_not_leave_the_folder_of_figures(results, tmp_path, c
     assert list((tmp_path / "a" / "b").glob("*gains.png"))
 
 
+def test_a_leaderboard_of_a_suite_whose_name_is_escaped_is_verified(results, tmp_path, capsys):
+    folder = results.rename(results.with_name("my_suite"))
+    index = folder / "index.csv"
+    text = index.read_text(encoding="utf-8").replace("quick,", "my_suite,")
+    index.write_text(text, encoding="utf-8", newline="")
+    board = folder / "LEADERBOARD.md"
+    words = ["leaderboard", str(folder), "--suite", "my_suite", "--out", str(board)]
+    assert main(words) == 0
+    assert r"## my\_suite" in board.read_text(encoding="utf-8")
+    assert main(["verify", str(folder), "--cache-dir", str(tmp_path / "cache")]) in (0, 1)
+    assert "LEADERBOARD.md" not in capsys.readouterr().out.split("table", 1)[1].split("\n", 1)[1]
+
+
 @pytest.mark.parametrize("name", ["../x", "/etc/x", ".", "..", "", "a\0b", "x" * 999, "a/b\\c:d\n"])
 def test_a_name_of_a_file_is_one_part_of_a_path(name, tmp_path):
     found = for_file_name(name)
