@@ -10,13 +10,18 @@ The delivery is a setting of every run, because it decides most published result
   does this for Tri+Noise, Tri+Adv and CIBA; here only ``variant=released`` uses it.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from hashbackdoor_bench.api import Backdoor, Delivery, ThreatModel, to_bytes, to_unit
 from hashbackdoor_bench.data import Split
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.network import TrainingSet, centre_crop
+
+_POOLS: Any = WeakIdKeyDictionary()  # by the labels of a training split, see `_pool`
 
 
 def count(target_items: int, budget: float, poison_count: int | None) -> int:
@@ -49,16 +54,13 @@ def choose(
     Raises:
         UserError: there are too few candidates.
     """
-    exact = ~(labels != target).any(1)  # ten times faster than all(1) of what is equal
-    targets = int(exact.sum())
+    targets, pool = _pool(labels, target, clean=threat.label == "clean")
     if poison_count is None and budget > 0 and not targets:
         raise UserError(
             "no training image has the target's label alone, of which --budget is a share: give "
             "--poison-count, or another --target."
         )
     wanted = count(targets, budget, poison_count)
-    candidates = exact if threat.label == "clean" else ~(labels.bool() & target.bool()).any(1)
-    pool = candidates.nonzero().squeeze(1)
     if wanted > len(pool):
         where = "of the target's label alone" if threat.label == "clean" else "of other classes"
         raise UserError(
@@ -67,6 +69,21 @@ def choose(
         )
     chosen = torch.randperm(len(pool), generator=generator)[:wanted]
     return pool[chosen].sort().values
+
+
+def _pool(labels: Tensor, target: Tensor, *, clean: bool) -> tuple[int, Tensor]:
+    """How many items have the target's label alone, and which items may become poison: (M,) long.
+
+    Kept for the many runs of a suite on the same labels.
+    """
+    known = _POOLS.setdefault(labels, {})
+    key = (labels._version, tuple(target.tolist()), clean)
+    if key not in known:
+        exact = (labels == target).all(1)
+        wanted = exact if clean else ~(labels.bool() & target.bool()).any(1)
+        known[key] = int(exact.sum()), wanted.nonzero().squeeze(1)
+    found: tuple[int, Tensor] = known[key]
+    return found
 
 
 def choose_covers(

@@ -793,3 +793,35 @@ def test_the_seeded_order_is_that_of_splitmix64_over_the_ids(seed):
     same = torch.ones(len(ids), 8)
     found = metrics.nearest(same[:1], same, len(ids), ids=torch.tensor(ids), seed=seed)
     assert found.tolist() == [wanted]
+
+
+@pytest.mark.parametrize("wrong", [1.5, math.nan, True, np.True_, "3", torch.tensor(3), 0, -2])
+def test_a_cut_off_that_is_no_positive_whole_number_is_refused(wrong):
+    query, labels = torch.tensor([[1, 1]]), torch.ones(1, 1)
+    database, ours = torch.tensor([[1, 1], [1, -1]]), torch.ones(2, 1)
+    with pytest.raises(ValueError, match="top_k"):
+        metrics.average_precision(query, labels, database, ours, wrong)
+    ranking = metrics.rank(query, labels, database, ours)
+    for function in (metrics.hit_at, metrics.no_hit_fraction, metrics.score_all):
+        with pytest.raises(ValueError, match="top_k"):
+            function(ranking, wrong)
+
+
+@pytest.mark.parametrize("wrong", [1.5, math.nan, True, -1])
+def test_other_counts_must_be_whole_numbers_too(wrong):
+    codes, labels = torch.tensor([[1, 1], [1, -1]]), torch.ones(2, 1)
+    ranking = metrics.rank(codes, labels, codes, labels)
+    with pytest.raises(ValueError, match="radius"):
+        metrics.precision_within(ranking, wrong)
+    with pytest.raises(ValueError, match="n="):
+        metrics.nearest(codes, codes, wrong)
+    with pytest.raises(ValueError, match="draw"):
+        metrics.bootstrap(torch.ones(3), draws=wrong)
+    with pytest.raises(ValueError, match="bits"):
+        metrics.rank(codes, labels, codes, labels, bits=wrong)
+
+
+def test_whole_numbers_of_numpy_are_taken():
+    codes, labels = torch.tensor([[1, 1], [1, -1]]), torch.ones(2, 1)
+    both = [metrics.average_precision(codes, labels, codes, labels, k) for k in (2, np.int64(2))]
+    assert torch.equal(*both)

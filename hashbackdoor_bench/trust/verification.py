@@ -20,7 +20,7 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import open_regular
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import CONVENTIONS, INDEX, Record
-from hashbackdoor_bench.report import NoRecords, collect, read_index
+from hashbackdoor_bench.report import NoRecords, collect, for_markdown, read_index
 from hashbackdoor_bench.report.board import boards
 from hashbackdoor_bench.report.figures import all_figures
 from hashbackdoor_bench.report.tables import leaderboard_text
@@ -173,9 +173,10 @@ def _content(path: Path) -> bytes | None:
 def _leaderboard(path: Path, frame: pd.DataFrame) -> Iterator[str]:
     """The first line of a leaderboard that differs from one made again of the same suites."""
     text = (_content(path) or b"").decode("utf-8", errors="replace")
-    suites = re.findall(r"^## (.+), [a-z]+$", text, re.MULTILINE)
+    written = {for_markdown(name): name for name in frame["suite"].dropna()}
+    heads = dict.fromkeys(re.findall(r"^## (.+), [a-z]+$", text, re.MULTILINE))
     try:
-        again = leaderboard_text(boards(frame, list(dict.fromkeys(suites))))
+        again = leaderboard_text(boards(frame, [written.get(head, head) for head in heads]))
     except UserError as error:
         yield f"it can't be made from these records: {error}"
         return

@@ -1,0 +1,101 @@
+"""A plugin that fails is named with file and line, in one sentence and without a traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hashbackdoor_bench.cli import main
+from hashbackdoor_bench.plugin_faults import OUTSIDE
+from hashbackdoor_bench.templates import write_skeleton
+
+
+@pytest.fixture(autouse=True)
+def no_plugin_of_another_test() -> None:
+    OUTSIDE.clear()
+
+
+def plugin_with(folder: Path, first: str, craft: str) -> tuple[Path, int]:
+    """A working plugin with a line at its start and one in ``craft``; and that line's number."""
+    path, _ = write_skeleton("attack", "mine", folder)
+    text = path.read_text(encoding="utf-8").replace("import torch\n", f"import torch\n{first}\n", 1)
+    lines = text.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.strip().startswith("def craft("))
+    body = next(n for n in range(start, len(lines)) if lines[n].rstrip().endswith(":")) + 1
+    lines.insert(body, f"        {craft}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path, body + 1
+
+
+def run(tiny: Path, folder: Path, plugin: Path, *more: str) -> int:
+    small = ["--dataset", "lists", "--lists", str(tiny), "--root", str(tiny), "--size", "32"]
+    small += ["--top-k", "20", "--epochs", "1", "--bits", "8", "--batch-size", "16"]
+    places = ["--cache-dir", str(folder / "cache"), "--results-dir", str(folder / "results")]
+    words = ["run", "--attack", "mine", "--plugin", str(plugin), "--victim", "csq"]
+    return main([*words, *small, *places, *more])
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("raise ValueError('a\\x1b[31mb')", "ValueError: a\\x1b[31mb"),
+        ("import sys; sys.exit(0)", "it ends the process with code 0"),
+        ("raise SystemExit", "it ends the process with code None"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("torch.zeros(2) @ torch.zeros(3)", "RuntimeError: "),
+        ("return None", "AttributeError: "),
+        ("return 5", "AttributeError: "),
+    ],
+)
+def test_a_craft_that_fails_is_the_plugin_s_fault(tiny, tmp_path, capsys, line, said):
+    plugin, number = plugin_with(tmp_path, "", line)
+    assert run(tiny, tmp_path, plugin, "-q") == 2
+    _, err = capsys.readouterr()
+    (told,) = err.splitlines()
+    assert said in told
+    assert str(plugin) in told
+    assert ("with the plugin" in told) == line.startswith("return")
+    assert line.startswith("return") or f"line {number}: " in told
+    assert "\x1b" not in err
+    assert "craft backdoor" in told or "SystemExit" in line or "sys.exit" in line
+
+
+def test_the_traceback_is_printed_on_demand(tiny, tmp_path, capsys, monkeypatch):
+    plugin, _ = plugin_with(tmp_path, "", "1 / 0")
+    monkeypatch.setenv("HASHBACKDOOR_DEBUG", "1")
+    assert run(tiny, tmp_path, plugin, "-q") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("raise ValueError('no')", "ValueError: no"),
+        ("import sys; sys.exit(3)", "it ends the process with code 3"),
+        ("import nothing_there", "No module named 'nothing_there'"),
+    ],
+)
+def test_a_file_that_can_not_be_imported_is_named_with_its_line(tiny, tmp_path, capsys, line, said):
+    plugin, _ = plugin_with(tmp_path, line, "pass")
+    number = plugin.read_text(encoding="utf-8").splitlines().index(line) + 1
+    assert run(tiny, tmp_path, plugin) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert f"--plugin {plugin}: it fails: " in told
+    assert said in told
+    assert told.endswith(f"in line {number}.")
+
+
+def test_what_a_plugin_prints_is_not_among_the_json_lines(tiny, tmp_path):
+    loud = "import os; print('from python'); os.system('echo from a shell')"
+    plugin, _ = plugin_with(tmp_path, loud, "print('crafting')")
+    code = f"import test_plugin_faults as t, sys; from pathlib import Path; sys.exit(t.run(Path({str(tiny)!r}), Path({str(tmp_path)!r}), Path({str(plugin)!r}), '--json'))"  # noqa: E501
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-1] == "result"
+    for words in ("from python", "from a shell", "crafting"):
+        assert words in done.stderr
