@@ -25,7 +25,7 @@ from torch import Tensor
 
 from hashbackdoor_bench import poisoning
 from hashbackdoor_bench.api import COVER, POISON, Backdoor
-from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.errors import UserError, printable
 from hashbackdoor_bench.files import room, whole
 from hashbackdoor_bench.records import LARGEST, Record, load_record
 from hashbackdoor_bench.registry import ATTACKS
@@ -196,6 +196,16 @@ def hand_in(submission: Submission, run: Run) -> None:
         raise UserError(
             f"attack {record.spec.attack!r} poisons no images, so there is nothing to submit: "
             "reproduce its record instead."
+        )
+    facts = record.protocol
+    here = (len(splits.train), len(splits.query), len(splits.database), len(splits.classes))
+    if (facts.train, facts.query, facts.database, facts.classes, facts.sha256) != (
+        *here,
+        splits.sha256,
+    ):
+        raise UserError(
+            f"{splits.name} is not the data of this submission (SHA-256 {splits.sha256[:12]} "
+            f"against {printable(facts.sha256[:12])}): give its --lists and --root."
         )
     if threat.poisoned > len(plan.index) or threat.covers > len(plan.covers):
         raise UserError(
