@@ -11,7 +11,7 @@ from hashbackdoor_bench.files import kind_of
 
 RESULTS = Path("results")  # where suites put their records if nothing else is said
 SPEED = "speed"  # its folder in which benchmarks.speed puts measurements, which are no records
-MOST = 20_000  # files in a folder; their records take about a gigabyte of memory
+MOST = 10_000  # files in a folder; their records take about a gigabyte of memory
 
 
 @dataclass(frozen=True)
