@@ -17,7 +17,7 @@ from hashbackdoor_bench.report import check_record
 from hashbackdoor_bench.report import scan as scan_module
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.suite_index import attack_of_label
-from hashbackdoor_bench.spec import RunSpec
+from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.trust import verify
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -51,6 +51,14 @@ def strict_above_field(values: dict[str, Any]) -> None:
     scores, field = values["scores"]["strict"], values["scores"]["field"]
     scores["map"] = field["map"] + 0.01
     scores["delta_map"] = scores["map"] - scores["map_clean_victim"]
+
+
+def part_of_a_query(values: dict[str, Any]) -> None:
+    """A third of a query moved so that the sum and the mean of the histogram stay."""
+    shares = values["retrieval"]["triggered"]["anchor_histogram"]
+    peak = max(range(1, 48), key=shares.__getitem__)
+    for place, moved in ((peak - 1, 1), (peak, -2), (peak + 1, 1)):
+        shares[place] += moved / 3 / 450
 
 
 def raised_with_intervals(values: dict[str, Any]) -> None:
@@ -96,6 +104,7 @@ TRIGGERED, CURVE = part("retrieval", "triggered"), ("precision_recall", "recall"
         (lambda v: v["retrieval"]["triggered"].update(hit_at_1=0.99), "triggered.hit_at_1 is 0.99"),
         (lambda v: v["retrieval"]["triggered"].update(no_hit=0.5), "hit_at_10 is"),
         (lambda v: v["retrieval"]["triggered"].update(anchor_distance=9.0), "anchor_distance was"),
+        (part_of_a_query, "anchor_histogram is not of 450 queries"),
         (lambda v: TRIGGERED(v)["anchor_histogram"].append(0.0), "is 50, but spec.bits gives 49"),
         (lambda v: TRIGGERED(v).update(precision_radius_2=0.4), "precision_radius_2 was changed"),
         (lambda v: part(*CURVE)(TRIGGERED(v)).__setitem__(3, 0.0), "recall falls as the radius"),
@@ -169,6 +178,19 @@ def test_a_copy_under_another_name_or_folder_is_no_second_row(tmp_path: Path):
     assert len(found.left_out) == 3
     assert all("its name and folder are not those of its run" in one for one in found.left_out)
     assert len(collect([tmp_path / "a.json"]).frame) == 1  # a file that a user names
+
+
+def test_the_run_of_another_machine_stands_behind_the_first_one(tmp_path: Path):
+    first = stored(tmp_path, made())
+    other = made(t_map=0.71)
+    beside = first.with_stem(f"{first.stem}-{digest(other.scores)[:6]}")
+    other.write(beside)
+    other.write(first.with_stem(f"{first.stem}-abcdef"))
+    found = collect([tmp_path])
+    assert found.frame["path"].tolist() == [first.as_posix()]
+    again, misnamed = sorted(found.left_out, key=lambda told: "again" not in told)
+    assert again == f"{beside.as_posix()} is left out: it is the run of {first.as_posix()} again."
+    assert "-abcdef.json is left out: its name and folder are not" in misnamed
 
 
 def test_the_scores_of_another_attack_leave_both_out(tmp_path: Path):
