@@ -53,6 +53,7 @@ def packed(tiny: Path, folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_hostile_zip_is_refused_in_a_sentence_in_seconds_and_in_little_memory(
     tiny: Path, tmp_path: Path
 ):
