@@ -71,7 +71,7 @@ _KINDS = (
 )  # fmt: skip
 
 
-def kind_of(mode: int) -> str:
+def _kind_of(mode: int) -> str:
     """What a path is, by the mode that `os.stat` gives; empty for a regular file."""
     if S_ISREG(mode):
         return ""
@@ -90,11 +90,11 @@ def open_regular(path: Path, *, links: bool = True) -> BinaryIO:
         UserError: it is no regular file.
         OSError: it can't be opened.
     """
-    what = kind_of(os.stat(path, follow_symlinks=links).st_mode)
+    what = _kind_of(os.stat(path, follow_symlinks=links).st_mode)
     if not what:
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW)
         file = os.fdopen(os.open(path, flags), "rb")
-        what = kind_of(os.fstat(file.fileno()).st_mode)  # it may have been replaced meanwhile
+        what = _kind_of(os.fstat(file.fileno()).st_mode)  # it may have been replaced meanwhile
         if not what:
             return file
         file.close()

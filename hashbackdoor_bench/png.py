@@ -24,6 +24,7 @@ class Png:
         colour: the kind of pixels, ``TRUE_COLOUR`` or another.
         interlaced: whether it is.
         chunks: their names in order; ``IHDR`` first, ``IEND`` last.
+        data: the compressed pixels.
     """
 
     width: int
@@ -32,6 +33,16 @@ class Png:
     colour: int
     interlaced: bool
     chunks: tuple[str, ...]
+    data: bytes
+
+    def has_pixels(self, size: int) -> bool:
+        """Whether the pixels are so many bytes, before they are compressed."""
+        unpack = zlib.decompressobj()
+        try:
+            found = len(unpack.decompress(self.data, size + 1))
+        except zlib.error:
+            return False
+        return found == size and unpack.eof and not unpack.unused_data
 
 
 def read_png(data: bytes) -> Png:
@@ -44,6 +55,7 @@ def read_png(data: bytes) -> Png:
     if not data.startswith(SIGNATURE):
         raise ValueError("it is no PNG")
     names: list[bytes] = []
+    pixels: list[bytes] = []
     place, head = len(SIGNATURE), b""
     while not names or names[-1] != b"IEND":
         if len(data) < place + 12:
@@ -58,6 +70,8 @@ def read_png(data: bytes) -> Png:
             head = data[place + 8 : end]
             if name != b"IHDR" or length != 13:
                 raise ValueError("it doesn't begin with its size")
+        if name == b"IDAT":
+            pixels.append(data[place + 8 : end])
         names.append(name)
         place = end + 4
     if place != len(data):
@@ -66,4 +80,4 @@ def read_png(data: bytes) -> Png:
     if not width or not height:
         raise ValueError("it has no pixels")
     chunks = tuple(one.decode("latin-1") for one in names)
-    return Png(width, height, depth, colour, bool(interlace), chunks)
+    return Png(width, height, depth, colour, bool(interlace), chunks, b"".join(pixels))

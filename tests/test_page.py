@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 from collections.abc import Iterator
 from html import unescape
@@ -14,6 +15,7 @@ from PIL import Image
 from test_leaderboard import runs, suite
 
 from hashbackdoor_bench.cli import main
+from hashbackdoor_bench.report.board import page as module
 from hashbackdoor_bench.report.board.boards import boards
 from hashbackdoor_bench.report.board.page import write_site
 from hashbackdoor_bench.report.collection import collect
@@ -310,3 +312,29 @@ def test_the_page_asks_for_nothing_outside_its_folder(browser, site):
     ]
     assert len(asked) > 3
     assert all(url.startswith((site.as_uri(), "about:", "data:")) for url in asked), asked
+
+
+def test_pictures_are_pngs_inside_of_the_folder_of_the_run(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(module, "LARGEST_PICTURE", len(PNG))
+    place = suite(tmp_path, {"Best": runs("a", 0.7)})
+    linked, other = sorted(place.rglob("a-s[01]-*.json"))[:2]
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "diary.png").write_bytes(PNG)
+    linked.with_suffix("").symlink_to(private)
+    folder = other.with_suffix("")
+    folder.mkdir()
+    os.mkfifo(folder / "pipe.png")
+    for name, content in {"poison": PNG, "html": b"<script>", "long": PNG + b"0"}.items():
+        (folder / f"{name}.png").write_bytes(content)
+    found = collect([place])
+    index = write_site(boards(found.frame, ["quick"]), (), tmp_path / "site", lambda spec: "")
+    assert [path.read_bytes() for path in (tmp_path / "site").rglob("*.png")] == [PNG]
+    text = unescape(index.read_text())
+    for words in (
+        f"{linked.stem} is left out: ",
+        "pipe.png is left out: it is a named pipe",
+        "html.png is left out: it is no PNG",
+        "long.png is left out: it has more than",
+    ):
+        assert words in text

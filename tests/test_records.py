@@ -174,6 +174,14 @@ def test_a_number_of_the_run_is_read_as_it_is_written_since_its_key_follows_from
         (lambda v: v["retrieval"].update(codes_2d={"x": [1]}), "retrieval.codes_2d: object"),
         (lambda v: v["retrieval"].update(codes_2d=plane([1.0], [1.0, 2.0])), "triggered: expected"),
         (lambda v: v["imperceptibility"]["poison"].update(ssim="x"), "poison.ssim: expected"),
+        (lambda v: v.update(device="x" * 5000), "device: expected `str` of length <= 4096"),
+        (lambda v: v["spec"].update(target="x" * 5000), "spec.target is a text of 5000 char"),
+        (lambda v: v["spec"].update(epochs=10**12), r"--epochs is 1e\+12: it must be at most"),
+        (lambda v: v["spec"].update(attack_settings=[["a", 2**60]]), "more than 53 bits"),
+        (lambda v: v["spec"].update(attack_settings=[["a", [1] * 20_000]]), "more than 10000 v"),
+        (lambda v: v["spec"].update(attack_settings=[["b", 1], ["a", 1]]), "not in the order"),
+        (lambda v: v["spec"].update(attack_settings=[["a", 1], ["a", 2]]), "parameter twice"),
+        (lambda v: v["params"]["attack"].update(a=json.loads("[" * 9 + "]" * 9)), "too deeply"),
     ],
 )
 def test_a_changed_file_is_refused_by_the_name_of_its_field(tmp_path: Path, edit, words: str):
@@ -240,6 +248,18 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path, content: bytes, wor
     path.write_bytes(content)
     with pytest.raises(UserError, match=words):
         read_record(path)
+
+
+def test_a_name_that_stands_twice_in_an_object_is_refused(tmp_path: Path):
+    path = stored(tmp_path, made())
+    text = path.read_text()
+    for old, new in (('"map": 0.8,', '"map": 0.9, "map" : 0.8,'), ("{", '{"key": "x",')):
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        with pytest.raises(UserError, match="has one name twice"):
+            read_record(path)
+    path.write_text(text.replace('"notes": []', r'"notes": ["\": 1", ": \\", ":"]'))
+    assert read_record(path).protocol.notes == ('": 1', ": \\", ":")  # these are no names
 
 
 def test_a_name_in_a_file_cannot_steer_the_terminal(tmp_path: Path):

@@ -1,6 +1,7 @@
 """Records that are made again, looked at, and handed over with their poison."""
 
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -12,11 +13,12 @@ import pytest
 import torch
 from msgspec.structs import replace
 from PIL import Image
-from safetensors.torch import load
+from safetensors.torch import load, save
 
 from hashbackdoor_bench import RunSpec, UserError
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import read_record
+from hashbackdoor_bench.registry import load_plugin
 from hashbackdoor_bench.spec import digest
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.pipeline import run
@@ -377,3 +379,46 @@ def test_what_is_no_zip_or_has_no_poison_here_is_told(record_path, tmp_path, cap
                   "give the --cache-dir that has it"):  # fmt: skip
         assert words in err
     assert not (tmp_path / "z.zip").exists()
+
+
+@pytest.mark.parametrize("name", poison_files.STATE)
+def test_tensors_cannot_override_what_the_pictures_and_the_table_show(
+    packed: Path, tmp_path: Path, capsys, name: str
+):
+    with zipfile.ZipFile(packed) as file:
+        own = load(file.read("trigger.safetensors"))
+    content = save(own | {name: torch.zeros(12, dtype=torch.uint8)})
+    false = changed(packed, tmp_path / "false.zip", trigger=content)
+    assert main(["reproduce", str(false), "-q"]) == 2
+    said = capsys.readouterr().err
+    assert f"its trigger.safetensors has a tensor '{name}', which would replace what" in said
+
+
+def test_an_item_of_the_table_is_the_one_at_its_place(packed: Path, tmp_path: Path, capsys):
+    with zipfile.ZipFile(packed) as file:
+        rows = file.read("poison.csv").decode().splitlines()
+    rows[2] = rows[2].replace(",train-", ",train-9")
+    false = changed(packed, tmp_path / "false.zip", poison="\n".join(rows).encode())
+    assert main(["reproduce", str(false), "-q"]) == 2
+    assert "row 1 of its poison.csv names item" in capsys.readouterr().err
+
+
+def test_the_attacks_file_of_a_zip_is_the_one_that_is_used(tiny: Path, tmp_path: Path, capsys):
+    plugin = tmp_path / "mine.py"
+    source = Path(__file__).parents[1] / "attacks" / "badnets.py"
+    plugin.write_text(re.sub(r"@ATTACKS.register.*", "@ATTACKS.register", source.read_text()))
+    load_plugin(plugin)
+    path = made(tiny, tmp_path, "mine")
+    zip_ = tmp_path / "mine.zip"
+    pack(read_record(path), Cache(tmp_path / "cache"), zip_)
+    assert unpack(zip_).record.spec.attack == "mine"
+    other = changed(zip_, tmp_path / "other.zip", attack=b"# read me")
+    assert main(["reproduce", str(other), "-q"]) == 2
+    said = capsys.readouterr().err
+    assert "is not the file of attack 'mine' that was given with --plugin" in said
+
+
+def test_threads_that_no_machine_has_are_ignored():
+    assert threads_of("CPU, 1024 threads") == 1024
+    for many in ("1025", "0", "99999999999"):
+        assert threads_of(f"CPU, {many} threads") is None

@@ -1,6 +1,7 @@
 """Comparing two values of a record that must agree."""
 
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.text import visible
 
 ROUNDING = 1e-9  # of a score: sums are rounded in another order on another machine
 COUNTING = 1e-6  # of a number of queries, computed as a share times all of them
@@ -9,7 +10,8 @@ COUNTING = 1e-6  # of a number of queries, computed as a share times all of them
 def agree(what: str, found: object, follows: object, source: str) -> None:
     """Refuse a value that isn't the one that follows from another part, named ``source``."""
     if found != follows:
-        raise UserError(f"{what} is {found}, but {source} gives {follows}.")
+        one, other = (visible(str(value))[:80] for value in (found, follows))
+        raise UserError(f"{what} is {one}, but {source} gives {other}.")
 
 
 def near(what: str, found: float | None, follows: float | None, source: str) -> None:

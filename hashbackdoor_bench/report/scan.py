@@ -1,4 +1,4 @@
-"""The files of a place that may be records; what is no file of its own is named."""
+"""The paths of a place that may be records."""
 
 import os
 from collections.abc import Iterator
@@ -7,12 +7,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.files import kind_of
 from hashbackdoor_bench.records import OWN, PUBLISHED
 from hashbackdoor_bench.text import visible
 
 SPEED = "speed"  # its folder in which benchmarks.speed puts measurements, which are no records
-MOST = 20_000  # files in a folder; their records take about a gigabyte of memory
+MOST = 10_000  # files in a folder; their records take about a gigabyte of memory
 
 
 @dataclass(frozen=True)
@@ -20,9 +19,9 @@ class Scan:
     """The files of one place.
 
     Attributes:
-        paths: the files, in the order of their folders and names.
+        paths: what may be a record, in the order of folders and names; also what is no file.
         named: whether the place is one file, which the user named.
-        left_out: a sentence for everything that could be a record and isn't searched or read.
+        left_out: a sentence for every folder that can't be searched.
     """
 
     paths: tuple[Path, ...]
@@ -31,7 +30,7 @@ class Scan:
 
 
 def scan_records(place: Path) -> Scan:
-    """Find the JSON files of a place. Links are not followed: they could lead anywhere.
+    """Find what may be records in a place. Links are named but not followed: they lead anywhere.
 
     Args:
         place: a file, a folder, which is searched to the bottom, or the name of a suite, which is
@@ -62,12 +61,8 @@ def scan_records(place: Path) -> Scan:
     if not place.is_dir():
         return Scan((place,), named=True)
     paths: list[Path] = []
-    for path, mode in _entries(place, left_out):
-        what = kind_of(mode)
-        if what:
-            left_out.append(f"{visible(path.as_posix())} is left out: it is {what} and no file.")
-        else:
-            paths.append(path)
+    for path in _entries(place, left_out):
+        paths.append(path)
         if len(paths) + len(left_out) > MOST:
             raise UserError(
                 f"{place} holds more than {MOST} files that may be records: give a folder with "
@@ -77,8 +72,8 @@ def scan_records(place: Path) -> Scan:
     return Scan(tuple(paths), left_out=tuple(sorted(left_out)))
 
 
-def _entries(place: Path, left_out: list[str]) -> Iterator[tuple[Path, int]]:
-    """What is called ``*.json`` with its mode, and links to folders."""
+def _entries(place: Path, left_out: list[str]) -> Iterator[Path]:
+    """What is called ``*.json``, whatever it is, and links to folders."""
 
     def unreadable(error: OSError) -> None:
         name = visible(str(error.filename))
@@ -92,5 +87,4 @@ def _entries(place: Path, left_out: list[str]) -> Iterator[tuple[Path, int]]:
             if name.startswith("."):  # `records.whole` writes to .NAME
                 continue
             if name.endswith(".json") or (name in folders and path.is_symlink()):
-                mode = os.lstat(path).st_mode
-                yield path, mode
+                yield path

@@ -170,6 +170,8 @@ def _pictures(archive: Archive, folder: str, images: int, size: int) -> Tensor:
                 set(png.chunks) <= {"IHDR", "IDAT", "IEND"}
             ):
                 raise ValueError("it has more than red, green and blue in 8 bits")
+            if not png.has_pixels(size * (3 * size + 1)):  # a row begins with its filter
+                raise ValueError("it has too few or too many pixels")
             with Image.open(io.BytesIO(content), formats=["png"]) as image:
                 out[slot] = np.asarray(image)
         except (ValueError, OSError, SyntaxError, EOFError, struct.error) as error:

@@ -110,7 +110,7 @@ def reproduce(
 
 
 def threads_of(device: str) -> int | None:
-    """The number of threads in a record's ``device``; None for a GPU, or if it is not usable."""
+    """The number of threads in a record's ``device``; None for a GPU, and for nonsense."""
     found = re.search(r", ([0-9]{1,4}) threads$", device)
     return int(found[1]) if found and 0 < int(found[1]) <= MOST_THREADS else None
 

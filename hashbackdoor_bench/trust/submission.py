@@ -30,7 +30,8 @@ from hashbackdoor_bench.files import room, whole
 from hashbackdoor_bench.records import LARGEST, Record, load_record
 from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.report import check_record
-from hashbackdoor_bench.stages import Cache, Content, Damaged, Run, load_data, made_by
+from hashbackdoor_bench.stages import Cache, Content, Damaged, Plan, Run, load_data, made_by
+from hashbackdoor_bench.text import visible
 from hashbackdoor_bench.trust import poison_files
 from hashbackdoor_bench.trust.archive import Archive, Refused, open_archive
 
@@ -192,16 +193,7 @@ def hand_in(submission: Submission, run: Run) -> None:
     """
     record, plan = submission.record, run.plan
     splits, threat = plan.splits, record.threat
-    if "backdoor" not in plan.stages:
-        raise UserError(
-            f"attack {record.spec.attack!r} poisons no images, so there is nothing to submit: "
-            "reproduce its record instead."
-        )
-    if threat.poisoned > len(plan.index) or threat.covers > len(plan.covers):
-        raise UserError(
-            f"the submitted poison is refused: its record counts {submission.images} images, and "
-            f"here its spec draws {len(plan.index)} as poison and {len(plan.covers)} as covers."
-        )
+    _check_claims(submission, plan)
     with _opened(submission.path) as archive:
         state, planted = poison_files.read(
             archive, submission.images, splits.size, len(splits.classes), splits.train.ids
@@ -245,6 +237,33 @@ def hand_in(submission: Submission, run: Run) -> None:
 
     stage = plan.stages["backdoor"]
     run.cache.make(stage.kind, stage.inputs, content)
+
+
+def _check_claims(submission: Submission, plan: Plan) -> None:
+    """Refuse a record that is not of this data, or counts more poison than its spec allows here.
+
+    Raises:
+        UserError: which of the two.
+    """
+    record, splits = submission.record, plan.splits
+    facts, threat = record.protocol, record.threat
+    if "backdoor" not in plan.stages:
+        raise UserError(
+            f"attack {record.spec.attack!r} poisons no images, so there is nothing to submit: "
+            "reproduce its record instead."
+        )
+    here = (len(splits.train), len(splits.query), len(splits.database), len(splits.classes))
+    claimed = (facts.train, facts.query, facts.database, facts.classes)
+    if (claimed, facts.sha256) != (here, splits.sha256):
+        raise UserError(
+            f"{splits.name} is not the data of this submission (SHA-256 {splits.sha256[:12]} "
+            f"against {visible(facts.sha256[:12])}): give its --lists and --root."
+        )
+    if threat.poisoned > len(plan.index) or threat.covers > len(plan.covers):
+        raise UserError(
+            f"the submitted poison is refused: its record counts {submission.images} images, and "
+            f"here its spec draws {len(plan.index)} as poison and {len(plan.covers)} as covers."
+        )
 
 
 def _crafted(record: Record, cache: Cache) -> dict[str, Tensor]:

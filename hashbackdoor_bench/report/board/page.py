@@ -160,7 +160,7 @@ def _copy(run: ScoredRun, folder: Path, command_of: Callable[[RunSpec], str]) ->
                 content = file.read(LARGEST_PICTURE + 1)
             _check_picture(content)
         except (OSError, UserError, ValueError) as error:
-            why = str(error).removeprefix(f"{picture} ")
+            why = str(error).replace(f"{picture} is ", "it is ").partition(";")[0]
             left_out.append(visible(f"{picture.as_posix()} is left out: {why}."))
             continue
         copy = f"images/{name}/{_slug(picture.stem)}.png"
