@@ -624,7 +624,7 @@ def test_a_killed_prepare_leaves_no_folder_and_the_next_one_goes_through(tree):
         time.sleep(0.02)
     run.send_signal(signal.SIGKILL)
     run.communicate()
-    assert [p.suffix for p in sorted(parts.iterdir())] == [".lock", ".part"]
+    assert [p.suffix for p in sorted(parts.iterdir())] == [".lock", ".held", ".part"]
     assert not data.ready(data.PROTOCOLS["lists"], tree / "cache")
     assert len(load(tree).database) == 8
     assert verify(tree) == []

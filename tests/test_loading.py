@@ -30,7 +30,7 @@ def spec(tmp_path):
         ({"size": 32, "surrogate_backbone": "alexnet"}, "'alexnet' can't take images of 32 px"),
         ({"size": 224, "backbone": "cnn32"}, "cnn32 is for small images, up to 192 px and not 224"),
         ({"size": 96, "backbone": "resnet19"}, "unknown backbone 'resnet19'"),
-        ({"size": 5000}, "--size is 5000: it must be between 1 and 4096"),
+        ({"size": 5000}, "--size is 5000: it must be at most 1024"),
     ],
 )
 def test_a_size_that_a_backbone_cannot_take_is_refused_before_images_are_decoded(

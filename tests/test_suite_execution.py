@@ -309,7 +309,7 @@ def test_a_record_is_written_after_its_pictures(tiny, tmp_path, bench, monkeypat
     layout = laid(tiny, tmp_path, [cell(tiny, "clean")])
     record = layout.planned[0].tasks[-1]
     monkeypatch.setattr(making, "draw_missing", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match="No space"):
         bench("c").make(record.spec, record.name, record.key, lambda *a, **k: None)
     assert laid(tiny, tmp_path, [cell(tiny, "clean")]).missing
 

@@ -16,7 +16,7 @@ from hashbackdoor_bench.data.protocols import PROTOCOLS, Protocol, protocol
 from hashbackdoor_bench.data.splits import Items, Split, Splits
 from hashbackdoor_bench.errors import UserError, check
 from hashbackdoor_bench.progress import Progress, silent
-from hashbackdoor_bench.spec import TOLERANCE
+from hashbackdoor_bench.spec import MOST, TOLERANCE
 
 __all__ = [
     "PROTOCOLS",
@@ -31,7 +31,6 @@ __all__ = [
     "verify",
 ]
 
-LARGEST = 4096  # px: a larger side is a mistake
 UNCUT = 64  # px: larger images are stored with a border, of which training takes a random part
 
 
@@ -173,7 +172,7 @@ def settled(
     if top_k is not None and top_k < 1:
         raise UserError(f"R is {top_k}, and MAP@R needs at least 1.")
     if size is not None:
-        check("--size", size, 1, LARGEST)
+        check("--size", size, 1, MOST["size"])
     if not own:
         return ours
     size = size or ours.size
