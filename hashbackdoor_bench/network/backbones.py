@@ -90,15 +90,17 @@ class Cnn32(nn.Sequential):
 def bytes_for(name: str, size: int) -> int:
     """Bytes of the weights of a backbone that takes images of ``size`` px.
 
-    It is built and run without memory for its tensors, so this takes less than a second. Where that
-    is not possible, the network itself has the last word.
+    It is built and run without memory for its tensors, which takes a second or two. Where that is
+    not possible, the network itself has the last word.
 
     Raises:
         UserError: the backbone is unknown, or can't take such images.
     """
     with torch.random.fork_rng(devices=[]):
         try:
-            with torch.device("meta"):
+            # Batch norm on the meta device imports torch's compiler, which takes 1.5 s; cnn32 is
+            # small enough to be run.
+            with torch.device("cpu" if name == "cnn32" else "meta"):
                 network = build(name, size, False, None)
                 network.width(name, size)
         except UserError:
