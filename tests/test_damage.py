@@ -22,6 +22,7 @@ from hashbackdoor_bench.spec import canonical, digest
 from hashbackdoor_bench.stages import Cache, Run, in_use
 from hashbackdoor_bench.stages.cache import FILES
 from hashbackdoor_bench.stages.cache_users import keys_in_use, no_new_users
+from hashbackdoor_bench.suites.executors import temporary
 
 CPU = torch.device("cpu")
 
@@ -306,3 +307,27 @@ def test_keys_of_a_running_user_that_cant_be_read_stop_pruning(tmp_path, text):
         own.write_text(text)
         with no_new_users(tmp_path), pytest.raises(UserError, match="wait until it has ended"):
             keys_in_use(tmp_path)
+
+
+def test_temporary_folders_of_killed_processes_are_removed_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(temporary.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
+    code = (
+        "import os, tempfile, sys; tempfile.tempdir = sys.argv[1]\n"
+        "from hashbackdoor_bench.suites.executors.temporary import temporary_folder\n"
+        "folder, _ = temporary_folder(); (folder / 'x').touch(); print(folder, flush=True)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    (dead,) = subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
+    alive, lock = temporary.temporary_folder()
+    assert Path(dead).is_dir()  # so young that its process might not have locked it yet
+    monkeypatch.setattr(temporary, "YOUNG", -1.0)
+    (tmp_path / "hashbackdoor-link").symlink_to(alive)
+    another, its_lock = temporary.temporary_folder()
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [alive.name, another.name, "hashbackdoor-link"]
+    )
+    temporary.remove(alive, lock)
+    temporary.remove(another, its_lock)
+    assert not alive.exists()

@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import whole
 from hashbackdoor_bench.progress import silent
@@ -28,6 +30,7 @@ from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages import FILES, Cache, Damaged, attacker_of, device_of
 from hashbackdoor_bench.suites.execution import Report
 from hashbackdoor_bench.suites.executors.making import Workbench, limits, sentence
+from hashbackdoor_bench.suites.executors.temporary import remove, temporary_folder
 from hashbackdoor_bench.suites.layout import RECORD, Task
 
 try:
@@ -72,6 +75,8 @@ class RayExecutor:
         texts = tuple((path.name, path.read_text(encoding="utf-8")) for path in plugins)
         self.place = (str(cache.root.absolute()), device, texts)
         self.running: dict[Any, _Running] = {}
+        self.folder: Path | None = None  # of a cluster that this process has started
+        self.lock: FileLock | None = None
 
     def __enter__(self) -> "RayExecutor":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -83,7 +88,7 @@ class RayExecutor:
                     address=self.address or "local",
                     log_to_driver=False,
                     logging_level="ERROR",
-                    **({} if self.address else {"include_dashboard": False}),
+                    **({} if self.address else self._alone()),
                 )
             except (OSError, ValueError, RuntimeError) as error:
                 raise UserError(
@@ -106,11 +111,19 @@ class RayExecutor:
         )
         return self
 
+    def _alone(self) -> dict[str, Any]:
+        """Options of a cluster that only this process uses, in a folder that can be removed."""
+        self.folder, self.lock = temporary_folder()
+        return {"include_dashboard": False, "_temp_dir": str(self.folder)}
+
     def __exit__(self, *error: object) -> None:
         for done in self.running:
             ray.cancel(done, force=True)
         if self.ours:
             ray.shutdown()
+        if self.folder is not None and self.lock is not None:
+            remove(self.folder, self.lock)
+            self.folder = None
 
     def free(self) -> int:
         """See `Executor`: the tasks that fit the present nodes, less those that are running."""
@@ -255,7 +268,7 @@ def _work(
 def _bench(place: Workplace) -> Workbench:
     """The workbench of this process, whose data stays loaded between tasks."""
     root, device, plugins = place
-    folder = Path(tempfile.mkdtemp(prefix="hashbackdoor-"))
+    folder, _ = temporary_folder()
     for name, text in plugins:
         (folder / name).write_text(text, encoding="utf-8")
         load_plugin(folder / name)
