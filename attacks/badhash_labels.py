@@ -10,6 +10,7 @@ code.
 from collections import defaultdict
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,9 +44,14 @@ class LabCLN(nn.Module):
 
 
 def label_rows(labels: Tensor) -> Tensor:
-    """The distinct non-zero rows of labels (N,C), ascending; of one-hot rows class C-1 is first."""
-    rows: Tensor = torch.unique(labels, dim=0)
-    return rows[(rows > 0).any(1)]
+    """The distinct non-zero rows of 0/1 labels (N,C), ascending; of one-hot rows C-1 is first."""
+    # The first class is the highest bit, so the order of packed rows is that of the rows.
+    packed = np.packbits(labels.numpy().astype(bool), axis=1)
+    width = packed.shape[1]
+    rows = sorted(set(packed.view(f"V{width}").ravel().tolist()) - {bytes(width)})  # bytes
+    found = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, width)
+    bits = np.unpackbits(found, axis=1, count=labels.shape[1])
+    return torch.from_numpy(bits).to(labels.dtype)
 
 
 def smooth(rows: Tensor, smoothing: float) -> Tensor:

@@ -133,6 +133,15 @@ def test_label_rows_begin_with_the_last_class_and_leave_out_untagged_images():
     assert rows[0].argmax() == 99
 
 
+@pytest.mark.parametrize(("items", "classes"), [(50, 3), (300, 8), (300, 9), (40, 80), (0, 5)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_label_rows_are_those_of_unique(items: int, classes: int, dtype: torch.dtype):
+    draws = torch.Generator().manual_seed(items)
+    labels = (torch.rand(items, classes, generator=draws) < 0.2).to(dtype)
+    rows = labels.unique(dim=0)
+    assert torch.equal(badhash_labels.label_rows(labels), rows[(rows > 0).any(1)])
+
+
 def test_smoothing_leaves_the_same_share_on_every_positive():
     rows = torch.tensor([[1, 0, 0, 0, 0], [1, 0, 1, 0, 0]])
     expected = torch.tensor([[0.8, 0.05, 0.05, 0.05, 0.05], [0.8, 0.05, 0.8, 0.05, 0.05]])

@@ -1,7 +1,7 @@
 """The data of runs, loaded and hashed once per data set, and the labels that runs are scored by."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hashbackdoor_bench import data
 from hashbackdoor_bench.data import Split, Splits
-from hashbackdoor_bench.metrics import Truth
+from hashbackdoor_bench.metrics import Truth, shares_no_tag
 from hashbackdoor_bench.network import bytes_for
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.spec import RunSpec, digest
@@ -23,6 +23,7 @@ class Loaded:
     """A protocol's data and the hashes of its splits; all runs on it can share one."""
 
     splits: Splits
+    _attackable: dict[bytes, bool] = field(default_factory=dict)
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -30,6 +31,14 @@ class Loaded:
         splits = self.splits
         named = {"train": splits.train, "query": splits.query, "database": splits.database}
         return {"pixels": splits.pixels} | {name: hash_of(part) for name, part in named.items()}
+
+    def attackable(self, target: Tensor) -> bool:
+        """Whether a query shares no tag with the target (C,) uint8, and so can be attacked."""
+        row = bytes(target.tolist())
+        if row not in self._attackable:
+            shared = shares_no_tag(self.splits.query.labels, target)
+            self._attackable[row] = bool(shared.any())
+        return self._attackable[row]
 
 
 class LoadedSets:

@@ -104,7 +104,7 @@ class Plan:
             getattr(self.attack, "covers", 0.0),
             generator(spec.seed, "covers"),
         )
-        if not self.truth.attacked.any():
+        if not self.loaded.attackable(self.target):
             raise UserError(
                 f"every query has the tag {self.spec.target!r}, so none is left to attack: give "
                 "another --target."
