@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.files import open_regular, room
+from hashbackdoor_bench.files import open_regular, remove, room
 
 Part = nn.Module | Optimizer
 EVERY = 10.0  # seconds of work that a kill may cost where steps are short
@@ -67,7 +67,11 @@ class Checkpoint:
         try:
             with open_regular(self.path, links=False) as file:
                 known, content = file.read(HASH), file.read()
-        except (OSError, UserError):  # there is none, or something else stands there
+        except FileNotFoundError:
+            return None
+        except (OSError, UserError):  # something else stands there, or it can't be read
+            with room(self.path.parent):
+                remove(self.path)
             return None
         if sha256(content).digest() != known:
             return None

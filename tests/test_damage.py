@@ -179,9 +179,10 @@ def survives(tiny: Path, whole: tuple[Path, Record], copy: Path, damage, chance)
     return [str(one.message) for one in caught]
 
 
+@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda one: one.__name__)
-def test_a_damaged_artifact_is_made_again(tiny, tmp_path, whole, damage):
-    survives(tiny, whole, tmp_path / "copy", damage, random.Random(0))
+def test_a_damaged_artifact_is_made_again(tiny, tmp_path, whole, damage, seed):
+    survives(tiny, whole, tmp_path / "copy", damage, random.Random(seed))
 
 
 def test_two_swapped_artifacts_are_named_and_made_again(tiny, tmp_path, whole):

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.files import open_regular, room, sha256_of, writable
+from hashbackdoor_bench.files import open_regular, remove, room, sha256_of, writable
 from hashbackdoor_bench.locks import locked
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.spec import canonical, digest
@@ -106,7 +106,7 @@ class Cache:
                 except Damaged as error:
                     warnings.warn(f"cached {stage} {key[:12]} is damaged ({error}): made again.")
                     with room(self.root):
-                        _remove(self.root / stage / key)
+                        remove(self.root / stage / key)
                 if found is None:
                     found = self._write(stage, key, inputs, build)
         finally:
@@ -176,7 +176,7 @@ class Cache:
         work = self.root / "work" / f"{stage}-{key}"
         with room(self.root):
             if os.path.lexists(work) and (work.is_symlink() or not work.is_dir()):
-                _remove(work)
+                remove(work)
             work.mkdir(parents=True, exist_ok=True)
         start, before = time.perf_counter(), _spent(work)
 
@@ -250,14 +250,6 @@ def _read(folder: Path, stage: str, key: str) -> Artifact:
     ) as error:  # fmt: skip
         raise Damaged(f"{type(error).__name__}: {error}") from error
     return Artifact(key, tensors, facts, seconds)
-
-
-def _remove(path: Path) -> None:
-    """Remove whatever stands at a path; what a link leads to is left alone."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink()
-    else:
-        shutil.rmtree(path)
 
 
 def _spent(work: Path) -> float:
