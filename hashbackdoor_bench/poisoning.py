@@ -139,8 +139,9 @@ def inspect(
 
     Raises:
         ValueError: poison or covers outside the drawn items, an item used twice, carriers that
-            aren't uint8, a label changed by a clean-label attack or on a cover, a label that a
-            dirty-label attack left unchanged, or a poisoned image without the target's tags.
+            aren't uint8, NaN in a trigger, a label changed by a clean-label attack or on a cover, a
+            label that a dirty-label attack left unchanged, or a poisoned image without the target's
+            tags.
     """
     poison = backdoor.kind == 0
     if not torch.isin(backdoor.index[poison], index).all():
@@ -149,6 +150,9 @@ def inspect(
         raise ValueError("the attack made covers of items that it was not given as view.covers")
     if len(torch.unique(backdoor.index)) < len(backdoor.index):
         raise ValueError("an item is twice in the index of the backdoor")
+    for name, tensor in backdoor.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{name} of the backdoor holds numbers that are NaN or infinite")
     if backdoor.carrier.dtype != torch.uint8:
         raise ValueError("carriers must be uint8, as an image file stores them")
     true = labels[backdoor.index]

@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from test_pipeline import spec
 
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.plugin_faults import OUTSIDE
+from hashbackdoor_bench.stages import Cache, LoadedSets
 from hashbackdoor_bench.templates import write_skeleton
 
 
@@ -47,6 +50,12 @@ def run(tiny: Path, folder: Path, plugin: Path, *more: str) -> int:
         ("torch.zeros(2) @ torch.zeros(3)", "RuntimeError: "),
         ("return None", "AttributeError: "),
         ("return 5", "AttributeError: "),
+        ("torch.set_default_dtype(torch.float64)", "the default dtype of torch was changed"),
+        ("torch.set_num_threads(3)", "the number of threads of torch was changed"),
+        ("torch.set_grad_enabled(False)", "the grad mode of torch was changed"),
+        ("view.images.zero_()", "the attack wrote to a tensor of its view"),
+        ("view.labels[0] = 1", "the attack wrote to a tensor of its view"),
+        ("view.target.fill_(1)", "the attack wrote to a tensor of its view"),
     ],
 )
 def test_a_craft_that_fails_is_the_plugin_s_fault(tiny, tmp_path, capsys, line, said):
@@ -56,8 +65,9 @@ def test_a_craft_that_fails_is_the_plugin_s_fault(tiny, tmp_path, capsys, line, 
     (told,) = err.splitlines()
     assert said in told
     assert str(plugin) in told
-    assert ("with the plugin" in told) == line.startswith("return")
-    assert line.startswith("return") or f"line {number}: " in told
+    returned = not line.startswith(("raise", "import", "1", "torch.zeros"))  # fails afterwards
+    assert ("with the plugin" in told) == returned
+    assert returned or f"line {number}: " in told
     assert "\x1b" not in err
     assert "craft backdoor" in told or "SystemExit" in line or "sys.exit" in line
 
@@ -99,3 +109,31 @@ def test_what_a_plugin_prints_is_not_among_the_json_lines(tiny, tmp_path):
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-1] == "result"
     for words in ("from python", "from a shell", "crafting"):
         assert words in done.stderr
+
+
+def test_what_a_plugin_changes_at_its_import_trains_no_network(tiny, tmp_path, capsys):
+    plugin, _ = plugin_with(tmp_path, "torch.set_default_dtype(torch.float64)", "pass")
+    try:
+        assert run(tiny, tmp_path, plugin, "-q") == 2
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert "the default dtype of torch was changed" in capsys.readouterr().err
+    assert not list((tmp_path / "cache").glob("train/*/facts.json"))
+
+
+def test_images_that_a_method_wrote_to_are_loaded_again_for_the_next_run(tiny, tmp_path):
+    sets = LoadedSets(Cache(tmp_path))
+    first = sets(spec(tiny))
+    assert sets(spec(tiny)) is first
+    before = first.splits.train.images.clone()
+    first.splits.train.images[0].zero_()
+    assert torch.equal(sets(spec(tiny)).splits.train.images, before)
+
+
+def test_a_trigger_that_is_no_number_is_refused(tiny, tmp_path, capsys):
+    nan = "white = torch.full((3, 4, 4), float('nan')); " + (
+        "return Patch(view.index, view.images[view.index], view.labels[view.index], patch=white)"
+    )
+    plugin, _ = plugin_with(tmp_path, "from hashbackdoor_bench import Patch", nan)
+    assert run(tiny, tmp_path, plugin, "-q") == 2
+    assert "NaN or infinite" in capsys.readouterr().err

@@ -14,6 +14,7 @@ import torch
 from msgspec.structs import replace
 from PIL import Image
 from safetensors.torch import load, save
+from test_pipeline import spec
 
 from hashbackdoor_bench import RunSpec, UserError
 from hashbackdoor_bench.cli import main
@@ -422,3 +423,13 @@ def test_threads_that_no_machine_has_are_ignored():
     assert threads_of("CPU, 1024 threads") == 1024
     for many in ("1025", "0", "99999999999"):
         assert threads_of(f"CPU, {many} threads") is None
+
+
+@pytest.mark.parametrize("command", ["score", "submit", "verify"])
+def test_images_elsewhere_are_given_to_each_command_by_path(command, tiny, tmp_path, capsys):
+    cache, results = tmp_path / "cache", tmp_path / "results"
+    _, path, _ = run(spec(tiny), cache=Cache(cache), results=results, device="cpu")
+    what = [str(results)] if command == "verify" else [str(path)]
+    more = ["--out", str(tmp_path / "z.zip")] if command == "submit" else []
+    moved = ["--root", str(tiny), "--lists", str(tiny), "--cache-dir", str(cache)]
+    assert main([command, *what, *more, *moved]) == 0, capsys.readouterr().err

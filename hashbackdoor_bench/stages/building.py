@@ -88,7 +88,13 @@ def craft(run: "Run", stage: "PlannedStage", work: Path) -> Content:
         work=work,
         remember=remember,
     )
+    given = (view.target, view.index, view.covers)
+    versions = [tensor._version for tensor in given]
     backdoor = attack.craft(view).cpu()
+    if plan.loaded.changed or versions != [tensor._version for tensor in given]:
+        raise ValueError(
+            "the attack wrote to a tensor of its view, which others read: it changes a .clone()"
+        )
     poisoning.inspect(
         backdoor, view.labels, plan.target, plan.index, attack.threat, covers=plan.covers
     )

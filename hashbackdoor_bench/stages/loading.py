@@ -1,7 +1,6 @@
 """The data of runs, loaded and hashed once per data set, and the labels that runs are scored by."""
 
 import hashlib
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,24 @@ from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.cache import Cache
 
 
-@dataclass(frozen=True, eq=False)
 class Loaded:
     """A protocol's data and the hashes of its splits; all runs on it can share one."""
 
-    splits: Splits
-    _attackable: dict[bytes, bool] = field(default_factory=dict)
+    def __init__(self, splits: Splits) -> None:
+        self.splits = splits
+        self._versions = self._now()
+        self._attackable: dict[bytes, bool] = {}
+
+    def _now(self) -> list[int]:
+        """How often torch wrote to each tensor, or to a view of it."""
+        splits = self.splits
+        parts = (splits.train, splits.query, splits.database)
+        return [tensor._version for part in parts for tensor in (part.images, part.labels)]
+
+    @property
+    def changed(self) -> bool:
+        """Whether a method wrote to the images or labels in memory."""
+        return self._now() != self._versions
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -56,7 +67,7 @@ class LoadedSets:
     def __call__(self, spec: RunSpec) -> Loaded:
         """The data of a run."""
         name = (spec.dataset, spec.lists, spec.root, spec.top_k, spec.size, spec.tolerance)
-        if name not in self.loaded:
+        if name not in self.loaded or self.loaded[name].changed:
             self.loaded[name] = Loaded(load_data(spec, self.cache, self.progress))
         return self.loaded[name]
 

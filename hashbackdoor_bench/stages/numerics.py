@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -22,6 +23,46 @@ def numerics_of(device: torch.device, precision: str, threads: int | None = None
         return Numerics(name, None, precision, bool(torch.backends.cudnn.allow_tf32), version)
     kind = f"cpu {torch.backends.cpu.get_cpu_capability()}"
     return Numerics(kind, threads or torch.get_num_threads(), precision, None, version)
+
+
+@contextmanager
+def unchanged(numerics: Numerics) -> Iterator[None]:
+    """Inside, torch computes as the numerics say; what a method changed is set back.
+
+    Raises:
+        RuntimeError: the default dtype, the threads or the grad mode were changed before or inside.
+    """
+    expected = _modes() | {"default dtype": torch.float32}
+    if numerics.threads is not None:
+        expected["number of threads"] = numerics.threads
+    _compare(expected)
+    try:
+        yield
+        _compare(expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_num_threads(expected["number of threads"])
+        torch.set_grad_enabled(expected["grad mode"])
+        torch.set_float32_matmul_precision(expected["precision of matrix products"])
+
+
+def _modes() -> dict[str, Any]:
+    """What any code can change for the whole process and results depend on."""
+    return {
+        "default dtype": torch.get_default_dtype(),
+        "number of threads": torch.get_num_threads(),
+        "grad mode": torch.is_grad_enabled(),
+        "precision of matrix products": torch.get_float32_matmul_precision(),
+    }
+
+
+def _compare(expected: dict[str, Any]) -> None:
+    for name, found in _modes().items():
+        if found != expected[name]:
+            raise RuntimeError(
+                f"the {name} of torch was changed from {expected[name]} to {found}, and results "
+                "depend on it: a method sets it back before it returns"
+            )
 
 
 @contextmanager

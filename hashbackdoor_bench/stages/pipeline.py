@@ -21,7 +21,7 @@ from hashbackdoor_bench.stages.cache import Artifact, Cache, Content
 from hashbackdoor_bench.stages.cache_users import in_use
 from hashbackdoor_bench.stages.codes import code_stages, codes_of
 from hashbackdoor_bench.stages.loading import Loaded
-from hashbackdoor_bench.stages.numerics import threads_set
+from hashbackdoor_bench.stages.numerics import threads_set, unchanged
 from hashbackdoor_bench.stages.pictures import Draw, shown
 from hashbackdoor_bench.stages.plan import Plan, PlannedStage, keys_of
 from hashbackdoor_bench.stages.provenance import device_of, made_by
@@ -89,7 +89,8 @@ class Run:
         """Make or find the artifact of a stage; an exception gets a note that names the stage."""
 
         def build(work: Path) -> Content:
-            tensors, facts = stage.row.build(self, stage, work)
+            with unchanged(self.plan.numerics):
+                tensors, facts = stage.row.build(self, stage, work)
             return tensors, {**facts, "made by": made_by(self.device)}
 
         try:

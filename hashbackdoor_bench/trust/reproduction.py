@@ -9,7 +9,7 @@ backdoor works in one training and fails in another, the difference is larger an
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from hashbackdoor_bench.stages import (
     threads_set,
     write_record,
 )
+from hashbackdoor_bench.trust.rescoring import moved
 from hashbackdoor_bench.trust.submission import Submission, hand_in
 
 MOST_THREADS = 1024
@@ -94,7 +95,7 @@ def reproduce(
     Raises:
         UserError: the spec can't be run here.
     """
-    spec = replace(record.spec, **{k: v for k, v in where.items() if v is not None})
+    spec = moved(record.spec, **where)
     chosen = device_of(device)
     with threads_set(threads or threads_of(record.device)):
         run = Run(spec, cache=cache, device=chosen, progress=progress)

@@ -1,6 +1,7 @@
 """The scores of a record, and what its queries retrieve, computed again from its stored codes."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ import msgspec
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.metrics import Codes, score_run
 from hashbackdoor_bench.records import Record, Retrieval, Scores
+from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages import (
     CONTROL,
     VICTIM,
@@ -21,6 +23,21 @@ from hashbackdoor_bench.stages import (
 )
 
 
+def moved(spec: RunSpec, **where: Any) -> RunSpec:
+    """A record's spec on this machine.
+
+    Args:
+        spec: the spec.
+        where: ``lists``, ``root`` and other such fields; None: as in the spec.
+    """
+    given: dict[str, Any] = {
+        name: str(value.absolute()) if isinstance(value, Path) else value
+        for name, value in where.items()
+        if value is not None
+    }
+    return replace(spec, **given)
+
+
 def rescore(record: Record, cache: Cache, **where: Any) -> tuple[Scores, Retrieval]:
     """Scores and retrieval of a record, computed again from its codes in the cache.
 
@@ -32,7 +49,7 @@ def rescore(record: Record, cache: Cache, **where: Any) -> tuple[Scores, Retriev
     Raises:
         UserError: the cache lacks the codes, or the data doesn't have the record's hashes.
     """
-    spec = replace(record.spec, **{k: v for k, v in where.items() if v is not None})
+    spec = moved(record.spec, **where)
     splits = load_data(spec, cache)
     if splits.sha256 != record.protocol.sha256:
         raise UserError(

@@ -16,7 +16,7 @@ import inspect
 import io
 import zipfile
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from hashbackdoor_bench.stages import Cache, Content, Damaged, Plan, Run, load_d
 from hashbackdoor_bench.text import visible
 from hashbackdoor_bench.trust import poison_files
 from hashbackdoor_bench.trust.archive import Archive, Refused, open_archive
+from hashbackdoor_bench.trust.rescoring import moved
 
 CPU = torch.device("cpu")
 RECORD, METHOD = "record.json", "attack.py"
@@ -78,7 +79,7 @@ def pack(record: Record, cache: Cache, out: Path, **where: Any) -> int:
             f"{images} images are poisoned, and a submission holds {poison_files.MOST_PICTURES} at "
             "most: give the record of a run with a smaller --budget."
         )
-    spec = replace(record.spec, **{k: v for k, v in where.items() if v is not None})
+    spec = moved(record.spec, **where)
     splits = load_data(spec, cache)
     planted = poisoning.planted(restored(record, tensors), CPU)
     parts: dict[str, bytes] = {RECORD: record.to_json().encode()}
