@@ -14,7 +14,10 @@ def spelt(error: BaseException) -> str:
     """An exception in words: its type and what it says."""
     if isinstance(error, SystemExit):
         return f"it ends the process with code {error.code!r}"
-    return f"{type(error).__name__}: {error}".rstrip(".: ")
+    try:
+        return f"{type(error).__name__}: {error}".rstrip(".: ")
+    except Exception:  # a plugin's exception may fail to say what it is
+        return type(error).__name__
 
 
 def plugin_place(error: BaseException) -> tuple[str, int] | None:

@@ -12,7 +12,13 @@ from msgspec.structs import replace
 
 from hashbackdoor_bench import UserError
 from hashbackdoor_bench.cli import main
-from hashbackdoor_bench.records import checksum_of, read_record, record_key, with_checksum
+from hashbackdoor_bench.records import (
+    Numerics,
+    checksum_of,
+    read_record,
+    record_key,
+    with_checksum,
+)
 from hashbackdoor_bench.report import check_record
 from hashbackdoor_bench.report import scan as scan_module
 from hashbackdoor_bench.report.collection import collect
@@ -359,3 +365,11 @@ def test_records_of_one_clean_victim_give_it_the_same_scores(tmp_path: Path):
     problems = verify(tmp_path, None).problems
     assert len(problems) == 4
     assert all("of the same clean victim, cdcdcd" in problem for problem in problems)
+
+
+def test_a_new_record_without_its_checksum_is_refused():
+    numerics = Numerics("cpu AVX2", 1, "float32", None, "2.11.0")
+    record = with_checksum(replace(made(), numerics=numerics))
+    check_record(record)
+    with pytest.raises(UserError, match="its checksum was taken out"):
+        check_record(replace(record, checksum=None))

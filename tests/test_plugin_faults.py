@@ -46,13 +46,17 @@ def run(tiny: Path, folder: Path, plugin: Path, *more: str) -> int:
         ("raise ValueError('a\\x1b[31mb')", "ValueError: a\\x1b[31mb"),
         ("import sys; sys.exit(0)", "it ends the process with code 0"),
         ("raise SystemExit", "it ends the process with code None"),
+        ("raise GeneratorExit", "GeneratorExit"),
+        ("raise BaseException('b')", "BaseException: b"),
+        ("raise type('Mute', (Exception,), {'__str__': lambda self: 1})", "Mute"),
+        ("__import__('os').chdir('/')", "the working directory was changed"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("torch.zeros(2) @ torch.zeros(3)", "RuntimeError: "),
         ("return None", "AttributeError: "),
         ("return 5", "AttributeError: "),
-        ("torch.set_default_dtype(torch.float64)", "the default dtype of torch was changed"),
-        ("torch.set_num_threads(3)", "the number of threads of torch was changed"),
-        ("torch.set_grad_enabled(False)", "the grad mode of torch was changed"),
+        ("torch.set_default_dtype(torch.float64)", "torch's default dtype was changed"),
+        ("torch.set_num_threads(3)", "torch's number of threads was changed"),
+        ("torch.set_grad_enabled(False)", "torch's grad mode was changed"),
         ("view.images.zero_()", "the attack wrote to a tensor of its view"),
         ("view.labels[0] = 1", "the attack wrote to a tensor of its view"),
         ("view.target.fill_(1)", "the attack wrote to a tensor of its view"),
@@ -69,7 +73,8 @@ def test_a_craft_that_fails_is_the_plugin_s_fault(tiny, tmp_path, capsys, line, 
     assert ("with the plugin" in told) == returned
     assert returned or f"line {number}: " in told
     assert "\x1b" not in err
-    assert "craft backdoor" in told or "SystemExit" in line or "sys.exit" in line
+    ends = ("SystemExit", "sys.exit", "GeneratorExit", "BaseException")  # not caught by the stage
+    assert "craft backdoor" in told or any(word in line for word in ends)
 
 
 def test_the_traceback_is_printed_on_demand(tiny, tmp_path, capsys, monkeypatch):
@@ -117,7 +122,7 @@ def test_what_a_plugin_changes_at_its_import_trains_no_network(tiny, tmp_path, c
         assert run(tiny, tmp_path, plugin, "-q") == 2
     finally:
         torch.set_default_dtype(torch.float32)
-    assert "the default dtype of torch was changed" in capsys.readouterr().err
+    assert "torch's default dtype was changed" in capsys.readouterr().err
     assert not list((tmp_path / "cache").glob("train/*/facts.json"))
 
 

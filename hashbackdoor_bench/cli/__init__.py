@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         say("bench: interrupted; the same command continues where it stopped.", err=True)
         return 130
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         message = _message(error)
         if message is None:
             raise

@@ -35,6 +35,8 @@ def check_record(record: Record) -> None:
     """
     if record_key(record.spec, record.artifacts) != record.key:
         raise UserError("its spec was changed after the run: its key doesn't follow from it.")
+    if record.numerics is not None and record.checksum is None:
+        raise UserError("it was changed after the run: its checksum was taken out.")
     if record.checksum is not None and record.checksum != checksum_of(record):
         raise UserError("it was changed after the run: its checksum doesn't follow from it.")
     _protocol(record)

@@ -1,5 +1,6 @@
 """The numerics of this process, which enter the key of every stage, and its threads."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,29 +31,31 @@ def unchanged(numerics: Numerics) -> Iterator[None]:
     """Inside, torch computes as the numerics say; what a method changed is set back.
 
     Raises:
-        RuntimeError: the default dtype, the threads or the grad mode were changed before or inside.
+        RuntimeError: something that results depend on was changed before or inside.
     """
-    expected = _modes() | {"default dtype": torch.float32}
+    expected = _modes() | {"torch's default dtype": torch.float32}
     if numerics.threads is not None:
-        expected["number of threads"] = numerics.threads
+        expected["torch's number of threads"] = numerics.threads
     _compare(expected)
     try:
         yield
         _compare(expected)
     finally:
         torch.set_default_dtype(torch.float32)
-        torch.set_num_threads(expected["number of threads"])
-        torch.set_grad_enabled(expected["grad mode"])
-        torch.set_float32_matmul_precision(expected["precision of matrix products"])
+        torch.set_num_threads(expected["torch's number of threads"])
+        torch.set_grad_enabled(expected["torch's grad mode"])
+        torch.set_float32_matmul_precision(expected["torch's precision of matrix products"])
+        os.chdir(expected["the working directory"])
 
 
 def _modes() -> dict[str, Any]:
     """What any code can change for the whole process and results depend on."""
     return {
-        "default dtype": torch.get_default_dtype(),
-        "number of threads": torch.get_num_threads(),
-        "grad mode": torch.is_grad_enabled(),
-        "precision of matrix products": torch.get_float32_matmul_precision(),
+        "torch's default dtype": torch.get_default_dtype(),
+        "torch's number of threads": torch.get_num_threads(),
+        "torch's grad mode": torch.is_grad_enabled(),
+        "torch's precision of matrix products": torch.get_float32_matmul_precision(),
+        "the working directory": os.getcwd(),
     }
 
 
@@ -60,7 +63,7 @@ def _compare(expected: dict[str, Any]) -> None:
     for name, found in _modes().items():
         if found != expected[name]:
             raise RuntimeError(
-                f"the {name} of torch was changed from {expected[name]} to {found}, and results "
+                f"{name} was changed from {expected[name]} to {found}, and results "
                 "depend on it: a method sets it back before it returns"
             )
 

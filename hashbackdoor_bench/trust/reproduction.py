@@ -58,7 +58,8 @@ class Reproduction:
         record: the new record.
         path: its path.
         exact: whether all values had to be equal.
-        inputs: the stages whose inputs (code, data or weights) differ from the record's.
+        inputs: the stages whose inputs (code, data or weights) differ from the record's, and before
+            them the pixels of the images, if those do.
         differences: the values that differ more than allowed.
     """
 
@@ -107,6 +108,8 @@ def reproduce(
     now = run.plan.keys_under(record.numerics)
     names = {*record.artifacts, *now}
     inputs = sorted(n for n in names if record.artifacts.get(n) != now.get(n))
+    if record.protocol.pixels != run.plan.splits.pixels:
+        inputs.insert(0, "the pixels of the images")
     return Reproduction(made, path, exact, tuple(inputs), tuple(compare(record, made, exact)))
 
 
