@@ -261,7 +261,7 @@ def test_the_hash_of_the_pixels_changes_with_one_pixel_and_with_the_split():
         ("cifar10@0", {"top_k": 10}, "fixes its R at all"),
         ("coco", {"size": 32}, "coco fixes its size at 224"),
         ("lists", {"top_k": 0}, "R is 0"),
-        ("folder", {"size": 0}, "--size is 0: it must be between 1 and 4096"),
+        ("folder", {"size": 0}, "--size is 0: it must be between 1 and 1024"),
         ("fashion-mini", {"root": Path()}, "inside the package: leave --root out"),
         ("cifar10@0", {"lists": Path()}, "not read from lists: leave --lists out"),
     ],
