@@ -80,17 +80,20 @@ device_option = click.option(
 )
 
 
-def threads_option(default: int | None = None) -> Callable[..., Any]:
+def threads_option(
+    default: int | None = None, otherwise: str = "all cores, or $OMP_NUM_THREADS"
+) -> Callable[..., Any]:
     """The option ``--threads``.
 
     Args:
-        default: its default; None: as many as torch takes by itself.
+        default: its default.
+        otherwise: what holds if there is no default, for the help.
     """
     return click.option(
         "--threads",
         type=click.IntRange(1, 1024),
         default=default,
-        show_default="all cores, or $OMP_NUM_THREADS" if default is None else True,
+        show_default=otherwise if default is None else True,
         help="Threads of each process. On the CPU results depend on this number, so it enters the "
         "keys of all stages.",
     )

@@ -33,7 +33,7 @@ from hashbackdoor_bench.registry import load_plugin
 @click.option("--weights", type=FILE, help="The backbone's weights, if not as in the record.")
 @plugin_option
 @device_option
-@threads_option()
+@threads_option(otherwise="the record's")
 @talk
 def reproduce_command(
     source: Path,
