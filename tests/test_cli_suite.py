@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hashbackdoor_bench import RunSpec, cli
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.cli.run import command_of, run_command, spec_of
+from hashbackdoor_bench.cli.suite_running import jobs_of
 from hashbackdoor_bench.records import read_record
 
 BROKEN = '''"""Breaks."""
@@ -331,3 +333,26 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(tiny, tmp_path, capsys, argum
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("bench: ")
     assert re.search(words, line), line
+
+
+@pytest.mark.parametrize(
+    ("gpus", "memory", "cores", "threads", "jobs"),
+    [
+        ([], 80, 2, 1, 2),
+        ([], 80, 8, 2, 4),
+        ([], 80, 2, 4, 1),
+        (["0"], 80, 16, 1, 8),
+        (["0"], 24, 16, 1, 2),
+        (["0"], 6, 16, 1, 1),
+        (["0"], 80, 4, 1, 4),
+        (["0", "1"], 80, 64, 1, 16),
+        (["0", "1", "2", "3"], 80, 2, 1, 4),
+    ],
+)
+def test_workers_fit_the_cores_and_the_memory_of_the_gpus(
+    monkeypatch, gpus, memory, cores, threads, jobs
+):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, memory * 10**9))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    assert jobs_of(None, threads, gpus) == jobs
+    assert jobs_of(3, threads, gpus) == 3

@@ -8,6 +8,7 @@ import click
 from hashbackdoor_bench.cli.options import (
     FILE,
     FOLDER,
+    JOBS,
     bench,
     cache_option,
     device_option,
@@ -51,7 +52,7 @@ from hashbackdoor_bench.registry import METHODS, load_plugin
 @click.option(
     "--jobs",
     type=click.IntRange(1),
-    help="Number of worker processes; by default one per GPU, or as many as fit the CPU cores.",
+    help=JOBS,
 )
 @threads_option(1)
 @plugin_option

@@ -99,6 +99,12 @@ def threads_option(
     )
 
 
+JOBS = (
+    "Number of worker processes; by default as many as fit the CPU cores and, with a GPU, its memory: "
+    "one for every 9 GB, at most 8."
+)
+
+
 def places(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say where data and artifacts are."""
     for option in (

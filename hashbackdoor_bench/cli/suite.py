@@ -13,6 +13,7 @@ import click
 
 from hashbackdoor_bench.cli.options import (
     FOLDER,
+    JOBS,
     bench,
     cache_option,
     device_option,
@@ -146,7 +147,7 @@ def suite_plan(
 @click.option(
     "--jobs",
     type=click.IntRange(1),
-    help="Number of worker processes; by default one per GPU, or as many as fit the CPU cores.",
+    help=JOBS,
 )
 @click.option(
     "--address", help="Address of the Ray cluster; if not given, one is started on this machine."
