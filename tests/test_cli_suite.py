@@ -157,7 +157,8 @@ def test_a_suite_is_planned_run_and_found_done(tiny, tmp_path, capsys, monkeypat
     assert "unknown" in out
     assert main(["suite", "run", suite, *where, "--jobs", "2", "--json"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {event["event"] for event in events} == {"stage", "run", "result"}
+    told = {event["event"] for event in events} - {"progress"}  # only of what takes long
+    assert told == {"stage", "run", "result"}
     assert events[-1] == {
         "event": "result", "runs": 3, "done": 3, "stages_not_made": 0, "failed": 0,
     }  # fmt: skip

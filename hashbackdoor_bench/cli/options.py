@@ -100,8 +100,8 @@ def threads_option(
 
 
 JOBS = (
-    "Number of worker processes; by default as many as fit the CPU cores and, with a GPU, its memory: "
-    "one for every 9 GB, at most 8."
+    "Number of worker processes; by default as many as fit the CPU cores and, with a GPU, its "
+    "memory: one for every 9 GB, at most 8."
 )
 
 
