@@ -325,15 +325,19 @@ def test_kill_9_at_three_moments_and_the_same_command_give_equal_records(tiny, t
         (["cache", "prune", "--unreferenced", "/nowhere"], "/nowhere holds no record"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_sentence_and_exit_code_2(tiny, tmp_path, capsys, arguments, words):
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    tiny, tmp_path, capsys, monkeypatch, arguments, words
+):
     import re
 
+    monkeypatch.chdir(tmp_path)
     suite = str(written(tmp_path, tiny))
     arguments = [suite if word == "quick" else word for word in arguments]
     assert main([*arguments, "--cache-dir", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("bench: ")
     assert re.search(words, line), line
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(

@@ -177,8 +177,10 @@ def suite_run(
     SUITE is a name of ``bench suite list``, or a TOML file.
     """
     from hashbackdoor_bench.files import writable
+    from hashbackdoor_bench.stages import device_of
     from hashbackdoor_bench.suites import write_index
 
+    device_of(device)  # before a folder is made
     writable(results_dir, "--results-dir")
     mode = mode_of(quiet, as_json)
     cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, threads, mode)
