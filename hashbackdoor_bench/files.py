@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -15,6 +16,24 @@ from typing import BinaryIO
 from safetensors import SafetensorError
 
 from hashbackdoor_bench.errors import UserError
+
+# What a parser of untrusted bytes raises on a damaged file, or on one of another kind: it goes on
+# step by step, so every error of a wrong value, index, type or size occurs.
+UNPARSABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    ImportError,
+    MemoryError,
+    struct.error,
+)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ refused, and so is an image of more than `Image.MAX_IMAGE_PIXELS`, before it is 
 
 import os
 import stat
-import struct
 import threading
 import zlib
 from contextlib import nullcontext
@@ -22,6 +21,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from hashbackdoor_bench.data.reasons import Reason
 from hashbackdoor_bench.data.splits import Bytes
+from hashbackdoor_bench.files import UNPARSABLE
 
 RULE = 2  # version of this rule: raise it when the resulting pixels change
 LARGE = 2**24  # px: larger images are decoded one at a time, as each takes up to 1 GB of memory
@@ -33,21 +33,9 @@ TURN, TURNED = ExifTags.Base.Orientation, range(2, 9)  # the EXIF tag and its va
 # Formats without pixels of their own (Pillow only knows their headers), and those that are programs
 # of a page or a screen, which Pillow passes to Ghostscript or Windows.
 NO_PIXELS = {"BUFR", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "EPS", "WMF"}
-# What Pillow's decoders raise on a damaged file. Each format parses untrusted bytes in Python, so
-# every error of a wrong value, index, type or size occurs; plug-ins in C raise RuntimeError.
+# What Pillow's decoders raise.
 UNDECODABLE = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    AssertionError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
+    *UNPARSABLE,
     zlib.error,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,

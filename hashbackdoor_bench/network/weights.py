@@ -2,7 +2,6 @@
 
 import logging
 import pickle
-import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,27 +13,16 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.files import UNPARSABLE
 from hashbackdoor_bench.text import visible
 
 State = dict[str, Tensor]
 
 COPIES = 8  # a checkpoint may hold averaged weights and the optimiser's state beside the weights
 NAMED = 3  # names in a message
-# What torch, safetensors and timm raise on a damaged file or on one of another kind: torch reads a
-# pickle of untrusted bytes step by step, so every error of a wrong value, type or index occurs.
+# What torch, safetensors and timm raise; pickle is imported for its error alone.
 UNREADABLE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    AssertionError,
-    ImportError,
-    MemoryError,
-    struct.error,
+    *UNPARSABLE,
     pickle.UnpicklingError,
     zipfile.BadZipFile,
     SafetensorError,
