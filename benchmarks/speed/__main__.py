@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.memory import keep_freed_memory
 from hashbackdoor_bench.stages.provenance import device_of
 
 from . import crafting, encoding, job, preparing, scoring, several, startup, training
@@ -43,6 +44,7 @@ def speed(
     for name in parts:
         if name not in PARTS:
             raise unknown("--part", name, PARTS)
+    keep_freed_memory()
     place, rounds = device_of(device), repeat or (1 if quick else 5)
     console, rows = Console(), list[Row]()
     if not console.is_terminal:

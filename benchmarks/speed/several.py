@@ -12,6 +12,7 @@ from hashlib import sha256
 
 import torch
 
+from hashbackdoor_bench.memory import keep_freed_memory
 from hashbackdoor_bench.network.training import fit
 from hashbackdoor_bench.network.training_set import TrainingSet
 from hashbackdoor_bench.suites.executors.making import limits
@@ -21,11 +22,12 @@ from .networks import network, one_hot, pictures, recipe
 from .training import SMALL, TINY, Size
 
 GPU_WORKERS = (1, 2, 4, 8, 16)
+RETURNED = "freed memory returned"  # a contestant: what glibc does by itself
 ON_GPU = Size("cnn32", 12_000, 32, 32, 32, "flip")
 
 
 def measure(setting: Setting) -> Iterator[Row]:
-    """The row of this part."""
+    """The rows of this part."""
     size = TINY if setting.quick else SMALL if setting.device.type == "cpu" else ON_GPU
     layouts = {spell(*layout): layout for layout in layouts_of(setting.device)}
     ours, *others = layouts
@@ -57,6 +59,29 @@ def measure(setting: Setting) -> Iterator[Row]:
         facts={"trainings_per_hour": {n: 3600 / min(seconds) for n, seconds in found.items()}},
         peers=others,
     )
+    if setting.device.type == "cpu":
+        yield _memory(setting, size)
+
+
+def _memory(setting: Setting, size: Size) -> Row:
+    """What it is worth that freed memory stays with the process."""
+    workers, threads = layouts_of(setting.device)[0]
+    found: dict[str, list[float]] = {"ours": [], RETURNED: []}
+    weights = set()
+    for turn in range(setting.repeat):
+        for name in list(found)[:: -1 if turn % 2 else 1]:
+            seconds, digests = together(size, workers, threads, setting.device, keep=name == "ours")
+            found[name].append(seconds / workers)
+            weights.update(digests)
+    assert len(weights) == 1, "weights differ"
+    return Row(
+        "several trainings",
+        f"{spell(workers, threads)}, freed memory kept; seconds of one training's share",
+        found,
+        [Goal("times faster than if it is returned", ratio(found, RETURNED), 1.0)],
+        equal="weights are equal",
+        peers=(RETURNED,),
+    )
 
 
 def layouts_of(device: torch.device) -> list[tuple[int, int]]:
@@ -73,10 +98,19 @@ def spell(workers: int, threads: int) -> str:
 
 
 def together(
-    size: Size, workers: int, threads: int, device: torch.device
+    size: Size, workers: int, threads: int, device: torch.device, *, keep: bool = True
 ) -> tuple[float, list[str]]:
-    """Seconds until all of several processes have trained, and the digests of their weights."""
-    command = [sys.executable, "-m", __name__, json.dumps(asdict(size)), str(device)]
+    """Seconds until all of several processes have trained, and the digests of their weights.
+
+    Args:
+        size: the training of each process.
+        workers: number of processes.
+        threads: threads of each.
+        device: where they train.
+        keep: whether they keep freed memory, as those of `bench` do.
+    """
+    words = [json.dumps(asdict(size)), str(device), *(() if keep else (RETURNED,))]
+    command = [sys.executable, "-m", __name__, *words]
     with ExitStack() as stack:
         running = [
             stack.enter_context(
@@ -133,4 +167,6 @@ def train(size: Size, device: torch.device) -> None:
 
 
 if __name__ == "__main__":
+    if RETURNED not in sys.argv:
+        keep_freed_memory()
     train(Size(**json.loads(sys.argv[1])), torch.device(sys.argv[2]))

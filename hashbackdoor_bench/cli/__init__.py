@@ -27,6 +27,7 @@ from hashbackdoor_bench.cli.methods import argument_texts
 from hashbackdoor_bench.cli.options import bench
 from hashbackdoor_bench.cli.terminal import in_utf8, readable_streams, say, silence
 from hashbackdoor_bench.errors import Diverged, UserError
+from hashbackdoor_bench.memory import keep_freed_memory
 from hashbackdoor_bench.plugin_faults import plugin_fault
 from hashbackdoor_bench.text import sentence
 
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         in_utf8()
+        keep_freed_memory()
     readable_streams()
     warnings.showwarning = _note
     try:

