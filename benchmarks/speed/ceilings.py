@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from hashbackdoor_bench.metrics.kernels import BLOCK, Ints, Words, compiled, distances, in_threads
+from hashbackdoor_bench.metrics.code_words import Ints, Words
+from hashbackdoor_bench.metrics.kernels import BLOCK, compiled, distances, in_threads
 
 from .clock import Setting, seconds_of
 

@@ -24,6 +24,7 @@ from hashbackdoor_bench.cli.options import (
 )
 from hashbackdoor_bench.cli.terminal import console, say
 from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.memory import no_collection
 from hashbackdoor_bench.registry import METHODS, load_plugin
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.text import shortened
@@ -118,10 +119,11 @@ def run_command(
         if getattr(spec, kind) not in METHODS[kind]:
             raise unknown(kind, getattr(spec, kind), METHODS[kind])
     spec.training("scratch32")
-    from hashbackdoor_bench import run
-    from hashbackdoor_bench.cli.console import result_table, shown
-    from hashbackdoor_bench.report.pictures import draw_missing
-    from hashbackdoor_bench.stages import Cache
+    with no_collection():
+        from hashbackdoor_bench import run
+        from hashbackdoor_bench.cli.console import result_table, shown
+        from hashbackdoor_bench.report.pictures import draw_missing
+        from hashbackdoor_bench.stages import Cache
 
     with shown(mode_of(quiet, as_json)) as progress:
         record, path, stages = run(

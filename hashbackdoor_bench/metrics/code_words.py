@@ -5,13 +5,17 @@ Errors are ValueErrors that name the wrong argument of the function in `metrics`
 
 from collections.abc import Iterator
 from operator import index
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hashbackdoor_bench.metrics.kernels import Words
+Words = NDArray[np.uint64]
+Sides = tuple[Words, Words, Words, Words]
+Ints = NDArray[np.integer[Any]]
+Floats = NDArray[np.float64]
 
 LABELS = 2**22  # entries of label rows that are processed at once
 

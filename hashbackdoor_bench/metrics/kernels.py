@@ -11,13 +11,10 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 from numba import njit
-from numpy.typing import NDArray
+
+from hashbackdoor_bench.metrics.code_words import Floats, Ints, Sides, Words
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
-Words = NDArray[np.uint64]
-Sides = tuple[Words, Words, Words, Words]
-Ints = NDArray[np.integer[Any]]
-Floats = NDArray[np.float64]
 
 BLOCK = 1024  # items per block: their distances take 4 KB and stay in the first-level cache
 

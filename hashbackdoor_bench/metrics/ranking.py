@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hashbackdoor_bench.metrics.code_words import (
+    Floats,
+    Sides,
     by_word,
     check_classes,
     check_ids,
@@ -37,16 +39,8 @@ from hashbackdoor_bench.metrics.code_words import (
     tag_words,
     whole_number,
 )
-from hashbackdoor_bench.metrics.kernels import (
-    Floats,
-    Sides,
-    count_by_class,
-    count_by_tag,
-    distances,
-    in_threads,
-    sum_from_counts,
-    sum_in_order,
-)
+
+# The kernels are imported where they run: numba takes .3 s, which a finished run would wait for.
 
 Ties = Literal["expected", "seeded", "optimistic", "pessimistic"]
 Empty = Literal["zero", "skip"]
@@ -162,6 +156,8 @@ def rank(
         ValueError: for a code that is not ±1, a label that is not 0 or 1, shapes that do not fit
             each other, or ids that are not distinct.
     """
+    from hashbackdoor_bench.metrics.kernels import count_by_class, count_by_tag, in_threads
+
     codes = {"query_codes": query_codes, "database_codes": database_codes}
     bits = common_bits(codes, bits)
     seed = whole_number("seed", seed)
@@ -307,6 +303,8 @@ def nearest(
     This is for showing a few queries; scores are computed by `rank`. The arguments ``bits``,
     ``ids`` and ``seed`` are those of `rank`.
     """
+    from hashbackdoor_bench.metrics.kernels import distances
+
     n = whole_number("n", n)
     if n < 0:
         raise ValueError(f"n={n}: expected 0 or more items")
@@ -401,6 +399,8 @@ def _top_k(ranking: Ranking, top_k: int | None) -> int:
 
 def _sums(ranking: Ranking, top_k: int | None, ties: Ties) -> Floats:
     """(Q, 3): AP under ``retrieved`` and ``zero``, sum of precisions, probability of any hit."""
+    from hashbackdoor_bench.metrics.kernels import in_threads, sum_from_counts, sum_in_order
+
     cut = _top_k(ranking, top_k)
     items, relevant = ranking.items.numpy(), ranking.relevant.numpy()
     sums = np.zeros((len(items), 3))
