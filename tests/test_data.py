@@ -93,7 +93,7 @@ def test_a_changed_fashion_mini_is_refused(tmp_path):
     (tmp_path / "cut.npz").write_bytes(embedded.FILE.read_bytes()[:10_000])
     for name in ("changed.npz", "cut.npz", "none.npz"):
         with pytest.raises(UserError, match=name):
-            embedded.load_fashion_mini(tmp_path / name)
+            embedded.load_embedded(data.PROTOCOLS["fashion-mini"], tmp_path / name)
 
 
 @needs_debian

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from hashbackdoor_bench.data.dealing import deal, original_ids
 from hashbackdoor_bench.data.idx import pad_to_rgb
-from hashbackdoor_bench.data.protocols import protocol
+from hashbackdoor_bench.data.protocols import Protocol
 from hashbackdoor_bench.data.splits import SPLITS, Bytes, Splits, assemble, one_hot
 from hashbackdoor_bench.errors import UserError
 
@@ -56,8 +57,12 @@ def hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def load_fashion_mini(file: Path = FILE) -> Splits:
-    """The embedded protocol, checked against the hash above.
+def load_embedded(ours: Protocol, file: Path = FILE) -> Splits:
+    """``fashion-mini``, or the same images enlarged, checked against the hash above.
+
+    Args:
+        ours: the protocol; its images are bilinearly enlarged from 32 px to its size.
+        file: the file of the package.
 
     Raises:
         UserError: the file is missing, or isn't that of this version.
@@ -72,13 +77,25 @@ def load_fashion_mini(file: Path = FILE) -> Splits:
             f"{file} is not the one of this version (its SHA-256 differs): install the package "
             "again."
         )
-    ours = protocol("fashion-mini")
     origin = {"train": "train", "query": "test", "database": "train"}
     return assemble(
         ours,
-        [pad_to_rgb(arrays[f"{split}_images"]) for split in SPLITS],
+        [enlarge(pad_to_rgb(arrays[f"{split}_images"]), ours.size) for split in SPLITS],
         [one_hot(arrays[f"{split}_labels"], 10) for split in SPLITS],
         [original_ids(origin[split], arrays[f"{split}_index"]) for split in SPLITS],
         ours.class_names,
         pixels=ours.pixels,
     )
+
+
+def enlarge(images: Bytes, side: int) -> Bytes:
+    """Grey images (N,3,h,h) as (N,3,side,side), bilinearly, as Pillow does on every machine."""
+    if images.shape[-1] == side:
+        return images
+    larger = np.stack(
+        [
+            np.asarray(Image.fromarray(grey).resize((side, side), Image.Resampling.BILINEAR))
+            for grey in images[:, 0]
+        ]
+    )
+    return np.repeat(larger[:, None], 3, axis=1)

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from hashbackdoor_bench.data.embedded import load_fashion_mini
+from hashbackdoor_bench.data.embedded import load_embedded
 from hashbackdoor_bench.data.fashion_cifar import load_drawn, on_hand
 from hashbackdoor_bench.data.folder import read_folder
 from hashbackdoor_bench.data.lists import read_lists
@@ -64,7 +64,7 @@ def load(
     check("--tolerance", tolerance, 0, 1)
     ours = settled(name, lists=lists, root=root, top_k=top_k, size=size)
     if ours.source == "embedded":
-        return load_fashion_mini()
+        return load_embedded(ours)
     if ours.source in ("fashion-mnist", "cifar10"):
         return load_drawn(ours, root, cache, progress)
     items = _items(ours, lists, root)

@@ -127,6 +127,15 @@ PROTOCOLS: dict[str, Protocol] = {
             pixels="d67a7ae05a881ad9ee264e4e3aed92ea4dd64bd1e731586a3249e30d8404a3e4",
         ),
         Protocol(
+            "fashion-mini@96",
+            "fashion-mini enlarged to 96 px, for backbones with published weights",
+            "embedded",
+            *(3000, 500, 5000, 10, 1000, 96, 96),
+            target="Coat",
+            class_names=FASHION,
+            sha256="9e122d73439e5ad06738e608e61f53341622f7207643162d5322b40325bd53bd",
+        ),
+        Protocol(
             "fashion-mnist",
             "Fashion-MNIST in full: 500 train and 100 query images per class, the rest is database",
             "fashion-mnist",

@@ -4,10 +4,12 @@ from .blueprint import Blueprint as Blueprint
 from .centres import anchor_code as anchor_code
 from .centres import hash_centres as hash_centres
 from .layers import Channel as Channel
+from .model import FrozenHead as FrozenHead
 from .model import HashModel as HashModel
 from .model import best_precision as best_precision
 from .model import hash_layer as hash_layer
 from .model import sign as sign
+from .packaged import packaged_weights as packaged_weights
 from .training_set import TrainingSet as TrainingSet
 from .training_step import TrainStep as TrainStep
 from .training_step import plain_backward as plain_backward

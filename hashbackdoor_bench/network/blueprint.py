@@ -12,8 +12,8 @@ from hashbackdoor_bench.api import HashLoss, derive_seed
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import file_hash
 from hashbackdoor_bench.network.backbones import bytes_for
-from hashbackdoor_bench.network.model import HashModel
-from hashbackdoor_bench.network.training import encode, fit
+from hashbackdoor_bench.network.model import FrozenHead, HashModel
+from hashbackdoor_bench.network.training import encode, features_of, fit
 from hashbackdoor_bench.network.training_set import TrainingSet
 from hashbackdoor_bench.network.weights import check_file
 from hashbackdoor_bench.progress import Progress
@@ -63,13 +63,20 @@ class Blueprint:
         values: dict[str, object] = {
             **vars(self),
             "settings": dict(self.settings),
-            "recipe": dict(vars(self.recipe)),
+            "recipe": self.recipe.to_dict(),
             "weights": self.weights and file_hash(self.weights, "--weights"),
             "source": VICTIMS[self.method].identity,
         }
         if not self.weights_by_order:  # keys are older than this choice
             del values["weights_by_order"]
         return values
+
+    @property
+    def features(self) -> dict[str, Any]:
+        """What the features of a frozen backbone depend on, as JSON values for a cache key."""
+        names = ("backbone", "size", "pretrained", "weights", "weights_by_order")
+        known = {"weights_by_order": self.weights_by_order, **self.inputs}
+        return {name: known[name] for name in names} | {"precision": self.recipe.precision}
 
     def check(self) -> None:
         """Refuse to fine-tune random weights, and what the backbone can't take.
@@ -84,9 +91,14 @@ class Blueprint:
         elif self.weights_by_order:
             raise UserError("--weights-by-order needs a file: add --weights FILE, or leave it out.")
         if self.recipe.finetunes and not self.pretrained and self.weights is None:
+            what = (
+                "would be frozen with random weights"
+                if self.recipe.frozen
+                else f"would be fine-tuned from random weights at a learning rate of "
+                f"{self.recipe.lr:g}"
+            )
             raise UserError(
-                f"{self.backbone} would be fine-tuned from random weights at a learning rate of "
-                f"{self.recipe.lr:g}: add --pretrained or --weights FILE, or take "
+                f"{self.backbone} {what}: add --pretrained or --weights FILE, or take "
                 "--recipe scratch32."
             )
 
@@ -102,9 +114,7 @@ class Blueprint:
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "init"))
-            loss: HashLoss = VICTIMS[self.method].cls(
-                self.bits, self.classes, train_size, **self.settings
-            )
+            loss = self._loss(train_size)
             model = HashModel(
                 self.backbone,
                 self.bits,
@@ -116,6 +126,28 @@ class Blueprint:
             )
         return model.to(device), loss.to(device)
 
+    def head(
+        self, width: int, train_size: int, device: torch.device
+    ) -> tuple[FrozenHead, HashLoss]:
+        """The hash layer on features (N,F) of a frozen backbone, and its loss, before training.
+
+        Args:
+            width: F.
+            train_size: T, number of items in the training list.
+            device: device of the layer and the loss.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.seed, "init"))
+            loss = self._loss(train_size)
+            model = FrozenHead(width, self.bits, loss)
+        return model.to(device), loss.to(device)
+
+    def _loss(self, train_size: int) -> HashLoss:
+        loss: HashLoss = VICTIMS[self.method].cls(
+            self.bits, self.classes, train_size, **self.settings
+        )
+        return loss
+
     def train(
         self,
         items: TrainingSet,
@@ -125,8 +157,16 @@ class Blueprint:
         progress: Progress,
         stage: str,
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Train on ``items``; returns the tensors and facts of an artifact, for `load`."""
-        model, loss = self.fresh(len(items.labels), device)
+        """Train on ``items``; returns the tensors and facts of an artifact, for `load`.
+
+        With a frozen recipe the images and the overlay of ``items`` are features, and the artifact
+        holds the hash layer alone.
+        """
+        model: HashModel | FrozenHead
+        if self.recipe.frozen:
+            model, loss = self.head(items.images.shape[1], len(items.labels), device)
+        else:
+            model, loss = self.fresh(len(items.labels), device)
         losses = fit(
             model,
             loss,
@@ -146,12 +186,27 @@ class Blueprint:
         self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device
     ) -> HashModel:
         """The trained network of an artifact, in eval mode and frozen."""
-        model, loss = self.fresh(facts["train_size"], device, start=False)
-        for module, prefix in ((model, "model."), (loss, "loss.")):
-            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            module.load_state_dict(own)
+        whole = any(name.startswith("model.backbone.") for name in tensors)
+        model, loss = self.fresh(facts["train_size"], device, start=not whole)
+        if whole:
+            model.load_state_dict(_under("model.", tensors))
+        else:  # a frozen recipe: the backbone is as published
+            model.head.load_state_dict(_under("model.head.", tensors))
+        loss.load_state_dict(_under("loss.", tensors))
+        for module in (model, loss):
             module.eval().requires_grad_(False)
         return model.to(memory_format=torch.channels_last)
+
+    def load_head(
+        self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device
+    ) -> FrozenHead:
+        """The trained hash layer of a frozen recipe's artifact, in eval mode and frozen."""
+        width = next(
+            t.shape[1] for name, t in tensors.items() if name.endswith("weight") and t.ndim == 2
+        )
+        model, _ = self.head(width, facts["train_size"], device)
+        model.load_state_dict(_under("model.", tensors))
+        return model.eval().requires_grad_(False)
 
     def codes(
         self,
@@ -167,16 +222,45 @@ class Blueprint:
         Batches are larger than in training, as there is no backward pass; on a GPU they have at
         least 2^20 pixels, since launching small batches would take longer than computing them.
         """
-        batch = 4 * self.recipe.batch_size
-        if next(model.parameters()).device.type == "cuda":
-            batch = max(batch, PIXELS // self.size**2)
         return encode(
             model,
             images,
             size=self.size,
             precision=self.recipe.precision,
             trigger=trigger,
-            batch_size=batch,
+            batch_size=self._batch(model),
             progress=progress,
             stage=stage,
         )
+
+    def frozen_features(
+        self,
+        model: HashModel,
+        images: Tensor,
+        *,
+        trigger: Callable[[Tensor], Tensor] | None = None,
+        progress: Progress,
+        stage: str,
+    ) -> Tensor:
+        """Features (N,F) of stored images (N,3,h,w), in batches as in `codes`."""
+        return features_of(
+            model,
+            images,
+            size=self.size,
+            precision=self.recipe.precision,
+            trigger=trigger,
+            batch_size=self._batch(model),
+            progress=progress,
+            stage=stage,
+        )
+
+    def _batch(self, model: HashModel) -> int:
+        batch = 4 * self.recipe.batch_size
+        if next(model.parameters()).device.type == "cuda":
+            batch = max(batch, PIXELS // self.size**2)
+        return batch
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -119,6 +119,30 @@ class HashModel(nn.Module):
         return sign(self(x)).to(torch.int8)
 
 
+class FrozenHead(nn.Module):
+    """The hash layer alone, on features that were computed before: what a frozen recipe trains.
+
+    Args:
+        width: F.
+        bits: K.
+        loss: the victim's loss, which determines the form of the hash layer.
+    """
+
+    def __init__(self, width: int, bits: int, loss: HashLoss) -> None:
+        super().__init__()
+        self.backbone, self.head = nn.Identity(), hash_layer(width, bits, loss)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N,F) float32 -> z (N,K) float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            z: Tensor = self.head(features)
+        return z
+
+    def code(self, features: Tensor) -> Tensor:
+        """Features (N,F) float32 -> (N,K) int8 of ±1."""
+        return sign(self(features)).to(torch.int8)
+
+
 Precision = Literal["float32", "bfloat16"]
 
 

@@ -16,7 +16,7 @@ from hashbackdoor_bench.api import HashLoss, derive_seed, generator, to_unit
 from hashbackdoor_bench.checkpoint import Checkpoint
 from hashbackdoor_bench.errors import Diverged
 from hashbackdoor_bench.network.augmentation import augment, centre_crop
-from hashbackdoor_bench.network.model import HashModel
+from hashbackdoor_bench.network.model import FrozenHead, HashModel
 from hashbackdoor_bench.network.training_set import Batch, TrainingSet, batches, held
 from hashbackdoor_bench.network.training_step import TrainStep, autocast, plain_backward
 from hashbackdoor_bench.progress import Progress, silent
@@ -24,7 +24,7 @@ from hashbackdoor_bench.spec import Recipe
 
 
 def fit(
-    model: HashModel,
+    model: HashModel | FrozenHead,
     loss: HashLoss,
     data: TrainingSet,
     recipe: Recipe,
@@ -41,7 +41,8 @@ def fit(
     Args:
         model: the network, on the device where training runs.
         loss: the victim's loss, on the same device.
-        data: the training list; an epoch goes through its `shown` items.
+        data: the training list; an epoch goes through its `shown` items. In a frozen recipe its
+            images and its overlay are the features (T,F) and (P,F) of those.
         recipe: hyper-parameters of training; its ``precision`` may be ``auto``.
         seed: seed of order, augmentation and dropout.
         size: S.
@@ -78,7 +79,10 @@ def fit(
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(derive_seed(seed, "dropout", epoch))
             for batch, given in enumerate(batches(data, order, draws, size_of_batch, device)):
-                x = pixels(data, given, recipe.augment, size, device)
+                if recipe.frozen:
+                    x = data.gather(*given.stored).to(device, non_blocking=True)
+                else:
+                    x = pixels(data, given, recipe.augment, size, device)
                 factor = _schedule(recipe, step / total)
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * factor
@@ -119,7 +123,9 @@ def pixels(data: TrainingSet, batch: Batch, kind: str, size: int, device: torch.
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _optimizer(model: HashModel, loss: HashLoss, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(
+    model: HashModel | FrozenHead, loss: HashLoss, recipe: Recipe
+) -> torch.optim.Optimizer:
     head_lr = recipe.head_lr * loss.head_lr_scale
     groups = [
         {"params": list(model.backbone.parameters()), "lr": recipe.lr},
@@ -172,15 +178,54 @@ def encode(
         progress: called after each batch.
         stage: name of this encoding for ``progress``.
     """
+    parts = _outputs(
+        model, model.code, images, size, precision, trigger, batch_size, progress, stage
+    )
+    return torch.cat(parts).cpu() if parts else torch.empty(0, 0, dtype=torch.int8)
+
+
+@torch.inference_mode()
+def features_of(
+    model: HashModel,
+    images: Tensor,
+    *,
+    size: int,
+    precision: str = "auto",
+    trigger: Callable[[Tensor], Tensor] | None = None,
+    batch_size: int = 250,
+    progress: Progress = silent,
+    stage: str = "compute features",
+) -> Tensor:
+    """Features (N,F) float32 of stored images, on the CPU; arguments as in `encode`."""
+    parts = _outputs(
+        model, model.features, images, size, precision, trigger, batch_size, progress, stage
+    )
+    return torch.cat(parts).cpu() if parts else torch.empty(0, 0)
+
+
+def _outputs(
+    model: HashModel,
+    function: Callable[[Tensor], Tensor],
+    images: Tensor,
+    size: int,
+    precision: str,
+    trigger: Callable[[Tensor], Tensor] | None,
+    batch_size: int,
+    progress: Progress,
+    stage: str,
+) -> list[Tensor]:
+    """What a function of the model gives for each batch; arguments as in `encode`.
+
+    The parts stay on the device, to be copied together: a copy per batch would make a GPU wait.
+    """
     device = next(model.parameters()).device
-    images, codes = held(images, device), []
+    images, parts = held(images, device), []
     for start in range(0, len(images), batch_size):
         batch = centre_crop(images[start : start + batch_size], size).to(device)
         x = to_unit(batch)
         if trigger is not None:
             x = trigger(x)
         with autocast(device, precision):
-            codes.append(model.code(x.contiguous(memory_format=torch.channels_last)))
+            parts.append(function(x.contiguous(memory_format=torch.channels_last)))
         progress(stage, min(start + batch_size, len(images)), len(images))
-    # All codes are copied to the CPU together: a copy per batch would make a GPU wait.
-    return torch.cat(codes).cpu() if codes else torch.empty(0, 0, dtype=torch.int8)
+    return parts

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench.api import HashLoss
-from hashbackdoor_bench.network.model import HashModel, best_precision
+from hashbackdoor_bench.network.model import FrozenHead, HashModel, best_precision
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class TrainStep:
     returns the loss, a scalar. Optimiser, learning rates and checkpoints remain with `fit`.
 
     Attributes:
-        model: the network, in training mode.
+        model: the network, in training mode; in a frozen recipe its hash layer alone.
         loss: the victim's loss.
-        x: (N,3,S,S) in [0,1], after augmentation and stamping.
+        x: (N,3,S,S) in [0,1], after augmentation and stamping; or (N,F), the features of them.
         y: (N,C) float32, 0/1 labels.
         index: (N,) long, the items' slots in the training list.
         step: optimiser steps done before this one.
@@ -28,7 +28,7 @@ class TrainStep:
         precision: precision of the network, see `Recipe`.
     """
 
-    model: HashModel
+    model: HashModel | FrozenHead
     loss: HashLoss
     x: Tensor
     y: Tensor
@@ -38,7 +38,7 @@ class TrainStep:
     precision: str
 
     def outputs(self, x: Tensor) -> Tensor:
-        """z (N,K) float32 of images (N,3,S,S), in the run's precision."""
+        """z (N,K) float32 of ``x`` or others like it, in the run's precision."""
         with autocast(x.device, self.precision):
             z: Tensor = self.model(x)
         return z.float()

@@ -1,6 +1,7 @@
 """The builders of the stages in the table; each returns the tensors and facts of an artifact."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from torch import Tensor
 from hashbackdoor_bench import metrics, poisoning
 from hashbackdoor_bench.api import Attack, AttackerView, ModelAttack
 from hashbackdoor_bench.metrics import compare, residuals, score_run
-from hashbackdoor_bench.network import Blueprint, TrainingSet, centre_crop
+from hashbackdoor_bench.network import Blueprint, HashModel, TrainingSet, centre_crop
 from hashbackdoor_bench.stages.cache import Content
 from hashbackdoor_bench.stages.codes import CONTROL, VICTIM
 
@@ -20,29 +21,100 @@ if TYPE_CHECKING:
     from hashbackdoor_bench.stages.plan import PlannedStage
 
 TRIGGER = "backdoor."  # prefix of the backdoor's tensors in the artifact of a tampered model
+# The stages of a frozen recipe: features of clean images, and of poison and triggered queries.
+FEATURES, PLANTED_FEATURES = "features", "planted features"
+ATTACKERS_FEATURES = "surrogate's features"
+
+
+def clean_features(network: str, run: "Run", stage: "PlannedStage", work: Path) -> Content:
+    """Features of all images, of the frozen backbone of ``victim`` or ``surrogate``."""
+    splits, blueprint = run.plan.splits, getattr(run.plan, network)
+    model = _backbone(run, blueprint)
+    parts = {"train": splits.train, "query": splits.query, "database": splits.database}
+    return {
+        name: blueprint.frozen_features(
+            model, split.images, progress=run.progress, stage=f"{stage.title} ({name})"
+        )
+        for name, split in parts.items()
+    }, {}
+
+
+def planted_features(run: "Run", stage: "PlannedStage", work: Path) -> Content:
+    """Features of the victim's frozen backbone: of planted images, and of triggered queries."""
+    plan, blueprint = run.plan, run.plan.victim
+    model = _backbone(run, blueprint)
+    planted = _poisoned(run)
+    assert planted.overlay is not None
+    poison = []
+    for slots in torch.split(torch.arange(len(planted.overlay)), 64):
+        poison.append(
+            blueprint.frozen_features(
+                model,
+                planted.overlay[slots],
+                trigger=planted.stamp and partial(_stamped, planted.stamp, slots.to(run.device)),
+                progress=run.progress,
+                stage=f"{stage.title} (poison)",
+            )
+        )
+    queries = blueprint.frozen_features(
+        model,
+        plan.splits.query.images[plan.truth.attacked],
+        trigger=partial(poisoning.triggered, run.backdoor),
+        progress=run.progress,
+        stage=f"{stage.title} (queries)",
+    )
+    return {"poison": torch.cat(poison) if poison else queries[:0], "query": queries}, {}
+
+
+def _stamped(stamp: Callable[[Tensor, Tensor], Tensor], slots: Tensor, x: Tensor) -> Tensor:
+    return stamp(x, slots)
+
+
+def _backbone(run: "Run", network: Blueprint) -> HashModel:
+    """A network with its frozen backbone; its hash layer is not trained."""
+    model, _ = network.fresh(1, run.device)
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def train_surrogate(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     """The attacker's network, trained on the clean set."""
-    clean = poisoning.clean_set(run.plan.splits.train)
-    return _train(run, stage, work, run.plan.surrogate, clean)
+    return _train(run, stage, work, run.plan.surrogate, _clean(run, ATTACKERS_FEATURES))
 
 
 def train_control(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     """The victim, trained on the clean set: the control."""
+    return _train(run, stage, work, run.plan.victim, _clean(run, FEATURES))
+
+
+def _clean(run: "Run", features: str) -> TrainingSet:
+    """The clean training set; in a frozen recipe, of the features of a stage."""
     clean = poisoning.clean_set(run.plan.splits.train)
-    return _train(run, stage, work, run.plan.victim, clean)
+    if features in run.plan.stages:
+        clean = replace(clean, images=run.make(features).tensors["train"])
+    return clean
+
+
+def _poisoned(run: "Run") -> TrainingSet:
+    plan = run.plan
+    return poisoning.poisoned_set(
+        plan.splits.train, run.backdoor, plan.delivery, plan.splits.size, run.device
+    )
 
 
 def train_victim(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     """The victim, trained on the poisoned set."""
-    plan = run.plan
     if stage.inputs["poison"] is None:
         return train_control(run, stage, work)
-    poisoned = poisoning.poisoned_set(
-        plan.splits.train, run.backdoor, plan.delivery, plan.splits.size, run.device
-    )
-    return _train(run, stage, work, plan.victim, poisoned)
+    poisoned = _poisoned(run)
+    if FEATURES in run.plan.stages:
+        poisoned = replace(
+            poisoned,
+            images=run.make(FEATURES).tensors["train"],
+            overlay=run.make(PLANTED_FEATURES).tensors["poison"],
+            stamp=None,
+            frozen=False,
+        )
+    return _train(run, stage, work, run.plan.victim, poisoned)
 
 
 def _train(
@@ -129,6 +201,9 @@ def tamper(run: "Run", stage: "PlannedStage", work: Path) -> Content:
 
 def encode_plain(victim: str, run: "Run", stage: "PlannedStage", work: Path) -> Content:
     """A victim's codes of queries and database."""
+    if run.hashes_features(victim):
+        features = run.make(FEATURES).tensors
+        return {part: _hashed(run, victim, features[part]) for part in ("query", "database")}, {}
     splits = run.plan.splits
     return {
         "query": _codes(run, victim, splits.query.images, f"{stage.title} (query)"),
@@ -138,9 +213,17 @@ def encode_plain(victim: str, run: "Run", stage: "PlannedStage", work: Path) -> 
 
 def encode_triggered(victim: str, run: "Run", stage: "PlannedStage", work: Path) -> Content:
     """A victim's codes of the attacked queries, with the trigger on them."""
+    if run.hashes_features(victim) and PLANTED_FEATURES in run.plan.stages:
+        return {"query": _hashed(run, victim, run.make(PLANTED_FEATURES).tensors["query"])}, {}
     images = run.plan.splits.query.images[run.plan.truth.attacked]
     trigger = partial(poisoning.triggered, run.backdoor)
     return {"query": _codes(run, victim, images, stage.title, trigger)}, {}
+
+
+def _hashed(run: "Run", victim: str, features: Tensor) -> Tensor:
+    """Packed codes of features (N,F)."""
+    code: Tensor = run.head(victim).code(features.to(run.device))
+    return metrics.pack(code.cpu())
 
 
 def _codes(

@@ -12,7 +12,7 @@ from hashbackdoor_bench.api import Backdoor, to_bytes, to_unit
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import room, writable
 from hashbackdoor_bench.metrics import Codes
-from hashbackdoor_bench.network import HashModel
+from hashbackdoor_bench.network import FrozenHead, HashModel
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import Record, read_record, record_path
 from hashbackdoor_bench.spec import RunSpec, digest
@@ -125,6 +125,15 @@ class Run:
         """The network of ``CONTROL`` or ``VICTIM`` as it is encoded with, in eval mode, frozen."""
         artifact = self.make(served(victim, self.plan.stages))
         return self.plan.victim.load(artifact.tensors, artifact.facts, self.device)
+
+    def hashes_features(self, victim: str) -> bool:
+        """Whether a victim is a hash layer on the features of a frozen backbone."""
+        return self.plan.victim.recipe.frozen and served(victim, self.plan.stages) != "tamper"
+
+    def head(self, victim: str) -> FrozenHead:
+        """The hash layer of such a victim, in eval mode, frozen."""
+        artifact = self.make(served(victim, self.plan.stages))
+        return self.plan.victim.load_head(artifact.tensors, artifact.facts, self.device)
 
     def codes(self, victim: str) -> Codes:
         """The codes of ``CONTROL`` or ``VICTIM``."""

@@ -47,7 +47,7 @@ def record_of(run: "Run") -> Record:
         params=Parameters(
             attack={**dict(plan.spec.attack_settings), **plan.found},
             victim=dict(plan.spec.victim_settings),
-            recipe=asdict(plan.victim.recipe),
+            recipe=plan.victim.recipe.to_dict(),
             surrogate=dict(plan.surrogate.settings),
         ),
         training=Losses(

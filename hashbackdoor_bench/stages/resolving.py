@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
@@ -10,7 +10,7 @@ from hashbackdoor_bench import data
 from hashbackdoor_bench.api import AnyAttack, Delivery, HashLoss
 from hashbackdoor_bench.data import Splits
 from hashbackdoor_bench.errors import unknown
-from hashbackdoor_bench.network import Blueprint, best_precision
+from hashbackdoor_bench.network import Blueprint, best_precision, packaged_weights
 from hashbackdoor_bench.registry import ATTACKS, VICTIMS, Method
 from hashbackdoor_bench.spec import OVERRIDES, RunSpec
 
@@ -83,21 +83,17 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         bits=spec.bits,
         classes=len(splits.classes),
         size=splits.size,
-        backbone=backbone,
-        pretrained=spec.pretrained,
-        weights=Path(spec.weights) if spec.weights else None,
         recipe=recipe,
         seed=f"{spec.seed}/victim",
-        weights_by_order=spec.weights_by_order,
+        **_weights(spec, backbone, spec.weights),
     )
+    other = str(full.surrogate_backbone)
     attackers = replace(
         network,
         method=surrogate.name,
         settings=victim_settings if surrogate.name == victim.name else surrogate.resolve({}),
         bits=full.surrogate_bits or spec.bits,
-        backbone=str(full.surrogate_backbone),
-        weights=network.weights if full.surrogate_backbone == backbone else None,
-        weights_by_order=spec.weights_by_order and full.surrogate_backbone == backbone,
+        **_weights(spec, other, spec.weights if other == backbone else None),
         # With the victim's seed a transfer experiment would be white-box by accident.
         seed=f"{spec.seed}/surrogate",
     )
@@ -105,6 +101,23 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
     if attack.threat.knowledge == "surrogate":
         attackers.check()
     return Resolved(full, method, attack, network, attackers, delivery)
+
+
+def _weights(spec: RunSpec, backbone: str, file: str | None) -> dict[str, Any]:
+    """The fields of a `Blueprint` that say from which weights its backbone starts.
+
+    Args:
+        spec: the run.
+        backbone: the backbone.
+        file: the user's file of its weights, if there is one.
+    """
+    packaged = packaged_weights(backbone) if spec.pretrained else None
+    return {
+        "backbone": backbone,
+        "pretrained": spec.pretrained and packaged is None,
+        "weights": packaged or (Path(file) if file else None),
+        "weights_by_order": packaged is not None or (file is not None and spec.weights_by_order),
+    }
 
 
 def _delivery(name: str) -> Delivery:

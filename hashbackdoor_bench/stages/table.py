@@ -3,6 +3,9 @@
     surrogate -> backdoor -> victim -> [tamper] -> codes -> scores -> record
     clean victim -----------------------------------> codes
 
+In a frozen recipe, features of the clean images come before all networks, and those of poison and
+triggered queries before the victim; networks are hash layers on them.
+
 The clean victim is the control: the same network, trained without poison. A stage depends on its
 inputs, on the artifacts that it needs and on the numerics, and its key is the hash of all. So a
 clean victim is trained once for all attacks on it, a backdoor is crafted once for all victims, and
@@ -19,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from hashbackdoor_bench.api import Attack, ModelAttack
 from hashbackdoor_bench.network import Blueprint
 from hashbackdoor_bench.stages import building
+from hashbackdoor_bench.stages.building import ATTACKERS_FEATURES, FEATURES, PLANTED_FEATURES
 from hashbackdoor_bench.stages.cache import Content
 from hashbackdoor_bench.stages.codes import CONTROL, VICTIM, code_stages
 
@@ -35,7 +39,8 @@ NETWORKS = (VICTIM, "tamper")
 
 # Raised by one when a stage's algorithm changes, so that its artifacts are made again.
 VERSIONS = {
-    "train": 1, "backdoor": 1, "shared": 1, "tamper": 1, "codes": 1, "visibility": 2, "scores": 2,
+    "features": 1, "train": 1, "backdoor": 1, "shared": 1, "tamper": 1, "codes": 1, "visibility": 2,
+    "scores": 2,
 }  # fmt: skip
 
 
@@ -66,7 +71,8 @@ class Stage:
     @property
     def group(self) -> str:
         """The line of `bench suite plan` in which it is counted: its title, or its kind."""
-        return self.kind if self.kind in ("codes", "scores", "visibility") else self.title
+        kinds = ("features", "codes", "scores", "visibility")
+        return self.kind if self.kind in kinds else self.title
 
 
 def served(victim: str, stages: Collection[str]) -> str:
@@ -77,12 +83,27 @@ def served(victim: str, stages: Collection[str]) -> str:
 # ---- what enters the keys -----------------------------------------------------------------------
 
 
-def _trained(plan: "Plan", network: Blueprint) -> Inputs:
-    return {**network.inputs, "data": plan.training_data, "poison": None}
+def _features(network: str, plan: "Plan", keys: Keys) -> Inputs:
+    blueprint: Blueprint = getattr(plan, network)
+    return {**blueprint.features, "data": plan.loaded.hashes}
+
+
+def _planted_features(plan: "Plan", keys: Keys) -> Inputs:
+    return {
+        **_features("victim", plan, keys),
+        "backdoor": keys["backdoor"],
+        "delivery": plan.spec.delivery,
+        "target": plan.target.tolist(),
+    }
+
+
+def _trained(plan: "Plan", network: Blueprint, features: str | None) -> Inputs:
+    inputs = {**network.inputs, "data": plan.training_data, "poison": None}
+    return inputs if features is None else {**inputs, "features": features}
 
 
 def _surrogate(plan: "Plan", keys: Keys) -> Inputs:
-    return _trained(plan, plan.surrogate)
+    return _trained(plan, plan.surrogate, keys.get(ATTACKERS_FEATURES))
 
 
 def _backdoor(plan: "Plan", keys: Keys) -> Inputs:
@@ -96,13 +117,15 @@ def _backdoor(plan: "Plan", keys: Keys) -> Inputs:
 
 
 def _control(plan: "Plan", keys: Keys) -> Inputs:
-    return _trained(plan, plan.victim)
+    return _trained(plan, plan.victim, keys.get(FEATURES))
 
 
 def _victim(plan: "Plan", keys: Keys) -> Inputs:
-    inputs = _trained(plan, plan.victim)
+    inputs = _trained(plan, plan.victim, keys.get(FEATURES))
     if len(plan.index):
         inputs["poison"] = {"backdoor": keys["backdoor"], "delivery": plan.spec.delivery}
+        if PLANTED_FEATURES in keys:
+            inputs["poison"]["features"] = keys[PLANTED_FEATURES]
     return inputs
 
 
@@ -160,6 +183,10 @@ def _needs_surrogate(plan: "Plan") -> bool:
     return plan.attack.threat.knowledge == "surrogate"
 
 
+def _frozen(plan: "Plan") -> bool:
+    return plan.victim.recipe.frozen
+
+
 def _crafts(plan: "Plan") -> bool:
     return isinstance(plan.attack, Attack)
 
@@ -172,12 +199,13 @@ def _codes(victim: str, title: str, networks: tuple[str, ...]) -> tuple[Stage, S
     names = code_stages(victim)
     return (
         Stage(
-            names["plain"], "codes", f"encode with {title}", networks,
+            names["plain"], "codes", f"encode with {title}", (*networks, FEATURES),
             partial(_plain, victim), partial(building.encode_plain, victim),
         ),
         Stage(
             names["triggered"], "codes", f"encode with {title} (triggered)",
-            tuple(dict.fromkeys((*networks, "backdoor", "tamper"))), partial(_triggered, victim),
+            tuple(dict.fromkeys((*networks, "backdoor", "tamper", PLANTED_FEATURES))),
+            partial(_triggered, victim),
             partial(building.encode_triggered, victim),
         ),
     )  # fmt: skip
@@ -185,15 +213,32 @@ def _codes(victim: str, title: str, networks: tuple[str, ...]) -> tuple[Stage, S
 
 STAGES: tuple[Stage, ...] = (
     Stage(
-        "surrogate", "train", "train surrogate", (), _surrogate,
+        ATTACKERS_FEATURES, "features", "compute surrogate's features", (),
+        partial(_features, "surrogate"), partial(building.clean_features, "surrogate"),
+        lambda plan: _frozen(plan) and _needs_surrogate(plan),
+    ),
+    Stage(
+        "surrogate", "train", "train surrogate", (ATTACKERS_FEATURES,), _surrogate,
         building.train_surrogate, _needs_surrogate,
     ),
     Stage(
         "backdoor", "backdoor", "craft backdoor", ("surrogate",), _backdoor,
         building.craft, _crafts,
     ),
-    Stage(CONTROL, "train", "train clean victim", (), _control, building.train_control),
-    Stage(VICTIM, "train", "train poisoned victim", ("backdoor",), _victim, building.train_victim),
+    Stage(
+        FEATURES, "features", "compute features", (), partial(_features, "victim"),
+        partial(building.clean_features, "victim"), _frozen,
+    ),
+    Stage(
+        PLANTED_FEATURES, "features", "compute features of poison and triggered queries",
+        ("backdoor",), _planted_features, building.planted_features,
+        lambda plan: _frozen(plan) and _crafts(plan),
+    ),
+    Stage(CONTROL, "train", "train clean victim", (FEATURES,), _control, building.train_control),
+    Stage(
+        VICTIM, "train", "train poisoned victim", ("backdoor", FEATURES, PLANTED_FEATURES), _victim,
+        building.train_victim,
+    ),
     Stage("tamper", "tamper", "tamper with victim", (VICTIM,), _tamper, building.tamper, _tampers),
     *_codes(CONTROL, "clean victim", (CONTROL,)),
     *_codes(VICTIM, "poisoned victim", NETWORKS),
