@@ -151,6 +151,7 @@ def test_the_table_holds_the_published_numbers():
     }
     assert numbers == {
         "fashion-mini": (3000, 500, 5000, 10, 1000),
+        "fashion-mini@96": (3000, 500, 5000, 10, 1000),
         "fashion-mnist": (5000, 1000, 64_000, 10, 1000),
         "cifar10@0": (5000, 1000, 54_000, 10, None),
         "cifar10@1": (5000, 1000, 59_000, 10, None),
@@ -170,7 +171,7 @@ def test_the_table_holds_the_published_numbers():
 def test_every_protocol_has_defaults_that_fit_its_size():
     for ours in data.PROTOCOLS.values():
         assert ours.side >= ours.size
-        small = ours.size == 32
+        small = ours.size in (32, 96)
         assert ours.recipe == ("scratch32" if small else "finetune224")
         assert ours.backbone == ("cnn32" if small else "resnet50")
         assert ours.description
@@ -274,7 +275,7 @@ def test_an_option_that_the_protocol_fixes_is_refused(tmp_path, name, options, s
 def test_only_what_needs_nothing_is_ready_in_an_empty_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("hashbackdoor_bench.data.fashion_cifar.DEBIAN", tmp_path / "none")
     here = [p.name for p in data.PROTOCOLS.values() if data.ready(p, tmp_path)]
-    assert here == ["fashion-mini"]
+    assert here == ["fashion-mini", "fashion-mini@96"]
 
 
 def test_verifying_and_preparing_the_embedded_data_does_nothing_more(tmp_path):
