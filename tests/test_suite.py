@@ -367,7 +367,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path):
 
 def test_listing_the_suites_gives_their_titles():
     assert list(shipped()) == [
-        "badhash", "ciba-table", "ciba-table-fashion", "quick", "sensitivity", "transfer",
+        "badhash", "ciba-table", "ciba-table-fashion", "frozen", "quick", "sensitivity", "transfer",
         "transfer-mini",
     ]  # fmt: skip
     assert all(title and "\n" not in title for title in shipped().values())
@@ -380,6 +380,7 @@ SIZES = {
     "badhash": 6 * 2 * 3,
     "transfer": 3 * 12 * 12,
     "transfer-mini": 2 * 3 * 3 * 3,
+    "frozen": 4 * 3 * 2 * 2 * 5,
     "sensitivity": (6 + 6 + 5 + 5 + 4) * 3,
 }
 
