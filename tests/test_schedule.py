@@ -127,6 +127,19 @@ def test_in_random_graphs_the_schedule_chooses_as_the_plain_rule_does(fails: flo
     assert (failed > 500) == (fails > 0)
 
 
+def test_a_run_that_waits_for_an_attacker_goes_on_when_the_one_before_it_fails():
+    crafts = [task(f"craft {number}", (), "attacker") for number in range(3)]
+    other, later = task("other"), task("later", (crafts[2],))
+    runs = [[crafts[0]], [other, crafts[1]], [crafts[2], later]]
+    for number, parts in enumerate(runs):
+        parts.append(task(f"record {number}", tuple(parts), kind=RECORD))
+    schedule = Schedule(layout_of(runs, set()))
+    assert [schedule.take() for _ in range(3)] == [crafts[0], other, None]
+    assert not schedule.finish(crafts[0])
+    assert schedule.fail(other) == [schedule.runs[1]]
+    assert [schedule.take() for _ in range(3)] == [runs[0][-1], crafts[2], None]
+
+
 @pytest.mark.parametrize("attackers", [1, 5000])
 def test_the_time_for_a_choice_does_not_grow_with_the_suite(attackers: int):
     """5 000 runs of 12 tasks; the plain rule takes 0.1 s for one choice, so two hours for all."""
