@@ -22,6 +22,7 @@ from hashbackdoor_bench.stages import Content, plan
 from hashbackdoor_bench.suites.executors import making
 
 EPOCHS = 20  # losses in a training's facts
+BUILT = "built.txt"  # file in the cache: a line for each time that a stage was built
 
 
 @ATTACKS.register(stubs_surrogate={"knowledge": "surrogate"})
@@ -54,7 +55,9 @@ class Stubs(Attack):
 
 
 def build(run: Any, stage: plan.PlannedStage, work: Path) -> Content:
-    """The content of a stub stage, by its kind."""
+    """The content of a stub stage, by its kind; a line of a file says that it was built."""
+    with (run.cache.root / BUILT).open("a", encoding="utf-8") as file:
+        file.write(f"{stage.key} {stage.title}\n")
     time.sleep(run.plan.attack.seconds)
     if stage.kind == "backdoor":
         train = run.plan.splits.train
