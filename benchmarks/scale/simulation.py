@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,9 +157,13 @@ def _timed(call: Any) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+def _written(message: Mapping[str, Any]) -> None:
+    json.dumps(message)
+
+
 def _execute(layout: Layout, executor: Any, cache: Cache) -> None:
     """Execute, with every message written as ``--json`` does."""
-    failures = execute(layout, executor, cache=cache, times=Times(cache), watch=json.dumps)
+    failures = execute(layout, executor, cache=cache, times=Times(cache), watch=_written)
     assert not failures, failures[0].message
 
 

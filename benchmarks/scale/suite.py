@@ -1,6 +1,7 @@
 """The simulated suite: its file, its places, and how it is laid out and executed."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hashbackdoor_bench.stages import Cache
 from hashbackdoor_bench.suites import Layout, Suite, find_suite, lay_out
 
 PLUGIN = Path(__file__).with_name("stubs.py")
-VICTIMS, BITS, STRENGTHS = ("hashnet", "csq", "dpsh"), (16, 32, 48, 64), (1, 2, 3, 4, 5)
+STRENGTHS = (1, 2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,15 @@ class Simulated:
         work: the folder.
         seeds: number of seeds.
         seconds: how long each stage sleeps.
+        victims: hashing methods.
+        bits: code lengths.
     """
 
     work: Path
     seeds: int
     seconds: float = 0.0
+    victims: Sequence[str] = ("hashnet", "csq", "dpsh")
+    bits: Sequence[int] = (16, 32, 48, 64)
 
     @property
     def cache(self) -> Path:
@@ -40,7 +45,7 @@ class Simulated:
 
     def read(self) -> Suite:
         """Write the suite's file and read it; its attack's plugin must be loaded."""
-        lists = {"victim": VICTIMS, "bits": BITS, "seed": range(self.seeds)}
+        lists = {"victim": self.victims, "bits": self.bits, "seed": range(self.seeds)}
         lines = [f"{name} = {json.dumps(list(values))}" for name, values in lists.items()]
         path = self.work / "simulated.toml"
         path.write_text(
