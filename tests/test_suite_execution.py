@@ -134,6 +134,26 @@ def test_every_stage_is_made_once_after_its_inputs_and_no_craft_waits(tiny, tmp_
     assert said[-1]["remaining"] == 0
 
 
+def test_every_message_has_the_counts_of_its_moment(tiny, tmp_path):
+    these = cells(tiny, ["clean", "badnets", "tri", "ciba"], ["csq", "hashnet"], 2)
+    imagine(laid(tiny, tmp_path, these[:2]), Imaginary(2), tmp_path)
+    layout, executor = laid(tiny, tmp_path, these), Imaginary(3, {"train surrogate"})
+    todo, cache = len(layout.tasks.keys() - layout.done), Cache(tmp_path / "c")
+    already, seen = len(layout.done), list[str]()
+
+    def watch(message: Any) -> None:
+        seen.append(message["event"])
+        assert message["runs"] == len(these)
+        assert message["runs_done"] == len(layout.planned) - len(layout.missing)
+        assert message["stages"] == todo
+        assert message["stages_done"] == len(layout.done) - already
+        assert message["running"] == len(executor.running)
+
+    execute(layout, executor, cache=cache, times=Times(cache), watch=watch)
+    assert {"stage", "run", "tick"} == set(seen)
+    assert layout.missing
+
+
 def test_the_first_run_ends_before_the_last_begins(tiny, tmp_path):
     layout, executor = laid(tiny, tmp_path, cells(tiny, ["tri"], ["csq"], 3)), Imaginary(1)
     imagine(layout, executor, tmp_path)

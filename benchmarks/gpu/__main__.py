@@ -17,7 +17,7 @@ from hashbackdoor_bench.stages.provenance import device_of
 
 from ..speed import job, several
 from ..speed.clock import Row, Setting
-from ..speed.table import report, write
+from ..speed.table import numbers, report, write
 from . import crafting, equality, large, machine, poster
 
 RESULTS = Path("results/speed")
@@ -157,19 +157,6 @@ def _measure(
         for row in rows:
             with file.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(row.as_json()) + "\n")
-
-
-def numbers(rows: list[Row], lost: dict[str, str]) -> str:
-    """Markdown: the facts of all rows, and the parts that were not measured."""
-    lines = ["", "## Numbers", ""]
-    for row in rows:
-        for name, value in row.facts.items():
-            text = f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
-            lines.append(f"- {row.part}, {row.work}: {name.replace('_', ' ')} {text}")
-    if lost:
-        lines += ["", "## Not measured", ""]
-        lines += [f"- {name}: {' '.join(why.split())[-400:]}" for name, why in lost.items()]
-    return "\n".join(lines) + "\n"
 
 
 def main() -> int:

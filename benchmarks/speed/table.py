@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -79,6 +79,19 @@ def _spell(row: Row, name: str) -> str:
     return f"{text}{'*' if name in row.samples else ''} ({ratio(row.seconds, name):.3g} ×)"
 
 
+def numbers(rows: Sequence[Row], lost: Mapping[str, str]) -> str:
+    """Markdown: the facts of all rows, and the parts that were not measured."""
+    lines = ["", "## Numbers", ""]
+    for row in rows:
+        for name, value in row.facts.items():
+            text = f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
+            lines.append(f"- {row.part}, {row.work}: {name.replace('_', ' ')} {text}")
+    if lost:
+        lines += ["", "## Not measured", ""]
+        lines += [f"- {name}: {' '.join(why.split())[-400:]}" for name, why in lost.items()]
+    return "\n".join(lines) + "\n"
+
+
 def report(
     rows: Sequence[Row],
     device: torch.device,
@@ -121,9 +134,16 @@ def report(
     }
 
 
-def write(found: dict[str, Any], rows: Sequence[Row], folder: Path) -> Path:
-    """Write a report under its device's name, and its table beside it; returns its path."""
-    slug = re.sub(r"[^a-z0-9]+", "-", str(found["device"]).lower()).strip("-")
+def write(found: dict[str, Any], rows: Sequence[Row], folder: Path, prefix: str = "") -> Path:
+    """Write a report under its device's name, and its table beside it; returns its path.
+
+    Args:
+        found: the `report`.
+        rows: its rows.
+        folder: where to.
+        prefix: what comes before the device's name.
+    """
+    slug = prefix + re.sub(r"[^a-z0-9]+", "-", str(found["device"]).lower()).strip("-")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{slug}.json"
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,9 +1,9 @@
 """Estimates of how long stages will take, from the times of similar stages in the cache."""
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from statistics import median
+from bisect import insort
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hashbackdoor_bench.spec import canonical
@@ -21,7 +21,7 @@ class Times:
     """
 
     def __init__(self, cache: Cache) -> None:
-        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.seconds: dict[str, list[float]] = defaultdict(list)  # per unit, sorted
         self.shared: set[str | None] = set()  # attackers whose shared stages are made
         for kind, _, folder in cache.stored():
             try:
@@ -35,31 +35,78 @@ class Times:
     def add(self, kind: str, inputs: Mapping[str, Any], seconds: float) -> None:
         """Add the time of one more stage."""
         for name in (_similar(kind, inputs), kind):
-            self.seconds[name].append(seconds / _units(kind, inputs))
+            insort(self.seconds[name], seconds / _units(kind, inputs))
 
     def of(self, kind: str, inputs: Mapping[str, Any]) -> float | None:
         """Seconds of a stage: the median of similar ones, else of its kind; None if unknown."""
+        each = self.of_unit(kind, _similar(kind, inputs))
+        return None if each is None else each * _units(kind, inputs)
+
+    def of_unit(self, kind: str, similar: str) -> float | None:
+        """Seconds of one unit (see `_units`) of the stages that `_similar` describes so."""
         if kind not in self.seconds:
             return RECORD_SECONDS if kind == RECORD else None
-        found = self.seconds.get(_similar(kind, inputs)) or self.seconds[kind]
-        return median(found) * _units(kind, inputs)
+        return _middle(self.seconds.get(similar) or self.seconds[kind])
 
     def total(self, tasks: Iterable[Task]) -> tuple[float, int]:
-        """Seconds of all tasks whose time is known, and the number of the other tasks.
+        """Seconds of all tasks whose time is known, and the number of the other tasks."""
+        return Remaining(self, tasks).total()
 
-        A shared stage is made during the first crafting of an attacker, so its time is added there.
-        """
-        known, unknown, attackers = 0.0, 0, set(self.shared)
+
+class Remaining:
+    """The tasks that are left of a suite, and how long they will take.
+
+    It is asked after every run, so the tasks that are expected to take equally long are counted
+    together: a suite has many thousand tasks in some dozens of such groups. A shared stage is made
+    during the first crafting of an attacker, so its time is added there.
+
+    Args:
+        times: the times so far; those that are added to it later count as well.
+        tasks: the tasks that are left.
+    """
+
+    def __init__(self, times: Times, tasks: Iterable[Task]) -> None:
+        self.times = times
+        self.tasks: Counter[tuple[str, str]] = Counter()  # by kind and similarity
+        self.units: Counter[tuple[str, str]] = Counter()
+        self.crafts: Counter[str] = Counter()  # tasks by attacker
+        self.attackers: Counter[tuple[str, str]] = Counter()  # by kind, and that of their shared
         for task in tasks:
-            seconds = self.of(task.kind, task.inputs)
+            self._count(task, 1)
+
+    def remove(self, task: Task) -> None:
+        """Count a task as done."""
+        self._count(task, -1)
+
+    def _count(self, task: Task, change: int) -> None:
+        group = task.kind, _similar(task.kind, task.inputs)
+        self.tasks[group] += change
+        self.units[group] += change * _units(task.kind, task.inputs)
+        if task.attacker and task.attacker not in self.times.shared:
+            before = self.crafts[task.attacker]
+            self.crafts[task.attacker] += change
+            if not before or not self.crafts[task.attacker]:
+                self.attackers[task.kind, _similar("shared", task.inputs)] += change
+
+    def total(self) -> tuple[float, int]:
+        """Seconds of all tasks whose time is known, and the number of the other tasks."""
+        known, unknown = 0.0, 0
+        for (kind, similar), count in self.tasks.items():
+            seconds = self.times.of_unit(kind, similar)
             if seconds is None:
-                unknown += 1
-                continue
-            known += seconds
-            if task.attacker and task.attacker not in attackers:
-                attackers.add(task.attacker)
-                known += median(self.seconds.get(_similar("shared", task.inputs)) or [0.0])
+                unknown += count
+            else:
+                known += seconds * self.units[kind, similar]
+        for (kind, similar), count in self.attackers.items():
+            if kind in self.times.seconds:
+                known += count * _middle(self.times.seconds.get(similar) or [0.0])
         return known, unknown
+
+
+def _middle(ordered: Sequence[float]) -> float:
+    """The median of sorted numbers."""
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def _similar(kind: str, inputs: Mapping[str, Any]) -> str:

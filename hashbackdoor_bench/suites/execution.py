@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from hashbackdoor_bench.files import whole
 from hashbackdoor_bench.records import INDEX
 from hashbackdoor_bench.stages import Cache, in_use
-from hashbackdoor_bench.suites.durations import Times
+from hashbackdoor_bench.suites.durations import Remaining, Times
 from hashbackdoor_bench.suites.failures import Failure, forget_failure, keep_failure
 from hashbackdoor_bench.suites.layout import Layout, PlannedRun, Task, describe
 from hashbackdoor_bench.suites.schedule import Schedule
@@ -126,14 +126,17 @@ class _Messenger:
         self, layout: Layout, schedule: Schedule, executor: Executor, times: Times, watch: Watch
     ) -> None:
         self.layout, self.schedule, self.executor = layout, schedule, executor
-        self.times, self.watch = times, watch
+        self.watch = watch
         self.start, self.made, self.failed = time.perf_counter(), 0, 0
-        self.todo = [task for task in layout.tasks.values() if task.key in schedule.todo]
+        self.finished = len(layout.planned) - len(schedule.runs)  # runs, before this execution
+        self.left = Remaining(times, schedule.todo.values())
         self.looked, self.remaining = float("-inf"), self._remaining()
 
     def __call__(self, state: str, task: Task, worker: str, **more: Any) -> None:
         self.made += state == "done"
         self.failed += state == "failed"
+        if state == "done":
+            self.left.remove(task)
         self.watch(
             {
                 "event": "stage",
@@ -164,18 +167,17 @@ class _Messenger:
             self.looked, self.remaining = passed, self._remaining()
         return {
             "stages_done": self.made,
-            "stages": len(self.todo),
+            "stages": len(self.schedule.todo),
             "running": len(self.schedule.running),
             "failed": self.failed,
-            "runs_done": len(self.layout.planned) - len(self.layout.missing),
+            "runs_done": self.finished + self.schedule.ended,
             "runs": len(self.layout.planned) + len(self.layout.refused),
             "seconds": round(passed, 1),
             "remaining": self.remaining,
         }
 
     def _remaining(self) -> float | None:
-        left = [task for task in self.todo if task.key not in self.schedule.done]
-        seconds, unknown = self.times.total(left)
+        seconds, unknown = self.left.total()
         workers = max(1, len(self.schedule.running) + self.executor.free())
         return None if unknown else round(seconds / workers, 1)
 

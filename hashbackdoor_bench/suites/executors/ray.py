@@ -4,8 +4,9 @@ Every node has a cache of its own: ``$HASHBACKDOOR_CACHE`` if that is set in the
 else at the path of the main process's cache. Artifacts that a stage needs and the node lacks are
 sent as bytes through Ray's object store and are checked on arrival; the results are sent back in
 the same way. A node needs the same version of this package, and the data at the same paths. If a
-worker or node dies, Ray tries its task again, which continues from the checkpoint if it is on the
-same node.
+worker or node dies, or what it made is lost with it, the task is tried again, with a warning; it
+continues from the checkpoint if it is on the same node. Ray's own retries are off, since they would
+make a stage again without a word.
 """
 
 import functools
@@ -31,7 +32,7 @@ from hashbackdoor_bench.stages import FILES, Cache, Damaged, attacker_of, device
 from hashbackdoor_bench.suites.execution import Report
 from hashbackdoor_bench.suites.executors.making import Workbench, limits, sentence
 from hashbackdoor_bench.suites.executors.temporary import remove, temporary_folder
-from hashbackdoor_bench.suites.layout import RECORD, Task
+from hashbackdoor_bench.suites.layout import RECORD, Task, describe
 
 try:
     import ray
@@ -40,8 +41,9 @@ except ModuleNotFoundError as error:
         'Ray is not installed: pip install "hashbackdoor-bench[ray]", or take --executor local.'
     ) from error
 
-RETRIES = 3  # attempts at a task whose worker or node died; nodes may disappear several times
+TRIES = 4  # attempts at a task whose worker or node dies; nodes may disappear several times
 CONNECT = 10.0  # seconds in which a cluster must answer
+FRESH = 1.0  # seconds after which the nodes are looked at again, which takes 3 ms
 Name = tuple[str, str]  # kind and key of an artifact
 Files = tuple[bytes, ...]
 
@@ -75,6 +77,7 @@ class RayExecutor:
         texts = tuple((path.name, path.read_text(encoding="utf-8")) for path in plugins)
         self.place = (str(cache.root.absolute()), device, texts)
         self.running: dict[Any, _Running] = {}
+        self.looked, self.room = float("-inf"), 0
         self.folder: Path | None = None  # of a cluster that this process has started
         self.lock: FileLock | None = None
 
@@ -106,7 +109,7 @@ class RayExecutor:
             num_returns=2,
             num_cpus=self.threads,
             num_gpus=self.gpus,
-            max_retries=RETRIES,
+            max_retries=0,
             runtime_env={"env_vars": limits(self.threads)},
         )
         return self
@@ -127,6 +130,12 @@ class RayExecutor:
 
     def free(self) -> int:
         """See `Executor`: the tasks that fit the present nodes, less those that are running."""
+        if time.monotonic() - self.looked > FRESH:
+            self.looked, self.room = time.monotonic(), self._room()
+        return max(0, self.room - len(self.running))
+
+    def _room(self) -> int:
+        """The number of tasks that fit the present nodes."""
         room = 0
         for node in ray.nodes():
             if node["Alive"]:
@@ -134,7 +143,7 @@ class RayExecutor:
                 fits = has.get("CPU", 0) // self.threads
                 fits = min(fits, has.get("GPU", 0) // self.gpus) if self.gpus else fits
                 room += int(fits)
-        return max(0, room - len(self.running))
+        return room
 
     def start(self, task: Task) -> str:
         """See `Executor`."""
@@ -143,13 +152,16 @@ class RayExecutor:
             names += [("shared", key) for key in shared_of(self.cache, task.attacker)]
         known = {name: ref for one in self.running.values() for name, ref in one.inputs.items()}
         inputs = {name: known.get(name) or ray.put(self.cache.pack(*name)) for name in names}
+        taken = {one.worker for one in self.running.values()}
+        worker = min(set(range(len(taken) + 1)) - taken)
+        self._begin(task, worker, inputs, 1)
+        return str(worker)
+
+    def _begin(self, task: Task, worker: int, inputs: dict[Name, Any], attempt: int) -> None:
         order = (asdict(task.spec), task.name, task.kind, task.key, task.attacker)
         # In a list the references stay references: a node fetches only what it lacks.
         done, made = self.work.remote(self.place, order, list(inputs.items()))
-        taken = {one.worker for one in self.running.values()}
-        worker = min(set(range(len(taken) + 1)) - taken)
-        self.running[done] = _Running(task, worker, made, inputs)
-        return str(worker)
+        self.running[done] = _Running(task, worker, made, inputs, attempt)
 
     def reports(self, timeout: float) -> list[Report]:
         """See `Executor`."""
@@ -162,19 +174,23 @@ class RayExecutor:
         return [self._report(done) for done in ready]
 
     def _report(self, done: Any) -> Report:
-        running = self.running[done]
+        running = self.running.pop(done)
+        task = running.task
         try:
             result = ray.get(done)
             if result["state"] == "done":
                 self._take(running, result["names"])
         except (ray.exceptions.RayError, Damaged) as error:
-            text = f"{type(error).__name__}: {error}".splitlines()[0]
-            result = {"state": "failed", "text": text}
-        finally:
-            del self.running[done]
+            why = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0].rstrip(".")
+            if running.attempt < TRIES:
+                attempt = running.attempt + 1
+                self._begin(task, running.worker, running.inputs, attempt)
+                text = f"{task.title}, {describe(task.run)}: {why}; attempt {attempt} begins."
+                return Report("note", task, str(running.worker), text)
+            result = {"state": "failed", "text": f"{TRIES} times: {why}"}
         return Report(
             result["state"],
-            running.task,
+            task,
             str(running.worker),
             text=result.get("text", ""),
             seconds=result.get("seconds", 0.0),
@@ -209,12 +225,14 @@ class _Running:
         worker: number of its worker.
         made: reference to the files of what it makes.
         inputs: references to the artifacts that it was given.
+        attempt: how often it was begun.
     """
 
     task: Task
     worker: int
     made: Any
     inputs: dict[Name, Any]
+    attempt: int
 
 
 def shared_of(cache: Cache, attacker: str) -> set[str]:
@@ -222,10 +240,15 @@ def shared_of(cache: Cache, attacker: str) -> set[str]:
     keys = set()
     for _, key, folder in cache.stored("shared"):
         with suppress(OSError, ValueError, KeyError):
-            body = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
-            if attacker_of(body["inputs"]) == attacker:
+            if _made_for(folder) == attacker:
                 keys.add(key)
     return keys
+
+
+@functools.cache
+def _made_for(folder: Path) -> str | None:
+    """The attacker of the shared stage in a folder; kept, since it is asked at every crafting."""
+    return attacker_of(json.loads((folder / FILES[0]).read_text(encoding="utf-8"))["inputs"])
 
 
 # ---- on a node of the cluster -------------------------------------------------------------------
