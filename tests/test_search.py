@@ -19,6 +19,7 @@ from hashbackdoor_bench.metrics import CONVENTIONS, Codes, Ranking, Truth, rank_
 from hashbackdoor_bench.records import read_record
 from hashbackdoor_bench.search import INDEXES, index_of, search
 from hashbackdoor_bench.search.distractors import enlarged
+from hashbackdoor_bench.search.index import padded
 from hashbackdoor_bench.stages import Cache
 
 faiss = pytest.importorskip("faiss")
@@ -52,9 +53,9 @@ def distances(queries: torch.Tensor, database: torch.Tensor) -> NDArray[np.int64
 def through(text: str, queries, labels, database, database_labels, bits: int, k: int) -> Ranking:
     """The ranking by an index as the command line names it."""
     index = index_of(text).settled(len(database), 8 * database.shape[1], k)
-    built = index.build(faiss, database.numpy())
+    built = index.build(faiss, padded(database))
     index.tune(built)
-    found = index.candidates(built, queries.numpy(), k)
+    found = index.candidates(built, padded(queries), k)
     return rank_found(labels, database_labels, found, bits)
 
 
@@ -159,11 +160,11 @@ def test_what_an_index_finds_are_items_at_their_distances_and_the_nearest_of_its
     queries, _ = clustered(30, 48, 1)
     near, k = distances(queries, database), 50
     index = index_of(text).settled(500, 48, k)
-    built = index.build(faiss, database.numpy())
+    built = index.build(faiss, padded(database))
     index.tune(built)
-    listed, ids = built.search(queries.numpy(), k)
+    listed, ids = built.search(padded(queries), k)
     seen = set()
-    for query, items, distance in index.candidates(built, queries.numpy(), k):
+    for query, items, distance in index.candidates(built, padded(queries), k):
         seen.add(query)
         assert len(set(items)) == len(items)
         assert np.array_equal(distance, near[query, items])

@@ -59,7 +59,7 @@ def search_command(
     flat                              exact: compares with every code
     ivf:nlist=1000,nprobe=8           inverted file of k-means lists
     hnsw:m=16,build_ef=40,ef=1000     graph of neighbours
-    mih:tables=3,flips=1              multi-index hashing
+    mih:tables=3,part=16,flips=1      multi-index hashing
     hash:first=20,flips=1             one hash table
 
     Settings that are not given follow from the database. The codes are those of the cache, found by

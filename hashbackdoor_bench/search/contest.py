@@ -15,7 +15,7 @@ from torch import Tensor
 from hashbackdoor_bench import metrics
 from hashbackdoor_bench.metrics import CONVENTIONS, Ranking, SearchTask, Truth
 from hashbackdoor_bench.progress import Progress
-from hashbackdoor_bench.search.index import Index, Packed
+from hashbackdoor_bench.search.index import Index, Packed, padded
 from hashbackdoor_bench.stages import threads_set
 
 ROUNDS = 5  # each contestant is timed so often, in turn with the others
@@ -97,7 +97,7 @@ def contest(
                 for name, task in tasks.items()
             }
             rows.append(_row(index.kind, index.settings, found, exact, k, pair.seconds, pair.bytes))
-            runs.append(partial(_search, index, pair.victim, queries.numpy(), k))
+            runs.append(partial(_search, index, pair.victim, padded(queries), k))
         times: list[list[float]] = [[] for _ in runs]
         for number in range(rounds):
             progress("time indexes", len(indexes) + number, steps)
@@ -136,9 +136,9 @@ class _Built:
 def _build(faiss: Any, index: Index, database: Tensor, control: Tensor) -> _Built:
     with _threads(faiss, 1):
         start = time.perf_counter()
-        built = index.build(faiss, database.numpy())
+        built = index.build(faiss, padded(database))
         seconds = time.perf_counter() - start
-        other = index.build(faiss, control.numpy())
+        other = index.build(faiss, padded(control))
     return _Built(built, other, seconds, faiss.serialize_index_binary(built).nbytes)
 
 
@@ -149,7 +149,7 @@ def _scanned(task: SearchTask, truth: Truth) -> Ranking:
 
 def _found(index: Index, built: Any, task: SearchTask, truth: Truth, k: int) -> Ranking:
     index.tune(built)
-    found = index.candidates(built, task.query.numpy(), k)
+    found = index.candidates(built, padded(task.query), k)
     return metrics.rank_found(task.labels, truth.database, found, truth.bits)
 
 

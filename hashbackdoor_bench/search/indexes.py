@@ -1,9 +1,8 @@
 """The indexes of binary codes that image-search services use, as FAISS builds them.
 
 https://github.com/facebookresearch/faiss/wiki/Binary-indexes: every one returns exact distances, so
-indexes differ only in which items they find. FAISS takes codes of whole bytes: others are padded
-with zeros, which changes no distance. Seeds are FAISS's own, which are fixed, so the same codes
-give the same index if it is built by one thread.
+indexes differ only in which items they find. Seeds are FAISS's own, which are fixed, so the same
+codes give the same index if it is built by one thread.
 """
 
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from hashbackdoor_bench.errors import UserError, check, unknown
 from hashbackdoor_bench.search.index import PAIRS, Found, Index, Packed
 from hashbackdoor_bench.setting_values import read
 from hashbackdoor_bench.text import shortened
+
+LONGEST = 62  # bits of a table's key, which FAISS keeps in 64
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,9 @@ class MultiIndexHashing(Index):
     and Fleet, "Fast Search in Hamming Space with Multi-Index Hashing", CVPR 2012.
 
     Attributes:
-        tables: number of tables, each over width // tables bits; None: as many as let a table have
-            about as many buckets as there are items.
+        tables: number of tables; None: as many as let a table have about as many buckets as there
+            are items.
+        part: bits of a code that a table looks at; None: an equal part for each table.
         flips: a bucket is near if its bits differ from the query's in at most so many.
     """
 
@@ -136,21 +138,23 @@ class MultiIndexHashing(Index):
     at_search = ("flips",)
 
     tables: int | None = None
+    part: int | None = None
     flips: int = 1
 
     def settled(self, items: int, width: int, k: int) -> Self:
         """See `Index`."""
         wanted = ceil(width / max(1, log2(items)))
         tables = min(wanted, width) if self.tables is None else self.tables
-        check("mih:tables", tables, ceil(width / 62), width)
-        check("mih:flips", self.flips, 0, width // tables)
-        return replace(self, tables=tables)
+        check("mih:tables", tables, 1, width)
+        part = min(width // tables, LONGEST) if self.part is None else self.part
+        check("mih:part", part, 1, min(width // tables, LONGEST))
+        check("mih:flips", self.flips, 0, part)
+        return replace(self, tables=tables, part=part)
 
     def build(self, faiss: Any, codes: Packed) -> Any:
         """See `Index`."""
-        assert self.tables is not None
         width = 8 * codes.shape[1]
-        return _filled(faiss.IndexBinaryMultiHash(width, self.tables, width // self.tables), codes)
+        return _filled(faiss.IndexBinaryMultiHash(width, self.tables, self.part), codes)
 
     def tune(self, built: Any) -> None:
         """See `Index`."""
@@ -175,8 +179,9 @@ class OneHash(Index):
 
     def settled(self, items: int, width: int, k: int) -> Self:
         """See `Index`."""
-        first = min(width, max(1, round(log2(items)))) if self.first is None else self.first
-        check("hash:first", first, 1, min(width, 62))
+        most = min(width, LONGEST)
+        first = min(most, max(1, round(log2(items)))) if self.first is None else self.first
+        check("hash:first", first, 1, most)
         check("hash:flips", self.flips, 0, first)
         return replace(self, first=first)
 
