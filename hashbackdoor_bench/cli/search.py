@@ -67,28 +67,10 @@ def search_command(
     """  # noqa: D301 (\b keeps click from filling the lines)
     if out is not None and out.suffix != ".json":
         raise UserError(f"--out {out}: give a name that ends in .json.")
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     from hashbackdoor_bench.cli.console import shown
-    from hashbackdoor_bench.files import whole, writable
+    from hashbackdoor_bench.files import writable
     from hashbackdoor_bench.records import read_record
-    from hashbackdoor_bench.report import for_rich
-    from hashbackdoor_bench.report.figures import trade_off
-    from hashbackdoor_bench.search import (
-        HEAD,
-        NOTE,
-        ROUNDS,
-        facts_of,
-        faiss_library,
-        frame_of,
-        index_of,
-        markdown,
-        report,
-        rows_of,
-        search,
-        title_of,
-    )  # fmt: skip
+    from hashbackdoor_bench.search import ROUNDS, faiss_library, index_of, report, search
     from hashbackdoor_bench.stages import Cache
 
     indexes = [index_of(text) for text in texts]
@@ -97,22 +79,36 @@ def search_command(
     if out is not None:
         writable(out.parent, "--out")
     cache = Cache(cache_dir)
+    asked: dict[str, Any] = {"k": k, "items": items, "flip": flip, "threads": threads}
     with shown(mode_of(quiet, as_json)) as progress:
         runs = [
-            search(
-                record, indexes, cache=cache, k=k, items=items, flip=flip, threads=threads,
-                progress=progress, **where,
-            )
-            for record in stored
-        ]  # fmt: skip
+            search(one, indexes, cache=cache, progress=progress, **asked, **where) for one in stored
+        ]
     words = ["bench", "search", *map(str, records)]
     words += [word for text in texts for word in ("--index", text)]
-    given = {"--k": k, "--items": items, "--flip": flip if items else None, "--threads": threads}
-    words += [word for name, v in given.items() if v is not None for word in (name, str(v))]
+    if items is None:
+        del asked["flip"]
+    given = ((f"--{name}", str(value)) for name, value in asked.items() if value is not None)
+    words += [word for pair in given for word in pair]
     found = report(runs, threads=threads, rounds=ROUNDS, command=shlex.join(words))
     if as_json:
         say(json.dumps({"event": "result", **found}))
-    for run in () if as_json else found["runs"]:
+    else:
+        _show(found)
+    if out is not None:
+        for path in _write(found, out):
+            say(f"wrote {path}", err=as_json)
+
+
+def _show(found: dict[str, Any]) -> None:
+    """Print a table for each run of a report."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from hashbackdoor_bench.report import for_rich
+    from hashbackdoor_bench.search import HEAD, NOTE, facts_of, rows_of, title_of
+
+    for run in found["runs"]:
         table = Table(title=for_rich(title_of(run)), title_justify="left", box=SIMPLE_HEAD)
         for number, head in enumerate(HEAD):
             table.add_column(head, justify="right" if number else "left")
@@ -120,13 +116,17 @@ def search_command(
             table.add_row(*map(for_rich, row))
         print_whole(table)
         say(facts_of(run), "")
-    if not as_json:
-        say(NOTE)
-    if out is not None:
-        pages = {out: json.dumps(found, indent=1) + "\n", out.with_suffix(".md"): markdown(found)}
-        for path, text in pages.items():
-            with whole(path) as fresh:
-                fresh.write_text(text, encoding="utf-8")
-            say(f"wrote {path}", err=as_json)
-        for path in trade_off(frame_of(found), out.stem).write(out.parent, ("png",)):
-            say(f"wrote {path}", err=as_json)
+    say(NOTE)
+
+
+def _write(found: dict[str, Any], out: Path) -> list[Path]:
+    """Write a report as JSON, as a page and as a figure; returns their paths."""
+    from hashbackdoor_bench.files import whole
+    from hashbackdoor_bench.report.figures import trade_off
+    from hashbackdoor_bench.search import frame_of, markdown
+
+    pages = {out: json.dumps(found, indent=1) + "\n", out.with_suffix(".md"): markdown(found)}
+    for path, text in pages.items():
+        with whole(path) as fresh:
+            fresh.write_text(text, encoding="utf-8")
+    return [*pages, *trade_off(frame_of(found), out.stem).write(out.parent, ("png",))]

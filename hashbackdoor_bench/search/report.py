@@ -134,7 +134,8 @@ def frame_of(found: Mapping[str, Any]) -> pd.DataFrame:
         for run in found["runs"]
         for row in run["rows"]
     ]
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    return frame.astype(dict.fromkeys(frame.columns.drop(["run", "index"]), float))
 
 
 def _thousands(number: int) -> str:
