@@ -70,11 +70,14 @@ def test_the_controls_of_an_index_are_searched_through_the_same_index(finished: 
 
 def test_the_threads_of_faiss_and_torch_are_as_before(finished: Path):
     (path,) = records(finished)
-    before = faiss.omp_get_max_threads(), torch.get_num_threads()
-    search(
-        read_record(path), [index_of("flat")], cache=Cache(finished / "cache"), rounds=1, threads=2
-    )
-    assert (faiss.omp_get_max_threads(), torch.get_num_threads()) == before
+    first, torchs = faiss.omp_get_max_threads(), torch.get_num_threads()
+    faiss.omp_set_num_threads(3)
+    try:
+        cache = Cache(finished / "cache")
+        search(read_record(path), [index_of("flat")], cache=cache, rounds=1, threads=2)
+        assert (faiss.omp_get_max_threads(), torch.get_num_threads()) == (3, torchs)
+    finally:
+        faiss.omp_set_num_threads(first)
 
 
 def test_the_command_prints_a_table_and_writes_json_a_page_and_a_figure(done, tmp_path, capsys):
