@@ -213,3 +213,12 @@ def test_the_settings_that_a_search_changes_share_one_built_index():
     for cls in INDEXES.values():
         assert set(cls.at_search) <= set(cls().settings)
         assert replace(cls()).kind == cls.kind
+
+
+@pytest.mark.parametrize(("have", "wide"), [(1, 4), (4, 4), (6, 8), (8, 8), (9, 16)])
+def test_codes_get_zeros_until_they_have_a_length_that_faiss_compares_fast(have: int, wide: int):
+    codes = torch.full((3, have), 255, dtype=torch.uint8)
+    found = padded(codes)
+    assert found.shape == (3, wide)
+    assert np.array_equal(found[:, :have], codes.numpy())
+    assert not found[:, have:].any()
