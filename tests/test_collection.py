@@ -101,10 +101,11 @@ def change(path: Path, edit: Any) -> None:
     path.write_text(json.dumps(values))
 
 
-def test_measurements_of_speed_are_no_records_and_no_problem(tmp_path: Path):
+@pytest.mark.parametrize("folder", ["speed", "search"])
+def test_measurements_are_no_records_and_no_problem(tmp_path: Path, folder: str):
     stored(tmp_path, made())
-    (tmp_path / "speed").mkdir()
-    (tmp_path / "speed" / "machine.json").write_text("{}")
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "machine.json").write_text("{}")
     assert collect([tmp_path]).left_out == ()
 
 

@@ -25,7 +25,7 @@ FLOORS: tuple[set[str], ...] = (
     {"poisoning", "triggers"},
     {"stages"},
     {"checks", "report", "templates"},
-    {"suites", "trust"},
+    {"search", "suites", "trust"},
     {"cli"},
     {"__main__"},
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from hashbackdoor_bench.cli.options import FILE, bench, records_options, records_read
-from hashbackdoor_bench.cli.terminal import console, say
+from hashbackdoor_bench.cli.terminal import print_whole, say
 
 LAYOUTS = ("ciba", "pairs", "transfer", "leaderboard")
 FORMATS = ("text", "md", "latex", "csv", "html")
@@ -52,11 +52,5 @@ def table_command(
     if kind != "text":
         say(*WRITERS[kind](made).removesuffix("\n").split("\n"))
         return
-    from rich.measure import Measurement
-
     for table in map(rich_table, made):
-        screen = console()
-        # widen the console if needed: a truncated number would be wrong
-        needed = Measurement.get(screen, screen.options.update(max_width=1000), table).maximum
-        screen.width = max(screen.width, needed)
-        screen.print(table)
+        print_whole(table)

@@ -17,6 +17,7 @@ from hashbackdoor_bench.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 # How a stream without these characters shows them; others are written as Python escapes them.
 PLAIN = {
@@ -93,6 +94,16 @@ def console(*, err: bool = False) -> "Console":
 
     stream = sys.stderr if err else _messages or sys.stdout
     return Console(file=stream, markup=False, emoji=False, highlight=False)
+
+
+def print_whole(table: "Table") -> None:
+    """Print a table, wider than the console if need be: a truncated number would be wrong."""
+    from rich.measure import Measurement
+
+    screen = console()
+    needed = Measurement.get(screen, screen.options.update(max_width=1000), table).maximum
+    screen.width = max(screen.width, needed)
+    screen.print(table)
 
 
 @contextmanager

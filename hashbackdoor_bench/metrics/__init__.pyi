@@ -1,3 +1,5 @@
+from .found import rank_found as rank_found
+from .found import recall as recall
 from .imperceptibility import compare as compare
 from .imperceptibility import residuals as residuals
 from .perceptual import lpips_fits as lpips_fits
@@ -22,9 +24,12 @@ from .ranking import score_all as score_all
 from .ranking import shares_no_tag as shares_no_tag
 from .ranking import unpack as unpack
 from .run_scores import Codes as Codes
+from .run_scores import SearchTask as SearchTask
 from .run_scores import Truth as Truth
 from .run_scores import item_keys as item_keys
+from .run_scores import mean_scores as mean_scores
 from .run_scores import score_run as score_run
+from .run_scores import search_tasks as search_tasks
 from .spectrum import Peak as Peak
 from .spectrum import peaks as peaks
 from .spectrum import power as power

@@ -88,11 +88,13 @@ CONVENTIONS = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Ranking:
-    """Counts of a ranking of queries against a database, made by `rank`.
+    """Counts of a ranking of queries against a database, made by `rank` or `rank_found`.
 
     Args:
-        items: (Q, K+1) int32, database items at each Hamming distance 0..K from a query.
+        items: (Q, K+1) int32, ranked items at each Hamming distance 0..K from a query: those of the
+            whole database, or those that an index found.
         relevant: (Q, K+1) int32, those of them that share a tag with the query.
+        all_relevant: (Q,) int64, items of the whole database that share a tag with the query.
         database: D.
         sides: codes of queries (Q, W) and database (W, D), labels of queries (Q, T) and database
             (T, D), all packed in 64-bit words, the database in its seeded order; None unless
@@ -101,6 +103,7 @@ class Ranking:
 
     items: Tensor
     relevant: Tensor
+    all_relevant: Tensor
     database: int
     sides: Sides | None
 
@@ -198,7 +201,8 @@ def rank(
         order = seeded_order(size, ids, seed)
         words = by_word(code_words("database_codes", database_codes, bits), order)
         kept = query, words, tags, by_word(tag_words("database_labels", database_labels)[0], order)
-    return Ranking(torch.from_numpy(items), torch.from_numpy(relevant), size, kept)
+    counts = torch.from_numpy(items), torch.from_numpy(relevant)
+    return Ranking(*counts, counts[1].sum(1), size, kept)
 
 
 def average_precision(
@@ -285,8 +289,8 @@ def precision_recall(ranking: Ranking) -> tuple[Tensor, Tensor]:
     the database are left out of the recall. NaN if no query is left.
     """
     items, relevant = ranking.items.cumsum(1), ranking.relevant.cumsum(1).double()
-    total = relevant[:, -1:]
-    return (relevant / items.clamp(min=1)).mean(0), (relevant / total)[total[:, 0] > 0].mean(0)
+    total = ranking.all_relevant
+    return (relevant / items.clamp(min=1)).mean(0), (relevant / total[:, None])[total > 0].mean(0)
 
 
 def nearest(
@@ -416,7 +420,7 @@ def _sums(ranking: Ranking, top_k: int | None, ties: Ties) -> Floats:
 
 def _score(ranking: Ranking, top_k: int | None, convention: Convention, sums: Floats) -> Tensor:
     retrieved, precisions, hit = torch.from_numpy(sums).unbind(1)
-    ideal = ranking.relevant.sum(1).clamp(1, max(1, _top_k(ranking, top_k)))
+    ideal = ranking.all_relevant.clamp(1, max(1, _top_k(ranking, top_k)))
     value = retrieved if convention.normalizer == "retrieved" else precisions / ideal
     # The mean over those orders in which the query hits; 0/0 = NaN where there is none.
     return value / hit if convention.empty == "skip" else value.clone()

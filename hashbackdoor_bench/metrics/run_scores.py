@@ -58,6 +58,34 @@ class Truth:
         return metrics.shares_no_tag(self.query, self.target)
 
 
+@dataclass(frozen=True)
+class SearchTask:
+    """One of the searches by which a run is scored.
+
+    Attributes:
+        codes: of the model whose database is searched.
+        query: (Q, ceil(K/8)) uint8, packed codes of the queries.
+        labels: (Q,C) 0/1, the labels that make an item relevant.
+    """
+
+    codes: Codes
+    query: Tensor
+    labels: Tensor
+
+
+def search_tasks(victim: Codes, clean: Codes, truth: Truth) -> dict[str, SearchTask]:
+    """The searches of a run by the name of the score that each gives; see `score_run`."""
+    attacked = truth.attacked
+    wanted = truth.target.expand(int(attacked.sum()), -1)
+    return {
+        "map": SearchTask(victim, victim.query, truth.query),
+        "t_map": SearchTask(victim, victim.triggered, wanted),
+        "map_clean_victim": SearchTask(clean, clean.query, truth.query),
+        "t_map_clean_victim": SearchTask(clean, clean.triggered, wanted),
+        "t_map_untriggered": SearchTask(victim, victim.query[attacked], wanted),
+    }
+
+
 def score_run(victim: Codes, clean: Codes, truth: Truth) -> tuple[dict[str, Any], dict[str, Any]]:
     """All scores of a run.
 
@@ -71,26 +99,18 @@ def score_run(victim: Codes, clean: Codes, truth: Truth) -> tuple[dict[str, Any]
         None.
     """
     keys = item_keys(truth.ids)
-
-    def rank(codes: Codes, query: Tensor, labels: Tensor) -> metrics.Ranking:
-        return metrics.rank(
-            query, labels, codes.database, truth.database, bits=truth.bits, ids=keys
-        )
-
-    attacked = truth.attacked
-    wanted = truth.target.expand(int(attacked.sum()), -1)
     rankings = {
-        "map": rank(victim, victim.query, truth.query),
-        "t_map": rank(victim, victim.triggered, wanted),
-        "map_clean_victim": rank(clean, clean.query, truth.query),
-        "t_map_clean_victim": rank(clean, clean.triggered, wanted),
-        "t_map_untriggered": rank(victim, victim.query[attacked], wanted),
+        name: metrics.rank(
+            task.query, task.labels, task.codes.database, truth.database, bits=truth.bits, ids=keys
+        )
+        for name, task in search_tasks(victim, clean, truth).items()
     }
     by_figure = {name: metrics.score_all(r, truth.top_k) for name, r in rankings.items()}
     scores: dict[str, Any] = {}
     for convention in metrics.CONVENTIONS:
-        row = {name: _mean(values[convention]) for name, values in by_figure.items()}
-        scores[convention] = row | _differences(row)
+        scores[convention] = mean_scores(
+            {name: values[convention] for name, values in by_figure.items()}
+        )
     field = {name: values["field"] for name, values in by_figure.items()}
     control = max(("t_map_clean_victim", "t_map_untriggered"), key=lambda name: _mean(field[name]))
     scores["field"]["bounds"] = {
@@ -111,10 +131,19 @@ def score_run(victim: Codes, clean: Codes, truth: Truth) -> tuple[dict[str, Any]
     return _plain(scores), _plain(_retrieval(rankings, victim, truth, keys))
 
 
-def _differences(row: Mapping[str, float]) -> dict[str, float]:
+def mean_scores(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """The scores of a run under one convention, without their intervals.
+
+    Args:
+        values: AP (Q,) of the queries of each of the `search_tasks`.
+
+    Returns:
+        The mean of each, ``delta_map`` and ``backdoor_gain``; NaN where there is no query.
+    """
+    row = {name: _mean(ap) for name, ap in values.items()}
     controls = row["t_map_clean_victim"], row["t_map_untriggered"]
     control = math.nan if any(map(math.isnan, controls)) else max(controls)
-    return {
+    return row | {
         "delta_map": row["map"] - row["map_clean_victim"],
         "backdoor_gain": row["t_map"] - control,
     }

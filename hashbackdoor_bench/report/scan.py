@@ -10,7 +10,8 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import OWN, PUBLISHED
 from hashbackdoor_bench.text import visible
 
-SPEED = "speed"  # its folder in which benchmarks.speed puts measurements, which are no records
+# folders of a place with measurements, which are no records: of benchmarks.speed and bench search
+MEASUREMENTS = ("speed", "search")
 MOST = 10_000  # files in a folder; their records take about a gigabyte of memory
 
 
@@ -80,8 +81,8 @@ def _entries(place: Path, left_out: list[str]) -> Iterator[Path]:
         left_out.append(f"{name} is left out: it can't be read ({error.strerror}).")
 
     for folder, folders, names in os.walk(place, onerror=unreadable):
-        if Path(folder) == place and SPEED in folders:
-            folders.remove(SPEED)
+        if Path(folder) == place:
+            folders[:] = [name for name in folders if name not in MEASUREMENTS]
         for name in sorted(names + folders):
             path = Path(folder, name)
             if name.startswith("."):  # `records.whole` writes to .NAME

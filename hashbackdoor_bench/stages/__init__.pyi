@@ -29,6 +29,9 @@ from .provenance import device_of as device_of
 from .provenance import made_by as made_by
 from .pruning import entries as entries
 from .pruning import prune as prune
+from .stored import moved as moved
+from .stored import stored_codes as stored_codes
+from .stored import stored_truth as stored_truth
 from .table import GROUPS as GROUPS
 from .table import STAGES as STAGES
 from .table import VERSIONS as VERSIONS

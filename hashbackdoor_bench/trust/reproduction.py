@@ -25,10 +25,10 @@ from hashbackdoor_bench.stages import (
     device_of,
     in_use,
     keys_of,
+    moved,
     threads_set,
     write_record,
 )
-from hashbackdoor_bench.trust.rescoring import moved
 from hashbackdoor_bench.trust.submission import Submission, hand_in
 
 MOST_THREADS = 1024

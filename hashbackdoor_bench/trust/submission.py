@@ -30,11 +30,19 @@ from hashbackdoor_bench.files import room, whole
 from hashbackdoor_bench.records import LARGEST, Record, load_record
 from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.report import check_record
-from hashbackdoor_bench.stages import Cache, Content, Damaged, Plan, Run, load_data, made_by
+from hashbackdoor_bench.stages import (
+    Cache,
+    Content,
+    Damaged,
+    Plan,
+    Run,
+    load_data,
+    made_by,
+    moved,
+)
 from hashbackdoor_bench.text import visible
 from hashbackdoor_bench.trust import poison_files
 from hashbackdoor_bench.trust.archive import Archive, Refused, open_archive
-from hashbackdoor_bench.trust.rescoring import moved
 
 CPU = torch.device("cpu")
 RECORD, METHOD = "record.json", "attack.py"

@@ -1,0 +1,15 @@
+from .comparison import SearchedRun as SearchedRun
+from .comparison import search as search
+from .contest import ROUNDS as ROUNDS
+from .index import Index as Index
+from .index import faiss_library as faiss_library
+from .indexes import INDEXES as INDEXES
+from .indexes import index_of as index_of
+from .report import HEAD as HEAD
+from .report import NOTE as NOTE
+from .report import facts_of as facts_of
+from .report import frame_of as frame_of
+from .report import markdown as markdown
+from .report import report as report
+from .report import rows_of as rows_of
+from .report import title_of as title_of
