@@ -35,13 +35,18 @@ def device_of(name: str) -> torch.device:
 def made_by(device: torch.device) -> dict[str, Any]:
     """The origin of a new artifact: ``device``, ``versions``, ``commit`` and ``dirty``."""
     commit, dirty = checkout()
-    versions = {"python": platform.python_version()} | {n: installed(n) for n in LIBRARIES}
     return {
         "device": device_name(device),
-        "versions": versions,
+        "versions": dict(versions()),
         "commit": commit,
         "dirty": dirty,
     }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The versions of Python and the libraries, read once: each is a file to parse."""
+    return {"python": platform.python_version()} | {n: installed(n) for n in LIBRARIES}
 
 
 def device_name(device: torch.device) -> str:
