@@ -11,11 +11,34 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from coarse import resolution
 from PIL import Image
+from warm import WARM
 
 from hashbackdoor_bench.registry import METHODS
+from hashbackdoor_bench.suites.executors import local
 
 CLASSES = 3
+
+
+@pytest.fixture(autouse=True, scope="session")
+def coarse_pictures() -> Iterator[None]:
+    """Whatever is drawn has few pixels, unless a test takes `sharp_pictures`."""
+    with resolution():
+        yield
+
+
+@pytest.fixture
+def sharp_pictures() -> Iterator[None]:
+    """Pictures and figures have the dots per inch that users get."""
+    with resolution(None):
+        yield
+
+
+@pytest.fixture
+def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers of a suite are forked from a process that has torch already; see `warm`."""
+    monkeypatch.setattr(local, "subprocess", WARM)
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from warm import WarmProcess
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.stages.cache import Cache
@@ -83,8 +84,9 @@ def build(work):
 print(Cache(root).make("stage", {}, build).key)
 """
     command = [sys.executable, "-c", code, str(tmp_path)]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    keys = {process.communicate(timeout=60)[0] for process in both}
+    both = [WarmProcess(command, stdout=subprocess.PIPE) for _ in range(2)]
+    keys = {process.stdout.read() for process in both}
+    assert [process.wait(60) for process in both] == [0, 0]
     assert len(keys) == 1
     assert (tmp_path / "log").read_text() == "made\n"
 
@@ -102,13 +104,11 @@ def slow(tensors, path):
 cache.save_file = slow
 cache.Cache(Path(sys.argv[1])).make("stage", {}, lambda work: ({"x": torch.arange(3)}, {}))
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process = WarmProcess([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    with process.stdout:
+        assert process.stdout.readline() == b"written\n"
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
     cache = Cache(tmp_path)
     assert cache.find("stage", cache.key("stage", {})) is None
     assert torch.equal(cache.make("stage", {}, build).tensors["x"], torch.arange(3))

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 from made_records import made
 from PIL import Image
 
@@ -17,7 +18,7 @@ from hashbackdoor_bench.cli import argument_texts, main
 from hashbackdoor_bench.cli.console import result_table
 from hashbackdoor_bench.records import read_record
 
-QUICK = ["--epochs", "2", "--batch-size", "16", "--bits", "12"]
+QUICK = ["--epochs", "1", "--batch-size", "16", "--bits", "12"]
 
 
 def run_arguments(tiny: Path, tmp_path: Path, *more: str) -> list[str]:
@@ -52,6 +53,7 @@ def done(finished: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("sharp_pictures")
 def test_a_run_ends_with_a_record_a_table_and_pictures(tiny, tmp_path, capsys):
     assert main(run_arguments(tiny, tmp_path)) == 0
     out = capsys.readouterr()
@@ -145,11 +147,14 @@ def test_a_damaged_artifact_is_reported_and_made_again(tiny, tmp_path, done, cap
 def test_kill_9_and_the_same_command_give_the_same_scores(tiny, tmp_path):
     whole = tmp_path / "whole"
     command = [sys.executable, "-m", "hashbackdoor_bench"]
-    subprocess.run([*command, *run_arguments(tiny, whole)], check=True, capture_output=True)
+    two = ["--epochs", "2"]
+    subprocess.run([*command, *run_arguments(tiny, whole, *two)], check=True, capture_output=True)
     killed = tmp_path / "killed"
     for stop in ("optimise patch", "train clean victim", "train poisoned victim", "score"):
         process = subprocess.Popen(
-            [*command, *run_arguments(tiny, killed, "--json")], stdout=subprocess.PIPE, text=True
+            [*command, *run_arguments(tiny, killed, *two, "--json")],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert process.stdout is not None
         for line in process.stdout:
@@ -158,7 +163,7 @@ def test_kill_9_and_the_same_command_give_the_same_scores(tiny, tmp_path):
         assert process.wait() == -signal.SIGKILL, stop
         for path in killed.rglob("*.json"):
             json.loads(path.read_text())  # whole, wherever it is
-    subprocess.run([*command, *run_arguments(tiny, killed)], check=True, capture_output=True)
+    subprocess.run([*command, *run_arguments(tiny, killed, *two)], check=True, capture_output=True)
     (a,), (b,) = records(whole), records(killed)
     assert read_record(a).scores == read_record(b).scores
     assert read_record(a).key == read_record(b).key
@@ -392,11 +397,13 @@ class WhiteSquare(Attack):
 def test_an_attack_of_ones_own_runs_from_a_file_and_an_edit_makes_it_again(tiny, tmp_path):
     """In processes of their own, as a person would."""
     path = tmp_path / "white-square.py"
-    command = [sys.executable, "-m", "hashbackdoor_bench", *run_arguments(
-        tiny, tmp_path, "--plugin", str(path), "--attack", "white-square", "--quiet")]  # fmt: skip
+    words = run_arguments(
+        tiny, tmp_path, "--plugin", str(path), "--attack", "white-square", "--quiet"
+    )
     for colour in ("255", "0"):
         path.write_text(SQUARE.replace("255", colour))
-        subprocess.run(command, check=True, capture_output=True)
+        done = warm.run(tmp_path, "-m", "hashbackdoor_bench", *words)
+        assert done.returncode == 0, done.stderr
     first, second = map(read_record, records(tmp_path))
     assert first.spec.attack == "white_square"
     assert first.artifacts["backdoor"] != second.artifacts["backdoor"]

@@ -19,6 +19,7 @@ from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.cli.run import command_of, run_command, spec_of
 from hashbackdoor_bench.cli.suite_running import jobs_of
 from hashbackdoor_bench.records import read_record
+from hashbackdoor_bench.suites.executors import local
 
 BROKEN = '''"""Breaks."""
 import os, signal
@@ -148,6 +149,7 @@ def test_settings_of_a_suite_come_through_a_command_as_the_same_run(tiny, tmp_pa
 # ---- plan, run, status --------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_a_suite_is_planned_run_and_found_done(tiny, tmp_path, capsys, monkeypatch):
     suite, where = str(written(tmp_path, tiny)), places(tmp_path)
     assert main(["suite", "plan", suite, *where]) == 0
@@ -176,7 +178,7 @@ def test_a_suite_is_planned_run_and_found_done(tiny, tmp_path, capsys, monkeypat
     assert "3 runs, 3 done" in capsys.readouterr().out
     assert main(["suite", "status", suite, *where]) == 0
     assert "3 done, 0 missing, 0 failed" in capsys.readouterr().out
-    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a process is started"))
+    monkeypatch.setattr(local, "_Process", lambda *a, **k: pytest.fail("a process is started"))
     assert main(["suite", "run", suite, *where]) == 0
     assert "3 of 3 runs done" in capsys.readouterr().out
 
@@ -194,6 +196,7 @@ def test_records_of_a_suite_stand_under_its_name_and_data_come_from_where_option
     assert (tmp_path / "runs" / Path(suite).stem / "index.csv").is_file()
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_failures_and_deaths_are_told_and_stop_no_other_run(tiny, tmp_path, capsys, monkeypatch):
     from hashbackdoor_bench import ATTACKS
 

@@ -118,6 +118,8 @@ def test_an_attack_without_a_place_says_why():
 
 # ---- from a stranger's folder -------------------------------------------------------------------
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 SUITE = """
 dataset = "lists"
 lists = "{tiny}"

@@ -8,10 +8,13 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
 
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.metrics import perceptual
+from hashbackdoor_bench.metrics import imperceptibility, perceptual
 from hashbackdoor_bench.metrics.imperceptibility import compare, folded, residuals
 from hashbackdoor_bench.metrics.perceptual import Lpips, lpips_fits, lpips_for, ssim_distance
 from hashbackdoor_bench.metrics.spectrum import peaks, power
@@ -90,6 +93,14 @@ def test_differences_are_in_grey_levels():
     assert found["psnr"] == pytest.approx(expected)
     assert 0.9 < found["ssim"] < 1
     assert found["images"] == 2
+
+
+@pytest.mark.parametrize("size", [7, 32, 224])
+def test_psnr_is_that_of_torchmetrics_to_the_last_bit(size: int):
+    for before, after in pairs(noise(5, size)):
+        a, b = before.double(), after.double()
+        wanted = peak_signal_noise_ratio(b, a, data_range=255.0, dim=(1, 2, 3), reduction="none")
+        assert torch.equal(imperceptibility._psnr((b - a).flatten(1)), wanted)
 
 
 def test_ssim_agrees_with_its_formula_on_a_constant_shift():

@@ -2,11 +2,10 @@
 
 import ast
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 from hashbackdoor_bench import UserError
 from hashbackdoor_bench.cli import main
@@ -22,9 +21,7 @@ def test_a_skeleton_is_clean_and_passes_its_own_test(kind: str, tmp_path: Path):
         ["-m", "ruff", "check", "--isolated", method.name, test.name],
         ["-m", "ruff", "format", "--isolated", "--check", method.name, test.name],
     ):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([sys.executable, *words], cwd=method.parent, env=environment,
-                              capture_output=True, text=True, check=False)  # fmt: skip
+        done = warm.run(tmp_path, *words, cwd=method.parent)
         assert done.returncode == 0, done.stdout + done.stderr
     assert f"class Bright{kind.capitalize()}(" in method.read_text()
     assert main(["check", str(method)]) == 0
@@ -98,8 +95,7 @@ def test_a_package_brings_methods_by_entry_points(tmp_path: Path):
         "assert main(['check', 'brought', 'brought_faint', 'fetched']) == 0\n"
         "assert main(['check', 'lost']) == 2\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True,
-                          text=True, check=False)  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = warm.run(tmp_path, "-c", code, env=environment)
     assert done.returncode == 0, done.stderr
     assert "attack 'lost' of nowhere:Lost fails: ModuleNotFoundError" in done.stderr

@@ -63,6 +63,7 @@ def _no_warnings():
         yield
 
 
+@pytest.mark.usefixtures("sharp_pictures")
 def test_a_patch_gets_a_trigger_picture_and_a_full_image_trigger_a_residual(tmp_path):
     before = queries(2)
     patch = draw(samples(before, patched(before, 16)), tmp_path / "patch", target="Coat")

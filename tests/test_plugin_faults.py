@@ -1,12 +1,11 @@
 """A plugin that fails is named with file and line, in one sentence and without a traceback."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from test_pipeline import spec
 
 from hashbackdoor_bench.cli import main
@@ -32,12 +31,16 @@ def plugin_with(folder: Path, first: str, craft: str) -> tuple[Path, int]:
     return path, body + 1
 
 
-def run(tiny: Path, folder: Path, plugin: Path, *more: str) -> int:
+def words_of(tiny: Path, folder: Path, plugin: Path, *more: str) -> list[str]:
     small = ["--dataset", "lists", "--lists", str(tiny), "--root", str(tiny), "--size", "32"]
     small += ["--top-k", "20", "--epochs", "1", "--bits", "8", "--batch-size", "16"]
     places = ["--cache-dir", str(folder / "cache"), "--results-dir", str(folder / "results")]
     words = ["run", "--attack", "mine", "--plugin", str(plugin), "--victim", "csq"]
-    return main([*words, *small, *places, *more])
+    return [*words, *small, *places, *more]
+
+
+def run(tiny: Path, folder: Path, plugin: Path, *more: str) -> int:
+    return main(words_of(tiny, folder, plugin, *more))
 
 
 @pytest.mark.parametrize(
@@ -105,11 +108,8 @@ def test_a_file_that_can_not_be_imported_is_named_with_its_line(tiny, tmp_path, 
 def test_what_a_plugin_prints_is_not_among_the_json_lines(tiny, tmp_path):
     loud = "import os; print('from python'); os.system('echo from a shell')"
     plugin, _ = plugin_with(tmp_path, loud, "print('crafting')")
-    code = f"import test_plugin_faults as t, sys; from pathlib import Path; sys.exit(t.run(Path({str(tiny)!r}), Path({str(tmp_path)!r}), Path({str(plugin)!r}), '--json'))"  # noqa: E501
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
-        cwd=Path(__file__).parent,
-    )  # fmt: skip
+    words = words_of(tiny, tmp_path, plugin, "--json")
+    done = warm.run(tmp_path, "-m", "hashbackdoor_bench", *words)
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-1] == "result"
     for words in ("from python", "from a shell", "crafting"):

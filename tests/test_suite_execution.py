@@ -262,6 +262,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_two_workers_make_the_records_of_single_runs_bit_for_bit(tiny, tmp_path, one_thread):
     these = cells(tiny, ["clean", "tri", "ciba"], ["csq"], 1)
     layout, cache = laid(tiny, tmp_path, these), Cache(tmp_path / "c")

@@ -156,9 +156,10 @@ class _Process:
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with suppress(ValueError):  # the last line of a killed process may be incomplete
-                self.messages.put((self, json.loads(line)))
+        with self.process.stdout as lines:
+            for line in lines:
+                with suppress(ValueError):  # the last line of a killed process may be incomplete
+                    self.messages.put((self, json.loads(line)))
         self.messages.put((self, None))
 
     def end(self) -> str:
@@ -168,6 +169,9 @@ class _Process:
         except subprocess.TimeoutExpired:
             self.process.kill()
             code = self.process.wait()
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.errors.seek(0)
         lines = self.errors.read().decode(errors="replace").strip().splitlines()
         self.errors.close()
