@@ -64,8 +64,8 @@ def test_without_poison_the_victim_is_the_clean_victim(tiny, tmp_path):
 
 def test_groups_are_counted_in_the_order_of_a_run():
     assert GROUPS == (
-        "features", "train surrogate", "craft backdoor", "train clean victim", "train poisoned victim",
-        "tamper with victim", "codes", "scores", "visibility",
+        "features", "train surrogate", "craft backdoor", "train clean victim",
+        "train poisoned victim", "tamper with victim", "codes", "scores", "visibility",
     )  # fmt: skip
 
 

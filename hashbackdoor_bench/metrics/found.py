@@ -20,8 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hashbackdoor_bench.metrics.code_words import check_classes, tag_words
-from hashbackdoor_bench.metrics.kernels import Words
+from hashbackdoor_bench.metrics.code_words import Words, check_classes, tag_words
 from hashbackdoor_bench.metrics.ranking import Ranking
 
 Found = tuple[int, NDArray[np.int64], NDArray[np.int64]]  # query, items, their distances

@@ -4,10 +4,8 @@ Runs share stages, so each stage is one task for all runs that have it. No stage
 the plans give the keys of all stages, and the cache shows which of them are done.
 """
 
-import gc
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import torch
 
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.memory import no_collection
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import read_record, record_key, record_path
 from hashbackdoor_bench.spec import RunSpec
@@ -131,7 +130,7 @@ def lay_out(
         UserError: no run can be planned; the message is that of the first run.
     """
     layout, loaded = Layout(), LoadedSets(cache, progress)
-    with _no_collection():
+    with no_collection():
         for run in runs:
             try:
                 plan = Plan(
@@ -156,18 +155,6 @@ def lay_out(
 def _names(folder: Path) -> set[str]:
     """What is in a folder: reading it is faster than asking for each of many thousand names."""
     return set(os.listdir(folder)) if folder.is_dir() else set()
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep Python from looking for garbage among a million new objects, none of which is any."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _planned(tasks: dict[str, Task], run: SuiteRun, plan: Plan, results: Path) -> PlannedRun:
