@@ -12,13 +12,13 @@ from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.memory import keep_freed_memory
 from hashbackdoor_bench.stages.provenance import device_of
 
-from . import crafting, encoding, job, preparing, scoring, several, startup, training
+from . import crafting, encoding, job, preparing, scoring, several, stacked, startup, training
 from .clock import Row, Setting
 from .table import NOTE, report, table, write
 
 PARTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     part.__name__.rpartition(".")[2]: part.measure
-    for part in (scoring, crafting, training, several, encoding, preparing, startup, job)
+    for part in (scoring, crafting, training, several, stacked, encoding, preparing, startup, job)
 }
 RESULTS = Path("results/speed")
 WIDE = 200  # characters of the table in a file
