@@ -99,8 +99,8 @@ def _heads(setting: Setting) -> Row:
     }
     return Row(
         "stacked heads",
-        f"{count} hash layers, {FEATURES} features to {BITS} bits, batches of {BATCH}; seconds of a "
-        "step of one",
+        f"{count} hash layers, {FEATURES} features to {BITS} bits, batches of {BATCH}; seconds of "
+        "a step of one",
         seconds,
         [Goal("share of the fastest way", min(1.0, ratio(seconds, "batched products")), 0.5)],
         equal=f"weights after {steps} steps: {off:.0e} off",
