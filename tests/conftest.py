@@ -5,6 +5,7 @@ import os
 # One thread for each worker of pytest-xdist and for every process that a test starts: two of them
 # with two threads each starve one another on two cores. Read when torch and NumPy are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait take no time from others
 
 from collections.abc import Iterator
 from pathlib import Path
