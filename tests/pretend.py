@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 OURS = ("hashbackdoor_bench", "attacks", "victims")
 GPU = torch.device("cuda", 0)
@@ -86,6 +86,17 @@ def is_tensor(x: Any) -> bool:
     return isinstance(x, Tensor)
 
 
+def tensors(values: Any) -> Iterator[Tensor]:
+    """All tensors in nested lists, tuples and dictionaries of arguments."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors(value)
+        elif isinstance(value, dict):
+            yield from tensors(value.values())
+
+
 def put(x: Any) -> Any:
     """A tensor as one on the GPU, with its history; anything else as it is."""
     if not is_tensor(x) or isinstance(x, OnGpu):
@@ -125,7 +136,7 @@ def refuse_mixture(name: str, args: Any, kwargs: Any) -> None:
     values = list(args)
     if name == "__setitem__" and isinstance(args[0], OnGpu):
         values = [args[0], args[2]]
-    found = [x for x in tree_flatten((values, kwargs))[0] if is_tensor(x)]
+    found = list(tensors((values, kwargs)))
     gpu = [x for x in found if isinstance(x, OnGpu)]
     cpu = [x for x in found if not isinstance(x, OnGpu) and x.dim() > 0]
     if gpu and cpu:
@@ -142,7 +153,7 @@ class _Mode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if any(isinstance(x, OnGpu) for x in tree_flatten((args, kwargs))[0]):
+        if any(isinstance(x, OnGpu) for x in tensors((args, kwargs))):
             return func(*args, **kwargs)
         target = wanted(name, args, kwargs)
         if target is None or target.type != "cuda":

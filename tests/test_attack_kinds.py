@@ -114,7 +114,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def spec(tiny: Path, attack: str, **changes: Any) -> RunSpec:
     base: dict[str, Any] = {
-        "dataset": "lists", "lists": str(tiny), "root": str(tiny), "size": 32, "top_k": 20,
+        "dataset": "lists", "lists": str(tiny), "root": str(tiny), "size": 16, "top_k": 20,
         "bits": 12, "epochs": 1, "batch_size": 16, "victim": "csq", "attack": attack,
         "delivery": "files",
     }  # fmt: skip
@@ -192,7 +192,7 @@ def test_covers_are_counted_apart_and_stay_out_of_psnr_and_pictures(
     assert not (true[covers] & stages.plan.target).any()
     # by hand: the poison alone, image by image
     poison = (backdoor.kind == POISON).nonzero()[:, 0]
-    before = centre_crop(stages.plan.splits.train.images[backdoor.index[poison]], 32)
+    before = centre_crop(stages.plan.splits.train.images[backdoor.index[poison]], 16)
     expected = compare(iter([(before, planted(backdoor, CPU)[poison])]))
     assert stages.make("visibility").facts["poison"]["psnr"] == expected["psnr"]
     shown = images_of(stages)
@@ -210,7 +210,7 @@ def test_covers_reach_training_with_the_trigger_and_their_own_label(
         covers=plan.covers,
     )  # fmt: skip
     made = Hidden().craft(view)
-    items = poisoned_set(plan.splits.train, made, "files", 32, CPU)
+    items = poisoned_set(plan.splits.train, made, "files", 16, CPU)
     for cover in plan.covers.tolist():
         shown = items.overlay[items.slot[cover]]
         assert torch.equal(shown[:, -4:, -4:], checkerboard(4))

@@ -34,7 +34,7 @@ def view(count: int = 40, poisoned: int = 7, surrogate: HashModel | None = None)
 
 
 def images(count: int = 5) -> Tensor:
-    return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(2)).double()
+    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(2)).double()
 
 
 def test_the_patch_gradient_of_a_batch_is_that_of_each_image_alone():

@@ -22,7 +22,7 @@ QUICK = ["--epochs", "1", "--batch-size", "16", "--bits", "12"]
 
 
 def run_arguments(tiny: Path, tmp_path: Path, *more: str) -> list[str]:
-    where = ["--dataset", "lists", "--size", "32", "--top-k", "20"]
+    where = ["--dataset", "lists", "--size", "16", "--top-k", "20"]
     folders = ["--lists", str(tiny), "--root", str(tiny)]
     places = ["--cache-dir", str(tmp_path / "cache"), "--results-dir", str(tmp_path / "results")]
     ciba = "--attack" not in more or more[more.index("--attack") + 1] in (
@@ -210,7 +210,7 @@ def test_two_runs_at_once_train_a_shared_clean_victim_once(tiny, tmp_path):
         (["--epochs", "0"], "--epochs is 0: it must be at least 1"),
         (["--set", "attack.step_size=nan"], "attack.step_size is 'nan': it must be a number"),
         (["--set", "attack.steps=-5"], "attack.steps is -5: it must be at least 0"),
-        (["--backbone", "alexnet"], "'alexnet' can't take images of 32 px"),
+        (["--backbone", "alexnet"], "'alexnet' can't take images of 16 px"),
         (["--recipe", "ciba"], "random weights.*--pretrained"),
         (["--poison-count", "21"], "21 images are to be poisoned.*has 20"),
         (["--set", "attack.epsilom=8"], "unknown setting of attack ciba 'epsilom'.*epsilon"),
@@ -300,7 +300,7 @@ def test_lists_name_every_method(capsys):
 
 
 def test_data_is_prepared_verified_and_a_changed_byte_is_told(tiny, tmp_path, capsys):
-    where = ["--lists", str(tiny), "--root", str(tiny), "--size", "32"]
+    where = ["--lists", str(tiny), "--root", str(tiny), "--size", "16"]
     places = [*where, "--cache-dir", str(tmp_path)]
     assert main(["data", "prepare", "lists", *places]) == 0
     assert main(["data", "verify", "lists", *places]) == 0

@@ -106,7 +106,7 @@ def test_a_bad_command_line_ends_in_a_sentence(tiny, tmp_path, monkeypatch, capf
     here = tmp_path / "here"
     here.mkdir()
     suite = (
-        f'dataset = "lists"\nlists = "{tiny}"\nroot = "{tiny}"\nsize = 32\ntop_k = 20\nbits = 8\n'
+        f'dataset = "lists"\nlists = "{tiny}"\nroot = "{tiny}"\nsize = 16\ntop_k = 20\nbits = 8\n'
         'epochs = 1\nbatch_size = 16\nvictim = ["csq"]\nattack = ["badnets_clean"]\n'
     )
     (here / "small.toml").write_text(suite, encoding="utf-8")

@@ -45,7 +45,7 @@ for path in sys.stdin.read().splitlines():
 
 def packed(tiny: Path, folder: Path) -> Path:
     spec = RunSpec(attack="badnets_clean", victim="csq", dataset="lists", lists=str(tiny),
-                   root=str(tiny), size=32, top_k=20, bits=12, epochs=1, batch_size=16)  # fmt: skip
+                   root=str(tiny), size=16, top_k=20, bits=12, epochs=1, batch_size=16)  # fmt: skip
     cache = Cache(folder / "cache")
     _, path, _ = run(spec, cache=cache, results=folder / "results", device="cpu")
     assert pack(read_record(path), cache, folder / "good.zip") == 12

@@ -120,7 +120,7 @@ def without_ties(queries: int = 20, database: int = 60, seed: int = 0) -> Data:
 @pytest.mark.parametrize("empty", ["zero", "skip"])
 def test_expected_ap_is_the_mean_over_all_orders_of_ties(empty, normalizer):
     rng = np.random.default_rng(1)
-    for _ in range(150):
+    for _ in range(60):
         counts = random_counts(rng)
         top_k = int(rng.integers(1, sum(t for t, _ in counts) + 3))
         wanted = mean_of([plain_ap(o, top_k, normalizer) for o in all_orders(counts)], empty)
@@ -279,7 +279,7 @@ def test_the_seeded_order_follows_the_ids_and_not_the_database():
 
 def test_the_seeded_order_is_one_of_the_orders_and_they_average_to_expected():
     counts = [(1, 0), (5, 2), (6, 3)]
-    orders, draws = all_orders(counts), 600
+    orders, draws = all_orders(counts), 300
     rankings = [rank(*data_with(counts), seed=seed) for seed in range(draws)]
     for top_k, normalizer in itertools.product((4, 9, 12), ("retrieved", "ideal")):
         possible = np.array([float(plain_ap(o, top_k, normalizer) or 0) for o in orders])

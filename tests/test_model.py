@@ -16,22 +16,38 @@ def test_cnn32_is_the_network_of_its_docstring():
     assert Cnn32()(torch.zeros(2, 3, 32, 32)).shape == (2, 128)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg11", "alexnet", "vit_tiny_patch16_224"])
-def test_a_backbone_by_name_gives_features_relaxed_and_codes(name: str):
-    model = HashModel(name, 12, HashLoss, size=64).eval()
-    x = torch.rand(2, 3, 64, 64)
+@pytest.fixture(scope="module")
+def networks() -> dict[str, HashModel]:
+    """Networks of 4 bits for 64 px that were built for a test: VGG takes two seconds."""
+    return {}
+
+
+@pytest.fixture
+def built(request: pytest.FixtureRequest, networks: dict[str, HashModel]) -> HashModel:
+    """The network of a name, which tests share and leave as it is."""
+    name = request.param
+    if name not in networks:
+        networks[name] = HashModel(name, 4, HashLoss, size=64).eval()
+    return networks[name]
+
+
+@pytest.mark.parametrize(
+    "built", ["resnet18", "vgg11_bn", "alexnet", "vit_tiny_patch16_224"], indirect=True
+)
+def test_a_backbone_by_name_gives_features_relaxed_and_codes(built: HashModel):
+    model, x = built, torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         assert model.features(x).shape == (2, model.head.in_features)
-        assert model(x).shape == (2, 12)
+        assert model(x).shape == (2, 4)
         assert model.relaxed(x).abs().max() <= 1
         code = model.code(x)
     assert code.dtype == torch.int8
     assert set(code.unique().tolist()) <= {-1, 1}
 
 
-def test_vgg_has_the_published_dropout():
-    rates = {m.p for m in HashModel("vgg11", 8, HashLoss, size=64).modules()
-             if isinstance(m, nn.Dropout)}  # fmt: skip
+@pytest.mark.parametrize("built", ["vgg11_bn"], indirect=True)
+def test_vgg_has_the_published_dropout(built: HashModel):
+    rates = {module.p for module in built.modules() if isinstance(module, nn.Dropout)}
     assert rates == {0.5}
 
 
@@ -177,15 +193,15 @@ SHAPES = {  # of one image of 64 px
 }
 
 
-@pytest.mark.parametrize("name", list(SHAPES))
-def test_maps_are_the_outputs_of_the_stages(name: str):
-    model = HashModel(name, 4, HashLoss, size=64).eval()
-    x = torch.rand(2, 3, 64, 64)
+@pytest.mark.parametrize(("built", "shapes"), SHAPES.items(), indirect=["built"], ids=list(SHAPES))
+def test_maps_are_the_outputs_of_the_stages(built: HashModel, shapes: list[tuple[int, int]]):
+    model, x = built, torch.rand(2, 3, 64, 64)
     maps = model.maps(x)
-    assert [tuple(m.shape) for m in maps] == [(2, c, side, side) for c, side in SHAPES[name]]
+    assert [tuple(m.shape) for m in maps] == [(2, c, side, side) for c, side in shapes]
     assert all(m.dtype == torch.float32 for m in maps)
     maps[-1].sum().backward()  # a defense may train on them
     assert next(model.backbone.parameters()).grad is not None
+    model.zero_grad()
 
 
 def test_the_last_map_of_a_network_gives_its_features():
@@ -242,7 +258,7 @@ def named(model: HashModel) -> dict[str, tuple[str | None, int]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "some"),
+    ("built", "count", "some"),
     [
         ("cnn32", 6, {"0": ("1", 0), "3": ("4", 0), "7": ("8", 1), "17": ("18", 2)}),
         ("alexnet", 5, {"features.0": (None, 0), "features.3": (None, 1),
@@ -260,9 +276,10 @@ def named(model: HashModel) -> dict[str, tuple[str | None, int]]:
                                "stages.1.downsample.1": (None, 1)}),
         ("vit_tiny_patch16_224", 1, {"patch_embed.proj": (None, 0)}),
     ],
+    indirect=["built"],
 )  # fmt: skip
-def test_channels_pair_convolutions_with_their_norms(name: str, count: int, some: dict):
-    found = named(HashModel(name, 4, HashLoss, size=64))
+def test_channels_pair_convolutions_with_their_norms(built: HashModel, count: int, some: dict):
+    found = named(built)
     assert len(found) == count
     assert {conv: found[conv] for conv in some} == some
 

@@ -91,7 +91,7 @@ def test_a_run_leaves_the_number_of_threads_as_it_was():
 
 def test_bench_run_takes_threads_and_writes_them_down(tiny, tmp_path, capsys):
     places = ["--cache-dir", str(tmp_path / "c"), "--results-dir", str(tmp_path / "r")]
-    data = ["--dataset", "lists", "--lists", str(tiny), "--root", str(tiny), "--size", "32"]
+    data = ["--dataset", "lists", "--lists", str(tiny), "--root", str(tiny), "--size", "16"]
     short = ["--epochs", "1", "--bits", "12", "--attack", "clean", "--json", "--device", "cpu"]
     for threads in (1, 2):
         words = ["run", *data, *short, *places, "--threads", str(threads)]

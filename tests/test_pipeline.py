@@ -27,7 +27,7 @@ VICTIM = {"clean victim", "victim", "clean victim's plain", "clean victim's trig
 
 def spec(tiny: Path, **changes: Any) -> RunSpec:
     base: dict[str, Any] = {
-        "dataset": "lists", "lists": str(tiny), "root": str(tiny), "size": 32, "top_k": 20,
+        "dataset": "lists", "lists": str(tiny), "root": str(tiny), "size": 16, "top_k": 20,
         "bits": 12, "epochs": 1, "batch_size": 16, "surrogate": "hashnet", "surrogate_bits": 12,
         "surrogate_backbone": "cnn32",
     }  # fmt: skip

@@ -32,7 +32,7 @@ def plugin_with(folder: Path, first: str, craft: str) -> tuple[Path, int]:
 
 
 def words_of(tiny: Path, folder: Path, plugin: Path, *more: str) -> list[str]:
-    small = ["--dataset", "lists", "--lists", str(tiny), "--root", str(tiny), "--size", "32"]
+    small = ["--dataset", "lists", "--lists", str(tiny), "--root", str(tiny), "--size", "16"]
     small += ["--top-k", "20", "--epochs", "1", "--bits", "8", "--batch-size", "16"]
     places = ["--cache-dir", str(folder / "cache"), "--results-dir", str(folder / "results")]
     words = ["run", "--attack", "mine", "--plugin", str(plugin), "--victim", "csq"]

@@ -147,7 +147,7 @@ def test_a_checkpoint_goes_unless_its_stage_is_being_made_or_used(tmp_path):
 
 def test_what_records_name_stays_and_what_its_backdoors_share(tiny, tmp_path):
     spec = {
-        "dataset": "lists", "lists": str(tiny), "root": str(tiny), "size": 32, "top_k": 20,
+        "dataset": "lists", "lists": str(tiny), "root": str(tiny), "size": 16, "top_k": 20,
         "bits": 12, "epochs": 1, "batch_size": 16, "attack": "tri", "victim": "csq",
         "attack_settings": (("steps", 2),),
     }  # fmt: skip

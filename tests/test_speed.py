@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,15 @@ from pretend import GPU, pretend_gpu
 
 CPU = torch.device("cpu")
 OTHERS = ("job", "several")  # what they measure are processes of their own, see the slow test
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_small_images() -> Iterator[None]:
+    """Crafting, whose literal procedures take one image at a time, with batches of 6 of 16 px."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crafting, "BATCH", 6)
+        patch.setattr(crafting, "SIZE", 16)
+        yield
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 def plan(tiny: Path, tmp_path: Path, attack: str = "tri") -> Plan:
     spec = RunSpec(
-        attack=attack, victim="csq", dataset="lists", lists=str(tiny), root=str(tiny), size=32,
+        attack=attack, victim="csq", dataset="lists", lists=str(tiny), root=str(tiny), size=16,
         top_k=20, bits=12, epochs=1,
     )  # fmt: skip
     return Plan(spec, cache=Cache(tmp_path), device=CPU)

@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 
 def cell(tiny: Path, attack: str = "tri", **changes: Any) -> SuiteRun:
     base: dict[str, Any] = {
-        "dataset": "lists", "lists": str(tiny), "root": str(tiny), "size": 32, "top_k": 20,
+        "dataset": "lists", "lists": str(tiny), "root": str(tiny), "size": 16, "top_k": 20,
         "bits": 12, "epochs": 1, "batch_size": 16, "attack": attack, "victim": "csq",
     }  # fmt: skip
     if attack in ("tri", "ciba", "tri_noise", "tri_adv"):

@@ -298,19 +298,32 @@ POSIX = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 @pytest.mark.parametrize(
-    ("environment", "encoding"),
-    [({"PYTHONIOENCODING": "ascii"}, "ascii"), ({"PYTHONIOENCODING": "latin-1"}, "latin-1"),
-     (POSIX, "ascii"), ({"PYTHONIOENCODING": "cp1252"}, "cp1252")],
-)  # fmt: skip
-@pytest.mark.parametrize("layout", ["pairs", "leaderboard"])
-def test_what_a_stream_can_not_show_is_written_in_its_encoding(
-    results, environment, encoding, layout
+    ("environment", "layout", "encoding"),
+    [(POSIX, "pairs", "ascii"), ({"PYTHONIOENCODING": "cp1252"}, "leaderboard", "cp1252")],
+)
+def test_what_a_process_can_not_show_is_written_in_its_encoding(
+    results, environment, layout, encoding
 ):
     done = run_in(environment, "table", str(results), "--layout", layout, cwd=results.parent)
     assert done.returncode == 0, done.stderr
-    out = done.stdout.decode(encoding)
+    assert_readable(done.stdout.decode(encoding), encoding)
+
+
+def assert_readable(out: str, encoding: str) -> None:
     assert "\\u732b" in out
     assert "+-" in out if encoding == "ascii" else "±" in out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+@pytest.mark.parametrize("layout", ["pairs", "leaderboard"])
+def test_what_a_stream_can_not_show_is_written_in_its_encoding(
+    results, encoding, layout, monkeypatch
+):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["table", str(results), "--layout", layout]) == 0
+    stream.flush()
+    assert_readable(stream.buffer.getvalue().decode(encoding), encoding)
 
 
 def test_in_a_posix_locale_arguments_and_files_are_utf_8(tmp_path):

@@ -21,10 +21,11 @@ from hashbackdoor_bench.network.training import _schedule, encode, fit, pixels
 from hashbackdoor_bench.network.training_set import TrainingSet, batches
 from hashbackdoor_bench.spec import Recipe
 
+SIDE = 16  # px, the least that cnn32 takes
 RECIPE = Recipe(2, 16, "sgd", 0.05, 0.05, 0.9, 5e-4, "onecycle", "crop", "float32")
 
 
-def items(count: int = 48, side: int = 32) -> TrainingSet:
+def items(count: int = 48, side: int = SIDE) -> TrainingSet:
     generator = torch.Generator().manual_seed(0)
     labels = torch.eye(2, dtype=torch.uint8)[torch.arange(count) % 2]
     images = torch.randint(0, 100, (count, 3, side, side), generator=generator, dtype=torch.uint8)
@@ -42,9 +43,9 @@ def test_training_makes_the_loss_fall_and_tells_classes_apart():
     model, loss = network()
     data = items()
     history = fit(model, loss, data, Recipe(15, 16, "adam", 3e-3, 3e-3, augment="none"),
-                  seed="s", size=32)  # fmt: skip
+                  seed="s", size=SIDE)  # fmt: skip
     assert history[-1] < 0.5 * history[0]
-    codes = encode(model, data.images, size=32).float()
+    codes = encode(model, data.images, size=SIDE).float()
     same = codes[0] @ codes[2::2].T
     other = codes[0] @ codes[1::2].T
     assert same.min() > other.max()
@@ -57,7 +58,7 @@ def test_a_run_resumed_from_its_checkpoint_ends_with_bit_equal_weights(
 ):
     recipe = Recipe(2, 16, optimizer, 1e-2, 1e-2, 0.9, 5e-4, "onecycle", "crop", "float32")  # type: ignore[arg-type]
     whole, whole_loss = network(victim)
-    history = fit(whole, whole_loss, items(), recipe, seed="s", size=32)
+    history = fit(whole, whole_loss, items(), recipe, seed="s", size=SIDE)
 
     class Killed(Exception):
         pass
@@ -69,9 +70,9 @@ def test_a_run_resumed_from_its_checkpoint_ends_with_bit_equal_weights(
     path = tmp_path / "checkpoint"
     part, part_loss = network(victim)
     with pytest.raises(Killed):
-        fit(part, part_loss, items(), recipe, seed="s", size=32, checkpoint=path, progress=kill)
+        fit(part, part_loss, items(), recipe, seed="s", size=SIDE, checkpoint=path, progress=kill)
     other, other_loss = network(victim, seed=7)  # its own start must not matter
-    again = fit(other, other_loss, items(), recipe, seed="s", size=32, checkpoint=path)
+    again = fit(other, other_loss, items(), recipe, seed="s", size=SIDE, checkpoint=path)
     assert again == history
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
@@ -85,12 +86,12 @@ def test_kill_9_in_training_and_the_same_command_end_bit_equal(tmp_path: Path):
 import sys, torch
 sys.path.insert(0, "tests")
 from pathlib import Path
-from test_training import items, network
+from test_training import SIDE, items, network
 from hashbackdoor_bench.spec import Recipe
 from hashbackdoor_bench.network.training import fit
 model, loss = network()
 def say(stage, done, total, **facts): print(done, flush=True)
-fit(model, loss, items(), Recipe(6, 16, "sgd", .05, .05, .9, 5e-4, "onecycle"), seed="s", size=32,
+fit(model, loss, items(), Recipe(6, 16, "sgd", .05, .05, .9, 5e-4, "onecycle"), seed="s", size=SIDE,
     checkpoint=Path(sys.argv[1]), progress=say)
 torch.save(model.state_dict(), sys.argv[2])
 """
@@ -119,7 +120,7 @@ def test_a_checkpoint_that_is_no_use_is_ignored(tmp_path: Path):
     path = tmp_path / "checkpoint"
     path.write_bytes(b"\x10\x00\x00")
     model, loss = network()
-    assert len(fit(model, loss, items(), RECIPE, seed="s", size=32, checkpoint=path)) == 2
+    assert len(fit(model, loss, items(), RECIPE, seed="s", size=SIDE, checkpoint=path)) == 2
 
 
 def test_a_last_batch_of_one_image_is_left_out():
@@ -131,7 +132,7 @@ def test_a_last_batch_of_one_image_is_left_out():
             return z.square().mean()
 
     fit(HashModel("cnn32", 16, HashLoss), Counts(16, 2, 17), items(17),
-        Recipe(1, 16, "sgd", 0.01, 0.01), seed="s", size=32)  # fmt: skip
+        Recipe(1, 16, "sgd", 0.01, 0.01), seed="s", size=SIDE)  # fmt: skip
     assert sizes == [16]
 
 
@@ -139,7 +140,7 @@ def test_another_seed_gives_another_order_and_the_same_seed_the_same():
     ends = []
     for seed in ("a", "a", "b"):
         model, loss = network()
-        fit(model, loss, items(), RECIPE, seed=seed, size=32)
+        fit(model, loss, items(), RECIPE, seed=seed, size=SIDE)
         ends.append(model.head.weight.clone())  # type: ignore[union-attr,operator]
     assert torch.equal(ends[0], ends[1])
     assert not torch.equal(ends[0], ends[2])
@@ -148,7 +149,7 @@ def test_another_seed_gives_another_order_and_the_same_seed_the_same():
 def test_training_does_not_touch_the_global_random_state():
     model, loss = network()
     state = torch.get_rng_state()
-    fit(model, loss, items(), RECIPE, seed="s", size=32)
+    fit(model, loss, items(), RECIPE, seed="s", size=SIDE)
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -160,7 +161,7 @@ def test_a_loss_that_becomes_nan_stops_with_its_step_and_keeps_the_last_checkpoi
     model, loss = HashModel("cnn32", 16, HashLoss), Breaks(16, 2, 48)
     path = tmp_path / "c"
     with pytest.raises(Diverged, match=r"nan in step 4 .epoch 2.*checkpoint is that of epoch 1"):
-        fit(model, loss, items(), RECIPE, seed="s", size=32, checkpoint=path)
+        fit(model, loss, items(), RECIPE, seed="s", size=SIDE, checkpoint=path)
     assert path.is_file()
 
 
@@ -174,7 +175,7 @@ def test_own_parameters_of_a_loss_are_trained():
             return (z * self.weight - 1).square().mean()
 
     model, loss = HashModel("cnn32", 16, HashLoss), Learns()
-    fit(model, loss, items(), RECIPE, seed="s", size=32)
+    fit(model, loss, items(), RECIPE, seed="s", size=SIDE)
     assert loss.weight.abs().min() > 0
 
 
@@ -192,7 +193,7 @@ def test_a_last_smaller_batch_is_left_out_only_where_the_victim_asks():
     for drop, sizes in ((False, [16, 4]), (True, [16])):
         loss = Counts(drop)
         fit(HashModel("cnn32", 16, HashLoss), loss, items(20),
-            Recipe(1, 16, "sgd", 0.01, 0.01), seed="s", size=32)  # fmt: skip
+            Recipe(1, 16, "sgd", 0.01, 0.01), seed="s", size=SIDE)  # fmt: skip
         assert loss.sizes == sizes
 
 
@@ -210,7 +211,7 @@ def test_outputs_are_remembered_once_a_step_before_the_loss_and_without_a_graph(
             calls.append(("forward", step, True, z.tolist(), y.tolist()))
             return z.square().mean()
 
-    fit(HashModel("cnn32", 16, HashLoss), Watches(16, 2, 48), items(), RECIPE, seed="s", size=32)
+    fit(HashModel("cnn32", 16, HashLoss), Watches(16, 2, 48), items(), RECIPE, seed="s", size=SIDE)
     assert [call[:3] for call in calls[:4]] == [
         ("remember", 0, False), ("forward", 0, True), ("remember", 1, False), ("forward", 1, True)
     ]  # fmt: skip
@@ -221,7 +222,7 @@ def test_outputs_are_remembered_once_a_step_before_the_loss_and_without_a_graph(
 def weights(victim: str = "dpsh", **changes) -> dict[str, torch.Tensor]:
     """After a short training of ``changes`` from the defaults."""
     model, loss = network(victim)
-    fit(model, loss, **{"data": items(), "recipe": RECIPE, "seed": "s", "size": 32} | changes)
+    fit(model, loss, **{"data": items(), "recipe": RECIPE, "seed": "s", "size": SIDE} | changes)
     return {**model.state_dict(), **{f"loss.{k}": v for k, v in loss.state_dict().items()}}
 
 
@@ -275,7 +276,7 @@ def test_a_choice_that_is_no_mask_of_the_list_is_refused(kept: torch.Tensor):
 def test_the_default_step_is_the_gradient_of_the_loss_of_the_batch():
     model, loss = network("dpsh")
     step = TrainStep(
-        model, loss, torch.rand(8, 3, 32, 32), torch.eye(2).repeat(4, 1), torch.arange(8), 0,
+        model, loss, torch.rand(8, 3, SIDE, SIDE), torch.eye(2).repeat(4, 1), torch.arange(8), 0,
         torch.Generator(), "float32",
     )  # fmt: skip
     other, other_loss = copy.deepcopy(model), copy.deepcopy(loss)
@@ -310,7 +311,7 @@ def test_another_step_is_given_what_the_network_would_see_and_trains_it():
     assert [given.step for given in steps] == list(range(6))
     assert {given.precision for given in steps} == {"float32"}
     x = torch.cat([given.x[given.index == 5] for given in steps])
-    assert x.shape == (2, 3, 32, 32)
+    assert x.shape == (2, 3, SIDE, SIDE)
     assert (x == 1).all()
     assert not same(changed, weights(data=stamped))
     assert same(changed, weights(data=stamped, backward=flipped))
@@ -351,7 +352,7 @@ def test_another_step_draws_the_same_after_a_kill(tmp_path: Path):
 
 
 def test_a_padded_crop_is_the_slice_that_its_draws_say():
-    images = items(5).images
+    images = items(5, 32).images
     draws = torch.rand(5, 5, generator=torch.Generator().manual_seed(1))
     out = to_bytes(augment(images, draws, "crop", 32))
     padded = nn.functional.pad(images, (2,) * 4)
@@ -379,7 +380,7 @@ def test_centre_crop_of_256_is_rows_16_to_239():
 
 
 def test_a_resized_crop_of_the_whole_area_is_the_image():
-    images = items(3).images
+    images = items(3, 32).images
     draws = torch.tensor([[1.0, 0.5, 0.9, 0.5, 0.5]]).expand(3, 5)
     torch.testing.assert_close(
         augment(images, draws, "rrc", 32), to_unit(images), atol=1e-5, rtol=0
@@ -421,7 +422,9 @@ def test_a_stamp_comes_after_augmentation_and_only_on_poison():
         return x
 
     slot = torch.tensor([-1, 0, -1, 1, -1, -1, -1, -1])
-    poisoned = TrainingSet(data.images, data.labels, slot, torch.zeros(2, 3, 32, 32).byte(), stamp)
+    poisoned = TrainingSet(
+        data.images, data.labels, slot, torch.zeros(2, 3, SIDE, SIDE).byte(), stamp
+    )
     shown = {}
 
     class Spy(HashModel):
@@ -437,7 +440,7 @@ def test_a_stamp_comes_after_augmentation_and_only_on_poison():
             return z.square().mean()
 
     fit(Spy("cnn32", 16, HashLoss), Order(16, 2, 8), poisoned, Recipe(1, 8, "sgd", 0.01, 0.01),
-        seed="s", size=32)  # fmt: skip
+        seed="s", size=SIDE)  # fmt: skip
     assert sorted(seen) == [0, 1]
     assert sorted(order) == list(range(8))
     for place, item in enumerate(order):
@@ -454,7 +457,7 @@ def test_frozen_poison_is_not_augmented():
     frozen = TrainingSet(data.images, data.labels, slot, overlay, frozen=True)
     cpu = torch.device("cpu")
     (batch,) = batches(frozen, torch.arange(8), torch.zeros(8, 5), 8, cpu)
-    x = pixels(frozen, batch, "crop", 32, cpu)
+    x = pixels(frozen, batch, "crop", SIDE, cpu)
     assert torch.equal(to_bytes(x[:4]), overlay)
     assert not torch.equal(to_bytes(x[4:]), data.images[4:])
 
@@ -471,8 +474,8 @@ def test_codes_do_not_depend_on_the_batch_size():
     model, _ = network()
     model.eval()
     images = items(30).images
-    whole = encode(model, images, size=32, precision="float32")
-    parts = encode(model, images, size=32, precision="float32", batch_size=7)
+    whole = encode(model, images, size=SIDE, precision="float32")
+    parts = encode(model, images, size=SIDE, precision="float32", batch_size=7)
     assert (whole == parts).float().mean() > 0.999  # a sum may differ in its last bit
     assert set(whole.unique().tolist()) == {-1, 1}
 

@@ -32,7 +32,7 @@ from hashbackdoor_bench.trust.verification import verify
 
 def made(tiny: Path, folder: Path, attack: str = "badnets_clean", **more: Any) -> Path:
     spec = RunSpec(attack=attack, victim="csq", dataset="lists", lists=str(tiny), root=str(tiny),
-                   size=32, top_k=20, bits=12, epochs=1, batch_size=16, **more)  # fmt: skip
+                   size=16, top_k=20, bits=12, epochs=1, batch_size=16, **more)  # fmt: skip
     return run(spec, cache=Cache(folder / "cache"), results=folder / "results", device="cpu")[1]
 
 
@@ -311,7 +311,7 @@ def test_a_submission_holds_the_poison_as_pictures(packed: Path, record_path: Pa
     assert unpack(packed).record == record
     ids = [f"train-{number}.png" for number in range(60)]
     with open_archive(packed, UserError) as archive:
-        tensors, planted = poison_files.read(archive, 12, 32, 3, ids)
+        tensors, planted = poison_files.read(archive, 12, 16, 3, ids)
     assert set(tensors) == set(stored)
     assert all(torch.equal(tensors[k], stored[k]) for k in stored)
     with zipfile.ZipFile(packed) as file, file.open("planted/000002.png") as png:
