@@ -134,7 +134,7 @@ def train(
         batch: images in one step.
 
     Raises:
-        Diverged: a loss is NaN or infinite; the checkpoint of the epoch before is kept.
+        Diverged: a loss is NaN or infinite.
     """
     assert view.surrogate is not None
     if view.device.type == "cuda":  # on the CPU instance norm is slower on channels-last
@@ -174,11 +174,10 @@ def train(
         means = {name: float(torch.stack(each).mean()) for name, each in values.items()}
         if bad := [name for name, mean in means.items() if not abs(mean) < float("inf")]:
             raise Diverged(
-                f"the generator's {bad[0]} loss became {means[bad[0]]} in epoch {epoch + 1}; the "
-                f"last good checkpoint is that of epoch {epoch}: try a smaller attack.lr than "
-                f"{lr:g}, or --precision float32."
+                f"the generator's {bad[0]} loss became {means[bad[0]]} in epoch {epoch + 1}: try "
+                f"a smaller attack.lr than {lr:g}, or --precision float32."
             )
         for name, mean in means.items():
             history.setdefault(name, []).append(mean)
-        checkpoint.save(epoch=epoch + 1, history=history)
+        checkpoint.keep(epoch=epoch + 1, history=history)
     return history

@@ -90,3 +90,9 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
             lines.append(f"{split}-{number}.png {row}")
         (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture
+def every_epoch_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training writes its checkpoint after each epoch, however short."""
+    monkeypatch.setattr("hashbackdoor_bench.checkpoint.EVERY", 0.0)

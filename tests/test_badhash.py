@@ -410,6 +410,7 @@ def test_a_loss_that_is_no_number_ends_training_in_one_sentence():
         trained(gan)
 
 
+@pytest.mark.usefixtures("every_epoch_kept")
 def test_crafting_killed_in_the_second_epoch_ends_with_the_same_bits(tmp_path):
     whole = ATTACKS["badhash"](**TINY).craft(view())
 

@@ -109,6 +109,7 @@ def test_its_numbers_are_those_of_the_cpu(tiny: Path, tmp_path: Path, monkeypatc
     assert found.scores == plain.scores
 
 
+@pytest.mark.usefixtures("every_epoch_kept")
 @pytest.mark.parametrize(
     ("victim", "optimizer"),
     [*((name, "adam") for name in VICTIMS), ("csq", "sgd"), ("csq", "rmsprop")],

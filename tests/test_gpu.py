@@ -117,6 +117,7 @@ def test_a_short_training_ends_near_that_of_the_cpu(
     assert off_together(trained[1], trained[0]) < (1e-3 if optimizer == "sgd" else 0.1)
 
 
+@pytest.mark.usefixtures("every_epoch_kept")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_training_goes_on_from_a_checkpoint(
     precision: str, tmp_path: Path, gpu: torch.device, record_property: Measured

@@ -46,13 +46,14 @@ def fit(
         recipe: hyper-parameters of training; its ``precision`` may be ``auto``.
         seed: seed of order, augmentation and dropout.
         size: S.
-        checkpoint: file that is written after each epoch; if it exists, training continues from it.
+        checkpoint: file that is written at the end of an epoch, if the last one is ten seconds old;
+            if it exists, training continues from it.
         progress: called after each step.
         stage: name of this training for ``progress``.
         backward: makes the gradients of a step and returns its loss, see `TrainStep`.
 
     Raises:
-        Diverged: a loss is NaN or infinite; the checkpoint of the epoch before is kept.
+        Diverged: a loss is NaN or infinite.
     """
     device = next(model.parameters()).device
     data = data.to(device)
@@ -99,13 +100,12 @@ def fit(
         if len(bad):
             raise Diverged(
                 f"the loss became {losses[bad[0]].item()} in step "
-                f"{step - steps + int(bad[0])} (epoch {epoch + 1}); the last good checkpoint "
-                f"is that of epoch {epoch}: try a smaller --lr than {recipe.lr:g}, or "
-                "--precision float32."
+                f"{step - steps + int(bad[0])} (epoch {epoch + 1}): try a smaller --lr than "
+                f"{recipe.lr:g}, or --precision float32."
             )
         history.append(float(losses.mean()))
         progress(stage, step, total, loss=history[-1])
-        kept.save(epoch=epoch + 1, history=history)
+        kept.keep(epoch=epoch + 1, history=history)
     model.eval()
     return history
 
