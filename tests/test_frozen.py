@@ -230,7 +230,10 @@ def test_a_backbone_that_an_attack_edits_encodes_images_itself(spec, tmp_path, t
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": None}, "cnn32 would be frozen with random weights: add --pretrained"),
+        (
+            {"weights": None},
+            "cnn32 would be frozen with random weights: add --weights FILE, or --pret",
+        ),
         ({"augment": "flip"}, "--augment flip: the features of a frozen backbone are computed"),
     ],
 )

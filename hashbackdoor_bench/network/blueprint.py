@@ -91,14 +91,15 @@ class Blueprint:
         elif self.weights_by_order:
             raise UserError("--weights-by-order needs a file: add --weights FILE, or leave it out.")
         if self.recipe.finetunes and not self.pretrained and self.weights is None:
-            what = (
-                "would be frozen with random weights"
-                if self.recipe.frozen
-                else f"would be fine-tuned from random weights at a learning rate of "
-                f"{self.recipe.lr:g}"
-            )
+            if self.recipe.frozen:
+                raise UserError(
+                    f"{self.backbone} would be frozen with random weights: add --weights FILE, or "
+                    "--pretrained with a backbone that has published weights (--backbone "
+                    "tf_efficientnet_lite0 --dataset fashion-mini@96)."
+                )
             raise UserError(
-                f"{self.backbone} {what}: add --pretrained or --weights FILE, or take "
+                f"{self.backbone} would be fine-tuned from random weights at a learning rate of "
+                f"{self.recipe.lr:g}: add --pretrained or --weights FILE, or take "
                 "--recipe scratch32."
             )
 
