@@ -130,17 +130,17 @@ def test_an_item_that_is_not_found_takes_no_place_and_only_strict_counts_it():
     assert metrics.score(ranking, 2, CONVENTIONS["strict"]).item() == pytest.approx(1 / 2)
 
 
-def test_any_of_the_items_at_the_last_distance_counts_for_recall():
+def test_recall_takes_any_items_at_the_last_distance_but_not_for_nearer_ones():
     database = torch.tensor([[0], [1], [2], [4], [255]], dtype=torch.uint8)
-    queries, one = torch.zeros(3, 1, dtype=torch.uint8), torch.ones(5, 1, dtype=torch.uint8)
-    exact = metrics.rank(queries, one[:3], database, one, seeded=False)
-    lists = [[0, 1, 2], [0, 3, 4], [4]]
+    queries, one = torch.zeros(4, 1, dtype=torch.uint8), torch.ones(5, 1, dtype=torch.uint8)
+    exact = metrics.rank(queries, one[:4], database, one, seeded=False)
+    lists = [[0, 1, 2], [0, 3, 4], [4], [1, 2, 3]]
     near = distances(queries, database)
     found = [(q, np.array(items), near[q, items]) for q, items in enumerate(lists)]
-    ranking = rank_found(one[:3], one, found, 8)
-    assert recall(ranking, exact, 2).tolist() == [1, 1, 0]
-    assert recall(ranking, exact, 3).tolist() == pytest.approx([1, 2 / 3, 0])
-    assert recall(ranking, exact, 5).tolist() == pytest.approx([3 / 5, 3 / 5, 1 / 5])
+    ranking = rank_found(one[:4], one, found, 8)
+    assert recall(ranking, exact, 2).tolist() == [1, 1, 0, 1 / 2]
+    assert recall(ranking, exact, 3).tolist() == pytest.approx([1, 2 / 3, 0, 2 / 3])
+    assert recall(ranking, exact, 5).tolist() == pytest.approx([3 / 5, 3 / 5, 1 / 5, 3 / 5])
 
 
 @pytest.mark.parametrize("text", ["ivf:nlist=20,nprobe=3", "hnsw:m=4", "mih:tables=6,flips=0"])

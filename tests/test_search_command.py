@@ -12,6 +12,7 @@ from test_cli import records, run_arguments
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import read_record
 from hashbackdoor_bench.search import index_of, search
+from hashbackdoor_bench.search.indexes import Flat
 from hashbackdoor_bench.stages import Cache
 
 faiss = pytest.importorskip("faiss")
@@ -79,6 +80,22 @@ def test_the_threads_of_faiss_and_torch_are_as_before(finished: Path):
         assert (faiss.omp_get_max_threads(), torch.get_num_threads()) == before
     finally:
         faiss.omp_set_num_threads(first)
+
+
+def test_an_index_is_built_by_one_thread_and_searched_by_those_asked_for(finished, monkeypatch):
+    (path,) = records(finished)
+    seen: dict[str, set[int]] = {"build": set(), "candidates": set(), "tune": set()}
+    for name, threads in seen.items():
+        plain = getattr(Flat, name)
+
+        def noted(self, *given, plain=plain, threads=threads):
+            threads.add(faiss.omp_get_max_threads())
+            return plain(self, *given)
+
+        monkeypatch.setattr(Flat, name, noted)
+    cache = Cache(finished / "cache")
+    search(read_record(path), [index_of("flat")], cache=cache, rounds=1, threads=2)
+    assert seen == {"build": {1}, "candidates": {2}, "tune": {2}}
 
 
 def test_the_command_prints_a_table_and_writes_json_a_page_and_a_figure(done, tmp_path, capsys):

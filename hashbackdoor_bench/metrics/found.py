@@ -58,19 +58,21 @@ def rank_found(
 
 
 def recall(found: Ranking, exact: Ranking, top_k: int) -> Tensor:
-    """Share (Q,) float64 of the right items among the ``top_k`` (R) nearest that an index found.
+    """Share (Q,) float64 of the ``top_k`` (R) nearest items of the database that an index found.
 
-    An item is right if it is at most as far away as item number R of the whole database, so it does
-    not matter which of the items at that distance an index returns.
+    Of the items at the distance of number R, any will do that fill the places which nearer items
+    leave; but they don't make up for a nearer item that was not found.
 
     Args:
         found: from `rank_found`.
         exact: from `rank`, of the same queries and database.
         top_k: R, from 1 to the number of items.
     """
-    reach = (exact.items.cumsum(1) < top_k).sum(1)  # (Q,), the distance of item number R
-    right = found.items.cumsum(1).gather(1, reach[:, None])[:, 0]
-    return right.clamp(max=top_k).double() / top_k
+    first = torch.cat(
+        [exact.items.new_zeros(len(exact.items), 1), exact.items.cumsum(1)[:, :-1]], 1
+    )
+    places = (top_k - first).clamp(min=0).minimum(exact.items)  # (Q, K+1), of the R at a distance
+    return found.items.minimum(places).sum(1).double() / top_k
 
 
 def _shares_tag(tags: Words, row: Words) -> NDArray[np.bool_]:

@@ -121,7 +121,7 @@ def frame_of(found: Mapping[str, Any]) -> pd.DataFrame:
     """The indexes of a `report`, one per row, for a figure.
 
     Columns: ``run``, ``index``, ``queries_per_second``, ``recall_plain``, ``recall_triggered``,
-    ``map``, ``t_map``, ``backdoor_gain`` (convention field).
+    ``t_map`` (convention field), ``strict_t_map``.
     """
     rows = [
         {
@@ -129,7 +129,8 @@ def frame_of(found: Mapping[str, Any]) -> pd.DataFrame:
             "index": row["index"],
             "queries_per_second": row["queries_per_second"],
             **{f"recall_{name}": value for name, value in row["recall"].items()},
-            **{name: row["scores"]["field"][name] for name in ("map", "t_map", "backdoor_gain")},
+            "t_map": row["scores"]["field"]["t_map"],
+            "strict_t_map": row["scores"]["strict"]["t_map"],
         }
         for run in found["runs"]
         for row in run["rows"]

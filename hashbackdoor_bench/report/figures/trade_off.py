@@ -4,21 +4,26 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.style import context
+from matplotlib.ticker import NullFormatter
 
 from hashbackdoor_bench.report.figures.finished import FinishedFigure
 from hashbackdoor_bench.report.figures.groups import distinct, legend_columns, plain_axes, wrapped
 from hashbackdoor_bench.report.style import DASHES, HUES, MARKERS, SMALL, STYLE, TEXT, cycled
 
-PANEL = 1.7  # inches, height
-SHOWN = {"recall_triggered": "recall, triggered (%)", "t_map": "t-MAP (%)"}
+PANEL = 1.35  # inches, height
+SHOWN = {
+    "recall_triggered": "recall, triggered (%)",
+    "t_map": "t-MAP (%)",
+    "strict_t_map": "strict t-MAP (%)",
+}
 
 
 def trade_off(frame: pd.DataFrame, name: str) -> FinishedFigure:
-    """One column of panels per run: recall of triggered queries above, t-MAP below.
+    """One column of panels per run, one row per score of ``SHOWN``.
 
     Args:
-        frame: one row per index, with ``run``, ``index``, ``queries_per_second``,
-            ``recall_triggered`` and ``t_map``; the first row of a run is its exact scan.
+        frame: one row per index, with ``run``, ``index``, ``queries_per_second`` and the columns of
+            ``SHOWN``; the first row of a run is its exact scan.
         name: of the files, to which ``-trade-off`` is added.
     """
     runs, kinds = distinct(frame["run"]), distinct(frame["index"])
@@ -38,6 +43,8 @@ def trade_off(frame: pd.DataFrame, name: str) -> FinishedFigure:
                     )  # fmt: skip
                 axes.axhline(100 * part[score].iloc[0], color="0.4", linewidth=0.6, zorder=1)
                 axes.set_xscale("log")
+                axes.xaxis.set_major_formatter(lambda value, place: f"{value:,.0f}")
+                axes.xaxis.set_minor_formatter(NullFormatter())
                 axes.set_ylim(-4, 104)
                 plain_axes(axes)
             column[0].set_title(wrapped(run, TEXT / len(runs) - 0.4), fontsize=SMALL)
@@ -54,8 +61,9 @@ def trade_off(frame: pd.DataFrame, name: str) -> FinishedFigure:
         columns = legend_columns(kinds, TEXT)
         figure.legend(marks, kinds, loc="outside upper center", ncols=columns, handlelength=2.4)
     caption = (
-        "Recall of the exact k nearest items of triggered queries (above) and t-MAP under "
-        "convention field (below) against the queries per second that an index answers. Each mark "
-        "is an index with other settings of its search; the line across is the exact scan.",
+        "Recall of the exact k nearest items of triggered queries, and t-MAP under the conventions "
+        "field and strict, against the queries per second that an index answers. Each mark is an "
+        "index with other settings; the line across is the exact scan. Field rises when an index "
+        "loses relevant items from the end of its list; strict counts them.",
     )
     return FinishedFigure(f"{name}-trade-off", figure, caption)
