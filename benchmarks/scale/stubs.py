@@ -18,7 +18,7 @@ import torch
 
 from hashbackdoor_bench import ATTACKS, Attack, AttackerView, Backdoor, NoTrigger, ThreatModel
 from hashbackdoor_bench.metrics import Codes, compare, pack, residuals, score_run
-from hashbackdoor_bench.stages import Content, plan
+from hashbackdoor_bench.stages import STAGES, Content, PlannedStage, plan
 from hashbackdoor_bench.suites.executors import making
 
 EPOCHS = 20  # losses in a training's facts
@@ -54,7 +54,7 @@ class Stubs(Attack):
         return NoTrigger(view.index[:0], view.images[:0], view.labels[:0])
 
 
-def build(run: Any, stage: plan.PlannedStage, work: Path) -> Content:
+def build(run: Any, stage: PlannedStage, work: Path) -> Content:
     """The content of a stub stage, by its kind; a line of a file says that it was built."""
     with (run.cache.root / BUILT).open("a", encoding="utf-8") as file:
         file.write(f"{stage.key} {stage.title}\n")
@@ -96,5 +96,5 @@ def _visibility(run: Any) -> dict[str, Any]:
 
 FACTS: dict[str, Callable[[Any], dict[str, Any]]] = {"scores": _scores, "visibility": _visibility}
 _known: dict[str, dict[str, Any]] = {}
-plan.STAGES = tuple(replace(row, build=build) for row in plan.STAGES)
-making.draw_missing = lambda folder, shown: []
+vars(plan)["STAGES"] = tuple(replace(row, build=build) for row in STAGES)
+vars(making)["draw_missing"] = lambda folder, shown: []

@@ -143,9 +143,13 @@ def write(found: dict[str, Any], rows: Sequence[Row], folder: Path, prefix: str 
         folder: where to.
         prefix: what comes before the device's name.
     """
-    slug = prefix + re.sub(r"[^a-z0-9]+", "-", str(found["device"]).lower()).strip("-")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{slug}.json"
+    path = folder / f"{file_name(found, prefix)}.json"
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     path.with_suffix(".md").write_text(markdown(found, rows), encoding="utf-8")
     return path
+
+
+def file_name(found: dict[str, Any], prefix: str = "") -> str:
+    """The name of a report's files, without their endings: the prefix and the device."""
+    return prefix + re.sub(r"[^a-z0-9]+", "-", str(found["device"]).lower()).strip("-")
