@@ -134,6 +134,7 @@ PROTOCOLS: dict[str, Protocol] = {
             target="Coat",
             class_names=FASHION,
             sha256="9e122d73439e5ad06738e608e61f53341622f7207643162d5322b40325bd53bd",
+            pixels="8bc1296fd2ef00cb1f21acf0a3305656252714d06c5da7d974de3835e1642088",
         ),
         Protocol(
             "fashion-mnist",
