@@ -1,4 +1,4 @@
-"""What the server of `warm` does before it forks: kernels are loaded, and a network takes a step."""
+"""What the server of `warm` does before it forks: it loads kernels, and a network takes a step."""
 
 import torch
 
