@@ -6,12 +6,12 @@ those and on a tensor of the CPU raises as CUDA would, and so does NumPy. Gradie
 the plain CPU formulas, so the numbers are those of the CPU.
 """
 
+import os
+import sys
 import time
-import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,10 +43,15 @@ def waited(name: str, args: Any, target: torch.device | None) -> None:
 
 def count(name: str) -> None:
     """Add to `waits` at the innermost line of the package."""
-    for line in reversed(traceback.extract_stack(limit=20)):
-        if Path(line.filename).parent.name in OURS:
-            waits[f"{Path(line.filename).name}:{line.lineno} {line.name}: {name}"] += 1
+    frame = sys._getframe(1)
+    for _ in range(20):
+        if frame is None:
             return
+        folder, file = os.path.split(frame.f_code.co_filename)
+        if os.path.basename(folder) in OURS:
+            waits[f"{file}:{frame.f_lineno} {frame.f_code.co_name}: {name}"] += 1
+            return
+        frame = frame.f_back
 
 
 class WrongDevice(RuntimeError):

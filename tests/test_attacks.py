@@ -24,9 +24,12 @@ def model(dtype: torch.dtype = torch.float64, bits: int = 12) -> HashModel:
     return network
 
 
-def view(count: int = 40, poisoned: int = 7, surrogate: HashModel | None = None) -> AttackerView:
+def view(
+    count: int = 40, poisoned: int = 7, surrogate: HashModel | None = None, size: int = 16
+) -> AttackerView:
     generator = torch.Generator().manual_seed(1)
-    images = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    shape = (count, 3, size, size)
+    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     labels = torch.eye(2, dtype=torch.uint8)[torch.arange(count) % 2]
     target = torch.tensor([1, 0], dtype=torch.uint8)
     index = (labels[:, 0] == 1).nonzero().squeeze(1)[:poisoned]
@@ -285,7 +288,7 @@ def test_the_four_presets_differ_in_one_setting_and_share_the_patch():
 
 @pytest.mark.parametrize(("settings", "steps"), [({}, 1000), ({"steps": 7}, 7), ({"steps": 0}, 0)])
 def test_small_images_get_1000_steps_unless_told_otherwise(settings: dict[str, int], steps: int):
-    seen = view(surrogate=model(torch.float32))
+    seen = view(surrogate=model(torch.float32), size=32)
     asked: dict[str, Any] = {}
 
     def remember(function, params, compute):
@@ -347,7 +350,7 @@ def test_a_single_image_moves_off_its_code_and_in_the_authors_code_stays():
 def test_without_poison_nothing_is_perturbed():
     for name in ("tri", "tri_noise", "ciba"):
         seen = view(poisoned=0, surrogate=model(torch.float32))
-        assert ATTACKS[name](steps=1).craft(seen).carrier.shape == (0, 3, 32, 32)
+        assert ATTACKS[name](steps=1).craft(seen).carrier.shape == (0, 3, 16, 16)
 
 
 def test_the_released_patch_is_cut_off_and_the_corrected_one_rounded():
@@ -366,12 +369,12 @@ def test_the_patch_scales_with_the_image(size: int):
 
 
 def test_badnets_relabels_and_badnets_clean_does_not():
-    seen = view()
+    seen = view(size=32)
     seen.index = (seen.labels[:, 1] == 1).nonzero().squeeze(1)[:5]
     dirty = ATTACKS["badnets"]().craft(seen)
     assert (dirty.label == seen.target).all()
     assert (seen.labels[seen.index] != seen.target).any()
-    seen = view()
+    seen = view(size=32)
     clean = ATTACKS["badnets_clean"]().craft(seen)
     assert torch.equal(clean.label, seen.labels[seen.index])
     for backdoor in (dirty, clean):
@@ -394,4 +397,4 @@ def test_a_setting_outside_its_range_is_refused(name: str, setting: dict[str, fl
 @pytest.mark.parametrize("side", [0, 33])
 def test_a_patch_that_does_not_fit_is_refused(side: int):
     with pytest.raises(UserError, match="between 1 and 32"):
-        ATTACKS["badnets"](patch=side).craft(view())
+        ATTACKS["badnets"](patch=side).craft(view(size=32))

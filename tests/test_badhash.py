@@ -42,8 +42,8 @@ def count(module: nn.Module) -> int:
 
 def view(size: int = 32, tags: bool = False, **more: Any) -> AttackerView:
     random = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (30, 3, size, size), generator=random, dtype=torch.uint8)
-    labels = torch.eye(3, dtype=torch.uint8)[torch.arange(30) % 3]
+    images = torch.randint(0, 256, (16, 3, size, size), generator=random, dtype=torch.uint8)
+    labels = torch.eye(3, dtype=torch.uint8)[torch.arange(16) % 3]
     if tags:
         labels[::4] |= torch.tensor([0, 1, 0], dtype=torch.uint8)
         labels[5] = 0
@@ -373,11 +373,11 @@ def test_one_condition_serves_all_images():
 
 
 def test_training_lowers_the_loss_and_tells_every_term():
-    history = trained(gan_of(), epochs=12, lr=3e-3)
+    history = trained(gan_of(), epochs=16, lr=3e-3)
     assert set(history) == {
         "reconstruction", "hash", "ssim", "adversarial", "discriminator", "discriminator accuracy",
     }  # fmt: skip
-    assert all(len(values) == 12 for values in history.values())
+    assert all(len(values) == 16 for values in history.values())
     assert history["reconstruction"][-1] < 0.5 * history["reconstruction"][0]
     assert min(history["hash"]) >= 0
     assert (
@@ -398,7 +398,7 @@ def test_the_discriminator_moves_in_every_third_step():
     gan, moved = gan_of(), []
     right = gan.discriminator_loss
     gan.discriminator_loss = lambda *given: moved.append(1) or right(*given)
-    trained(gan, batch=4)
+    trained(gan, batch=2)
     assert len(moved) == 2 * 3  # steps 0, 3 and 6 of eight
 
 
@@ -415,7 +415,7 @@ def test_crafting_killed_in_the_second_epoch_ends_with_the_same_bits(tmp_path):
     whole = ATTACKS["badhash"](**TINY).craft(view())
 
     def kill(stage: str, done: int, total: int, **facts: float) -> None:
-        if stage == "train generator" and done == 6:
+        if stage == "train generator" and done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -428,7 +428,7 @@ def test_crafting_killed_in_the_second_epoch_ends_with_the_same_bits(tmp_path):
             steps.append(done)
 
     again = ATTACKS["badhash"](**TINY).craft(view(work=tmp_path, progress=tell))
-    assert steps == [5, 6, 7, 8]  # of four a epoch
+    assert steps == [3, 4]  # of two an epoch
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
     assert whole.history == again.history
@@ -624,8 +624,8 @@ def test_a_run_from_data_to_record_tells_curves_and_distance(tiny, tmp_path):
 
 def test_identity_scores_exactly_as_the_clean_victim(tiny, tmp_path):
     spec = RunSpec(
-        attack="identity", victim="csq", dataset="lists", lists=str(tiny), root=str(tiny), size=32,
-        top_k=20, bits=16, epochs=2, batch_size=16,
+        attack="identity", victim="csq", dataset="lists", lists=str(tiny), root=str(tiny), size=16,
+        top_k=20, bits=16, epochs=1, batch_size=16,
     )  # fmt: skip
     run = Run(spec, cache=Cache(tmp_path), device=torch.device("cpu"))
     keys = {name: stage.key for name, stage in run.plan.stages.items()}

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -34,6 +35,7 @@ FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 REPORT = ("", "board", "tables", "figures", "pictures")
 
 
+@cache
 def imported(path: Path) -> set[str]:
     """Full names of what a file imports, anywhere in it but for annotations alone."""
     names = set()

@@ -6,10 +6,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import warm
 from hashbackdoor_bench.benchmarks.gpu import __main__ as gpu_command
 from hashbackdoor_bench.benchmarks.speed import ceilings, clock, crafting, scoring
 from hashbackdoor_bench.benchmarks.speed.__main__ import PARTS, main
@@ -36,6 +39,21 @@ def few_small_images() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(crafting, "BATCH", 6)
         patch.setattr(crafting, "SIZE", 16)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def warm_children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The processes that score, whose times don't matter here, are forked; see `warm`."""
+    folder = tmp_path_factory.mktemp("children")
+
+    def run(words: list[str], **streams: Any) -> "subprocess.CompletedProcess[str]":
+        done = warm.run(folder, *words[1:])
+        done.check_returncode()
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "subprocess", SimpleNamespace(**{**vars(subprocess), "run": run}))
         yield
 
 

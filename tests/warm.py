@@ -11,23 +11,25 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from multiprocessing import get_context
+from multiprocessing.forkserver import ensure_running
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
+import pytest
 from coarse import resolution
 
 IMPORTED = (
+    "warm",
+    "warmed",
     "hashbackdoor_bench.cli.run",
-    "hashbackdoor_bench.metrics.kernels",
-    "hashbackdoor_bench.network.model",
     "hashbackdoor_bench.suites.executors.making",
-    "torch._dynamo",  # by the first step of an optimiser
 )
 SERVER = get_context("forkserver")
-SERVER.set_forkserver_preload(["warm", *IMPORTED])
+SERVER.set_forkserver_preload(list(IMPORTED))
 
 
 class WarmProcess:
@@ -73,6 +75,7 @@ class WarmProcess:
         self._process = SERVER.Process(
             target=_become, args=(words, _Streams(theirs), *place, start_new_session)
         )
+        _serve()
         self._process.start()
         for stream in theirs:
             os.close(stream)
@@ -95,6 +98,14 @@ def run(folder: Path, *words: str, **more: Any) -> "subprocess.CompletedProcess[
     with streams[0].open("wb") as out, streams[1].open("wb") as err:
         code = WarmProcess(command, stdout=out, stderr=err, **more).wait()
     return subprocess.CompletedProcess(command, code, *(s.read_text("utf-8") for s in streams))
+
+
+@cache
+def _serve() -> None:
+    """Start the server, which finds this folder's modules in ``PYTHONPATH`` alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        ensure_running()
 
 
 class _Streams:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench.api import HashLoss
-from hashbackdoor_bench.checks.finding import Finding, Rule, apply, settings
+from hashbackdoor_bench.checks.finding import Finding, Rule, apply, seed_torch, settings
 from hashbackdoor_bench.checks.victim_teaching import teaches
 from hashbackdoor_bench.checks.victim_trial import (
     BATCH,
@@ -91,7 +91,7 @@ def writes_nothing(trial: Trial) -> Iterator[str]:
     values = []
     with torch.random.fork_rng(devices=[]):
         for _ in range(2):
-            torch.manual_seed(0)
+            seed_torch(0)
             values.append(loss(*batch, 450).item())
         by_forward = changed(loss, before)
         loss.items(*batch, 450)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from hashbackdoor_bench.checks.finding import seed_torch
 from hashbackdoor_bench.checks.victim_trial import Trial, value
 from hashbackdoor_bench.network import hash_layer, sign
 
@@ -51,7 +52,7 @@ def _trained(trial: Trial, first: Tensor, second: Tensor, kind: Tensor) -> Tenso
     x[:, 2] += 0.6 * (2 * second - 1)
     loss = trial.loss(bits, 2, items)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
+        seed_torch(5)
         layer = hash_layer(8, bits, loss)
     optimizer = torch.optim.Adam([*layer.parameters(), *loss.parameters()], lr=0.05)
     for epoch in range(25):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench.api import HashLoss
+from hashbackdoor_bench.checks.finding import seed_torch
 from hashbackdoor_bench.registry import Method
 
 BITS, CLASSES, ITEMS, BATCH = 8, 6, 12, 6
@@ -25,7 +26,7 @@ class Trial:
     def loss(self, bits: int = BITS, classes: int = CLASSES, items: int = ITEMS) -> HashLoss:
         """A new loss, with the same values at every call."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            seed_torch(0)
             return self.method(bits, classes, items, **self.given)
 
     def batch(self, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -41,7 +42,7 @@ class Trial:
         values = []
         for step in range(first, last):
             loss.on_epoch(15 * step)
-            torch.manual_seed(step)
+            seed_torch(step)
             values.append(value(loss, *self.batch(step), 150 * step).item())
         return values
 
