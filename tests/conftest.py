@@ -3,8 +3,6 @@
 import gc
 import os
 
-gc.disable()  # until all tests are imported: a million objects, none of which is garbage
-
 # One thread for each worker of pytest-xdist and for every process that a test starts: two of them
 # with two threads each starve one another on two cores. Read when torch and NumPy are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,6 +22,11 @@ from hashbackdoor_bench.suites.executors import local
 
 CLASSES = 3
 SIDE = 16  # px, the least that all but badhash take: training costs a quarter of that at 32
+
+
+def pytest_sessionstart() -> None:
+    """Look for no garbage while the tests are imported: a million objects, and none is any."""
+    gc.disable()
 
 
 def pytest_collection_finish() -> None:
