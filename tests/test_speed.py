@@ -134,7 +134,8 @@ def test_the_issue_s_parts_are_all_there(measured):
     parts = {row.part for rows in measured.values() for row in rows}
     assert parts == {
         "scoring", "scoring, growth", "trigger crafting", "confusing perturbations", "training",
-        "evaluation encode", "preparing", "an epoch's images", "start-up",
+        "stacked victims", "stacked heads", "evaluation encode", "preparing", "an epoch's images",
+        "start-up",
     }  # fmt: skip
 
 
