@@ -220,6 +220,7 @@ def test_a_whole_run_ends_with_a_record_and_pictures(tiny: Path, tmp_path: Path,
         attack=attack,
         attack_settings=tuple(ATTACKS[attack].cls.quick.items()),
         victim="csq",
+        size=32,  # the least that badhash takes
     )
     record, *_ = run(
         given, cache=Cache(tmp_path / "cache"), results=tmp_path / "results", device="cuda",
