@@ -61,7 +61,7 @@ title = "a tiny suite"
 dataset = "lists"
 lists = "{tiny}"
 root = "{tiny}"
-size = 16
+size = {size}
 top_k = 20
 bits = 12
 epochs = {epochs}
@@ -79,9 +79,9 @@ name = "badnets"
 """
 
 
-def written(tmp_path: Path, tiny: Path, rows: str = GOOD, epochs: int = 1) -> Path:
+def written(tmp_path: Path, tiny: Path, rows: str = GOOD, epochs: int = 1, size: int = 16) -> Path:
     path = tmp_path / "small.toml"
-    path.write_text(HEAD.format(tiny=tiny, epochs=epochs) + rows)
+    path.write_text(HEAD.format(tiny=tiny, epochs=epochs, size=size) + rows)
     return path
 
 
@@ -243,7 +243,7 @@ def test_failures_and_deaths_are_told_and_stop_no_other_run(tiny, tmp_path, caps
 
 @pytest.mark.slow
 def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(tiny, tmp_path):
-    suite = str(written(tmp_path, tiny, epochs=30))
+    suite = str(written(tmp_path, tiny, epochs=30, size=32))
     command = [*BENCH, "suite", "run", suite, *places(tmp_path), "--jobs", "2", "--json"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -281,7 +281,7 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.slow
 def test_kill_9_at_three_moments_and_the_same_command_give_equal_records(tiny, tmp_path):
-    suite = str(written(tmp_path, tiny, epochs=8))
+    suite = str(written(tmp_path, tiny, epochs=8, size=32))
     command = [*BENCH, "suite", "run", suite, "--jobs", "2", "--json"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([*command, *places(whole)], check=True, capture_output=True)

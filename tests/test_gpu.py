@@ -13,7 +13,7 @@ import pytest
 import torch
 from pretend import pretend_gpu
 from test_pipeline import spec
-from test_training import SIDE, items, network
+from test_training import items, network
 from torch import Tensor, nn
 
 from hashbackdoor_bench import ATTACKS, VICTIMS, HashLoss, HashModel
@@ -108,7 +108,7 @@ def test_a_short_training_ends_near_that_of_the_cpu(
     for device in (torch.device("cpu"), gpu):
         model, loss = network(victim)
         model, loss = model.to(device), loss.to(device)
-        histories.append(torch.tensor(fit(model, loss, items(), recipe, seed="s", size=SIDE)))
+        histories.append(torch.tensor(fit(model, loss, items(side=32), recipe, seed="s", size=32)))
         trained.append(model)
     record_property("weights", off_together(trained[1], trained[0]))
     record_property("losses", off(histories[1], histories[0]))
@@ -130,7 +130,7 @@ def test_training_goes_on_from_a_checkpoint(
                 precision=precision,
             )  # type: ignore[arg-type]  # fmt: skip
             model, loss = model.to(gpu), loss.to(gpu)
-            fit(model, loss, items(), recipe, seed="s", size=SIDE, checkpoint=place)
+            fit(model, loss, items(side=32), recipe, seed="s", size=32, checkpoint=place)
         return model
 
     whole, again = trained(tmp_path / "a", 2), trained(tmp_path / "b", 2)
@@ -146,8 +146,8 @@ def test_bfloat16_learns_what_float32_learns(gpu: torch.device, record_property:
         model, loss = network()
         recipe = Recipe(15, 16, "adam", 3e-3, 3e-3, augment="none", precision=precision)  # type: ignore[arg-type]
         model, loss = model.to(gpu), loss.to(gpu)
-        fit(model, loss, items(), recipe, seed="s", size=SIDE)
-        codes = encode(model, items().images, size=SIDE, precision=precision).float()
+        fit(model, loss, items(side=32), recipe, seed="s", size=32)
+        codes = encode(model, items(side=32).images, size=32, precision=precision).float()
         shares[precision] = float(
             (codes[0] @ codes[2::2].T).mean() - (codes[0] @ codes[1::2].T).mean()
         )
@@ -216,7 +216,11 @@ def test_average_precision_is_that_of_the_cpu(ties: Any, gpu: torch.device):
 @pytest.mark.parametrize("attack", list(ATTACKS))
 def test_a_whole_run_ends_with_a_record_and_pictures(tiny: Path, tmp_path: Path, attack: str):
     given = spec(
-        tiny, attack=attack, attack_settings=tuple(ATTACKS[attack].cls.quick.items()), victim="csq"
+        tiny,
+        attack=attack,
+        attack_settings=tuple(ATTACKS[attack].cls.quick.items()),
+        victim="csq",
+        size=32,  # the least that badhash takes
     )
     record, *_ = run(
         given, cache=Cache(tmp_path / "cache"), results=tmp_path / "results", device="cuda",

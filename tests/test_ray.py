@@ -28,7 +28,7 @@ def test_without_ray_a_sentence_says_what_to_install(tiny, tmp_path, capsys, mon
     monkeypatch.delitem(sys.modules, "hashbackdoor_bench.suites.executors.ray", raising=False)
     suite = tmp_path / "one.toml"
     suite.write_text(
-        f'title = "one"\ndataset = "lists"\nlists = "{tiny}"\nroot = "{tiny}"\nsize = 16\n'
+        f'title = "one"\ndataset = "lists"\nlists = "{tiny}"\nroot = "{tiny}"\nsize = 32\n'
         'top_k = 20\nattack = ["clean"]\n'
     )
     places = ["--cache-dir", str(tmp_path / "c"), "--results-dir", str(tmp_path / "r")]
@@ -39,7 +39,7 @@ def test_without_ray_a_sentence_says_what_to_install(tiny, tmp_path, capsys, mon
 
 def cells(tiny: Path) -> list[SuiteRun]:
     common: dict[str, Any] = {
-        "dataset": "lists", "lists": str(tiny), "root": str(tiny), "size": 16, "top_k": 20,
+        "dataset": "lists", "lists": str(tiny), "root": str(tiny), "size": 32, "top_k": 20,
         "bits": 12, "epochs": 2, "batch_size": 16, "victim": "csq",
     }  # fmt: skip
     steps = (("perturbation_steps", 2), ("steps", 3))

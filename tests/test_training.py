@@ -87,14 +87,15 @@ def test_kill_9_in_training_and_the_same_command_end_bit_equal(tmp_path: Path):
 import sys, torch
 sys.path.insert(0, "tests")
 from pathlib import Path
-from test_training import SIDE, items, network
+from test_training import items, network
 from hashbackdoor_bench.spec import Recipe
 from hashbackdoor_bench.network.training import fit
 from hashbackdoor_bench import checkpoint
 checkpoint.EVERY = 0.0
 model, loss = network()
 def say(stage, done, total, **facts): print(done, flush=True)
-fit(model, loss, items(), Recipe(6, 16, "sgd", .05, .05, .9, 5e-4, "onecycle"), seed="s", size=SIDE,
+recipe = Recipe(6, 16, "sgd", .05, .05, .9, 5e-4, "onecycle")
+fit(model, loss, items(side=32), recipe, seed="s", size=32,  # slow enough to be killed in time
     checkpoint=Path(sys.argv[1]), progress=say)
 torch.save(model.state_dict(), sys.argv[2])
 """
