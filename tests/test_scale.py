@@ -67,7 +67,6 @@ def test_while_nodes_are_killed_no_run_is_lost_and_no_stage_made_again_silently(
     simulated = Simulated(tmp_path, 1, seconds=0.2, victims=("hashnet",), bits=(16, 32))
     found = storm(simulated, kills=4, seed=seed)
     assert (found.runs, found.killed) == (12, 4)
-    assert found.notes, "a node that was killed was idle"
     assert found.records + len(found.failures) == found.runs
     assert all(one.stage and one.message for one in found.failures)
     assert not found.silent

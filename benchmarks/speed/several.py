@@ -80,6 +80,7 @@ def _memory(setting: Setting, size: Size) -> Row:
         found,
         [Goal("times faster than if it is returned", ratio(found, RETURNED), 1.0)],
         equal="weights are equal",
+        least="the training alone",
         peers=(RETURNED,),
     )
 
