@@ -196,6 +196,21 @@ def test_victims_of_one_backbone_share_features_and_backdoors_share_them_with_no
     assert white["surrogate's features"] == white["features"]
 
 
+def test_features_that_runs_of_all_batch_sizes_share_are_computed_in_one_way(spec, tmp_path):
+    passes: dict[int, list[tuple[str, int]]] = {}
+    for size in (2, 16):
+        told: list[tuple[str, int]] = []
+        run = Run(
+            replace(spec, batch_size=size), cache=Cache(tmp_path / str(size)), device=CPU,
+            progress=lambda stage, done, total, told=told, **facts: told.append((stage, done)),
+        )  # fmt: skip
+        for name in sorted(FEATURES):
+            run.make(name)
+        passes[size] = [one for one in told if "features" in one[0]]
+    assert passes[2] == passes[16]
+    assert ("compute features (train)", 60) in passes[2]
+
+
 class Turned(ModelAttack):
     """Turns the sign of the first convolution: an edit of what is frozen in training."""
 

@@ -13,7 +13,7 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import file_hash
 from hashbackdoor_bench.network.backbones import bytes_for
 from hashbackdoor_bench.network.model import FrozenHead, HashModel
-from hashbackdoor_bench.network.training import encode, features_of, fit
+from hashbackdoor_bench.network.training import encode, fit
 from hashbackdoor_bench.network.training_set import TrainingSet
 from hashbackdoor_bench.network.weights import check_file
 from hashbackdoor_bench.progress import Progress
@@ -21,6 +21,7 @@ from hashbackdoor_bench.registry import VICTIMS
 from hashbackdoor_bench.spec import Recipe
 
 PIXELS = 2**20  # a GPU encodes at least so many pixels at once
+TOGETHER = 256  # images of which features are computed at once
 
 
 @dataclass(frozen=True)
@@ -217,49 +218,28 @@ class Blueprint:
         trigger: Callable[[Tensor], Tensor] | None = None,
         progress: Progress,
         stage: str,
+        features: bool = False,
     ) -> Tensor:
-        """Codes (N,K) of stored images (N,3,h,w).
+        """Codes (N,K) of stored images (N,3,h,w), or features (N,F) of a frozen backbone.
 
         Batches are larger than in training, as there is no backward pass; on a GPU they have at
         least 2^20 pixels, since launching small batches would take longer than computing them.
+        Those of features, which runs of all batch sizes share, don't depend on the recipe.
         """
+        batch = TOGETHER if features else 4 * self.recipe.batch_size
+        if next(model.parameters()).device.type == "cuda":
+            batch = max(batch, PIXELS // self.size**2)
         return encode(
             model,
             images,
             size=self.size,
             precision=self.recipe.precision,
             trigger=trigger,
-            batch_size=self._batch(model),
+            batch_size=batch,
             progress=progress,
             stage=stage,
+            features=features,
         )
-
-    def frozen_features(
-        self,
-        model: HashModel,
-        images: Tensor,
-        *,
-        trigger: Callable[[Tensor], Tensor] | None = None,
-        progress: Progress,
-        stage: str,
-    ) -> Tensor:
-        """Features (N,F) of stored images (N,3,h,w), in batches as in `codes`."""
-        return features_of(
-            model,
-            images,
-            size=self.size,
-            precision=self.recipe.precision,
-            trigger=trigger,
-            batch_size=self._batch(model),
-            progress=progress,
-            stage=stage,
-        )
-
-    def _batch(self, model: HashModel) -> int:
-        batch = 4 * self.recipe.batch_size
-        if next(model.parameters()).device.type == "cuda":
-            batch = max(batch, PIXELS // self.size**2)
-        return batch
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

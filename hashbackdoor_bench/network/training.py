@@ -165,6 +165,7 @@ def encode(
     batch_size: int = 250,
     progress: Progress = silent,
     stage: str = "encode",
+    features: bool = False,
 ) -> Tensor:
     """Codes of stored images, centre-cropped: (N,3,h,w) uint8 -> (N,K) int8 of ±1, on the CPU.
 
@@ -177,48 +178,10 @@ def encode(
         batch_size: images per batch.
         progress: called after each batch.
         stage: name of this encoding for ``progress``.
-    """
-    parts = _outputs(
-        model, model.code, images, size, precision, trigger, batch_size, progress, stage
-    )
-    return torch.cat(parts).cpu() if parts else torch.empty(0, 0, dtype=torch.int8)
-
-
-@torch.inference_mode()
-def features_of(
-    model: HashModel,
-    images: Tensor,
-    *,
-    size: int,
-    precision: str = "auto",
-    trigger: Callable[[Tensor], Tensor] | None = None,
-    batch_size: int = 250,
-    progress: Progress = silent,
-    stage: str = "compute features",
-) -> Tensor:
-    """Features (N,F) float32 of stored images, on the CPU; arguments as in `encode`."""
-    parts = _outputs(
-        model, model.features, images, size, precision, trigger, batch_size, progress, stage
-    )
-    return torch.cat(parts).cpu() if parts else torch.empty(0, 0)
-
-
-def _outputs(
-    model: HashModel,
-    function: Callable[[Tensor], Tensor],
-    images: Tensor,
-    size: int,
-    precision: str,
-    trigger: Callable[[Tensor], Tensor] | None,
-    batch_size: int,
-    progress: Progress,
-    stage: str,
-) -> list[Tensor]:
-    """What a function of the model gives for each batch; arguments as in `encode`.
-
-    The parts stay on the device, to be copied together: a copy per batch would make a GPU wait.
+        features: whether to return the features (N,F) float32 instead.
     """
     device = next(model.parameters()).device
+    function = model.features if features else model.code
     images, parts = held(images, device), []
     for start in range(0, len(images), batch_size):
         batch = centre_crop(images[start : start + batch_size], size).to(device)
@@ -228,4 +191,5 @@ def _outputs(
         with autocast(device, precision):
             parts.append(function(x.contiguous(memory_format=torch.channels_last)))
         progress(stage, min(start + batch_size, len(images)), len(images))
-    return parts
+    # All are copied to the CPU together: a copy per batch would make a GPU wait.
+    return torch.cat(parts).cpu() if parts else torch.empty(0, 0, dtype=torch.int8)

@@ -32,8 +32,12 @@ def clean_features(network: str, run: "Run", stage: "PlannedStage", work: Path) 
     model = _backbone(run, blueprint)
     parts = {"train": splits.train, "query": splits.query, "database": splits.database}
     return {
-        name: blueprint.frozen_features(
-            model, split.images, progress=run.progress, stage=f"{stage.title} ({name})"
+        name: blueprint.codes(
+            model,
+            split.images,
+            progress=run.progress,
+            stage=f"{stage.title} ({name})",
+            features=True,
         )
         for name, split in parts.items()
     }, {}
@@ -48,20 +52,22 @@ def planted_features(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     poison = []
     for slots in torch.split(torch.arange(len(planted.overlay)), 64):
         poison.append(
-            blueprint.frozen_features(
+            blueprint.codes(
                 model,
                 planted.overlay[slots],
                 trigger=planted.stamp and partial(_stamped, planted.stamp, slots.to(run.device)),
                 progress=run.progress,
                 stage=f"{stage.title} (poison)",
+                features=True,
             )
         )
-    queries = blueprint.frozen_features(
+    queries = blueprint.codes(
         model,
         plan.splits.query.images[plan.truth.attacked],
         trigger=partial(poisoning.triggered, run.backdoor),
         progress=run.progress,
         stage=f"{stage.title} (queries)",
+        features=True,
     )
     return {"poison": torch.cat(poison) if poison else queries[:0], "query": queries}, {}
 
