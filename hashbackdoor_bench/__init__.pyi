@@ -15,6 +15,8 @@ from .metrics.perceptual import lpips_for as lpips_for
 from .metrics.perceptual import ssim_distance as ssim_distance
 from .network.centres import anchor_code as anchor_code
 from .network.centres import hash_centres as hash_centres
+from .network.centres import tie_vector as tie_vector
+from .network.centres import voted_centre as voted_centre
 from .network.layers import Channel as Channel
 from .network.model import HashModel as HashModel
 from .network.model import sign as sign

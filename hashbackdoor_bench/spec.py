@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -113,6 +113,10 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
         "32-pixel images, no pretrained weights: Adam one-cycle, 12 epochs of batch 32",
         Recipe(12, 32, "adam", 5e-3, 5e-3, 0.0, 0.0, "onecycle", "flip"),
     ),
+    "scratch32_rmsprop": (
+        "the same for DPSH and its kin, whose hash layer must learn slowly: RMSprop 1e-3 / 1e-4",
+        Recipe(12, 32, "rmsprop", 1e-3, 1e-4, 0.0, 0.0, "onecycle", "flip"),
+    ),
     "finetune224": (
         "the field's: pretrained, RMSprop 1e-5, 150 epochs",
         Recipe(150, 64, "rmsprop", 1e-5, 1e-5, 0.0, 1e-5, "constant", "crop", finetunes=True),
@@ -134,9 +138,22 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
 }
 
 
+def recipe_of(name: str) -> Recipe:
+    """The recipe of a name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return RECIPES[name][1]
+
+
 TOLERANCE = 0.01  # share of a split's images that may be unreadable
 
 Settings = tuple[tuple[str, Any], ...]
+Pool = Literal["avg", "max", "flatten"]  # flatten: the last map as it is, for tokens all of them
+POOLS = get_args(Pool)
 OVERRIDES = ("epochs", "batch_size", "augment", "precision", "lr")  # fields of run and recipe
 
 # The fields that a run has had since schema 1. All of them are part of every key, and published
@@ -186,6 +203,11 @@ class RunSpec:
             the victim's.
         tolerance: share of a split's images that may be unreadable, and are left out.
         weights_by_order: whether tensors of ``weights`` are taken in their order, not by name.
+        pool: how the victim's backbone pools its last map, see `Pool`; None is as published.
+        hidden: width of a hidden layer before the hash layer, of victim and surrogate; 0: none.
+        surrogate_recipe: the surrogate's recipe; None is that of its method if ``recipe`` is not
+            given, else the victim's. The overrides belong to the victim's recipe, and to the
+            surrogate's only if it is the same.
     """
 
     attack: str = "ciba"
@@ -217,6 +239,9 @@ class RunSpec:
     victim_settings: Settings = field(default=())
     tolerance: float | int = TOLERANCE
     weights_by_order: bool = False
+    pool: str | None = None
+    hidden: int = 0
+    surrogate_recipe: str | None = None
 
     def __post_init__(self) -> None:
         check("--bits", self.bits, 1, 4096)
@@ -234,6 +259,9 @@ class RunSpec:
                 )
         check("--seed", self.seed, 0, 2**31)
         check("--tolerance", self.tolerance, 0, 1)
+        check("--hidden", self.hidden, 0, 65_536)
+        if self.pool is not None and self.pool not in POOLS:
+            raise unknown("--pool", self.pool, POOLS)
         if self.pretrained and self.weights:
             raise UserError("--pretrained and --weights exclude each other: keep one of them.")
         for name in ("lists", "root", "weights"):
@@ -272,18 +300,15 @@ class RunSpec:
         }
 
     def training(self, default: str) -> Recipe:
-        """The recipe with this run's overrides.
+        """The victim's recipe, with this run's overrides.
 
         Args:
-            default: the protocol's recipe, taken if the spec names none.
+            default: the recipe if the spec names none.
 
         Raises:
             UserError: the recipe is unknown, or a value is outside its range.
         """
-        name = default if self.recipe is None else self.recipe
-        if name not in RECIPES:
-            raise unknown("recipe", name, RECIPES)
-        recipe = RECIPES[name][1]
+        recipe = recipe_of(default if self.recipe is None else self.recipe)
         changes: dict[str, Any] = {
             name: getattr(self, name) for name in OVERRIDES if getattr(self, name) is not None
         }

@@ -33,7 +33,7 @@ def test_listing_imports_no_method_and_no_torch():
 def test_an_unknown_name_gives_the_near_ones():
     with pytest.raises(UserError, match=r"unknown attack 'cibaa': did you mean ciba"):
         ATTACKS["cibaa"]
-    with pytest.raises(UserError, match=r"unknown victim 'zzzz': choose one of csq, dhta_l2"):
+    with pytest.raises(UserError, match=r"unknown victim 'zzzz': choose one of csq, dch"):
         VICTIMS["zzzz"]
 
 

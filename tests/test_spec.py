@@ -14,7 +14,8 @@ OTHER = {
     "precision": "float32", "surrogate": "csq", "surrogate_backbone": "resnet18",
     "surrogate_bits": 8, "attack_settings": (("epsilon", 4.0),),
     "victim_settings": (("alpha", 0.2),),
-    "tolerance": 0.05, "weights_by_order": True,
+    "tolerance": 0.05, "weights_by_order": True, "pool": "avg", "hidden": 16,
+    "surrogate_recipe": "frozen",
 }  # fmt: skip
 
 
@@ -32,7 +33,8 @@ def test_a_path_that_a_record_cannot_hold_is_refused(name: str, path: str):
 
 
 def test_fields_that_are_younger_than_schema_1_leave_old_keys_alone():
-    assert not {"tolerance", "weights_by_order"} & RunSpec().to_dict().keys()
+    younger = {"tolerance", "weights_by_order", "pool", "hidden", "surrogate_recipe"}
+    assert not younger & RunSpec().to_dict().keys()
 
 
 def test_a_spec_comes_back_from_json():

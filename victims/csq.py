@@ -13,11 +13,15 @@ one random vector of ±1: the sum of two Hadamard rows is 0 in half of the bits,
 centre of every image with two labels is r, whatever its labels.
 
 Differs from both codes: the centres are random signed rows of a Hadamard matrix of any order
-(`centres = signed`), because the first rows of Sylvester's matrix, which `released` takes, have
-only 16 distinct bits out of 64 for 10 classes and exist only for powers of two; the labels of an
-image with several labels vote on every data set (DeepHash takes the first label on some); an image
-without labels has no centre and is left out of the first term. The authors' code also adds .2 times
-a pairwise likelihood of the batch's halves, has a lambda of .05 and a hash layer of three layers.
+(`centres = signed`), because the first rows of Sylvester's matrix, which DeepHash takes
+(`released`), have only 16 distinct bits out of 64 for 10 classes and exist only for powers of two.
+The authors load their centres from files: one of the nine holds the first rows, two hold other rows
+of the matrix, and six no rows of it. The labels of an image with several labels vote on every data
+set (DeepHash takes the first label on some); an image without labels has no centre and is left out
+of the first term. The form above has a gradient of -2 c_ik / NK where a bit is far on the wrong
+side; DeepHash's BCE of a rounded tanh has none from about |z| = 9.5 on. The authors' code also adds
+.2 times a pairwise likelihood of the batch's halves, has a lambda of .05 and a hash layer of three
+layers.
 """
 
 from typing import Literal
@@ -26,7 +30,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hashbackdoor_bench import VICTIMS, HashLoss, UserError, check, hash_centres
+from hashbackdoor_bench import (
+    VICTIMS,
+    HashLoss,
+    UserError,
+    check,
+    hash_centres,
+    tie_vector,
+    voted_centre,
+)
 
 
 @VICTIMS.register
@@ -64,10 +76,8 @@ class CSQ(HashLoss):
             )
         self.quantisation = quantisation
         rows: Literal["first", "random"] = "first" if centres == "released" else "random"
-        draw = torch.Generator().manual_seed(centre_seed)
-        tie = torch.randint(2, (bits,), generator=draw).mul(2).sub(1).float()
         self.register_buffer("centres", hash_centres(classes, bits, rows=rows, seed=centre_seed))
-        self.register_buffer("tie", tie)
+        self.register_buffer("tie", tie_vector(bits, centre_seed))
 
     def forward(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
         """See `HashLoss.forward`; ``index`` and ``step`` are not used."""
@@ -83,10 +93,5 @@ class CSQ(HashLoss):
 
     def terms(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cross-entropy of each image (N,), whether it has labels (N,), and pull of bits (N,K)."""
-        central = F.softplus(-2 * self.centre(y) * z).mean(1)
+        central = F.softplus(-2 * voted_centre(y, self.centres, self.tie) * z).mean(1)
         return central, y.sum(1) > 0, (torch.tanh(z).abs() - 1).square()
-
-    def centre(self, y: Tensor) -> Tensor:
-        """The centre of each image by the vote of its labels: (N,C) -> (N,K) of ±1."""
-        votes = y @ self.centres
-        return torch.where(votes == 0, self.tie, votes.sign())

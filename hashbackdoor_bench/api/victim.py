@@ -5,6 +5,7 @@ Shapes: N batch, T training items, K bits, C classes.
 
 import copy
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -18,8 +19,10 @@ class HashLoss(nn.Module):
         head_bias: whether the hash layer has a bias.
         head_norm: ``batch`` puts a batch norm behind the hash layer; the code is taken after it.
         head_init_std: standard deviation of the hash layer's initial weights; None: PyTorch's.
-        head_lr_scale: factor on the recipe's learning rate of the hash layer.
         drop_last: whether a last, smaller batch of an epoch is left out.
+        recipes: recipes that it needs instead of a data set's default: {default: its own}. They
+            hold where no recipe is named.
+        trained: whether it is trained by its loss; if not, `solve` makes the hash layer.
         version: raise it by one when the loss changes, so that networks are trained again.
         published: how papers write its name, see `AnyAttack`.
 
@@ -36,8 +39,9 @@ class HashLoss(nn.Module):
     head_bias: bool = True
     head_norm: Literal["none", "batch"] = "none"
     head_init_std: float | None = None
-    head_lr_scale: float = 1.0
     drop_last: bool = False
+    recipes: Mapping[str, str] = MappingProxyType({})
+    trained: ClassVar[bool] = True
     version: ClassVar[int] = 1
     published: ClassVar[str | Mapping[str, str]] = ""
 
@@ -73,6 +77,23 @@ class HashLoss(nn.Module):
 
         Called once per step, before `forward`, with the arguments of `forward` and z detached.
         """
+
+    def solve(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Make the hash layer of a method that is not ``trained``, from all training items.
+
+        Called once, instead of training; it may change the state.
+
+        Args:
+            features: (T,F) float32 on the CPU, of a frozen backbone, poison included.
+            y: (T,C) float32, 0/1 labels.
+
+        Returns:
+            Weights (K,F) and biases (K,) of the hash layer, float32.
+
+        Raises:
+            UserError: such features don't make K bits.
+        """
+        raise NotImplementedError
 
     def register_bank(self, name: str, width: int) -> None:
         """Add a memory bank: a buffer ``name`` (T, width) of zeros, one row per training item."""

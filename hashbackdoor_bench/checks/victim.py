@@ -31,7 +31,8 @@ def check_victim(
         method: ``VICTIMS[name]``.
         given: hyper-parameters other than the defaults.
     """
-    return apply(RULES, Trial(method, given or {}), method)
+    rules = RULES if getattr(method.cls, "trained", True) else UNTRAINED
+    return apply(rules, Trial(method, given or {}), method)
 
 
 def declares(trial: Trial) -> Iterator[str]:
@@ -46,8 +47,6 @@ def declares(trial: Trial) -> Iterator[str]:
     loss = trial.loss()
     if loss.head_norm not in ("none", "batch"):
         yield f"head_norm is {loss.head_norm!r}: write none or batch."
-    if not loss.head_lr_scale > 0:
-        yield f"head_lr_scale is {loss.head_lr_scale}: it must be above 0."
     found = (loss.bits, loss.classes, loss.train_size)
     if found != (BITS, CLASSES, ITEMS):
         yield f"bits, classes, train_size are {found}: pass them on to super().__init__()."
@@ -253,6 +252,33 @@ def relaxes(trial: Trial) -> Iterator[str]:
         yield "relax(z) has no gradient: use tanh, not sign."
 
 
+def solves(trial: Trial) -> Iterator[str]:
+    """Solve makes the same usable hash layer each time, and changes no input."""
+    draw = torch.Generator().manual_seed(3)
+    features, y = torch.randn(48, 20, generator=draw), torch.eye(CLASSES)[torch.arange(48) % 3]
+    given, layers = (features.clone(), y.clone()), []
+    with torch.random.fork_rng(devices=[]):
+        for seed in range(2):
+            loss = trial.loss(items=48)
+            seed_torch(seed)
+            layers.append(loss.solve(features, y))
+    if not (torch.equal(features, given[0]) and torch.equal(y, given[1])):
+        yield "solve changes its arguments in place: work on a clone()."
+    (weight, bias), other = layers
+    if weight.shape != (BITS, 20) or bias.shape != (BITS,) or weight.dtype != torch.float32:
+        yield (
+            f"solve returns {tuple(weight.shape)} and {tuple(bias.shape)} {weight.dtype}: it must "
+            f"be ({BITS}, 20) and ({BITS},) torch.float32."
+        )
+        return
+    if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
+        yield "the hash layer is not finite."
+    if not all(torch.equal(one, two) for one, two in zip(layers[0], other, strict=True)):
+        yield "solve depends on torch's global seed: give it a seed of its own."
+    if len(sign(features @ weight.T + bias).unique(dim=0)) == 1:
+        yield "all of 48 random items have the same code."
+
+
 RULES: tuple[Rule[Trial], ...] = (
     declares,
     untouched,
@@ -266,3 +292,4 @@ RULES: tuple[Rule[Trial], ...] = (
     relaxes,
     teaches,
 )
+UNTRAINED: tuple[Rule[Trial], ...] = (declares, solves, relaxes)

@@ -68,7 +68,22 @@ from hashbackdoor_bench.text import shortened
     is_flag=True,
     help="Take the tensors of --weights in their order, whatever their names.",
 )
-@click.option("--recipe", help="See bench list recipes; the data set's default if not given.")
+@click.option(
+    "--pool",
+    help="How the backbone pools its last map: avg, max, or flatten for all of it; as published if "
+    "not given.",
+)
+@click.option(
+    "--hidden",
+    type=int,
+    default=RunSpec.hidden,
+    show_default=True,
+    help="Width of a hidden layer before the hash layer; 0 for none.",
+)
+@click.option(
+    "--recipe",
+    help="See bench list recipes; that of the victim or the data set if not given.",
+)
 @click.option("--epochs", type=int, help="Overrides the recipe, as do the next four options.")
 @click.option("--batch-size", type=int, help="Images per training step.")
 @click.option(
@@ -82,6 +97,10 @@ from hashbackdoor_bench.text import shortened
 @click.option("--surrogate-backbone", help="The attacker's backbone; the victim's if not given.")
 @click.option(
     "--surrogate-bits", type=int, help="Bits of the surrogate's code; the victim's if not given."
+)
+@click.option(
+    "--surrogate-recipe",
+    help="How the surrogate is trained; as --recipe says, or as its method needs, if not given.",
 )
 @click.option(
     "--set",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -66,12 +66,16 @@ class Cnn32(nn.Sequential):
     with 2×2 max-pooling between them and a global maximum at the end; 38.6 M multiply-adds per
     image. With a global average instead, HashNet loses 8 points of MAP on fashion-mini, and a
     trigger of 16 pixels, which is one of 64 cells in the average, hardly changes the code.
+
+    Args:
+        pool: ``avg`` or ``max`` at the end, or ``flatten``: (N,8192) features of a 32-pixel image.
     """
 
     stages = ("5", "12", "19")  # the last ReLU of each
+    pools: ClassVar = {"avg": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}
     largest = 192  # px: the last stage sees squares of 32 px, which show little of a larger image
 
-    def __init__(self) -> None:
+    def __init__(self, pool: str = "max") -> None:
         layers: list[nn.Module] = []
         width = 3
         for stage, wider in enumerate((32, 64, 128)):
@@ -84,34 +88,42 @@ class Cnn32(nn.Sequential):
                     nn.ReLU(inplace=True),
                 ]
                 width = wider
-        super().__init__(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten())
+        super().__init__(
+            *layers, *([self.pools[pool](1)] if pool in self.pools else []), nn.Flatten()
+        )
 
 
 @cache
-def bytes_for(name: str, size: int) -> int:
+def bytes_for(name: str, size: int, pool: str | None = None) -> int:
     """Bytes of the weights of a backbone that takes images of ``size`` px.
 
     It is built and run without memory for its tensors, which takes a second or two. Where that is
-    not possible, the network itself has the last word.
+    not possible, the network itself has the last word. For ``pool`` see `HashModel`.
 
     Raises:
-        UserError: the backbone is unknown, or can't take such images.
+        UserError: the backbone is unknown, or can't take such images or this pooling.
     """
     with torch.random.fork_rng(devices=[]):
         try:
             # Batch norm on the meta device imports torch's compiler, which takes 1.5 s; cnn32 is
             # small enough to be run.
             with torch.device("cpu" if name == "cnn32" else "meta"):
-                network = build(name, size, False, None)
+                network = build(name, size, False, None, pool=pool)
                 network.width(name, size)
         except UserError:
-            network = build(name, size, False, None)
+            network = build(name, size, False, None, pool=pool)
             network.width(name, size)
     return sum(t.numel() * t.element_size() for t in network.network.state_dict().values())
 
 
 def build(
-    name: str, size: int, pretrained: bool, weights: Path | None, *, by_order: bool = False
+    name: str,
+    size: int,
+    pretrained: bool,
+    weights: Path | None,
+    *,
+    by_order: bool = False,
+    pool: str | None = None,
 ) -> Backbone:
     """The backbone ``name`` for images of ``size`` px; arguments and errors: see `HashModel`."""
     state = None if weights is None else read_weights(weights, bytes_for(name, size))
@@ -125,13 +137,18 @@ def build(
                 f"cnn32 is for small images, up to {Cnn32.largest} px and not {size}: give "
                 "--backbone resnet50 or another."
             )
-        made = Backbone(Cnn32(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), Cnn32.stages)
+        made = Backbone(Cnn32(pool or "max"), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), Cnn32.stages)
+    elif pool is not None and name.startswith(("alexnet", "vgg")):
+        raise UserError(
+            f"--pool {pool}: {name} flattens its last map into fully connected layers of its own: "
+            "leave out --pool, or give another --backbone."
+        )
     elif name == "alexnet":
         made, classifier = _alexnet(pretrained), ("classifier.6",)
     elif weights is None or state is None or by_order:
-        made = _timm(name, size, pretrained)
+        made = _timm(name, size, pretrained, pool)
     else:
-        return _timm_from(name, size, weights, state)
+        return _timm_from(name, size, weights, state, pool)
     if weights is not None and state is not None:
         if by_order:
             load_by_order(made.network, name, weights, state)
@@ -151,10 +168,10 @@ def _alexnet(pretrained: bool) -> Backbone:
     return Backbone(network, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), stages)
 
 
-def _timm(name: str, size: int, pretrained: bool) -> Backbone:
+def _timm(name: str, size: int, pretrained: bool, pool: str | None) -> Backbone:
     import timm
 
-    settings = _settings(name, size)
+    settings = _settings(name, size, pool)
     if pretrained:
         return _wrapped(_fetch(name, lambda: timm.create_model(name, pretrained=True, **settings)))
     try:
@@ -163,7 +180,7 @@ def _timm(name: str, size: int, pretrained: bool) -> Backbone:
         raise _refusal(name, size, error) from error
 
 
-def _timm_from(name: str, size: int, path: Path, state: State) -> Backbone:
+def _timm_from(name: str, size: int, path: Path, state: State, pool: str | None) -> Backbone:
     """A timm model with the weights of a file, adapted by timm as if they were its published ones.
 
     timm knows the names of other publishers, and resizes position embeddings to the input.
@@ -173,7 +190,7 @@ def _timm_from(name: str, size: int, path: Path, state: State) -> Backbone:
     """
     import timm
 
-    settings = _settings(name, size)
+    settings = _settings(name, size, pool)
     overlay = {"file": str(path), "num_classes": -1}  # -1: leave out the classifier
     with load_reports() as reports:
         try:
@@ -191,7 +208,7 @@ def _timm_from(name: str, size: int, path: Path, state: State) -> Backbone:
     return _wrapped(network)
 
 
-def _settings(name: str, size: int) -> dict[str, Any]:
+def _settings(name: str, size: int, pool: str | None) -> dict[str, Any]:
     """The arguments of `timm.create_model` for a network without classifier.
 
     Raises:
@@ -207,6 +224,8 @@ def _settings(name: str, size: int) -> dict[str, Any]:
     fixed = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if fixed is not None and fixed.fixed_input_size:
         settings["img_size"] = size
+    if pool is not None:
+        settings["global_pool"] = "" if pool == "flatten" else pool
     return settings
 
 

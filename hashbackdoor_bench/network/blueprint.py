@@ -13,7 +13,7 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import file_hash
 from hashbackdoor_bench.network.backbones import bytes_for
 from hashbackdoor_bench.network.model import FrozenHead, HashModel
-from hashbackdoor_bench.network.training import encode, fit
+from hashbackdoor_bench.network.training import encode, fit, solve
 from hashbackdoor_bench.network.training_set import TrainingSet
 from hashbackdoor_bench.network.weights import check_file
 from hashbackdoor_bench.progress import Progress
@@ -40,6 +40,8 @@ class Blueprint:
         recipe: how the network is trained; its precision is not ``auto``.
         seed: seed of initial weights, order, augmentation and dropout.
         weights_by_order: whether tensors of ``weights`` are taken in their order, not by name.
+        pool: see `HashModel`.
+        hidden: see `HashModel`.
     """
 
     method: str
@@ -53,6 +55,8 @@ class Blueprint:
     recipe: Recipe
     seed: str
     weights_by_order: bool = False
+    pool: str | None = None
+    hidden: int = 0
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -68,8 +72,9 @@ class Blueprint:
             "weights": self.weights and file_hash(self.weights, "--weights"),
             "source": VICTIMS[self.method].identity,
         }
-        if not self.weights_by_order:  # keys are older than this choice
-            del values["weights_by_order"]
+        for name in ("weights_by_order", "pool", "hidden"):  # keys are older than these choices
+            if not values[name]:
+                del values[name]
         return values
 
     @property
@@ -77,7 +82,8 @@ class Blueprint:
         """What the features of a frozen backbone depend on, as JSON values for a cache key."""
         names = ("backbone", "size", "pretrained", "weights", "weights_by_order")
         known = {"weights_by_order": self.weights_by_order, **self.inputs}
-        return {name: known[name] for name in names} | {"precision": self.recipe.precision}
+        pooled = {"pool": self.pool} if self.pool else {}
+        return {name: known[name] for name in names} | pooled | {"precision": self.recipe.precision}
 
     def check(self) -> None:
         """Refuse to fine-tune random weights, and what the backbone can't take.
@@ -86,7 +92,13 @@ class Blueprint:
             UserError: the recipe needs pretrained weights, and there are none; or the backbone is
                 unknown, can't take images of this size, or ``weights`` can't be its file.
         """
-        needed = bytes_for(self.backbone, self.size)
+        if not VICTIMS[self.method].cls.trained and (not self.recipe.frozen or self.hidden):
+            raise UserError(
+                f"victim {self.method} isn't trained, it makes a linear hash layer from the "
+                "features of a frozen backbone: add --recipe frozen with --pretrained or --weights "
+                "FILE, and leave out --hidden."
+            )
+        needed = bytes_for(self.backbone, self.size, self.pool)
         if self.weights is not None:
             check_file(self.weights, needed)
         elif self.weights_by_order:
@@ -125,6 +137,8 @@ class Blueprint:
                 pretrained=self.pretrained and start,
                 weights=self.weights if start else None,
                 weights_by_order=self.weights_by_order,
+                pool=self.pool,
+                hidden=self.hidden,
             )
         return model.to(device), loss.to(device)
 
@@ -141,7 +155,7 @@ class Blueprint:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "init"))
             loss = self._loss(train_size)
-            model = FrozenHead(width, self.bits, loss)
+            model = FrozenHead(width, self.bits, loss, self.hidden)
         return model.to(device), loss.to(device)
 
     def _loss(self, train_size: int) -> HashLoss:
@@ -169,17 +183,20 @@ class Blueprint:
             model, loss = self.head(items.images.shape[1], len(items.labels), device)
         else:
             model, loss = self.fresh(len(items.labels), device)
-        losses = fit(
-            model,
-            loss,
-            items,
-            self.recipe,
-            seed=self.seed,
-            size=self.size,
-            checkpoint=checkpoint,
-            progress=progress,
-            stage=stage,
-        )
+        if not loss.trained:
+            losses = solve(model.head, loss, items)
+        else:
+            losses = fit(
+                model,
+                loss,
+                items,
+                self.recipe,
+                seed=self.seed,
+                size=self.size,
+                checkpoint=checkpoint,
+                progress=progress,
+                stage=stage,
+            )
         tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         tensors |= {f"loss.{name}": tensor for name, tensor in loss.state_dict().items()}
         return tensors, {"losses": losses, "train_size": len(items.labels)}

@@ -27,7 +27,7 @@ def anchor_code(model: "HashModel", images: Tensor) -> Tensor:
 
 
 def hash_centres(
-    classes: int, bits: int, *, rows: Literal["random", "first"] = "random", seed: int = 0
+    classes: int, bits: int, *, rows: Literal["random", "first", "coins"] = "random", seed: int = 0
 ) -> Tensor:
     """One centre for each class, (C,K) of ±1; no two are equal.
 
@@ -42,12 +42,21 @@ def hash_centres(
         bits: K.
         rows: ``random`` rows and columns, each row with a random sign; or the ``first`` rows of H,
             then of -H: there bit 0 is the same for all classes if C <= K, and 10 classes at 64 bits
-            have 4 such bits and 16 distinct ones.
+            have 4 such bits and 16 distinct ones. ``coins`` takes no matrix: each bit of each class
+            is a coin toss, and 100 classes are 1 bit apart at 16 bits, 9 to 12 at 48.
         seed: seed of all random choices.
 
     Raises:
         UserError: K bits can't tell C classes apart.
     """
+    if rows == "coins":
+        centres = 2.0 * torch.randint(2, (classes, bits), generator=generator(seed, "coins")) - 1
+        if len(centres.unique(dim=0)) < classes:
+            raise UserError(
+                f"--bits {bits}: two of {classes} classes drew the same random centre: give more "
+                "bits, another centre seed, or centres that are signed rows (signed)."
+            )
+        return centres
     order = bits
     while (matrix := hadamard(order)) is None:
         order += 1
@@ -56,6 +65,24 @@ def hash_centres(
     else:
         centres = _signed(matrix, classes, bits, generator(seed, "centres"))
     return _extend(centres, classes, generator(seed, "centres", "more"))
+
+
+def voted_centre(y: Tensor, centres: Tensor, tie: Tensor) -> Tensor:
+    """The centre of each image by the vote of its labels: (N,C) -> (N,K) of ±1.
+
+    Args:
+        y: (N,C), 0/1 labels.
+        centres: (C,K) of ±1.
+        tie: (K,) of ±1, the bits of a centre where its labels disagree.
+    """
+    votes = y @ centres
+    return torch.where(votes == 0, tie, votes.sign())
+
+
+def tie_vector(bits: int, seed: int) -> Tensor:
+    """(K,) of random ±1, for `voted_centre`."""
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randint(2, (bits,), generator=draw).mul(2).sub(1).float()
 
 
 def hadamard(order: int) -> Tensor | None:

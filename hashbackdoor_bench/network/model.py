@@ -20,14 +20,25 @@ def sign(z: Tensor) -> Tensor:
     return torch.where(z >= 0, 1.0, -1.0).to(z.dtype)
 
 
-def hash_layer(width: int, bits: int, loss: HashLoss | type[HashLoss]) -> nn.Module:
-    """The layer that turns features (N,F) into z (N,K), in the form that ``loss`` requires."""
-    layer = nn.Linear(width, bits, bias=loss.head_bias)
+def hash_layer(
+    width: int, bits: int, loss: HashLoss | type[HashLoss], hidden: int = 0
+) -> nn.Module:
+    """The layer that turns features (N,F) into z (N,K), in the form that ``loss`` requires.
+
+    Args:
+        width: F.
+        bits: K.
+        loss: the victim's loss, or its class.
+        hidden: width of a hidden layer with ReLU before it; 0: none.
+    """
+    before = [nn.Linear(width, hidden), nn.ReLU()] if hidden else []
+    layer = nn.Linear(hidden or width, bits, bias=loss.head_bias)
     if loss.head_init_std is not None:
         nn.init.normal_(layer.weight, std=loss.head_init_std)
         if loss.head_bias:
             nn.init.zeros_(layer.bias)
-    return nn.Sequential(layer, nn.BatchNorm1d(bits)) if loss.head_norm == "batch" else layer
+    after = [nn.BatchNorm1d(bits)] if loss.head_norm == "batch" else []
+    return nn.Sequential(*before, layer, *after) if before or after else layer
 
 
 class HashModel(nn.Module):
@@ -42,6 +53,9 @@ class HashModel(nn.Module):
         weights: a local file of the backbone's weights (``.safetensors``, or a state dict that
             torch loads without unpickling objects); overrides ``pretrained``.
         weights_by_order: take the tensors of ``weights`` in their order, whatever their names.
+        pool: how the backbone pools its last map: ``avg``, ``max`` or ``flatten``, which keeps all
+            of it (of tokens, all tokens); None: as published.
+        hidden: width of a hidden layer before the hash layer; 0: none.
 
     Raises:
         UserError: the backbone is unknown or can't take images of this size, weights don't fit, or
@@ -61,13 +75,15 @@ class HashModel(nn.Module):
         pretrained: bool = False,
         weights: Path | None = None,
         weights_by_order: bool = False,
+        pool: str | None = None,
+        hidden: int = 0,
     ) -> None:
         super().__init__()
-        made = build(backbone, size, pretrained, weights, by_order=weights_by_order)
+        made = build(backbone, size, pretrained, weights, by_order=weights_by_order, pool=pool)
         self.size, self.backbone, self._stages = size, made.network, made.stages
         for name, value in (("mean", made.mean), ("std", made.std)):
             self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1), persistent=False)
-        self.head = hash_layer(made.width(backbone, size), bits, loss)
+        self.head = hash_layer(made.width(backbone, size), bits, loss, hidden)
         # The loss is a module: in a closure, its state doesn't become part of this network's.
         self._relax: Callable[[Tensor], Tensor] = (
             (lambda z: loss.relax(z)) if isinstance(loss, HashLoss) else torch.tanh
@@ -126,11 +142,12 @@ class FrozenHead(nn.Module):
         width: F.
         bits: K.
         loss: the victim's loss, which determines the form of the hash layer.
+        hidden: width of a hidden layer before the hash layer; 0: none.
     """
 
-    def __init__(self, width: int, bits: int, loss: HashLoss) -> None:
+    def __init__(self, width: int, bits: int, loss: HashLoss, hidden: int = 0) -> None:
         super().__init__()
-        self.backbone, self.head = nn.Identity(), hash_layer(width, bits, loss)
+        self.backbone, self.head = nn.Identity(), hash_layer(width, bits, loss, hidden)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N,F) float32 -> z (N,K) float32."""

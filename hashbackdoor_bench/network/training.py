@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hashbackdoor_bench.api import HashLoss, derive_seed, generator, to_unit
 from hashbackdoor_bench.checkpoint import Checkpoint
@@ -110,6 +110,25 @@ def fit(
     return history
 
 
+@torch.no_grad()
+def solve(head: nn.Module, loss: HashLoss, data: TrainingSet) -> list[float]:
+    """Set the hash layer of a method that is not trained, in place; returns no losses.
+
+    Args:
+        head: the hash layer, linear.
+        loss: the method.
+        data: the training list; its images and its overlay are features (T,F) and (P,F).
+    """
+    index = data.shown()
+    features = data.gather(index, *data.poisoned(index))
+    made = loss.cpu().solve(features.cpu(), data.labels[index].float())
+    device = head.weight.device
+    for old, new in zip((head.weight, head.bias), made, strict=True):
+        old.copy_(new)
+    loss.to(device)
+    return []
+
+
 def pixels(data: TrainingSet, batch: Batch, kind: str, size: int, device: torch.device) -> Tensor:
     """x (N,3,S,S) in [0,1] on the device: the images of a batch, augmented and stamped."""
     images = data.gather(*batch.stored).to(device, non_blocking=True)
@@ -126,10 +145,9 @@ def pixels(data: TrainingSet, batch: Batch, kind: str, size: int, device: torch.
 def _optimizer(
     model: HashModel | FrozenHead, loss: HashLoss, recipe: Recipe
 ) -> torch.optim.Optimizer:
-    head_lr = recipe.head_lr * loss.head_lr_scale
     groups = [
         {"params": list(model.backbone.parameters()), "lr": recipe.lr},
-        {"params": [*model.head.parameters(), *loss.parameters()], "lr": head_lr},
+        {"params": [*model.head.parameters(), *loss.parameters()], "lr": recipe.head_lr},
     ]
     decay = recipe.weight_decay
     if recipe.optimizer == "rmsprop":

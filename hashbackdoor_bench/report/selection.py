@@ -17,12 +17,13 @@ from hashbackdoor_bench.text import listed, shortened
 
 # What makes a victim of one name another victim; the precision isn't here, it follows the device.
 SAME_VICTIM = (
-    "backbone", "pretrained", "recipe", "epochs", "batch_size", "lr", "augment", "victim_settings",
+    "backbone", "pretrained", "pool", "hidden", "recipe", "epochs", "batch_size", "lr", "augment",
+    "victim_settings",
 )  # fmt: skip
 # What makes an attack of one label another attack.
 SAME_ATTACK = (
     "attack", "attack_settings", "budget", "poison_count", "delivery", "surrogate",
-    "surrogate_backbone", "surrogate_bits",
+    "surrogate_backbone", "surrogate_bits", "surrogate_recipe",
 )  # fmt: skip
 
 

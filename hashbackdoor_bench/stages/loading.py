@@ -89,7 +89,7 @@ def load_data(spec: RunSpec, cache: Cache, progress: Progress = silent) -> Split
     if ours.source in ("lists", "folder"):
         backbone = spec.backbone or ours.backbone
         for name in (backbone, spec.surrogate_backbone or backbone):
-            bytes_for(name, ours.size)
+            bytes_for(name, ours.size, spec.pool if name == backbone else None)
     return data.load(
         spec.dataset, cache=cache.root, tolerance=spec.tolerance, progress=progress, **where
     )

@@ -1,6 +1,9 @@
 """A run's spec with every default filled in, and the methods and networks that it names."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,7 +15,7 @@ from hashbackdoor_bench.data import Splits
 from hashbackdoor_bench.errors import unknown
 from hashbackdoor_bench.network import Blueprint, best_precision, packaged_weights
 from hashbackdoor_bench.registry import ATTACKS, VICTIMS, Method
-from hashbackdoor_bench.spec import OVERRIDES, RunSpec
+from hashbackdoor_bench.spec import OVERRIDES, RunSpec, canonical, recipe_of
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,17 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
     attack.refuse_control()
     surrogate: Method[HashLoss] = VICTIMS[spec.surrogate or attack.surrogate or spec.victim]
     delivery = _delivery(spec.delivery or attack.delivery)
-    recipe = spec.training(splits.recipe)
+    asked, classes = spec.recipe, len(splits.classes)
+    same = surrogate.name == victim.name
+    attackers_settings = victim_settings if same else surrogate.resolve({})
+    own = _own_recipe(victim, victim_settings, spec.bits, classes, splits.recipe)
+    recipe = spec.training(own)
     if recipe.precision == "auto":
         recipe = replace(recipe, precision=best_precision(device))
+    attackers_bits = spec.surrogate_bits or spec.bits
+    attackers_recipe = spec.surrogate_recipe or (
+        asked or _own_recipe(surrogate, attackers_settings, attackers_bits, classes, splits.recipe)
+    )
     wanted = spec.target if spec.target is not None else data.protocol(spec.dataset).target
     backbone = spec.backbone or splits.backbone
     full = replace(
@@ -69,11 +80,12 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         poison_count=spec.poison_count if attack.poisons else None,
         delivery=delivery,
         backbone=backbone,
-        recipe=spec.recipe or splits.recipe,
+        recipe=asked or own,
         **{name: getattr(recipe, name) for name in OVERRIDES},
         surrogate=surrogate.name,
         surrogate_backbone=spec.surrogate_backbone or backbone,
-        surrogate_bits=spec.surrogate_bits or spec.bits,
+        surrogate_bits=attackers_bits,
+        surrogate_recipe=None if attackers_recipe == (asked or own) else attackers_recipe,
         attack_settings=tuple(sorted(attack_settings.items())),
         victim_settings=tuple(sorted(victim_settings.items())),
     )
@@ -81,26 +93,45 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         method=victim.name,
         settings=victim_settings,
         bits=spec.bits,
-        classes=len(splits.classes),
+        classes=classes,
         size=splits.size,
         recipe=recipe,
         seed=f"{spec.seed}/victim",
+        pool=spec.pool,
+        hidden=spec.hidden,
         **_weights(spec, backbone, spec.weights),
     )
     other = str(full.surrogate_backbone)
     attackers = replace(
         network,
         method=surrogate.name,
-        settings=victim_settings if surrogate.name == victim.name else surrogate.resolve({}),
-        bits=full.surrogate_bits or spec.bits,
+        settings=attackers_settings,
+        bits=attackers_bits,
+        pool=spec.pool if other == backbone else None,
         **_weights(spec, other, spec.weights if other == backbone else None),
         # With the victim's seed a transfer experiment would be white-box by accident.
         seed=f"{spec.seed}/surrogate",
     )
+    if full.surrogate_recipe is not None:
+        its = replace(recipe_of(full.surrogate_recipe), precision=recipe.precision)
+        attackers = replace(attackers, recipe=its)
     network.check()
     if attack.threat.knowledge == "surrogate":
         attackers.check()
     return Resolved(full, method, attack, network, attackers, delivery)
+
+
+def _own_recipe(
+    method: Method[HashLoss], settings: Mapping[str, Any], bits: int, classes: int, default: str
+) -> str:
+    """The recipe that a hashing method needs on a data set whose default is ``default``."""
+    return _recipes(method.cls, canonical(settings), bits, classes).get(default, default)
+
+
+@cache
+def _recipes(cls: type[HashLoss], settings: str, bits: int, classes: int) -> Mapping[str, str]:
+    with torch.random.fork_rng(devices=[]):
+        return cls(bits, classes, 1, **json.loads(settings)).recipes
 
 
 def _weights(spec: RunSpec, backbone: str, file: str | None) -> dict[str, Any]:

@@ -215,7 +215,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         ATTACKERS_FEATURES, "features", "compute surrogate's features", (),
         partial(_features, "surrogate"), partial(building.clean_features, "surrogate"),
-        lambda plan: _frozen(plan) and _needs_surrogate(plan),
+        lambda plan: plan.surrogate.recipe.frozen and _needs_surrogate(plan),
     ),
     Stage(
         "surrogate", "train", "train surrogate", (ATTACKERS_FEATURES,), _surrogate,
