@@ -228,5 +228,6 @@ def surrogate_difference(row: Mapping[Any, Any]) -> list[str]:
         (VICTIMS.published(row["surrogate"]), row["surrogate"] != spec.victim),
         (str(row["surrogate_backbone"]), row["surrogate_backbone"] != spec.backbone),
         (str(row["surrogate_bits"]), row["surrogate_bits"] != spec.bits),
+        (str(spec.surrogate_recipe), spec.surrogate_recipe and row["surrogate"] == spec.victim),
     ]
     return [word for word, differs in words if differs]
