@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -107,3 +108,32 @@ def sign_of(number: float) -> int:
 def pair_loss(theta: float, similar: bool) -> float:
     """log(1 + exp(theta)) - s theta."""
     return math.log(1 + math.exp(theta)) - similar * theta
+
+
+def softmax_loss(logits: list[float], tags: list[float]) -> float:
+    """Cross-entropy against equal shares of the tags."""
+    total = math.log(sum(math.exp(logit) for logit in logits))
+    return sum(tag * (total - one) for tag, one in zip(tags, logits, strict=True)) / sum(tags)
+
+
+def cosine(a: list[float], b: list[float]) -> float:
+    """Of the angle between two vectors."""
+    return dot(a, b) / math.sqrt(dot(a, a) * dot(b, b))
+
+
+def mean(numbers: list[float]) -> float:
+    """The sum over the number of them."""
+    return sum(numbers) / len(numbers)
+
+
+def solved_codes(u: Rows, y: Rows, b: Rows, pull: float, ridge: float) -> Rows:
+    """DSDH's codes by its equations in the layout of the paper, column by column and bit by bit."""
+    b = [list(row) for row in b]
+    codes, labels = np.array(b).T, np.array(y).T  # (K,T), (C,T)
+    w = np.linalg.inv(codes @ codes.T + ridge * np.eye(len(codes))) @ codes @ labels.T  # (K,C)
+    for _ in range(10):
+        for k in range(len(codes)):
+            for i, row in enumerate(b):
+                others = sum(row[m] * dot(w[m], w[k]) for m in range(len(row)) if m != k)
+                row[k] = sign_of(dot(w[k], y[i]) + pull * u[i][k] - others)
+    return b

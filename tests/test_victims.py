@@ -36,6 +36,13 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("hashnet", {"variant": "bank", "exclude_self": True}),
     ("csq", {"centres": "released"}),
     ("dhta_l2", {"scale": "bits", "clip": True, "quantisation": 1e-3}),
+    ("orthohash", {"centres": "released"}),
+    ("dpn", {"centres": "released", "reduction": "sum", "multi": "sum"}),
+    ("dch", {"variant": "released", "quantisation": 0.1}),
+    ("dch", {"clamp": "distance"}),
+    ("dtsh", {"variant": "authors"}),
+    ("dsdh", {"variant": "authors"}),
+    ("dsdh", {"eta": 1.0, "nu": 0.1}),
 ]
 EVERY = pytest.mark.parametrize(
     ("name", "settings"),
@@ -385,7 +392,9 @@ def test_released_centres_are_the_first_sylvester_rows_or_one_clear_error() -> N
 
 
 BANKS = pytest.mark.parametrize(
-    ("name", "settings"), [("dpsh", {}), ("hashnet", {"variant": "bank"})], ids=["dpsh", "hashnet"]
+    ("name", "settings"),
+    [("dpsh", {}), ("hashnet", {"variant": "bank"}), ("dsdh", {})],
+    ids=["dpsh", "hashnet", "dsdh"],
 )
 
 
@@ -401,7 +410,7 @@ def test_a_bank_is_indexed_by_slot(name: str, settings: dict[str, Any]) -> None:
     kept: Any = straight
     assert torch.equal(kept.bank_labels[index], Y2)
     assert not kept.bank[[0, 2, 4]].any()
-    assert torch.equal(kept.bank[index], Z if name == "dpsh" else torch.tanh(Z))
+    assert torch.equal(kept.bank[index], torch.tanh(Z) if name == "hashnet" else Z)
 
 
 @BANKS
@@ -429,7 +438,7 @@ def test_hashnet_refuses_a_value_out_of_range(settings: dict[str, Any]) -> None:
         VICTIMS["hashnet"](4, 2, 3, **settings)
 
 
-@pytest.mark.parametrize("name", ["dpsh", "csq", "dhta_l2"])
+@pytest.mark.parametrize("name", ["dpsh", "csq", "dhta_l2", "dch", "dtsh"])
 def test_a_negative_quantisation_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=r"victim\.quantisation"):
         VICTIMS[name](4, 2, 3, quantisation=-1)

@@ -90,7 +90,7 @@ class DCH(HashLoss):
             ones = F.normalize(torch.ones_like(z))
             pull = torch.log1p(self.distance((unit.abs() * ones).sum(1)) / self.gamma)
         loss = torch.where(similar, torch.log1p(d / self.gamma), torch.log1p(self.gamma / d))
-        pairs, positive = counted.sum(), (similar & counted).sum()
+        pairs, positive = (pair.sum().to(z.dtype) for pair in (counted, similar & counted))
         high = pairs / positive.clamp(min=1)
         low = torch.ones_like(high) if self.released else pairs / (pairs - positive).clamp(min=1)
         weighted = torch.where(counted, torch.where(similar, high, low), 0) * loss
