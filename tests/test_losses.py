@@ -219,7 +219,7 @@ def test_dch_as_released_is_its_formula(y: Tensor, gamma: float, weight: float |
     [
         ({}, 1, 5, 1, True),
         ({"margin": 1.5, "quantisation": 0.3}, 1, 1.5, 0.3, True),
-        ({"variant": "authors"}, 0.5, 2, 2.5, False),
+        ({"variant": "authors"}, 0.5, 2, 100 * 4 / 22_500, False),
         ({"variant": "authors", "margin": 0.5, "quantisation": 0.0}, 0.5, 0.5, 0, False),
     ],
     ids=["deephash", "deephash, given", "authors", "authors, given"],

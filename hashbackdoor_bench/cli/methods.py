@@ -59,6 +59,8 @@ def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
     say(*(inspect.getdoc(module) or "").split("\n"))
     published = METHODS[kind].published(method.name)
     say("", f"{kind} {method.name}, in tables {published}")
+    if kind == "victim" and not method.cls.trained:
+        say("", "nothing is trained: add --recipe frozen with --pretrained or --weights FILE")
     say("", f"hyper-parameters, set with --set {kind}.NAME=VALUE")
     texts = argument_texts(inspect.getdoc(method.cls) or "")
     for parameter, value in method.resolve({}).items():
