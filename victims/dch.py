@@ -21,9 +21,8 @@ above .99 has no gradient and stays together; with `clamp = distance`, which tak
     d(a, b)  = |tanh a - tanh b|^2 + .001, pairs of an image with itself left out
     L        = mean_ij w_ij l_ij + lambda mean_ik (|tanh z_ik| - 1)^2      w_ij = 1 if s_ij = 0
 
-where lambda is 0 by default.
-
-Differs from DeepHash: in a batch whose pairs are all similar, or all dissimilar, they weigh 1.
+where lambda is 0 by default. Nothing differs from DeepHash; in a batch whose pairs are all similar,
+or all dissimilar, they weigh 1.
 """
 
 from typing import Literal

@@ -1,6 +1,7 @@
 """``bench list`` and ``bench show``: the methods, data sets and recipes."""
 
 import inspect
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,8 @@ def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
     say(*(inspect.getdoc(module) or "").split("\n"))
     published = METHODS[kind].published(method.name)
     say("", f"{kind} {method.name}, in tables {published}")
-    if kind == "victim" and not method.cls.trained:
-        say("", "nothing is trained: add --recipe frozen with --pretrained or --weights FILE")
+    if kind == "victim":
+        say(*requirements(method))
     say("", f"hyper-parameters, set with --set {kind}.NAME=VALUE")
     texts = argument_texts(inspect.getdoc(method.cls) or "")
     for parameter, value in method.resolve({}).items():
@@ -73,6 +74,15 @@ def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
         say("", "threat model")
         for field, value in {**asdict(instance.threat), "delivery": instance.delivery}.items():
             say(f"  {field:<20}{value}")
+
+
+def requirements(method: Method[Any]) -> Iterator[str]:
+    """What a victim requires of a run, a line each."""
+    loss = method(16, 2, 1)
+    if not loss.trained:
+        yield "nothing is trained: add --recipe frozen with --pretrained or --weights FILE"
+    for usual, own in loss.recipes.items():
+        yield f"where {usual} is the default recipe, {own} is taken instead"
 
 
 def argument_texts(docstring: str) -> dict[str, str]:
