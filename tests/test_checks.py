@@ -404,10 +404,9 @@ class Halves(HashLoss):
         weight = torch.randn(self.bits, features.shape[1], generator=draw)
         if self.how == "global seed of NumPy":
             weight = weight + torch.from_numpy(np.random.randn(self.bits, 1)).float()
+        bias = -(weight @ features.mean(0))
         if self.how == "drawn bias":
-            bias = torch.randn(self.bits)
-        else:
-            bias = -(weight @ features.mean(0))
+            bias = bias + torch.randn(self.bits)
         self.size.fill_((features @ weight.T + bias).abs().mean())
         if self.how == "outside":
             self.seen = float(self.size)
@@ -445,15 +444,15 @@ def test_a_victim_without_training_that_keeps_all_rules_has_no_finding():
         ("labels", "solve changes its arguments in place"),
         (
             "transposed",
-            "solve returns (20, 8) torch.float32 and (8,) torch.float32: it must return",
+            "solve returns (20, 8) torch.float32 and (8,) torch.float32: it must",
         ),
-        ("column", "solve returns (8, 20) torch.float32 and (8, 1) torch.float32: it must return"),
+        ("column", "solve returns (8, 20) torch.float32 and (8, 1) torch.float32: it must"),
         ("double", "(8, 20) torch.float64 and (8,) torch.float64"),
         ("double bias", "(8, 20) torch.float32 and (8,) torch.float64"),
         ("not finite", "the hash layer is not finite"),
         ("one code", "all of 48 random items have the same code"),
-        ("norm", "must be linear with a bias: leave head_norm and head_bias"),
-        ("no bias", "must be linear with a bias: leave head_norm and head_bias"),
+        ("norm", "must be linear with a bias: leave out head_norm and head_bias"),
+        ("no bias", "must be linear with a bias: leave out head_norm and head_bias"),
         ("outside", "relax differs after load_state_dict"),
         ("hard", "relax(z) has no gradient"),
     ],

@@ -366,7 +366,7 @@ def test_show_prints_formula_paper_parameters_and_threat(capsys):
     assert "\nnothing is trained: add --recipe frozen with --pretr" in capsys.readouterr().out
     assert main(["show", "victim", "dsdh"]) == 0
     out = capsys.readouterr().out
-    assert "where scratch32 is the default recipe, scratch32_rmsprop is taken instead" in out
+    assert "recipe scratch32_rmsprop, where a data set's default is scratch32" in out
     assert main(["show", "recipe", "ciba"]) == 0
     assert "0.0001" in capsys.readouterr().out
 

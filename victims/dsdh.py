@@ -24,7 +24,7 @@ DPSH.
 Differs from TreezzZ: B starts as sign(U) after the first epoch and not at random; sign(0) is +1.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +49,6 @@ class DSDH(HashLoss):
 
     published = "DSDH"
     head_init_std = 0.01  # as in DPSH
-    recipes: ClassVar = {"scratch32": "scratch32_rmsprop"}
     bank: Tensor
     bank_labels: Tensor
     codes: Tensor
@@ -70,6 +69,7 @@ class DSDH(HashLoss):
         check("victim.mu", mu, 1e-12)
         check("victim.nu", nu, 1e-12)
         self.eta, self.mu, self.nu, self.variant = eta, mu, nu, variant
+        self.recipes = {"scratch32": "scratch32_rmsprop"}  # as DPSH
         self.register_bank("bank", bits)
         self.register_bank("bank_labels", classes)
         self.register_bank("codes", bits)  # B; a row of zeros has no code yet

@@ -92,4 +92,5 @@ def random_rotation(bits: int, seed: int) -> Tensor:
         bits, bits, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
     )
     q, r = torch.linalg.qr(draw)
-    return q * r.diagonal().sign()
+    turn: Tensor = q * r.diagonal().sign()
+    return turn

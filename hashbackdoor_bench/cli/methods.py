@@ -1,7 +1,6 @@
 """``bench list`` and ``bench show``: the methods, data sets and recipes."""
 
 import inspect
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,8 +59,6 @@ def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
     say(*(inspect.getdoc(module) or "").split("\n"))
     published = METHODS[kind].published(method.name)
     say("", f"{kind} {method.name}, in tables {published}")
-    if kind == "victim":
-        say(*requirements(method))
     say("", f"hyper-parameters, set with --set {kind}.NAME=VALUE")
     texts = argument_texts(inspect.getdoc(method.cls) or "")
     for parameter, value in method.resolve({}).items():
@@ -69,20 +66,17 @@ def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
         say(f" {mark}{parameter:<20}{value!s:<12}{texts.get(parameter, '')}")
     if method.preset:
         say(" * set by this preset")
+    if kind == "victim":
+        loss = method(16, 2, 1)
+        for usual, own in loss.recipes.items():
+            say("", f"recipe {own}, where a data set's default is {usual} and none is named")
+        if not loss.trained:
+            say("", "nothing is trained: add --recipe frozen with --pretrained or --weights FILE")
     if kind == "attack":
         instance = method()
         say("", "threat model")
         for field, value in {**asdict(instance.threat), "delivery": instance.delivery}.items():
             say(f"  {field:<20}{value}")
-
-
-def requirements(method: Method[Any]) -> Iterator[str]:
-    """What a victim requires of a run, a line each."""
-    loss = method(16, 2, 1)
-    if not loss.trained:
-        yield "nothing is trained: add --recipe frozen with --pretrained or --weights FILE"
-    for usual, own in loss.recipes.items():
-        yield f"where {usual} is the default recipe, {own} is taken instead"
 
 
 def argument_texts(docstring: str) -> dict[str, str]:
