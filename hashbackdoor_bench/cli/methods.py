@@ -71,7 +71,7 @@ def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
         for usual, own in loss.recipes.items():
             say("", f"recipe {own}, where a data set's default is {usual} and none is named")
         if not loss.trained:
-            say("", "not trained: needs a frozen recipe, such as --recipe frozen")
+            say("", "nothing is trained: add --recipe frozen with --pretrained or --weights FILE")
     if kind == "attack":
         instance = method()
         say("", "threat model")
