@@ -385,6 +385,8 @@ def drawn_of(folder: Path, name: str) -> list[FinishedFigure]:
     frame = collect([folder]).frame
     if name in ("epsilon", "size", "dispersion", "budget", "bits"):
         frame = frame.assign(label=[label.rpartition(",")[0] for label in frame["label"]])
+    if name == "takes":  # more victims than attacks
+        frame = frame[frame["label"].str.contains("from hashnet")]
     if name in ("visibility", "transfer"):
         frame = frame[frame["label"].str.contains("from")]
     if name == "transfer":
@@ -496,6 +498,18 @@ def test_everything_is_drawn_by_suite_and_the_rest_is_told(pairs: Path, tmp_path
     assert "fashion-mini-gains" in alone
 
 
+def test_takes_has_a_row_for_each_form_of_a_victim(tmp_path: Path):
+    for pool in ("avg", "max", "flatten"):
+        for attack in ("ciba", "tri"):
+            run(tmp_path, attack=attack, pool=pool)
+    (drawn,) = figures("takes", collect([tmp_path]).frame)
+    axes = drawn.figure.axes[0]
+    rows = [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()]
+    assert sorted(rows) == [f"HashNet ({pool})" for pool in ("average", "flattened", "maximum")]
+    with pytest.raises(UserError, match="bench figure gains"):
+        figures("takes", collect([tmp_path]).frame.query("victim == 'csq' or attack == 'tri'")[:1])
+
+
 def records(folder: Path) -> list[Record]:
     return [read_record(path) for path in sorted(folder.rglob("*.json"))]
 
@@ -516,7 +530,7 @@ def test_bench_figure_all_writes_into_the_results_and_reads_nothing_back(pairs: 
     captured = capsys.readouterr()
     assert collect([pairs]).left_out == ()
     assert (pairs / "figures" / "fashion-mini-gains.pdf").is_file()
-    assert "note: fashion-mini: its records hold nothing for transfer" in captured.err
+    assert "note: fashion-mini: its records hold nothing for takes, transfer" in captured.err
 
 
 @pytest.mark.parametrize(

@@ -420,3 +420,14 @@ def test_the_caption_names_what_all_numbers_share(tmp_path: Path):
         "From 4 records; commit c0ffee; 1 of an unknown commit; 1 of them from a checkout with",
     ):
         assert words in said(table)
+
+
+def test_forms_of_a_victim_that_one_draw_was_tried_on_are_columns(tmp_path: Path):
+    flat = {"pool": "flatten", "epochs": 12}
+    forms = [flat | {"pool": None}, flat, flat | {"epochs": 36}]
+    data = frame(tmp_path, [made(**form, seed=seed) for form in forms for seed in (0, 1)])
+    (table,) = tables(data, "pairs")
+    assert sorted(table.columns) == [
+        "HashNet (flattened, 36 epochs)", "HashNet (flattened, 12 epochs)",
+        "HashNet (own pooling, 12 epochs)",
+    ]  # fmt: skip

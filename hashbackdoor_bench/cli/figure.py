@@ -44,6 +44,7 @@ def figure_command(
 
     \b
     gains             backdoor gain of every attack on every victim
+    takes             the same by victim, where there are more victims than attacks
     visibility        backdoor gain against PSNR
     transfer          backdoor gain, surrogates x victims
     bits, budget, size, epsilon, dispersion

@@ -12,7 +12,7 @@ from hashbackdoor_bench.report.figures.against_setting import SETTINGS, against_
 from hashbackdoor_bench.report.figures.codes import codes
 from hashbackdoor_bench.report.figures.distances import distances
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
-from hashbackdoor_bench.report.figures.gains import gains
+from hashbackdoor_bench.report.figures.gains import gains, takes
 from hashbackdoor_bench.report.figures.precision_recall import precision_recall
 from hashbackdoor_bench.report.figures.transfer import transfer
 from hashbackdoor_bench.report.figures.visibility import visibility
@@ -21,6 +21,7 @@ from hashbackdoor_bench.report.style import STYLE
 
 FIGURES: dict[str, Callable[[pd.DataFrame, str], list[FinishedFigure]]] = {
     "gains": gains,
+    "takes": takes,
     "visibility": visibility,
     "transfer": transfer,
     **{setting.name: partial(against_setting, setting) for setting in SETTINGS},

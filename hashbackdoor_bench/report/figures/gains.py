@@ -1,11 +1,11 @@
-"""The overview: backdoor gain of every attack on every victim, runs as points."""
+"""The overview: backdoor gain of every attack on every victim, by attack or by victim."""
 
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
-from hashbackdoor_bench.report.figures.finished import FinishedFigure
+from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.groups import (
     distinct,
     legend_columns,
@@ -25,16 +25,44 @@ LABEL = 1.3  # inches for the attacks' names
 
 
 def gains(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
-    """One row per attack, in one panel per delivery; per victim its runs, mean and interval."""
+    """One row per attack; per victim its runs, mean and interval."""
+    return [_overview("gains", frame.assign(head=victim_heads(frame)), convention, "name", "head")]
+
+
+def takes(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
+    """One row per victim, in its forms; per attack its runs, mean and interval.
+
+    Raises:
+        Unfilled: there are no more victims than attacks, so that `gains` shows the same better.
+    """
     frame = frame.assign(head=victim_heads(frame))
-    victims, deliveries = distinct(frame["head"]), distinct(sorted(frame["delivery"]))
+    if frame["head"].nunique() <= frame["name"].nunique():
+        raise Unfilled("takes has a row per victim, and here are more attacks: bench figure gains.")
+    return [_overview("takes", frame, convention, "head", "name")]
+
+
+def _overview(
+    title: str, frame: pd.DataFrame, convention: str, row_of: str, mark_of: str
+) -> FinishedFigure:
+    """One panel per delivery.
+
+    Args:
+        title: of the figure.
+        frame: the records.
+        convention: whose gain.
+        row_of: column whose values are the rows.
+        mark_of: column whose values are told apart by hue and mark.
+    """
+    inside, deliveries = distinct(frame[mark_of]), distinct(sorted(frame["delivery"]))
     groups = runs_by_head(frame, ("name", "head"))
+    if row_of == "head":
+        groups = {(head, name): part for (name, head), part in groups.items()}
     names = {
-        delivery: distinct(frame[frame["delivery"] == delivery]["name"]) for delivery in deliveries
+        delivery: distinct(frame[frame["delivery"] == delivery][row_of]) for delivery in deliveries
     }
-    labels = {name: wrapped(name, LABEL) for name in distinct(frame["name"])}
+    labels = {name: wrapped(name, LABEL) for name in distinct(frame[row_of])}
     lines = 1 + max(label.count("\n") for label in labels.values())
-    height = max(ROW * len(victims) + APART, LINE * lines)
+    height = max(ROW * len(inside) + APART, LINE * lines)
     heights = [len(names[delivery]) * height for delivery in deliveries]
     figure = Figure(
         figsize=(COLUMN, sum(heights) + 0.6 + 0.25 * len(deliveries)), layout="constrained"
@@ -47,16 +75,16 @@ def gains(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
         for row, name in enumerate(names[delivery]):
             if row % 2:
                 axes.axhspan(row - 0.5, row + 0.5, color="0.95", linewidth=0)
-            for number, victim in enumerate(victims):
-                part = groups.get((name, victim))
+            for number, mark in enumerate(inside):
+                part = groups.get((name, mark))
                 if part is None:
                     continue
-                found = draws(part, name, f"{convention}.backdoor_gain")
+                found = draws(part, str(part["name"].iloc[0]), f"{convention}.backdoor_gain")
                 one = estimate(found)
                 if one is None:
                     continue
                 values = [100 * v for of_victim in found.values() for v in of_victim.values()]
-                y = row + (number - (len(victims) - 1) / 2) * step
+                y = row + (number - (len(inside) - 1) / 2) * step
                 hue, marker = cycled(HUES, number), cycled(MARKERS, number)
                 if one.low is not None and one.high is not None:
                     ends = [100 * one.low, 100 * one.high]
@@ -82,13 +110,13 @@ def gains(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
         Line2D(
             [], [], color=cycled(HUES, i), marker=cycled(MARKERS, i), markersize=3.6, linewidth=0.8
         )
-        for i in range(len(victims))
+        for i in range(len(inside))
     ]
     figure.legend(
         marks,
-        victims,
+        [wrapped(text, COLUMN - 0.6) for text in inside],
         loc="outside upper center",
-        ncols=legend_columns(victims, COLUMN),
+        ncols=legend_columns(inside, COLUMN),
         handlelength=1.6,
     )
     caption = (
@@ -102,4 +130,4 @@ def gains(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
         *surrogates(frame),
         *provenance(frame),
     )
-    return [FinishedFigure("gains", figure, caption)]
+    return FinishedFigure(title, figure, caption)
