@@ -428,6 +428,6 @@ def test_forms_of_a_victim_that_one_draw_was_tried_on_are_columns(tmp_path: Path
     data = frame(tmp_path, [made(**form, seed=seed) for form in forms for seed in (0, 1)])
     (table,) = tables(data, "pairs")
     assert sorted(table.columns) == [
-        "HashNet (flattened, 36 epochs)", "HashNet (flattened, 12 epochs)",
+        "HashNet (flattened, 12 epochs)", "HashNet (flattened, 36 epochs)",
         "HashNet (own pooling, 12 epochs)",
     ]  # fmt: skip
