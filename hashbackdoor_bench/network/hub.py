@@ -55,14 +55,15 @@ class Source:
         from timm import get_pretrained_cfg
 
         known = get_pretrained_cfg(name)
-        if known is None or not (known.hf_hub_id or known.url):
-            return None
-        if not known.hf_hub_id:  # an address, or one with the name of the file
-            return cls(known.url if isinstance(known.url, str) else known.url[0])
-        repository, _, revision = known.hf_hub_id.partition("@")
-        file = known.hf_hub_filename or PICKLED
-        url = hf_hub_url(repository, file.replace(PICKLED, SAFE), revision=revision or None)
-        return cls(url, known.hf_hub_id, file)
+        if known is not None and known.hf_hub_id:
+            repository, _, revision = known.hf_hub_id.partition("@")
+            file = known.hf_hub_filename or PICKLED
+            url = hf_hub_url(repository, file.replace(PICKLED, SAFE), revision=revision or None)
+            return cls(url, known.hf_hub_id, file)
+        address = known.url if known is not None else None
+        if isinstance(address, tuple):  # with the name of the file
+            address = address[0]
+        return cls(address) if address else None
 
     @property
     def host(self) -> str:
