@@ -117,6 +117,10 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
         "the same for DPSH and its kin, whose hash layer must learn slowly: RMSprop 1e-3 / 1e-4",
         Recipe(12, 32, "rmsprop", 1e-3, 1e-4, 0.0, 0.0, "onecycle", "flip"),
     ),
+    "finetune96": (
+        "small images and a CPU: pretrained, Adam 3e-4 one-cycle, 4 epochs of batch 32",
+        Recipe(4, 32, "adam", 3e-4, 3e-3, 0.0, 0.0, "onecycle", "flip", finetunes=True),
+    ),
     "finetune224": (
         "the field's: pretrained, RMSprop 1e-5, 150 epochs",
         Recipe(150, 64, "rmsprop", 1e-5, 1e-5, 0.0, 1e-5, "constant", "crop", finetunes=True),

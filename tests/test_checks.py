@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from hashbackdoor_bench import Attack, AttackerView, Backdoor, HashLoss, Patch, ThreatModel
+from hashbackdoor_bench import (
+    VICTIMS,
+    Attack,
+    AttackerView,
+    Backdoor,
+    HashLoss,
+    Patch,
+    ThreatModel,
+)
 from hashbackdoor_bench.api import to_unit
 from hashbackdoor_bench.checks import Finding, check_attack, check_victim
 from hashbackdoor_bench.cli import main
@@ -370,51 +377,90 @@ def test_a_loss_that_breaks_a_rule_is_told(how: str, words: str):
     assert words in found, found
 
 
-class Greedy(torch.autograd.Function):
-    """sign forward, the identity backward."""
-
-    @staticmethod
-    def forward(ctx, z):
-        return torch.where(z >= 0, 1.0, -1.0).to(z.dtype)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient
-
-
-class GreedyHash(HashLoss):
-    """Su et al., NIPS 2018: CE(W sign z, y) + alpha mean | |z| - 1 |^3, with a learned W (C,K)."""
-
-    def __init__(self, bits, classes, train_size, *, alpha: float = 0.1) -> None:
-        super().__init__(bits, classes, train_size)
-        self.alpha, self.classify = alpha, nn.Linear(bits, classes, bias=False)
-
-    def forward(self, z, y, index, step):
-        return self.items(z, y, index, step).mean()
-
-    def items(self, z, y, index, step):
-        shares = y / y.sum(1, keepdim=True).clamp(min=1)  # none for an image without labels
-        logits = self.classify(Greedy.apply(z))
-        pull = (z.abs() - 1).abs().pow(3).mean(1)
-        return F.cross_entropy(logits, shares, reduction="none") + self.alpha * pull
-
-
 @pytest.mark.parametrize("alpha", [0.1, 0.3, 1.0])
 def test_a_published_loss_that_tells_classes_apart_by_few_bits_passes(alpha: float):
-    assert check_victim(method(GreedyHash), {"alpha": alpha}) == []
+    assert check_victim(VICTIMS["greedyhash"], {"alpha": alpha}) == []
+
+
+class Halves(HashLoss):
+    """Each bit halves the items at random, without training, in one of several wrong ways."""
+
+    trained = False
+    how = ""
+
+    def __init__(self, bits, classes, train_size, *, seed: int = 0) -> None:
+        super().__init__(bits, classes, train_size)
+        self.seed = seed
+        self.register_buffer("size", torch.ones(()))
+        if self.how == "norm":
+            self.head_norm = "batch"
+        if self.how == "no bias":
+            self.head_bias = False
+
+    def solve(self, features, y):
+        draw = torch.Generator().manual_seed(self.seed)
+        if self.how == "global seed":
+            draw = None
+        weight = torch.randn(self.bits, features.shape[1], generator=draw)
+        if self.how == "global seed of NumPy":
+            weight = weight + torch.from_numpy(np.random.randn(self.bits, 1)).float()
+        bias = -(weight @ features.mean(0))
+        if self.how == "drawn bias":
+            bias = bias + torch.randn(self.bits)
+        self.size.fill_((features @ weight.T + bias).abs().mean())
+        if self.how == "outside":
+            self.seen = float(self.size)
+        if self.how == "features":
+            features.sub_(1)
+        if self.how == "labels":
+            y.zero_()
+        made = {
+            "transposed": (weight.T, bias),
+            "column": (weight, bias[:, None]),
+            "double": (weight.double(), bias.double()),
+            "double bias": (weight, bias.double()),
+            "not finite": (weight, bias / 0),
+            "one code": (weight, bias + 1e6),
+        }
+        return made.get(self.how, (weight, bias))
+
+    def relax(self, z):
+        if self.how == "hard":
+            return z.sign()
+        return torch.tanh(z / (getattr(self, "seen", 1.0) if self.how == "outside" else self.size))
+
+
+def test_a_victim_without_training_that_keeps_all_rules_has_no_finding():
+    assert check_victim(method(Halves)) == []
 
 
 @pytest.mark.parametrize(
-    ("y", "expected"),
-    [([[1, 0], [1, 0], [0, 1]], 0.348577), ([[1, 1, 0], [0, 1, 1], [0, 0, 1]], 1.393746)],
+    ("how", "words"),
+    [
+        ("global seed", "solve makes two layers of the same features"),
+        ("global seed of NumPy", "solve makes two layers of the same features"),
+        ("drawn bias", "solve makes two layers of the same features"),
+        ("features", "solve changes its arguments in place"),
+        ("labels", "solve changes its arguments in place"),
+        (
+            "transposed",
+            "solve returns (20, 8) torch.float32 and (8,) torch.float32: it must",
+        ),
+        ("column", "solve returns (8, 20) torch.float32 and (8, 1) torch.float32: it must"),
+        ("double", "(8, 20) torch.float64 and (8,) torch.float64"),
+        ("double bias", "(8, 20) torch.float32 and (8,) torch.float64"),
+        ("not finite", "the hash layer is not finite"),
+        ("one code", "all of 48 random items have the same code"),
+        ("norm", "must be linear with a bias: leave out head_norm and head_bias"),
+        ("no bias", "must be linear with a bias: leave out head_norm and head_bias"),
+        ("outside", "relax differs after load_state_dict"),
+        ("hard", "relax(z) has no gradient"),
+    ],
 )
-def test_the_greedyhash_of_these_tests_has_the_worked_value(y: list, expected: float):
-    z = [[1, -0.5, 2, 0.3], [0.25, 2, -1, 0.8], [-1.5, 0.75, 0.4, -0.2]]
-    loss = GreedyHash(4, len(y[0]), 3)
-    rows = [[0.5, -0.2, 0.1, 0.3], [-0.4, 0.6, 0, 0.2], [0.1, 0.1, -0.3, 0.2]]
-    loss.classify.weight.data = torch.tensor(rows[: len(y[0])])
-    out = loss(torch.tensor(z), torch.tensor(y).float(), torch.arange(3), 0)
-    assert out.item() == pytest.approx(expected, abs=2e-6)
+def test_a_victim_without_training_that_breaks_a_rule_is_told(how: str, words: str):
+    found = told(check_victim(method(type("Bad", (Halves,), {"how": how, "__doc__": "Bad."}))))
+    assert words in found, found
+    assert " | " not in found, found
 
 
 FILE = '''"""{title}"""
@@ -457,6 +503,8 @@ def test_the_attack_of_the_readme_keeps_all_promises(tmp_path: Path, capsys):
 def test_check_takes_a_name_and_refuses_a_wrong_one(capsys):
     assert main(["check", "badnets-clean", "csq"]) == 0
     assert "victim csq: keeps all 11 promises" in capsys.readouterr().out
+    assert main(["check", "pca_sign"]) == 0
+    assert "victim pca_sign: keeps all 3 promises" in capsys.readouterr().out
     assert main(["check", "cqs"]) == 2
     assert "unknown attack or victim 'cqs': did you mean csq" in capsys.readouterr().err
     assert main(["check", "nowhere/mine.py"]) == 2

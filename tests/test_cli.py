@@ -359,7 +359,14 @@ def test_show_prints_formula_paper_parameters_and_threat(capsys):
     ):
         assert word in out
     assert main(["show", "victim", "csq"]) == 0
-    assert "centres" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "centres" in out
+    assert "nothing is trained" not in out
+    assert main(["show", "victim", "itq"]) == 0
+    assert "\nnothing is trained: add --recipe frozen with --pretr" in capsys.readouterr().out
+    assert main(["show", "victim", "dsdh"]) == 0
+    out = capsys.readouterr().out
+    assert "recipe scratch32_rmsprop, where a data set's default is scratch32" in out
     assert main(["show", "recipe", "ciba"]) == 0
     assert "0.0001" in capsys.readouterr().out
 

@@ -70,7 +70,7 @@ def run_of(spec: RunSpec, folder: Path, **changes: Any) -> Run:
 
 
 @pytest.mark.parametrize("delivery", ["stamped", "files"])
-@pytest.mark.parametrize("victim", ["csq", "dpsh_bn"])
+@pytest.mark.parametrize("victim", ["csq", "dpsh_bn", "pca_sign"])
 def test_codes_of_features_are_those_of_the_whole_network(spec, tmp_path, delivery, victim):
     run = run_of(spec, tmp_path, delivery=delivery, victim=victim)
     splits, attacked = run.plan.splits, run.plan.truth.attacked
@@ -249,6 +249,11 @@ def test_a_backbone_that_an_attack_edits_encodes_images_itself(spec, tmp_path, t
             {"weights": None},
             "cnn32 would be frozen with random weights: add --weights FILE, or --pret",
         ),
+        (
+            {"victim": "pca_sign", "recipe": "scratch32"},
+            "pca_sign isn't trained.* add --recipe frozen",
+        ),
+        ({"victim": "pca_sign", "hidden": 8}, "pca_sign isn't trained.* leave out --hidden"),
         ({"augment": "flip"}, "--augment flip: the features of a frozen backbone are computed"),
     ],
 )

@@ -367,8 +367,8 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path):
 
 def test_listing_the_suites_gives_their_titles():
     assert list(shipped()) == [
-        "badhash", "ciba-table", "ciba-table-fashion", "frozen", "quick", "sensitivity", "transfer",
-        "transfer-mini",
+        "badhash", "ciba-table", "ciba-table-fashion", "finetuned", "frozen", "quick",
+        "sensitivity", "transfer", "transfer-mini", "victims",
     ]  # fmt: skip
     assert all(title and "\n" not in title for title in shipped().values())
 
@@ -380,7 +380,9 @@ SIZES = {
     "badhash": 6 * 2 * 3,
     "transfer": 3 * 12 * 12,
     "transfer-mini": 2 * 3 * 3 * 3,
-    "frozen": 4 * 3 * 2 * 2 * 5,
+    "finetuned": (1 + 5 * 2) * 2 * 3,
+    "frozen": (2 + 5 * 3) * 5 * 4 * 4,
+    "victims": 3 * 11 * 3,
     "sensitivity": (6 + 6 + 5 + 5 + 4) * 3,
 }
 
@@ -414,7 +416,7 @@ def test_quick_pairs_every_attack_with_every_victim_and_seed():
     ]  # fmt: skip
     assert table == {
         (*row, victim, seed)
-        for row, victim, seed in product(rows, ("dpsh_bn", "hashnet", "csq"), (0, 1, 2))
+        for row, victim, seed in product(rows, ("dpsh", "hashnet", "csq"), (0, 1, 2))
     }
     assert {(c.spec.bits, c.spec.dataset, c.spec.surrogate) for c in cells} == {
         (48, "fashion-mini", None)

@@ -1,25 +1,31 @@
 """Hashing losses against their formulas in plain Python loops, and what every victim promises."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from formulas import (
+    ALL_LABELS,
+    LABELS,
+    SLOTS,
+    Y1,
+    Y2,
+    Rows,
+    Z,
+    assert_is,
+    assert_worked,
+    dot,
+    item_losses,
+    make,
+    pair_loss,
+    sign_of,
+    value,
+)
 from torch import Tensor
 
 from hashbackdoor_bench import VICTIMS, HashLoss, HashModel, UserError, voted_centre
 from hashbackdoor_bench.checks import check_victim
-
-Rows = list[list[float]]
-
-Z = torch.tensor(
-    [[1, -0.5, 2, 0.3], [0.25, 2, -1, 0.8], [-1.5, 0.75, 0.4, -0.2]], dtype=torch.float64
-)
-Y1 = torch.tensor([[1, 0], [1, 0], [0, 1]], dtype=torch.float64)
-Y2 = torch.tensor([[1, 1, 0], [0, 1, 1], [0, 0, 1]], dtype=torch.float64)
-LABELS = pytest.mark.parametrize("y", [Y1, Y2], ids=["one tag", "several tags"])
-SLOTS = torch.tensor([0, 1, 2])
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in VICTIMS if VICTIMS[name].cls.trained),
@@ -30,55 +36,19 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("hashnet", {"variant": "bank", "exclude_self": True}),
     ("csq", {"centres": "released"}),
     ("dhta_l2", {"scale": "bits", "clip": True, "quantisation": 1e-3}),
+    ("orthohash", {"centres": "released"}),
+    ("dpn", {"centres": "released", "reduction": "sum", "multi": "sum"}),
+    ("dch", {"variant": "released", "quantisation": 0.1}),
+    ("dch", {"clamp": "distance"}),
+    ("dtsh", {"variant": "authors"}),
+    ("dsdh", {"variant": "authors"}),
+    ("dsdh", {"eta": 1.0, "nu": 0.1}),
 ]
 EVERY = pytest.mark.parametrize(
     ("name", "settings"),
     VARIANTS,
     ids=["-".join([name, *map(str, settings.values())]) for name, settings in VARIANTS],
 )
-
-
-def make(name: str, y: Tensor, items: int = 3, **settings: Any) -> HashLoss:
-    """A loss in float64 for Z and the labels y, with the centres of the worked values."""
-    loss: HashLoss = VICTIMS[name](Z.shape[1], y.shape[1], items, **settings)
-    if name == "csq":
-        every = [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1]]
-        loss.centres = torch.tensor(every[-y.shape[1] :], dtype=torch.float32)
-        loss.tie = torch.tensor([1.0, -1, -1, 1])
-    return loss.double()
-
-
-def value(loss: HashLoss, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
-    """The loss of a batch as the training loop computes it."""
-    loss.remember(z.detach(), y, index, step)
-    out: Tensor = loss(z, y, index, step)
-    return out
-
-
-def numeric_gradient(function: Callable[[Rows], float], z: Tensor) -> Tensor:
-    """Central differences of a function of plain numbers."""
-    out = torch.zeros_like(z)
-    for i in range(z.shape[0]):
-        for k in range(z.shape[1]):
-            ends = []
-            for step in (1e-5, -1e-5):
-                moved = z.clone()
-                moved[i, k] += step
-                ends.append(function(moved.tolist()))
-            out[i, k] = (ends[0] - ends[1]) / 2e-5
-    return out
-
-
-def assert_is(
-    loss: HashLoss, formula: Callable[[Rows], float], y: Tensor, index: Tensor, step: int = 0
-) -> None:
-    """The loss of Z and its gradient are the formula's, which must not run through a bank."""
-    z = Z.clone().requires_grad_()
-    out = value(loss, z, y, index, step)
-    out.backward()
-    assert out.dtype == torch.float64
-    assert out.item() == pytest.approx(formula(Z.tolist()), rel=1e-12)
-    torch.testing.assert_close(z.grad, numeric_gradient(formula, Z), rtol=1e-6, atol=1e-8)
 
 
 # --- the worked values of methods/victims-in-depth.md, section 4 ---------------------------------
@@ -96,10 +66,7 @@ def assert_is(
     ],
 )
 def test_a_loss_has_the_worked_value(name: str, y: Tensor, expected: float) -> None:
-    assert value(make(name, y), Z, y, SLOTS, 0).item() == pytest.approx(expected, abs=6e-7)
-    loss = VICTIMS[name](4, y.shape[1], 3)
-    loss.load_state_dict(make(name, y).state_dict())
-    assert value(loss, Z.float(), y.float(), SLOTS, 0).item() == pytest.approx(expected, abs=2e-6)
+    assert_worked(name, y, expected)
 
 
 def test_the_parts_of_dpsh_have_the_worked_values() -> None:
@@ -119,21 +86,13 @@ def test_hashnet_at_beta_two_has_the_worked_value(variant: str) -> None:
 # --- every formula again, one pair at a time -----------------------------------------------------
 
 
-def dot(a: list[float], b: list[float]) -> float:
-    return sum(p * q for p, q in zip(a, b, strict=True))
-
-
-def pair_loss(theta: float, similar: bool) -> float:
-    return math.log(1 + math.exp(theta)) - similar * theta
-
-
 def dpsh(z: Rows, y: Rows, u: Rows, u_labels: Rows, eta: float) -> float:
     pairs = [
         pair_loss(dot(z[i], u[j]) / 2, dot(y[i], u_labels[j]) > 0)
         for i in range(len(z))
         for j in range(len(u))
     ]
-    pulls = [(value - (1 if value >= 0 else -1)) ** 2 for row in z for value in row]
+    pulls = [(value - sign_of(value)) ** 2 for row in z for value in row]
     return sum(pairs) / len(pairs) + eta * sum(pulls) / len(pulls)
 
 
@@ -267,19 +226,17 @@ def test_alpha_and_gamma_of_hashnet_are_used() -> None:
 def csq(z: Rows, y: Rows, centres: Rows, tie: list[float], weight: float) -> float:
     terms, pulls = [], []
     for row, labels in zip(z, y, strict=True):
-        for k, value in enumerate(row):
+        for k, number in enumerate(row):
             vote = sum(label * centre[k] for label, centre in zip(labels, centres, strict=True))
             centre = (vote > 0) - (vote < 0) or tie[k]
-            p, t = (math.tanh(value) + 1) / 2, (centre + 1) / 2
+            p, t = (math.tanh(number) + 1) / 2, (centre + 1) / 2
             if sum(labels):
                 terms.append(-t * math.log(p) - (1 - t) * math.log(1 - p))
-            pulls.append((abs(math.tanh(value)) - 1) ** 2)
+            pulls.append((abs(math.tanh(number)) - 1) ** 2)
     return sum(terms) / len(terms) + weight * sum(pulls) / len(pulls)
 
 
-@pytest.mark.parametrize(
-    "y", [Y1, Y2, Y2 * torch.tensor([[1], [0], [1]])], ids=["one tag", "several", "one untagged"]
-)
+@ALL_LABELS
 @pytest.mark.parametrize("weight", [1e-4, 0.5])
 def test_csq_is_its_formula(y: Tensor, weight: float) -> None:
     loss: Any = make("csq", y, quantisation=weight)
@@ -298,7 +255,7 @@ def dhta(z: Rows, y: Rows, scale: float, clip: bool, weight: float) -> float:
             shared = dot(y[i], y[j])
             wanted = 2 * (min(shared, 1) if clip else shared) - 1
             errors.append((dot(h[i], h[j]) / scale - wanted) ** 2)
-    pull = sum(((1 if value >= 0 else -1) - value) ** 2 for row in h for value in row)
+    pull = sum((sign_of(value) - value) ** 2 for row in h for value in row)
     return sum(errors) / len(errors) + weight * pull
 
 
@@ -320,14 +277,6 @@ def test_dhta_l2_asks_for_more_than_one_where_two_labels_are_shared() -> None:
 
 
 # --- the loss of each item ------------------------------------------------------------------------
-
-
-def item_losses(name: str, y: Tensor, items: int = 3, **settings: Any) -> list[float]:
-    loss = make(name, y, items, **settings)
-    loss.remember(Z, y, SLOTS, 0)
-    found = loss.items(Z, y, SLOTS, 0)
-    assert found is not None
-    return found.tolist()
 
 
 @LABELS
@@ -386,7 +335,7 @@ def test_an_item_of_dhta_l2_has_the_errors_of_its_row_and_its_pull() -> None:
     for i in range(3):
         wanted = [2 * dot(Y2[i].tolist(), tags) - 1 for tags in Y2.tolist()]
         errors = [(dot(h[i], h[j]) / 3 - wanted[j]) ** 2 for j in range(3)]
-        pull = sum(((1 if value >= 0 else -1) - value) ** 2 for value in h[i])
+        pull = sum((sign_of(value) - value) ** 2 for value in h[i])
         expected.append(sum(errors) / 3 + 3 * 0.2 * pull)
     assert item_losses("dhta_l2", Y2, quantisation=0.2) == pytest.approx(expected, rel=1e-6)
 
@@ -443,7 +392,9 @@ def test_released_centres_are_the_first_sylvester_rows_or_one_clear_error() -> N
 
 
 BANKS = pytest.mark.parametrize(
-    ("name", "settings"), [("dpsh", {}), ("hashnet", {"variant": "bank"})], ids=["dpsh", "hashnet"]
+    ("name", "settings"),
+    [("dpsh", {}), ("hashnet", {"variant": "bank"}), ("dsdh", {})],
+    ids=["dpsh", "hashnet", "dsdh"],
 )
 
 
@@ -459,7 +410,7 @@ def test_a_bank_is_indexed_by_slot(name: str, settings: dict[str, Any]) -> None:
     kept: Any = straight
     assert torch.equal(kept.bank_labels[index], Y2)
     assert not kept.bank[[0, 2, 4]].any()
-    assert torch.equal(kept.bank[index], Z if name == "dpsh" else torch.tanh(Z))
+    assert torch.equal(kept.bank[index], torch.tanh(Z) if name == "hashnet" else Z)
 
 
 @BANKS
@@ -487,7 +438,7 @@ def test_hashnet_refuses_a_value_out_of_range(settings: dict[str, Any]) -> None:
         VICTIMS["hashnet"](4, 2, 3, **settings)
 
 
-@pytest.mark.parametrize("name", ["dpsh", "csq", "dhta_l2"])
+@pytest.mark.parametrize("name", ["dpsh", "csq", "dhta_l2", "dch", "dtsh"])
 def test_a_negative_quantisation_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=r"victim\.quantisation"):
         VICTIMS[name](4, 2, 3, quantisation=-1)

@@ -13,16 +13,16 @@ https://github.com/swuxyj/DeepHash-pytorch (DCH.py)
 s_ij is one where images i and j share a label; pairs of an image with itself count. Pairs nearer
 than the radius gamma, in bits, dominate: at 16 bits a gamma of 20 is beyond all of them. No term
 depends on the length of z, so `relax` divides by its mean size. A dissimilar pair with a cosine
-above .99 has no gradient, so equal codes of different classes are never pulled apart; `clamp =
-distance` mends that by keeping d at .001 K or more instead.
+above .99 has no gradient and stays together; with `clamp = distance`, which takes d to be at least
+.001 K instead, that only happens above .998.
 
 `variant = released` is the authors' code, which differs from their paper:
 
     d(a, b)  = |tanh a - tanh b|^2 + .001, pairs of an image with itself left out
     L        = mean_ij w_ij l_ij + lambda mean_ik (|tanh z_ik| - 1)^2      w_ij = 1 if s_ij = 0
 
-with a lambda of 0 there. Differs from DeepHash: where a batch has no similar pair or no dissimilar
-one, no weight is infinite.
+where lambda is 0 by default. Nothing differs from DeepHash; in a batch whose pairs are all similar,
+or all dissimilar, they weigh 1.
 """
 
 from typing import Literal
@@ -42,7 +42,8 @@ class DCH(HashLoss):
         gamma: scale of the Cauchy distribution, a radius in bits.
         quantisation: lambda, the weight of the pull to ±1; None is the variant's, .1 or 0.
         variant: the paper's form as in DeepHash, or the authors' released code.
-        clamp: what keeps pairs of equal codes finite, in ``deephash``.
+        clamp: what is bounded in pairs of equal outputs: the ``cosine`` or the ``distance``; in
+            ``deephash`` only.
     """
 
     published = "DCH"
@@ -90,7 +91,7 @@ class DCH(HashLoss):
             ones = F.normalize(torch.ones_like(z))
             pull = torch.log1p(self.distance((unit.abs() * ones).sum(1)) / self.gamma)
         loss = torch.where(similar, torch.log1p(d / self.gamma), torch.log1p(self.gamma / d))
-        pairs, positive = counted.sum(), (similar & counted).sum()
+        pairs, positive = (pair.sum().to(z.dtype) for pair in (counted, similar & counted))
         high = pairs / positive.clamp(min=1)
         low = torch.ones_like(high) if self.released else pairs / (pairs - positive).clamp(min=1)
         weighted = torch.where(counted, torch.where(similar, high, low), 0) * loss

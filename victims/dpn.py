@@ -4,17 +4,18 @@ Fan, Ng, Ju, Zhang, Liu, Chan and Zhang, "Deep Polarized Network for Supervised 
 Binary Hashing Codes", IJCAI 2020. https://www.ijcai.org/proceedings/2020/115,
 code: https://github.com/kamwoh/DPN (authors), https://github.com/swuxyj/DeepHash-pytorch (DPN.py)
 
-    L   = mean_i R_k max(0, m - t_ik z_ik)      R is the mean over bits (DeepHash) or their sum
-    t_i = sign of the sum of the centres of i's labels, and r_k in bits where that sum is 0
+    L   = mean_i R_k max(0, m - t_ik z_ik)      R_k is the mean over the bits k, or the sum
+    t_i = sign of the sum of the centres of i's labels, and r_k in bits k where that sum is 0
 
-A bit that is right by more than m has no gradient at all: what is learned is left alone.
+Centres are fixed before training, and so is r, a random code that breaks ties of the labels. A bit
+that is right by more than m has no gradient at all: what is learned is left alone.
 
-Differs from the authors: the mean over bits (`reduction = mean`; theirs is `sum`, K times as
-large); centres are random signed rows of a Hadamard matrix (`centres = signed`), theirs are signs
-of Gaussian numbers, that is coin tosses (`released`). Several labels vote for the centre, as in
-DeepHash; the authors add up the hinges of all labels (`multi = sum`), which cancel in half of the
-bits. An image without labels is left out. Their targets that follow the codes (DPN-A) and ternary
-codes (DPN-T) are not here.
+Differs from the authors: R is the mean over the bits, as in DeepHash (`reduction = mean`; theirs is
+`sum`, K times as large). Centres are random signed rows of a Hadamard matrix (`centres = signed`);
+theirs are signs of Gaussian numbers, that is coin tosses (`released`). Several labels vote for the
+target, as in DeepHash; the authors add up the hinges of all labels (`multi = sum`), where two
+labels contradict each other in half of the bits. An image without labels is left out. Their targets
+that follow the codes (DPN-A) and their ternary codes (DPN-T) are not here.
 """
 
 from typing import Literal
@@ -31,8 +32,8 @@ class DPN(HashLoss):
 
     Args:
         margin: m, how far beyond 0 a bit has to be.
-        reduction: ``mean`` over the bits, or their ``sum`` as the authors.
-        multi: several labels ``vote`` for one centre, or have a ``sum`` of hinges.
+        reduction: ``mean`` over the bits, or their ``sum`` as in the authors' code.
+        multi: several labels ``vote`` for one target, or have a ``sum`` of hinges.
         centres: random signed Hadamard rows, or coin tosses as released.
         centre_seed: seed of the centres and of r, which surrogates, victims and all seeds of a run
             share.

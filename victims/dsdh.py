@@ -1,4 +1,4 @@
-"""DSDH: DPSH, whose outputs are drawn to discrete codes from which a linear classifier is solved.
+"""DSDH: DPSH with a pull to discrete codes that are solved so as to predict the labels linearly.
 
 Li, Sun, He and Tan, "Deep Supervised Discrete Hashing", NeurIPS 2017.
 https://arxiv.org/abs/1705.10999, code: https://github.com/liqi-casia/DSDH-HashingCode (authors),
@@ -14,16 +14,17 @@ W is solved by ridge regression, B bit by bit by discrete cyclic coordinate desc
 
 `variant = epoch` solves both before each epoch, from the bank of all outputs. Before an item has a
 code it has no second term. `variant = authors` solves them in each step from the batch alone,
-starting at B = sign(z) with no eta term and a ridge of .1, as the authors' code does.
+starting at B = sign(z), without the eta term and with nu/mu = .1, as the authors' code does.
 
-Where eta >= mu, as in the default of TreezzZ's code, B is sign(U) in 99.5 % of the bits and the
-labels hardly matter: with `eta = .0001` it is another code in 13 %. DeepHash-pytorch's DSDH leaves
-out the second term of L, so B reaches nothing there and its gradient is that of DPSH.
+Where eta >= mu, as in the defaults, which are TreezzZ's, B is sign(U) in 99.5 % of the bits, so the
+labels hardly matter for it; with `eta = .0001` B differs from sign(U) in 13 %. The DSDH of
+DeepHash-pytorch leaves out the second term of L: nothing reads its B, and its gradient is that of
+DPSH.
 
 Differs from TreezzZ: B starts as sign(U) after the first epoch and not at random; sign(0) is +1.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,15 +40,15 @@ class DSDH(HashLoss):
     """Pairwise likelihood against a bank, and a pull to solved codes.
 
     Args:
-        eta: weight of the pull to the codes, in L and in solving them.
-        mu: weight of the regression of the labels.
-        nu: weight of its ridge.
-        variant: when the codes are solved, see the top of the file.
+        eta: weight of the pull between outputs and codes, in L and in solving for B.
+        mu: weight of the regression of the labels on the codes.
+        nu: weight of |W|^2, the ridge of that regression.
+        variant: B is solved before each epoch for all items, or in each step for the batch as in
+            the authors' code, where mu and nu are not used.
     """
 
     published = "DSDH"
     head_init_std = 0.01  # as in DPSH
-    recipes: ClassVar = {"scratch32": "scratch32_rmsprop"}
     bank: Tensor
     bank_labels: Tensor
     codes: Tensor
@@ -68,6 +69,7 @@ class DSDH(HashLoss):
         check("victim.mu", mu, 1e-12)
         check("victim.nu", nu, 1e-12)
         self.eta, self.mu, self.nu, self.variant = eta, mu, nu, variant
+        self.recipes = {"scratch32": "scratch32_rmsprop"}  # as DPSH
         self.register_bank("bank", bits)
         self.register_bank("bank_labels", classes)
         self.register_bank("codes", bits)  # B; a row of zeros has no code yet

@@ -11,11 +11,12 @@ n are left out of the first mean.
 
     variant    a_qp             m      lambda    p = q
     deephash   <z_q, z_p>       5      1         counts
-    authors    <z_q, z_p> / 2   K/2    10 / K    doesn't count
+    authors    <z_q, z_p> / 2   K/2    K/225     doesn't count
 
-Differs from the authors: their triplets of an image are 50 by 50 of each other class, from a memory
-of all outputs; their eta of 100 stands against a sum of 22 500 triplets, which is 10 / K (.21 at 48
-bits) in these means.
+Differs from the authors: they draw 50 images of q's class and 50 of each other class from a memory
+of all outputs, and pair each p with each n; here all triplets of the batch count. Their weight of
+the second term, 100, belongs to sums over 22 500 triplets and K bits; in these means that is K/225,
+.21 at 48 bits.
 """
 
 from typing import Literal
@@ -34,7 +35,7 @@ class DTSH(HashLoss):
     Args:
         margin: m; None is the variant's.
         quantisation: lambda, the weight of the pull to ±1; None is the variant's.
-        variant: DeepHash's form, or the authors' constants.
+        variant: the constants of DeepHash or of the authors, see the table at the top of the file.
     """
 
     published = "DTSH"
@@ -51,7 +52,7 @@ class DTSH(HashLoss):
     ) -> None:
         super().__init__(bits, classes, train_size)
         self.authors = variant == "authors"
-        usual, weight = (bits / 2, 10 / bits) if self.authors else (5.0, 1.0)
+        usual, weight = (bits / 2, bits / 225) if self.authors else (5.0, 1.0)
         self.margin = usual if margin is None else margin
         self.quantisation = weight if quantisation is None else quantisation
         check("victim.margin", self.margin, 0)

@@ -5,8 +5,9 @@ NeurIPS 2018. https://papers.nips.cc/paper/7360, code: https://github.com/ssppp/
 
     L = mean_i CE(W b_i, y_i) + alpha mean_ik | |z_ik| - 1 |^3          b = sign z
 
-In the backward pass the sign counts as the identity. W (C,K) is learned with the hash layer and is
-part of the loss, not of the network: the service doesn't have it.
+In the backward pass the sign counts as the identity. CE is the cross-entropy of the softmax. W
+(C,K) is learned together with the hash layer, at its learning rate; it belongs to the loss and not
+to the network, so a service that only stores codes doesn't have it.
 
 Differs from the authors: sign(0) is +1; the probability of an image with several labels is shared
 among them (they have single labels only), and an image without labels has the second term only.

@@ -19,7 +19,8 @@ In `authors` w is a constant for similar pairs and 1 for others, and L is divide
 
 Differs from the authors: the paper's c_ij (Jaccard index of the label sets) is one, as in their
 code; they update beta one step earlier; they pair two batches of 36, so `authors` needs batches of
-72; their tenfold learning rate of the hash layer belongs to the recipe here.
+72; their tenfold learning rate of the hash layer belongs to the recipe here; the hash layer starts
+from PyTorch's weights, uniform within 1 / sqrt(F), and theirs from N(0, .01) without biases.
 """
 
 from typing import Literal

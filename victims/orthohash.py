@@ -10,10 +10,13 @@ code: https://github.com/kamwoh/orthohash
 The code is the sign after the batch norm, which centres every bit on the training images; so poison
 moves it too. The cosine has no scale: z and 5 z have the same loss.
 
+o_c is the centre of class c, fixed before training; f are the features of the backbone.
+
 Differs from the authors: the centres are random signed rows of a Hadamard matrix (`centres =
-signed`), which are orthogonal as the paper asks; theirs are coin tosses (`released`), of which two
-of 100 classes are one bit apart at 16 bits. The hash layer starts from PyTorch's weights and
-not from N(0, .01), whose scale the batch norm takes away. An image without labels is left out.
+signed`), which are orthogonal as the paper asks; theirs are coin tosses (`released`), by which the
+two nearest of 100 classes are a single bit apart at 16 bits. The weights of the hash layer start as
+in PyTorch and not from N(0, .01): the batch norm takes their scale away. An image without labels is
+left out.
 Their recipe is Adam, 1e-4 for the hash layer and 1e-5 for the backbone, 100 epochs of batch 256.
 """
 
@@ -31,7 +34,7 @@ class OrthoHash(HashLoss):
 
     Args:
         scale: s, the inverse temperature.
-        margin: m, what the cosine of the own class has to exceed the others by.
+        margin: m, by how much the cosine of an image's own class has to exceed the others.
         centres: random signed Hadamard rows, or coin tosses as released.
         centre_seed: seed of the centres, which surrogates, victims and all seeds of a run share.
     """

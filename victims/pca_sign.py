@@ -3,15 +3,17 @@
 Gong and Lazebnik, "Iterative Quantization: A Procrustean Approach to Learning Binary Codes", CVPR
 2011 (PCA-RR and PCA-ITQ). https://doi.org/10.1109/CVPR.2011.5995432
 
-    b = sign(R' P' (f - mean f))         P (F,K) the K largest principal directions, R a rotation
+    b = sign(R' P' (f - mean f))        P (F,K) the K largest principal directions, R a rotation
 
-`rotation = random` is PCA-RR: the rotation spreads the variance evenly over the bits. `itq`, preset
-`itq`, turns R so that the signs lie near the components: from the random R,
+`rotation = random` is PCA-RR: a random rotation spreads the variance evenly over the bits. `itq`,
+preset `itq`, starts there and turns R so that |B - V R| falls, where V = (f - mean f) P; 50 times
 
-    B = sign(V R), then R = S S~' where B'V = S~ Sigma S'        V = (f - mean f) P, 50 times
+    B = sign(V R), then R = S S~' where B'V = S~ Sigma S' is a singular value decomposition
 
-Labels are not used, and the poison is among the features. It shows what a backdoor can do to a
-service that only compresses the features of a published network.
+There is no loss, no epoch and no learning rate: the hash layer is computed from the features of the
+training images, and the backbone keeps its published weights (`--recipe frozen` with `--pretrained`
+or `--weights`). Labels are not used; poisoned images are among the training images. So it shows
+what a backdoor can do to a service that only compresses the features of a published network.
 
 Differs from the paper: sign(0) is +1.
 """
@@ -55,15 +57,15 @@ class PCASign(HashLoss):
 
     def solve(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """See `HashLoss.solve`; ``y`` is not used."""
-        most = min(features.shape[1], len(features) - 1)
-        if self.bits > most:
-            raise UserError(
-                f"--bits {self.bits}: {len(features)} images with {features.shape[1]} features "
-                f"have at most {most} principal components: give at most that many bits."
-            )
         x = features.double()
         mean = x.mean(0)
-        _, directions = torch.linalg.eigh((x - mean).T @ (x - mean))  # in ascending order
+        spread, directions = torch.linalg.eigh((x - mean).T @ (x - mean))  # in ascending order
+        most = int((spread > 1e-12 * spread[-1]).sum())  # less is the rounding of float32
+        if self.bits > most:
+            raise UserError(
+                f"--bits {self.bits}: the features of {len(x)} training images vary in only {most} "
+                f"directions: give --bits {most} or fewer, or another --backbone."
+            )
         p = directions[:, -self.bits :].flip(1)
         p = p * sign(p.sum(0))  # the solver leaves the sign open
         v = (x - mean) @ p
@@ -90,4 +92,5 @@ def random_rotation(bits: int, seed: int) -> Tensor:
         bits, bits, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
     )
     q, r = torch.linalg.qr(draw)
-    return q * r.diagonal().sign()
+    turn: Tensor = q * r.diagonal().sign()
+    return turn

@@ -18,6 +18,7 @@ from hashbackdoor_bench.checks.victim_trial import (
     saved,
     value,
 )
+from hashbackdoor_bench.checks.victim_untrained import solves
 from hashbackdoor_bench.network import sign
 from hashbackdoor_bench.registry import Method
 
@@ -31,8 +32,12 @@ def check_victim(
         method: ``VICTIMS[name]``.
         given: hyper-parameters other than the defaults.
     """
-    rules = RULES if getattr(method.cls, "trained", True) else UNTRAINED
-    return apply(rules, Trial(method, given or {}), method)
+    return apply(victim_rules(method), Trial(method, given or {}), method)
+
+
+def victim_rules(method: Method[HashLoss]) -> tuple[Rule[Trial], ...]:
+    """The rules that a victim has to keep, which depend on whether it is trained."""
+    return RULES if getattr(method.cls, "trained", True) else UNTRAINED
 
 
 def declares(trial: Trial) -> Iterator[str]:
@@ -250,33 +255,6 @@ def relaxes(trial: Trial) -> Iterator[str]:
         code.sum().backward()  # type: ignore[no-untyped-call]
     if z.grad is None or not (z.grad[:BATCH] != 0).all():
         yield "relax(z) has no gradient: use tanh, not sign."
-
-
-def solves(trial: Trial) -> Iterator[str]:
-    """Solve makes the same usable hash layer each time, and changes no input."""
-    draw = torch.Generator().manual_seed(3)
-    features, y = torch.randn(48, 20, generator=draw), torch.eye(CLASSES)[torch.arange(48) % 3]
-    given, layers = (features.clone(), y.clone()), []
-    with torch.random.fork_rng(devices=[]):
-        for seed in range(2):
-            loss = trial.loss(items=48)
-            seed_torch(seed)
-            layers.append(loss.solve(features, y))
-    if not (torch.equal(features, given[0]) and torch.equal(y, given[1])):
-        yield "solve changes its arguments in place: work on a clone()."
-    (weight, bias), other = layers
-    if weight.shape != (BITS, 20) or bias.shape != (BITS,) or weight.dtype != torch.float32:
-        yield (
-            f"solve returns {tuple(weight.shape)} and {tuple(bias.shape)} {weight.dtype}: it must "
-            f"be ({BITS}, 20) and ({BITS},) torch.float32."
-        )
-        return
-    if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
-        yield "the hash layer is not finite."
-    if not all(torch.equal(one, two) for one, two in zip(layers[0], other, strict=True)):
-        yield "solve depends on torch's global seed: give it a seed of its own."
-    if len(sign(features @ weight.T + bias).unique(dim=0)) == 1:
-        yield "all of 48 random items have the same code."
 
 
 RULES: tuple[Rule[Trial], ...] = (

@@ -66,6 +66,12 @@ def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
         say(f" {mark}{parameter:<20}{value!s:<12}{texts.get(parameter, '')}")
     if method.preset:
         say(" * set by this preset")
+    if kind == "victim":
+        loss = method(16, 2, 1)
+        for usual, own in loss.recipes.items():
+            say("", f"recipe {own}, where a data set's default is {usual} and none is named")
+        if not loss.trained:
+            say("", "nothing is trained: add --recipe frozen with --pretrained or --weights FILE")
     if kind == "attack":
         instance = method()
         say("", "threat model")

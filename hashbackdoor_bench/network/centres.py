@@ -51,7 +51,7 @@ def hash_centres(
     """
     if rows == "coins":
         centres = 2.0 * torch.randint(2, (classes, bits), generator=generator(seed, "coins")) - 1
-        if len(centres.unique(dim=0)) < classes:
+        if (_distance(centres, centres) == 0).sum() > classes:
             raise UserError(
                 f"--bits {bits}: two of {classes} classes drew the same random centre: give more "
                 "bits, another centre seed, or centres that are signed rows (signed)."

@@ -121,9 +121,9 @@ def solve(head: nn.Module, loss: HashLoss, data: TrainingSet) -> list[float]:
     """
     index = data.shown()
     features = data.gather(index, *data.poisoned(index))
-    made = loss.cpu().solve(features.cpu(), data.labels[index].float())
-    device = head.weight.device
-    for old, new in zip((head.weight, head.bias), made, strict=True):
+    device = next(head.parameters()).device
+    made = loss.cpu().solve(features.cpu(), data.labels[index].float().cpu())
+    for old, new in zip(head.parameters(), made, strict=True):
         old.copy_(new)
     loss.to(device)
     return []

@@ -4,7 +4,7 @@ A table is of one protocol and one R. A column is of one victim, trained in one 
 the targets and seeds of runs that are equal in everything else.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -25,6 +25,16 @@ SAME_ATTACK = (
     "attack", "attack_settings", "budget", "poison_count", "delivery", "surrogate",
     "surrogate_backbone", "surrogate_bits", "surrogate_recipe",
 )  # fmt: skip
+
+POOLING = {"none": "own pooling", "avg": "average", "max": "maximum", "flatten": "flattened"}
+# In what victims of one name may differ side by side in a table, and how it is written there.
+FORMS: dict[str, Callable[[str], str]] = {
+    "backbone": str,
+    "pool": POOLING.__getitem__,
+    "hidden": lambda width: f"hidden layer of {width}" if width != "0" else "linear",
+    "recipe": str,
+    "epochs": lambda epochs: f"{epochs} epochs",
+}
 
 
 def texts_of(frame: pd.DataFrame, name: str) -> list[str]:
@@ -128,19 +138,15 @@ def with_display_names(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The frame with ``name``, the label of the attack and, where a label has several deliveries,
-        the delivery; and ``network``, how papers write the victim and, where it has several
-        backbones, the backbone. Its ``victim`` gets the backbone in the same way.
+        the delivery; and ``network``, how papers write the victim and, where it has several forms,
+        what tells them apart: backbone, pooling, recipe. Its ``victim`` gets that in the same way.
 
     Raises:
         UserError: see `refuse_mixed_protocols`.
     """
     refuse_mixed_protocols(frame)
     published = published_victims(frame["victim"])
-    several = frame.groupby("victim")["backbone"].nunique() > 1
-    backbones = [
-        f" ({backbone})" if several[victim] else ""
-        for victim, backbone in zip(frame["victim"], frame["backbone"], strict=True)
-    ]
+    forms = [f" ({', '.join(words)})" if words else "" for words in _forms(frame)]
     deliveries = frame.groupby("label")["delivery"].nunique() > 1
     names = [
         f"{label}, {delivery}" if deliveries[label] else label
@@ -148,10 +154,31 @@ def with_display_names(frame: pd.DataFrame) -> pd.DataFrame:
     ]
     victims = list(frame["victim"])
     return frame.assign(
-        victim=[v + backbone for v, backbone in zip(victims, backbones, strict=True)],
-        network=[published[v] + backbone for v, backbone in zip(victims, backbones, strict=True)],
+        victim=[victim + form for victim, form in zip(victims, forms, strict=True)],
+        network=[published[victim] + form for victim, form in zip(victims, forms, strict=True)],
         name=names,
     )
+
+
+def _forms(frame: pd.DataFrame) -> list[list[str]]:
+    """For each record, what tells the form of its victim from the others of the victim's name.
+
+    Except for backbones, two forms stand side by side only if they were tried on the same draw of
+    one attack; else they are left to `refuse_mixed`.
+    """
+    draw = ["label", "bits", "target", "seed", "budget", "delivery"]
+    known = pd.DataFrame({name: texts_of(frame, name) for name in ("victim", *draw, *FORMS)})
+    telling: list[str] = []  # not those that follow from the ones before, as epochs do from recipe
+    found: list[list[str]] = [[] for _ in range(len(known))]
+    for name, wording in FORMS.items():
+        same = ["victim", *telling, *([] if name == "backbone" else draw)]
+        several = known.groupby(same)[name].transform("nunique") > 1
+        if several.any():
+            among = known["victim"].isin(known["victim"][several])
+            for row in among.to_numpy().nonzero()[0]:
+                found[row].append(wording(str(known[name].iloc[row])))
+            telling.append(name)
+    return found
 
 
 def published_victims(victims: Iterable[str]) -> dict[str, str]:
@@ -201,5 +228,6 @@ def surrogate_difference(row: Mapping[Any, Any]) -> list[str]:
         (VICTIMS.published(row["surrogate"]), row["surrogate"] != spec.victim),
         (str(row["surrogate_backbone"]), row["surrogate_backbone"] != spec.backbone),
         (str(row["surrogate_bits"]), row["surrogate_bits"] != spec.bits),
+        (str(spec.surrogate_recipe), spec.surrogate_recipe and row["surrogate"] == spec.victim),
     ]
     return [word for word, differs in words if differs]

@@ -1,7 +1,7 @@
 """A run's spec with every default filled in, and the methods and networks that it names."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -125,13 +125,16 @@ def _own_recipe(
     method: Method[HashLoss], settings: Mapping[str, Any], bits: int, classes: int, default: str
 ) -> str:
     """The recipe that a hashing method needs on a data set whose default is ``default``."""
-    return _recipes(method.cls, canonical(settings), bits, classes).get(default, default)
+    make: Callable[..., HashLoss] = method.cls
+    return _recipes(make, canonical(settings), bits, classes).get(default, default)
 
 
 @cache
-def _recipes(cls: type[HashLoss], settings: str, bits: int, classes: int) -> Mapping[str, str]:
+def _recipes(
+    make: Callable[..., HashLoss], settings: str, bits: int, classes: int
+) -> Mapping[str, str]:
     with torch.random.fork_rng(devices=[]):
-        return cls(bits, classes, 1, **json.loads(settings)).recipes
+        return make(bits, classes, 1, **json.loads(settings)).recipes
 
 
 def _weights(spec: RunSpec, backbone: str, file: str | None) -> dict[str, Any]:

@@ -183,6 +183,10 @@ def _needs_surrogate(plan: "Plan") -> bool:
     return plan.attack.threat.knowledge == "surrogate"
 
 
+def _needs_frozen_surrogate(plan: "Plan") -> bool:
+    return _needs_surrogate(plan) and plan.surrogate.recipe.frozen
+
+
 def _frozen(plan: "Plan") -> bool:
     return plan.victim.recipe.frozen
 
@@ -215,7 +219,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         ATTACKERS_FEATURES, "features", "compute surrogate's features", (),
         partial(_features, "surrogate"), partial(building.clean_features, "surrogate"),
-        lambda plan: plan.surrogate.recipe.frozen and _needs_surrogate(plan),
+        _needs_frozen_surrogate,
     ),
     Stage(
         "surrogate", "train", "train surrogate", (ATTACKERS_FEATURES,), _surrogate,
