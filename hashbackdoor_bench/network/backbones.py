@@ -1,6 +1,5 @@
 """Backbones by name: their networks, weights, normalisation and stages."""
 
-import inspect
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +12,7 @@ from torch import nn
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.network.cnn32 import Cnn32
 from hashbackdoor_bench.network.hub import Source, fetch, first_line
+from hashbackdoor_bench.network.transformers import as_published, norm_as_published, refuse_rest
 from hashbackdoor_bench.network.weights import (
     UNREADABLE,
     State,
@@ -84,6 +84,19 @@ def bytes_for(name: str, size: int, pool: str | None = None) -> int:
     return sum(t.numel() * t.element_size() for t in network.network.state_dict().values())
 
 
+def check_published(name: str) -> None:
+    """Refuse ``--pretrained`` for a known backbone that has no published weights.
+
+    Raises:
+        UserError: it has none.
+    """
+    if name == "cnn32" or (name != "alexnet" and Source.of_timm(name) is None):
+        raise UserError(
+            f"backbone {name!r} has no published weights: leave out --pretrained, which is for "
+            "victim and surrogate, or give --weights FILE, which is for the victim's backbone."
+        )
+
+
 def build(
     name: str,
     size: int,
@@ -97,11 +110,11 @@ def build(
     pretrained = pretrained and weights is None
     # A size or pooling that the network can't take is refused before its weights are had.
     needed = bytes_for(name, size, pool) if pretrained or weights is not None else 0
+    if pretrained:
+        check_published(name)
     state = None if weights is None else read_weights(weights, needed)
     classifier: tuple[str, ...] = ()
     if name == "cnn32":
-        if pretrained:
-            raise UserError("cnn32 has no pretrained weights: leave out --pretrained.")
         if size > Cnn32.largest:
             raise UserError(
                 f"cnn32 is for small images, up to {Cnn32.largest} px and not {size}: give "
@@ -150,7 +163,7 @@ def _timm(name: str, size: int, pretrained: bool, pool: str | None) -> Backbone:
         network = timm.create_model(name, **settings)
     except WRONG_SIZE as error:
         raise _refusal(name, size, pool, error) from error
-    _refuse_rest(network, name, size)
+    refuse_rest(network, name, size)
     return _wrapped(network)
 
 
@@ -158,18 +171,13 @@ def _published(name: str, size: int, pool: str | None) -> Backbone:
     """A timm model with its published weights.
 
     Raises:
-        UserError: there are none, they can't be downloaded, or they lack tensors that the network
-            has with this pooling.
+        UserError: they can't be downloaded, or lack tensors that the network has with this pooling.
     """
     import timm
 
     settings = _settings(name, size, pool)
     source = Source.of_timm(name)
-    if source is None:
-        raise UserError(
-            f"timm has no published weights of {name}: leave out --pretrained, or give --weights "
-            "FILE."
-        )
+    assert source is not None  # see `check_published`
     with load_reports() as reports:
         network = fetch(name, source, lambda: timm.create_model(name, pretrained=True, **settings))
     if pool is not None and (why := leftovers([k for r in reports for k in r.missing_keys], ())):
@@ -204,7 +212,7 @@ def _timm_from(name: str, size: int, path: Path, state: State, pool: str | None)
             why = leftovers([k for k in own if k not in state], [k for k in state if k not in own])
             shapes = "size mismatch" in str(error)
             raise misfit(plain, name, path, state, str(error) if shapes else why) from error
-    pooling = set(_as_published(name).state_dict()) if pool is not None else ()
+    pooling = set(as_published(name).state_dict()) if pool is not None else ()
     too_many = [key for key in reports[-1].unexpected_keys if key not in pooling]
     if why := leftovers(reports[-1].missing_keys, too_many):
         raise misfit(network, name, path, state, why)
@@ -229,49 +237,8 @@ def _settings(name: str, size: int, pool: str | None) -> dict[str, Any]:
         settings["img_size"] = size
     if pool is not None:
         settings["global_pool"] = "" if pool == "flatten" else pool
-        if _moves_norm(name):
-            settings["fc_norm"] = False
+        settings |= norm_as_published(name)
     return settings
-
-
-@cache
-def _as_published(name: str) -> nn.Module:
-    """timm's network without classifier, of its own input size and pooling, without memory."""
-    from timm import create_model
-
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        network: nn.Module = create_model(name, num_classes=0)
-    return network
-
-
-def _moves_norm(name: str) -> bool:
-    """Whether timm, asked for another pooling, would replace a transformer's last normalisation.
-
-    It would make a new one behind the pooling, so that the published weights of the other are lost.
-    """
-    network = _as_published(name)
-    takes = "fc_norm" in inspect.signature(type(network)).parameters
-    return takes and isinstance(getattr(network, "fc_norm", None), nn.Identity)
-
-
-def _refuse_rest(network: nn.Module, name: str, size: int) -> None:
-    """Refuse images that are not cut into whole patches, of whose last pixels nothing is seen.
-
-    Raises:
-        UserError: the network's first convolution has patches that don't overlap, as those of a
-            vision transformer, and they don't fill the image.
-    """
-    first = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
-    if first is None or first.kernel_size != first.stride or first.padding != (0, 0):
-        return
-    patch = first.stride[0]
-    if rest := size % patch:
-        near = [s for s in (size - rest, size - rest + patch) if s]
-        raise UserError(
-            f"backbone {name!r} cuts images into patches of {patch} px and would not see the last "
-            f"{rest} of {size} px: take --size {' or '.join(map(str, near))} where the data set "
-            "leaves it open, or another --backbone."
-        )
 
 
 def _wrapped(network: Any) -> Backbone:
