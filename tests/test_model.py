@@ -7,7 +7,7 @@ from torch import nn
 
 from hashbackdoor_bench import VICTIMS, HashLoss, HashModel, UserError
 from hashbackdoor_bench.network import Channel, bytes_for
-from hashbackdoor_bench.network.backbones import Cnn32
+from hashbackdoor_bench.network.cnn32 import Cnn32
 
 
 def test_cnn32_is_the_network_of_its_docstring():
@@ -160,22 +160,6 @@ def test_a_backbone_is_asked_which_sizes_it_takes_without_building_it(name: str,
 def test_an_unknown_backbone_gives_the_near_names(name: str, words: str):
     with pytest.raises(UserError, match=words):
         HashModel(name, 4, HashLoss)
-
-
-def test_without_a_network_pretrained_says_which_file_to_bring(monkeypatch):
-    import timm
-
-    def offline(*args, **settings):
-        raise OSError("We couldn't connect to the hub\nmore")
-
-    monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(UserError, match=r"couldn't connect to the hub.*--weights FILE"):
-        HashModel("resnet18", 4, HashLoss, pretrained=True)
-
-
-def test_cnn32_has_no_pretrained_weights():
-    with pytest.raises(UserError, match="leave out --pretrained"):
-        HashModel("cnn32", 4, HashLoss, pretrained=True)
 
 
 # ---- stages and convolutions ----

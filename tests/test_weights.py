@@ -18,7 +18,7 @@ from torch import nn
 
 from hashbackdoor_bench import HashLoss, HashModel, RunSpec, UserError
 from hashbackdoor_bench.network import Blueprint
-from hashbackdoor_bench.network.backbones import Cnn32
+from hashbackdoor_bench.network.cnn32 import Cnn32
 from hashbackdoor_bench.spec import RECIPES
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from hashbackdoor_bench.network.backbones import Cnn32
+from hashbackdoor_bench.network.cnn32 import Cnn32
 from hashbackdoor_bench.network.model import FrozenHead
 from hashbackdoor_bench.network.training_step import autocast
 

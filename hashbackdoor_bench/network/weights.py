@@ -149,7 +149,8 @@ def misfit(network: nn.Module, name: str, path: Path, state: State, why: str) ->
     """
     matched = None if path.suffix == ".safetensors" else _in_order(network, state)
     if matched:
-        theirs, ours = next(iter(state)), next(iter(network.state_dict()))
+        pairs = zip(state, network.state_dict(), strict=False)
+        theirs, ours = next((pair for pair in pairs if pair[0] != pair[1]), ("", ""))
         return UserError(
             f"--weights {path}: its names are not those of backbone {name!r} "
             f"({visible(theirs[:60])!r} where {ours!r} is expected), but its shapes are, in "
