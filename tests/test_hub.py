@@ -199,11 +199,9 @@ def test_the_sentence_names_the_package_that_brings_the_weights(monkeypatch):
     assert "--weights w.pth --weights-by-order" in packaged.without_hub("tf_efficientnet_lite0")
 
 
-@pytest.mark.parametrize(
-    ("name", "why"), [("test_vit4", "timm has no published"), ("cnn32", "cnn32")]
-)
-def test_a_backbone_without_published_weights_is_refused_without_asking(name, why):
-    with pytest.raises(UserError, match=f"{why}.*leave out --pretrained"):
+@pytest.mark.parametrize("name", ["test_vit4", "cnn32"])
+def test_a_backbone_without_published_weights_is_refused_without_asking(name):
+    with pytest.raises(UserError, match=f"'{name}' has no published weights: leave out --pretr"):
         HashModel(name, 4, HashLoss, size=32, pretrained=True)
 
 
@@ -243,16 +241,20 @@ def test_a_hub_that_works_is_used_and_then_its_cache(server, black_hole, tmp_pat
 
 
 PROGRAM = """
+import time
 from hashbackdoor_bench import HashLoss, HashModel, UserError
+from hashbackdoor_bench.network import bytes_for
+bytes_for("test_resnet", 64)  # what planning takes, with any hub
+start = time.perf_counter()
 try:
     HashModel("test_resnet", 4, HashLoss, size=64, pretrained=True)
 except UserError as error:
     print(error)
+print(time.perf_counter() - start)
 """
 
 
-def test_a_command_with_a_hub_that_never_answers_ends_in_seconds(black_hole, tmp_path):
-    start = time.perf_counter()
+def test_a_hub_of_the_environment_that_never_answers_costs_seconds(black_hole, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env=os.environ | {"HF_ENDPOINT": black_hole, "HF_HOME": str(tmp_path)},
@@ -261,7 +263,7 @@ def test_a_command_with_a_hub_that_never_answers_ends_in_seconds(black_hole, tmp
         timeout=120,
         check=True,
     )
-    assert "backbone 'test_resnet' can't be had (127.0.0.1:" in done.stdout
-    assert len(done.stdout.splitlines()) == 1
+    says, seconds = done.stdout.splitlines()
+    assert "backbone 'test_resnet' can't be had (127.0.0.1:" in says
     assert "Retrying" not in done.stderr
-    assert time.perf_counter() - start < 20  # 8 s on an idle machine; with retries 50 s
+    assert hub.PATIENCE <= float(seconds) < 10

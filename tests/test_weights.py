@@ -136,6 +136,14 @@ def test_other_names_in_the_same_order_are_offered_and_loaded_on_request(tmp_pat
     assert same(load(name, file, weights_by_order=True), state) == set()
 
 
+def test_the_first_name_that_differs_is_the_one_that_is_told(tmp_path):
+    state = Cnn32().state_dict()
+    names = list(state)
+    renamed = {key.replace(names[3], "other"): value for key, value in state.items()}
+    with pytest.raises(UserError, match=rf"\('other' where '{names[3]}' is expected\)"):
+        load("cnn32", saved(tmp_path, renamed))
+
+
 def test_an_order_that_does_not_fit_is_refused(tmp_path):
     state = dict(reversed(Cnn32().state_dict().items()))
     with pytest.raises(UserError, match=r"don't have the shapes of backbone 'cnn32'"):

@@ -85,8 +85,11 @@ class Blueprint:
         pooled = {"pool": self.pool} if self.pool else {}
         return {name: known[name] for name in names} | pooled | {"precision": self.recipe.precision}
 
-    def check(self) -> None:
+    def check(self, option: str = "--recipe") -> None:
         """Refuse to fine-tune random weights, and what the backbone can't take.
+
+        Args:
+            option: the option that gave the recipe, for messages.
 
         Raises:
             UserError: the recipe needs pretrained weights, and there are none; or the backbone is
@@ -96,8 +99,8 @@ class Blueprint:
         if not VICTIMS[self.method].cls.trained and (not self.recipe.frozen or self.hidden):
             raise UserError(
                 f"victim {self.method} isn't trained, it makes a linear hash layer from the "
-                "features of a frozen backbone: add --recipe frozen with --pretrained or --weights "
-                "FILE, and leave out --hidden."
+                f"features of a frozen backbone: add {option} frozen with --pretrained or "
+                "--weights FILE, and leave out --hidden."
             )
         needed = bytes_for(self.backbone, self.size, self.pool)
         if self.pretrained:
@@ -111,12 +114,12 @@ class Blueprint:
                 raise UserError(
                     f"{self.backbone} would be frozen with random weights: add --weights FILE, or "
                     "--pretrained with a backbone that has published weights (--backbone "
-                    "tf_efficientnet_lite0 --dataset fashion-mini@96)."
+                    f"tf_efficientnet_lite0 --dataset fashion-mini@96), or take another {option}."
                 )
             raise UserError(
                 f"{self.backbone} would be fine-tuned from random weights at a learning rate of "
                 f"{self.recipe.lr:g}: add --pretrained or --weights FILE, or take "
-                "--recipe scratch32."
+                f"{option} scratch32."
             )
 
     def fresh(

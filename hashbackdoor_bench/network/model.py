@@ -54,7 +54,8 @@ class HashModel(nn.Module):
             torch loads without unpickling objects); overrides ``pretrained``.
         weights_by_order: take the tensors of ``weights`` in their order, whatever their names.
         pool: how the backbone pools its last map: ``avg``, ``max`` or ``flatten``, which keeps all
-            of it (of tokens, all tokens); None: as published.
+            of it; None: as published. Of tokens, the first two leave out the class token, and all
+            three come after the last normalisation, where it was published.
         hidden: width of a hidden layer before the hash layer; 0: none.
 
     Raises:

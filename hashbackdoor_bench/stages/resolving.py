@@ -117,7 +117,7 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         attackers = replace(attackers, recipe=its)
     network.check()
     if attack.threat.knowledge == "surrogate":
-        attackers.check()
+        attackers.check("--recipe" if full.surrogate_recipe is None else "--surrogate-recipe")
     return Resolved(full, method, attack, network, attackers, delivery)
 
 
