@@ -137,3 +137,10 @@ def solved_codes(u: Rows, y: Rows, b: Rows, pull: float, ridge: float) -> Rows:
                 others = sum(row[m] * dot(w[m], w[k]) for m in range(len(row)) if m != k)
                 row[k] = sign_of(dot(w[k], y[i]) + pull * u[i][k] - others)
     return b
+
+
+def one_cycle(done: float) -> float:
+    """The factor on learning rates: from 4 % up in a quarter of the steps, then down a cosine."""
+    if done < 0.25:
+        return 0.04 + 0.96 * done / 0.25
+    return (1 + math.cos(math.pi * (done - 0.25) / 0.75)) / 2

@@ -82,7 +82,7 @@ def test_the_head_of_a_method_is_as_its_authors_have_it() -> None:
         assert (loss.head_bias, loss.head_norm, loss.head_init_std) == (bias, norm, std)
 
 
-def test_two_batches_in_one_training_move_the_classifier_of_greedyhash() -> None:
+def test_training_moves_the_classifier_of_greedyhash() -> None:
     torch.manual_seed(0)
     loss: Any = VICTIMS["greedyhash"](8, 3, 12)
     before = loss.classify.weight.detach().clone()

@@ -14,7 +14,7 @@ o_c is the centre of class c, fixed before training; f are the features of the b
 
 Differs from the authors: the centres are random signed rows of a Hadamard matrix (`centres =
 signed`), which are orthogonal as the paper asks; theirs are coin tosses (`released`), by which the
-two nearest of 100 classes are a single bit apart at 16 bits. The weights of the hash layer start as
+two nearest of 100 classes are 1 or 2 bits apart at 16 bits. The weights of the hash layer start as
 in PyTorch and not from N(0, .01): the batch norm takes their scale away. An image without labels is
 left out.
 Their recipe is Adam, 1e-4 for the hash layer and 1e-5 for the backbone, 100 epochs of batch 256.
