@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from formulas import (
 from hashbackdoor_bench.victims import dsdh
 from torch import Tensor
 
-from hashbackdoor_bench import VICTIMS, HashModel, UserError, hash_centres
+from hashbackdoor_bench import VICTIMS, HashLoss, HashModel, UserError, hash_centres
 from hashbackdoor_bench.network.training import fit
 from hashbackdoor_bench.network.training_set import TrainingSet
 from hashbackdoor_bench.spec import Recipe
@@ -82,18 +82,35 @@ def test_the_head_of_a_method_is_as_its_authors_have_it() -> None:
         assert (loss.head_bias, loss.head_norm, loss.head_init_std) == (bias, norm, std)
 
 
-def test_training_moves_the_classifier_of_greedyhash() -> None:
+def train_shortly(loss: HashLoss, precision: Literal["float32", "bfloat16"]) -> None:
+    """Two steps on twelve images of three classes."""
     torch.manual_seed(0)
+    images = torch.randint(256, (12, 3, 16, 16), dtype=torch.uint8)
+    labels = torch.eye(3, dtype=torch.uint8)[torch.arange(12) % 3]
+    items = TrainingSet(images, labels, torch.full((12,), -1))
+    recipe = Recipe(1, 6, "sgd", 0.01, 0.1, augment="none", precision=precision)
+    fit(HashModel("cnn32", 8, loss, size=16), loss, items, recipe, seed="s", size=16)
+
+
+def test_training_moves_the_classifier_of_greedyhash() -> None:
     loss: Any = VICTIMS["greedyhash"](8, 3, 12)
     before = loss.classify.weight.detach().clone()
-    images = torch.randint(256, (12, 3, 16, 16), dtype=torch.uint8)
-    data = TrainingSet(
-        images, torch.eye(3, dtype=torch.uint8)[torch.arange(12) % 3], torch.full((12,), -1)
-    )
-    recipe = Recipe(1, 6, "sgd", 0.01, 0.1, augment="none", precision="float32")
-    fit(HashModel("cnn32", 8, loss, size=16), loss, data, recipe, seed="s", size=16)
-    moved = (loss.classify.weight - before).abs()
-    assert (moved > 1e-6).all()
+    train_shortly(loss, "float32")
+    assert ((loss.classify.weight - before).abs() > 1e-6).all()
+
+
+@pytest.mark.parametrize("name", [name for name in VICTIMS if VICTIMS[name].cls.trained])
+def test_a_loss_is_computed_in_float32_behind_a_network_in_bfloat16(name: str) -> None:
+    loss, seen = VICTIMS[name](8, 3, 12), []
+
+    def look(module: Any, given: tuple[Any, ...], out: Tensor) -> None:
+        seen.append((given[0].dtype, out.dtype, torch.is_autocast_enabled("cpu")))
+
+    loss.register_forward_hook(look)
+    train_shortly(loss, "bfloat16")
+    assert set(seen) == {(torch.float32, torch.float32, False)}
+    kept = [*loss.buffers(), *loss.parameters()]
+    assert all(tensor.dtype == torch.float32 for tensor in kept if tensor.is_floating_point())
 
 
 def test_a_tag_of_greedyhash_has_its_share_of_the_probability() -> None:
@@ -230,8 +247,8 @@ def test_each_bit_of_dsdh_is_the_best_of_all_its_columns(
 
 def test_dsdh_stops_after_ten_sweeps_or_when_nothing_changes() -> None:
     draw = torch.Generator().manual_seed(0)
-    u = torch.randn(200, 12, generator=draw, dtype=torch.float64)
-    y = torch.eye(5, dtype=torch.float64)[torch.randint(5, (200,), generator=draw)]
+    u = torch.randn(60, 8, generator=draw, dtype=torch.float64)
+    y = torch.eye(5, dtype=torch.float64)[torch.randint(5, (60,), generator=draw)]
     start = u.sign()
     found = dsdh.solved(u, y, start, 0.001, 0.1)
     assert found.tolist() == solved_codes(u.tolist(), y.tolist(), start.tolist(), 0.001, 0.1)

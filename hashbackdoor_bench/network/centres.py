@@ -55,7 +55,7 @@ def hash_centres(
         if (_distance(centres, centres) == 0).sum() > classes:
             raise UserError(
                 f"--bits {bits}: two of {classes} classes drew the same random centre: give more "
-                "bits, another centre seed, or centres that are signed rows (signed)."
+                f"bits, --set victim.centre_seed={seed + 1}, or --set victim.centres=signed."
             )
         return centres
     order = bits
