@@ -11,6 +11,7 @@ from formulas import (
     SLOTS,
     Y1,
     Y2,
+    Rows,
     Z,
     make,
     mean,
@@ -245,7 +246,7 @@ def test_each_bit_of_dsdh_is_the_best_of_all_its_columns(
     assert changed > 20
 
 
-def test_dsdh_stops_after_ten_sweeps_or_when_nothing_changes() -> None:
+def test_dsdh_sweeps_until_nothing_changes_and_leaves_its_start_as_it_is() -> None:
     draw = torch.Generator().manual_seed(0)
     u = torch.randn(60, 8, generator=draw, dtype=torch.float64)
     y = torch.eye(5, dtype=torch.float64)[torch.randint(5, (60,), generator=draw)]
@@ -254,6 +255,34 @@ def test_dsdh_stops_after_ten_sweeps_or_when_nothing_changes() -> None:
     assert found.tolist() == solved_codes(u.tolist(), y.tolist(), start.tolist(), 0.001, 0.1)
     assert torch.equal(start, u.sign())
     assert not torch.equal(found, start)
+
+
+@pytest.mark.parametrize("variant", ["epoch", "authors"])
+def test_the_search_for_codes_of_dsdh_starts_where_it_should(variant: str) -> None:
+    """At the codes of the epoch before, with the eta term; by the authors at the signs, without."""
+    draw = torch.Generator().manual_seed(3)
+    loss: Any = VICTIMS["dsdh"](8, 4, 40, variant=variant, eta=1e-4).double()
+    y = torch.eye(4, dtype=torch.float64)[torch.randint(4, (40,), generator=draw)]
+    first, second = torch.randn(2, 40, 8, generator=draw, dtype=torch.float64)
+
+    def search(u: Tensor, start: Tensor, pull: float, ridge: float) -> Rows:
+        return solved_codes(u.tolist(), y.tolist(), start.tolist(), pull, ridge)
+
+    loss.remember(first, y, torch.arange(40), 0)
+    loss.on_epoch(1)
+    before = loss.codes.clone()
+    loss.remember(second, y, torch.arange(40), 1)
+    loss.on_epoch(2)
+    from_signs = search(second, second.sign(), 0, 0.1)
+    from_codes = search(second, before, 0.01, 100)
+    if variant == "authors":
+        assert before.tolist() == search(first, first.sign(), 0, 0.1)
+        assert loss.codes.tolist() == from_signs
+        assert from_signs != search(second, second.sign(), 1, 0.1)
+    else:
+        assert before.tolist() == search(first, first.sign(), 0.01, 100)
+        assert loss.codes.tolist() == from_codes
+        assert from_codes != search(second, second.sign(), 0.01, 100)
 
 
 def test_the_gradient_of_dsdh_changes_with_its_codes_and_without_them_it_is_dpsh() -> None:
