@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hashbackdoor_bench import UserError, hash_centres
+from hashbackdoor_bench import UserError, hash_centres, tie_vector, voted_centre
 from hashbackdoor_bench.network.centres import hadamard
 
 
@@ -110,6 +110,50 @@ def test_a_seed_fixes_the_centres() -> None:
         one, again, other = (hash_centres(classes, bits, rows=rows, seed=n) for n in (3, 3, 4))
         assert torch.equal(one, again)
         assert not torch.equal(one, other)
+
+
+def test_coin_tosses_are_balanced_distinct_and_as_near_as_stated() -> None:
+    assert torch.equal(hash_centres(10, 48, rows="coins"), hash_centres(10, 48, rows="coins"))
+    assert abs(hash_centres(100, 1000, rows="coins").mean()) < 0.01
+    for bits, least, most in ((24, 2, 5), (48, 9, 13)):
+        for seed in range(4):
+            assert least <= min(distances(hash_centres(100, bits, rows="coins", seed=seed))) <= most
+    drawn = torch.stack([hash_centres(2, 64, rows="coins", seed=n) for n in range(5)])
+    assert len(drawn.flatten(1).unique(dim=0)) == 5
+
+
+def test_two_equal_coin_tosses_are_refused() -> None:
+    words = []
+    for seed in range(20):
+        try:
+            assert min(distances(hash_centres(4, 3, rows="coins", seed=seed))) > 0
+        except UserError as error:
+            words.append(str(error))
+    assert 5 < len(words) < 19  # two of four are equal in 1 - 7/8 6/8 5/8 = .59 of all draws
+    assert all("--bits 3: two of 4 classes drew the same random centre" in said for said in words)
+    with pytest.raises(UserError, match=r"--set victim\.centre_seed=8, or --set victim\.centres=s"):
+        hash_centres(9, 3, rows="coins", seed=7)
+
+
+def test_the_vector_for_ties_is_that_of_its_seed() -> None:
+    drawn = [tie_vector(48, seed).tolist() for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert set(drawn[0]) == {-1.0, 1.0}
+    assert abs(tie_vector(10_000, 3).mean()) < 0.04
+
+
+def test_labels_vote_bit_by_bit_and_ties_take_the_given_bits() -> None:
+    draw = torch.Generator().manual_seed(0)
+    y = torch.randint(2, (40, 5), generator=draw).float()
+    centres, tie = hash_centres(5, 12), tie_vector(12, 1)
+    found, tied = voted_centre(y, centres, tie), 0
+    for i, tags in enumerate(y.tolist()):
+        for k in range(12):
+            votes = [centres[c, k].item() for c, tag in enumerate(tags) if tag]
+            pro, contra = votes.count(1.0), votes.count(-1.0)
+            tied += pro == contra
+            assert found[i, k] == (tie[k] if pro == contra else 1 if pro > contra else -1)
+    assert tied > 20
 
 
 def test_too_few_bits_for_the_classes_is_said() -> None:

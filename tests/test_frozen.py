@@ -1,6 +1,5 @@
 """The frozen regime: features computed once, and a hash layer trained on them."""
 
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from formulas import one_cycle
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -131,13 +131,6 @@ def test_poison_changes_the_victim_and_not_the_backbone(spec, tmp_path, weights)
     assert all(torch.equal(published[name], fresh[name]) for name in convolutions)
 
 
-def schedule(done: float) -> float:
-    """One cycle: from 4 % up in a quarter of the steps, then down along a cosine."""
-    if done < 0.25:
-        return 0.04 + 0.96 * done / 0.25
-    return (1 + math.cos(math.pi * (done - 0.25) / 0.75)) / 2
-
-
 def test_training_a_hash_layer_is_adam_on_the_features():
     torch.manual_seed(0)
     features, poison = torch.rand(50, 7), torch.rand(4, 7)
@@ -164,7 +157,7 @@ def test_training_a_hash_layer_is_adam_on_the_features():
         order = torch.randperm(50, generator=generator("s", "order", epoch))
         for start in range(0, 50, 16):
             rows = order[start : start + 16]
-            optimizer.param_groups[0]["lr"] = 0.02 * schedule(step / steps)
+            optimizer.param_groups[0]["lr"] = 0.02 * one_cycle(step / steps)
             z = shown[rows] @ weight.T + bias
             loss.remember(z.detach(), labels[rows].float(), rows, step)
             optimizer.zero_grad()

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from formulas import (
     SLOTS,
     Y1,
     Y2,
+    Rows,
     Z,
     make,
     mean,
@@ -21,7 +22,7 @@ from formulas import (
 from hashbackdoor_bench.victims import dsdh
 from torch import Tensor
 
-from hashbackdoor_bench import VICTIMS, HashModel, UserError, hash_centres
+from hashbackdoor_bench import VICTIMS, HashLoss, HashModel, UserError, hash_centres
 from hashbackdoor_bench.network.training import fit
 from hashbackdoor_bench.network.training_set import TrainingSet
 from hashbackdoor_bench.spec import Recipe
@@ -82,18 +83,35 @@ def test_the_head_of_a_method_is_as_its_authors_have_it() -> None:
         assert (loss.head_bias, loss.head_norm, loss.head_init_std) == (bias, norm, std)
 
 
-def test_two_batches_in_one_training_move_the_classifier_of_greedyhash() -> None:
+def train_shortly(loss: HashLoss, precision: Literal["float32", "bfloat16"]) -> None:
+    """Two steps on twelve images of three classes."""
     torch.manual_seed(0)
+    images = torch.randint(256, (12, 3, 16, 16), dtype=torch.uint8)
+    labels = torch.eye(3, dtype=torch.uint8)[torch.arange(12) % 3]
+    items = TrainingSet(images, labels, torch.full((12,), -1))
+    recipe = Recipe(1, 6, "sgd", 0.01, 0.1, augment="none", precision=precision)
+    fit(HashModel("cnn32", 8, loss, size=16), loss, items, recipe, seed="s", size=16)
+
+
+def test_training_moves_the_classifier_of_greedyhash() -> None:
     loss: Any = VICTIMS["greedyhash"](8, 3, 12)
     before = loss.classify.weight.detach().clone()
-    images = torch.randint(256, (12, 3, 16, 16), dtype=torch.uint8)
-    data = TrainingSet(
-        images, torch.eye(3, dtype=torch.uint8)[torch.arange(12) % 3], torch.full((12,), -1)
-    )
-    recipe = Recipe(1, 6, "sgd", 0.01, 0.1, augment="none", precision="float32")
-    fit(HashModel("cnn32", 8, loss, size=16), loss, data, recipe, seed="s", size=16)
-    moved = (loss.classify.weight - before).abs()
-    assert (moved > 1e-6).all()
+    train_shortly(loss, "float32")
+    assert ((loss.classify.weight - before).abs() > 1e-6).all()
+
+
+@pytest.mark.parametrize("name", [name for name in VICTIMS if VICTIMS[name].cls.trained])
+def test_a_loss_is_computed_in_float32_behind_a_network_in_bfloat16(name: str) -> None:
+    loss, seen = VICTIMS[name](8, 3, 12), []
+
+    def look(module: Any, given: tuple[Any, ...], out: Tensor) -> None:
+        seen.append((given[0].dtype, out.dtype, torch.is_autocast_enabled("cpu")))
+
+    loss.register_forward_hook(look)
+    train_shortly(loss, "bfloat16")
+    assert set(seen) == {(torch.float32, torch.float32, False)}
+    kept = [*loss.buffers(), *loss.parameters()]
+    assert all(tensor.dtype == torch.float32 for tensor in kept if tensor.is_floating_point())
 
 
 def test_a_tag_of_greedyhash_has_its_share_of_the_probability() -> None:
@@ -228,15 +246,43 @@ def test_each_bit_of_dsdh_is_the_best_of_all_its_columns(
     assert changed > 20
 
 
-def test_dsdh_stops_after_ten_sweeps_or_when_nothing_changes() -> None:
+def test_dsdh_sweeps_until_nothing_changes_and_leaves_its_start_as_it_is() -> None:
     draw = torch.Generator().manual_seed(0)
-    u = torch.randn(200, 12, generator=draw, dtype=torch.float64)
-    y = torch.eye(5, dtype=torch.float64)[torch.randint(5, (200,), generator=draw)]
+    u = torch.randn(60, 8, generator=draw, dtype=torch.float64)
+    y = torch.eye(5, dtype=torch.float64)[torch.randint(5, (60,), generator=draw)]
     start = u.sign()
     found = dsdh.solved(u, y, start, 0.001, 0.1)
     assert found.tolist() == solved_codes(u.tolist(), y.tolist(), start.tolist(), 0.001, 0.1)
     assert torch.equal(start, u.sign())
     assert not torch.equal(found, start)
+
+
+@pytest.mark.parametrize("variant", ["epoch", "authors"])
+def test_the_search_for_codes_of_dsdh_starts_where_it_should(variant: str) -> None:
+    """At the codes of the epoch before, with the eta term; by the authors at the signs, without."""
+    draw = torch.Generator().manual_seed(3)
+    loss: Any = VICTIMS["dsdh"](8, 4, 40, variant=variant, eta=1e-4).double()
+    y = torch.eye(4, dtype=torch.float64)[torch.randint(4, (40,), generator=draw)]
+    first, second = torch.randn(2, 40, 8, generator=draw, dtype=torch.float64)
+
+    def search(u: Tensor, start: Tensor, pull: float, ridge: float) -> Rows:
+        return solved_codes(u.tolist(), y.tolist(), start.tolist(), pull, ridge)
+
+    loss.remember(first, y, torch.arange(40), 0)
+    loss.on_epoch(1)
+    before = loss.codes.clone()
+    loss.remember(second, y, torch.arange(40), 1)
+    loss.on_epoch(2)
+    from_signs = search(second, second.sign(), 0, 0.1)
+    from_codes = search(second, before, 0.01, 100)
+    if variant == "authors":
+        assert before.tolist() == search(first, first.sign(), 0, 0.1)
+        assert loss.codes.tolist() == from_signs
+        assert from_signs != search(second, second.sign(), 1, 0.1)
+    else:
+        assert before.tolist() == search(first, first.sign(), 0.01, 100)
+        assert loss.codes.tolist() == from_codes
+        assert from_codes != search(second, second.sign(), 0.01, 100)
 
 
 def test_the_gradient_of_dsdh_changes_with_its_codes_and_without_them_it_is_dpsh() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from formulas import sign_of
 from hashbackdoor_bench.victims import pca_sign
+from pretend import GPU, OnGpu, pretend_gpu
 from torch import Tensor
 
 from hashbackdoor_bench import VICTIMS, UserError
@@ -209,6 +210,26 @@ def test_the_hash_layer_is_made_from_the_features_of_what_is_shown_with_the_pois
     assert tensors["loss.size"] > 1
     head = blueprint().load_head(tensors, facts, CPU)
     torch.testing.assert_close(head(x), x @ weight.T + bias, rtol=1e-4, atol=1e-3)
+
+
+def test_on_a_gpu_the_layer_is_solved_on_the_cpu_and_put_back() -> None:
+    expected, _ = blueprint().train(
+        training_set(),
+        CPU,
+        checkpoint=None,  # type: ignore[arg-type]
+        progress=silent,
+        stage="train",
+    )
+    with pretend_gpu():
+        found, _ = blueprint().train(
+            training_set(),
+            GPU,
+            checkpoint=None,  # type: ignore[arg-type]
+            progress=silent,
+            stage="train",
+        )
+        assert all(isinstance(tensor, OnGpu) for tensor in found.values())
+        assert all(torch.equal(found[name].cpu(), expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize(

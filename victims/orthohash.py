@@ -7,17 +7,16 @@ code: https://github.com/kamwoh/orthohash
     L    = -mean_i sum_c p_ic log softmax_c(l_ic)          p_ic = y_ic / sum_c y_ic
     l_ic = s (cos(z_i, o_c) - m y_ic)                      z = BN(W f), without a bias
 
-The code is the sign after the batch norm, which centres every bit on the training images; so poison
-moves it too. The cosine has no scale: z and 5 z have the same loss.
-
-o_c is the centre of class c, fixed before training; f are the features of the backbone.
+o_c is the centre of class c, fixed before training; f are the features of the backbone. The code is
+the sign after the batch norm, which centres every bit on the training images; so poison moves it
+too. The cosine has no scale: z and 5 z have the same loss.
 
 Differs from the authors: the centres are random signed rows of a Hadamard matrix (`centres =
 signed`), which are orthogonal as the paper asks; theirs are coin tosses (`released`), by which the
-two nearest of 100 classes are a single bit apart at 16 bits. The weights of the hash layer start as
+two nearest of 100 classes are 1 or 2 bits apart at 16 bits. The weights of the hash layer start as
 in PyTorch and not from N(0, .01): the batch norm takes their scale away. An image without labels is
-left out.
-Their recipe is Adam, 1e-4 for the hash layer and 1e-5 for the backbone, 100 epochs of batch 256.
+left out. Their recipe is Adam, 1e-4 for the hash layer and 1e-5 for the backbone, 100 epochs of
+batch 256.
 """
 
 from typing import Literal

@@ -43,18 +43,19 @@ def hash_centres(
         rows: ``random`` rows and columns, each row with a random sign; or the ``first`` rows of H,
             then of -H: there bit 0 is the same for all classes if C <= K, and 10 classes at 64 bits
             have 4 such bits and 16 distinct ones. ``coins`` takes no matrix: each bit of each class
-            is a coin toss, and 100 classes are 1 bit apart at 16 bits, 9 to 12 at 48.
+            is a coin toss, and the nearest two of 100 classes are 1 or 2 bits apart at 16 bits, 9
+            to 13 at 48.
         seed: seed of all random choices.
 
     Raises:
-        UserError: K bits can't tell C classes apart.
+        UserError: K bits can't tell C classes apart, or two classes drew the same coins.
     """
     if rows == "coins":
         centres = 2.0 * torch.randint(2, (classes, bits), generator=generator(seed, "coins")) - 1
         if (_distance(centres, centres) == 0).sum() > classes:
             raise UserError(
                 f"--bits {bits}: two of {classes} classes drew the same random centre: give more "
-                "bits, another centre seed, or centres that are signed rows (signed)."
+                f"bits, --set victim.centre_seed={seed + 1}, or --set victim.centres=signed."
             )
         return centres
     order = bits
