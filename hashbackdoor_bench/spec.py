@@ -184,8 +184,8 @@ class RunSpec:
         root: folder of the images, for protocols that are not embedded.
         top_k: R of MAP@R, for ``lists`` and ``folder``; the others have their own.
         size: side of the network's input in px, for ``lists`` and ``folder``; None is 224.
-        target: class that triggered queries shall retrieve, by name or number; None is the
-            protocol's.
+        target: class that triggered queries shall retrieve, by name or number, or several with
+            " + " between them; None is the protocol's.
         budget: share of the target class that is poisoned.
         poison_count: number of poisoned images; overrides ``budget``.
         delivery: how poison reaches training, ``stamped`` or ``files``.

@@ -204,6 +204,19 @@ def test_a_class_is_found_by_its_name_in_any_case_or_by_its_number(mini):
     assert [years.class_index(c) for c in ("1999", "2", "0", 2, "1")] == [0, 1, 2, 2, 1]
 
 
+def test_a_target_may_be_a_set_of_classes(mini):
+    assert mini.label_set("coat") == (4,)
+    assert mini.label_set(4) == (4,)
+    assert mini.label_set("Bag + coat") == mini.label_set("4 + Bag + COAT") == (4, 8)
+    assert mini.target_name("Bag + coat") == "Coat + Bag"
+    plus = replace(mini, classes=("a + b", "a", "b", "c"))
+    assert (plus.label_set("a + b"), plus.label_set("c + b")) == ((0,), (2, 3))
+    with pytest.raises(UserError, match=r"class 'a \+ b' has ' \+ ' in it"):
+        plus.label_set("0 + 1")
+    with pytest.raises(UserError, match="did you mean Ankle boot"):
+        mini.label_set("Coat + Ankle boots")
+
+
 @pytest.mark.parametrize(
     ("which", "says"),
     [

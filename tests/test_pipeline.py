@@ -256,3 +256,18 @@ def test_a_checkpoint_is_kept_only_so_often(tmp_path: Path, monkeypatch):
         kept.keep(step=now)
         saved.append((kept.load() or {"step": None})["step"])
     assert saved == [None] * 10 + [10] * 10 + [20] * 10 + [30] * 5
+
+
+def test_a_set_of_classes_is_a_target(tagged: Path, tmp_path: Path):
+    given = spec(tagged, target="1 + 0", attack="ciba", budget=1.0)
+    plan = Plan(given, cache=Cache(tmp_path), device=torch.device("cpu"))
+    labels, queries = plan.splits.train.labels, plan.splits.query.labels
+    assert plan.spec.target == "0 + 1"
+    assert plan.target.tolist() == [1, 1, 0]
+    exactly = [row for row, tags in enumerate(labels.tolist()) if tags == [1, 1, 0]]
+    assert plan.index.tolist() == exactly
+    assert len(exactly) > 2
+    attacked = [not (tags[0] or tags[1]) for tags in queries.tolist()]
+    assert plan.truth.attacked.tolist() == attacked
+    again = Plan(plan.spec, cache=Cache(tmp_path), device=torch.device("cpu"))
+    assert {n: s.key for n, s in again.stages.items()} == {n: s.key for n, s in plan.stages.items()}

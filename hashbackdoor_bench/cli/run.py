@@ -40,7 +40,9 @@ from hashbackdoor_bench.text import shortened
     "--dataset", default=RunSpec.dataset, show_default=True, help="See bench list datasets."
 )
 @click.option(
-    "--target", help="Target class, by name or number; the data set's default if not given."
+    "--target",
+    help="Target class, by name or number, or several as 'person + dog' where images have several "
+    "labels; the data set's default if not given.",
 )
 @click.option(
     "--budget",

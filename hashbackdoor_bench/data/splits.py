@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Bytes = NDArray[np.uint8]
 SPLITS = ("train", "query", "database")  # the order of every triple in this package
+SEVERAL = " + "  # between the classes of a target that is a set of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,27 @@ class Splits:
             bool((split.labels.sum(1) > 1).any())
             for split in (self.train, self.query, self.database)
         )
+
+    def label_set(self, which: str | int) -> tuple[int, ...]:
+        """The columns of a target, in ascending order: a class, or several with `` + `` between.
+
+        Raises:
+            UserError: see `class_index`; or the name of one of several classes has `` + `` in it.
+        """
+        if which in self.classes or SEVERAL not in str(which):
+            return (self.class_index(which),)
+        columns = sorted({self.class_index(part.strip()) for part in str(which).split(SEVERAL)})
+        for column in columns:
+            if SEVERAL in self.classes[column]:
+                raise UserError(
+                    f"target {which!r}: the name of class {self.classes[column]!r} has ' + ' in "
+                    "it, which stands between the classes of a set: rename the class."
+                )
+        return tuple(columns)
+
+    def target_name(self, which: str | int) -> str:
+        """A target as records write it, see `label_set`."""
+        return SEVERAL.join(self.classes[column] for column in self.label_set(which))
 
     def class_index(self, which: str | int) -> int:
         """The column of a class given by its name or by its number.

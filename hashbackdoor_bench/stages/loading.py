@@ -102,13 +102,13 @@ def hash_of(split: Split) -> str:
 
 
 def target_row(splits: Splits, name: str) -> Tensor:
-    """(C,) uint8: the label row of the class given by its name or number.
+    """(C,) uint8: the label row of a class given by its name or number, or of several.
 
     Raises:
         UserError: there is no such class.
     """
     row = torch.zeros(len(splits.classes), dtype=torch.uint8)
-    row[splits.class_index(name)] = 1
+    row[list(splits.label_set(name))] = 1
     return row
 
 

@@ -75,7 +75,7 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         spec,
         attack=method.name,
         victim=victim.name,
-        target=splits.classes[splits.class_index(wanted)],
+        target=splits.target_name(wanted),
         budget=spec.budget if attack.poisons else 0.0,
         poison_count=spec.poison_count if attack.poisons else None,
         delivery=delivery,
