@@ -431,3 +431,21 @@ def test_forms_of_a_victim_that_one_draw_was_tried_on_are_columns(tmp_path: Path
         "HashNet (flattened, 12 epochs)", "HashNet (flattened, 36 epochs)",
         "HashNet (own pooling, 12 epochs)",
     ]  # fmt: skip
+
+
+def test_the_layout_victims_is_pairs_turned_on_its_side(tmp_path: Path):
+    data = grid(tmp_path)
+    (pairs,), (turned,) = tables(data, "pairs"), tables(data, "victims")
+    assert turned.columns == tuple(heads(pairs)[0])
+    assert tuple(heads(turned)[0]) == pairs.columns
+    for measure in ("t-MAP", "backdoor gain", "MAP"):
+        for attack in turned.columns:
+            for victim in pairs.columns:
+                one, other = (
+                    cell(pairs, measure, attack, victim),
+                    cell(turned, measure, victim, attack),
+                )
+                assert (one.text, one.mean) == (other.text, other.mean)
+                assert not other.best  # a victim is no better than another
+    assert "Bold" in said(pairs)
+    assert "Bold" not in said(turned)

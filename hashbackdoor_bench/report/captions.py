@@ -17,12 +17,13 @@ CONVENTION_RULES = {
 MOST_NAMES = 8  # a longer list is counted
 
 
-def table_caption(frame: pd.DataFrame, convention: str) -> tuple[str, ...]:
+def table_caption(frame: pd.DataFrame, convention: str, *, bold: bool = True) -> tuple[str, ...]:
     """The sentences under a table of means.
 
     Args:
         frame: its records, with the attack in ``name``, heads in ``row`` and ``column``.
         convention: whose scores it shows.
+        bold: whether it marks the best of a column.
     """
     n = usual_run_count(frame)
     spread = (
@@ -31,7 +32,8 @@ def table_caption(frame: pd.DataFrame, convention: str) -> tuple[str, ...]:
         else f"Mean ± standard deviation over the n = {n} runs of a cell (targets × seeds). A cell "
         "of another n says so; a cell of one run has no spread."
     )
-    return (spread, *conditions(frame, convention), bold_rule(frame), *provenance(frame))
+    rule = [bold_rule(frame)] if bold else []
+    return (spread, *conditions(frame, convention), *rule, *provenance(frame))
 
 
 def usual_run_count(frame: pd.DataFrame) -> int:

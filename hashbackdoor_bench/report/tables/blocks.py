@@ -35,6 +35,8 @@ def block(
     columns: Sequence[str],
     convention: str,
     usual: int,
+    *,
+    victims: str = "column",
 ) -> Block:
     """Rows × columns of one measure, the significantly best of every column marked.
 
@@ -45,13 +47,14 @@ def block(
         columns: the heads, in their order.
         convention: whose scores.
         usual: number of runs that a cell needn't tell.
+        victims: whether a ``column`` or a ``row`` is one victim.
 
     Raises:
-        UserError: a cell would average, or a column compare, what differs in more than draws.
+        UserError: a cell would average, or a victim be shown of, what differs in more than draws.
     """
     rows = list(dict.fromkeys(frame["row"]))
-    for column in columns:
-        refuse_mixed(frame[frame["column"] == column], column, SAME_VICTIM)
+    for head, part in frame.groupby(victims, sort=False):
+        refuse_mixed(part, str(head), SAME_VICTIM)
     found: dict[tuple[str, str], Draws] = {}
     for (row, column), part in frame.groupby(["row", "column"], sort=False):
         what = f"{row} on {column}"
@@ -103,12 +106,13 @@ def _cell(values: Draws, text: Callable[[float | None], str], usual: int) -> Cel
 
 def _facts(frame: pd.DataFrame, row: str, convention: str) -> dict[str, str]:
     """What holds for a row of records, see `parts.LINE_FACTS`."""
-    first = frame[frame["row"] == row].iloc[0]
+    part = frame[frame["row"] == row]
+    first = part.iloc[0]
     return {
         "source": "records",
         "dataset": str(first["dataset"]),
         "protocol": str(first["protocol"]),
         "top_k": str(first["top_k"]),
         "convention": convention,
-        "delivery": str(first["delivery"]),
+        "delivery": ", ".join(sorted(set(part["delivery"]))),
     }

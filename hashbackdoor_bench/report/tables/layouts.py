@@ -2,6 +2,7 @@
 
     ciba         methods × bits, t-MAP above MAP; one table per victim
     pairs        attacks × victims: t-MAP, backdoor gain, MAP, delta MAP
+    victims      victims × attacks: backdoor gain, t-MAP, MAP; for more victims than attacks
     transfer     surrogates × victims: backdoor gain, one block per attack
     leaderboard  the boards of the leaderboard, one row per attack
 
@@ -92,6 +93,18 @@ def _pairs(frame: pd.DataFrame, convention: str) -> list[Table]:
     return [Table(title, "attack", tuple(columns), tuple(blocks), caption)]
 
 
+def _victims(frame: pd.DataFrame, convention: str) -> list[Table]:
+    frame = with_display_names(frame)
+    frame = frame.assign(row=victim_heads(frame), column=frame["name"])
+    columns, n = list(dict.fromkeys(frame["column"])), usual_run_count(frame)
+    blocks = [
+        block(measure.name, measure, frame, columns, convention, n, victims="row")
+        for measure in (replace(GAIN, marks_best=False), replace(T_MAP, marks_best=False), MAP)
+    ]
+    caption = (*table_caption(frame, convention, bold=False), *surrogates(frame))
+    return [Table("Victims against attacks (%)", "victim", tuple(columns), tuple(blocks), caption)]
+
+
 def _transfer(frame: pd.DataFrame, convention: str) -> list[Table]:
     frame = with_display_names(frame)
     frame = frame[frame["surrogate"].notna()]
@@ -113,6 +126,7 @@ def _transfer(frame: pd.DataFrame, convention: str) -> list[Table]:
 
 LAYOUTS: dict[str, Callable[[pd.DataFrame, str], list[Table]]] = {
     "pairs": _pairs,
+    "victims": _victims,
     "transfer": _transfer,
     "leaderboard": leaderboard_tables,
 }
