@@ -272,10 +272,17 @@ class Visibility(Part, frozen=True):
 
 
 class Imperceptibility(Part, frozen=True):
-    """How visible the trigger is, in poisoned training images and in triggered queries."""
+    """How visible the trigger is.
+
+    Attributes:
+        poison: in poisoned training images.
+        query: in triggered queries.
+        cover: in covers; UNSET where there are none, and in records of older code.
+    """
 
     poison: Visibility
     query: Visibility
+    cover: Visibility | UnsetType = UNSET
 
 
 class Parameters(Part, frozen=True):
