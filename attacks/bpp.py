@@ -21,8 +21,7 @@ Differs from the paper and the authors' code:
 - they dither the caller's array in place, and their option for dithering is true for any word;
 - BackdoorBench's test of covers subtracts the residual that its training adds.
 
-Interpolation destroys the trigger, so an augmentation that resizes leaves nothing to learn under
-the delivery ``files``.
+Interpolation destroys the trigger: as ``files``, an augmentation that resizes leaves nothing of it.
 """
 
 from typing import ClassVar
@@ -30,9 +29,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hashbackdoor_bench import ATTACKS, Attack, AttackerView, Backdoor, ThreatModel, check, to_unit
-
-COVER = 1  # of `Backdoor.kind`
+from hashbackdoor_bench import (
+    ATTACKS,
+    COVER,
+    Attack,
+    AttackerView,
+    Backdoor,
+    ThreatModel,
+    check,
+    to_unit,
+)
 
 
 class Quantised(Backdoor):
@@ -104,14 +110,14 @@ class Bpp(Attack):
 
     def craft(self, view: AttackerView) -> Backdoor:
         """See `Attack.craft`."""
-        count = len(view.planted)
-        step = torch.randint(max(1, count - 1), (count,), generator=view.generator("residuals"))
+        count, draw = len(view.planted), view.generator("residuals")
+        ahead = 1 + torch.randint(max(1, count - 1), (count,), generator=draw)  # never all around
         return Quantised(
             view.planted,
             view.images[view.planted],
             view.planted_labels,
             view.kind,
-            source=(torch.arange(count) + 1 + step) % max(1, count),
+            source=(torch.arange(count) + ahead) % max(1, count),
             levels=torch.tensor(self.levels),
             dithering=torch.tensor(self.dithering),
         )
@@ -123,10 +129,9 @@ def quantised(x: Tensor, levels: int) -> Tensor:
 
 
 def dithered(x: Tensor, levels: int) -> Tensor:
-    """Floyd and Steinberg's dithering of x (N,3,H,W), of all channels alone.
+    """Floyd and Steinberg's dithering of x (N,3,H,W), each channel by itself.
 
-    A pixel needs those to its left and above, up to one column to the right. So the pixels of equal
-    t = j + 2i need one another not, and are computed together.
+    A pixel (i, j) waits for (i, j - 1) and (i - 1, j + 1), so all with equal j + 2i come together.
     """
     height, width = x.shape[-2:]
     out = torch.nn.functional.pad(x, (1, 1, 0, 1))  # one column on each side, and a row below

@@ -31,9 +31,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hashbackdoor_bench import ATTACKS, Attack, AttackerView, Backdoor, ThreatModel, check
+from hashbackdoor_bench import ATTACKS, COVER, Attack, AttackerView, Backdoor, ThreatModel, check
 
-COVER = 1  # of `Backdoor.kind`
 REFERENCE = 32  # px, the side at which the strength is the paper's
 
 

@@ -1,3 +1,4 @@
+from .api.attack import COVER as COVER
 from .api.attack import Attack as Attack
 from .api.attack import AttackerView as AttackerView
 from .api.attack import Backdoor as Backdoor

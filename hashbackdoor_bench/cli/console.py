@@ -272,11 +272,10 @@ def result_table(record: Record) -> Table:
         if not images:
             continue
         psnr, similar, similarity = images.psnr, images.ssim, images.similarity
-        shown = "-" if psnr is None else f"{psnr:.1f} dB"
         meaning = "no image changed" if similar is None or psnr is None else f"SSIM {ssim(similar)}"
         if threat.trigger in ("generated", "additive") and isinstance(similarity, float):
             meaning += f", residuals correlate {similarity:.2f}"
-        table.add_row(f"PSNR, {name}", shown, "", meaning)
+        table.add_row(f"PSNR, {name}", "-" if psnr is None else f"{psnr:.1f} dB", "", meaning)
     return table
 
 

@@ -272,13 +272,7 @@ class Visibility(Part, frozen=True):
 
 
 class Imperceptibility(Part, frozen=True):
-    """How visible the trigger is.
-
-    Attributes:
-        poison: in poisoned training images.
-        query: in triggered queries.
-        cover: in covers; UNSET where there are none, and in records of older code.
-    """
+    """How visible triggers are; ``cover`` is UNSET without covers and in records of older code."""
 
     poison: Visibility
     query: Visibility
