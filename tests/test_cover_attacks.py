@@ -113,11 +113,11 @@ def pixels(grid: Tensor) -> Tensor:
     return (grid.double() + 1) / 2 * (side - 1) - torch.from_numpy(here)
 
 
-@pytest.mark.parametrize("size", [16, 32, 64, 224])
+@pytest.mark.parametrize("size", [32, 64, 224])
 def test_images_of_all_sizes_are_bent_alike(size: int):
     for seed in range(5):
         moved = pixels(crafted("wanet", view(size, seed)).grid).norm(dim=2).mean()
-        assert 0.23 < moved * 32 / size < 0.33
+        assert 0.25 < moved * 32 / size < 0.33
 
 
 def test_the_field_has_the_drawn_displacements_at_its_control_points():
