@@ -48,5 +48,10 @@ class BadNets(Attack):
     def craft(self, view: AttackerView) -> Backdoor:
         """See `Attack.craft`."""
         side = patch_side(view.size, self.patch)
-        label = view.target.expand(len(view.index), -1).clone()
-        return Patch(view.index, view.images[view.index], label, patch=checkerboard(side))
+        return Patch(
+            view.planted,
+            view.images[view.planted],
+            view.planted_labels,
+            view.kind,
+            patch=checkerboard(side),
+        )

@@ -1,3 +1,4 @@
+from .api.attack import COVER as COVER
 from .api.attack import Attack as Attack
 from .api.attack import AttackerView as AttackerView
 from .api.attack import Backdoor as Backdoor
@@ -7,6 +8,7 @@ from .api.attack import ThreatModel as ThreatModel
 from .api.pixels import to_bytes as to_bytes
 from .api.pixels import to_unit as to_unit
 from .api.victim import HashLoss as HashLoss
+from .data.decode import picture_of as picture_of
 from .errors import Diverged as Diverged
 from .errors import UserError as UserError
 from .errors import check as check
@@ -27,6 +29,7 @@ from .registry import ATTACKS as ATTACKS
 from .registry import VICTIMS as VICTIMS
 from .spec import RunSpec as RunSpec
 from .stages.pipeline import run as run
+from .triggers import Additive as Additive
 from .triggers import NoTrigger as NoTrigger
 from .triggers import Patch as Patch
 from .triggers import Resized as Resized

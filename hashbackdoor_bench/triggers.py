@@ -71,6 +71,44 @@ class Patch(Backdoor):
         return paste(x, to_unit(self.patch).to(x.dtype))
 
 
+class Additive(Backdoor):
+    """One pattern that is added to every image: x' = clip(x + pattern / 255).
+
+    Args:
+        index: see `Backdoor`.
+        carrier: see `Backdoor`.
+        label: see `Backdoor`.
+        kind: see `Backdoor`.
+        pattern: (3,S,S) float, what is added to training images, in grey levels of 255.
+        query_pattern: (3,S,S) float, what is added to queries.
+    """
+
+    pattern: Tensor
+    query_pattern: Tensor
+
+    def __init__(
+        self,
+        index: Tensor,
+        carrier: Tensor,
+        label: Tensor,
+        kind: Tensor | None = None,
+        *,
+        pattern: Tensor,
+        query_pattern: Tensor,
+    ) -> None:
+        super().__init__(index, carrier, label, kind)
+        self.register_buffer("pattern", pattern)
+        self.register_buffer("query_pattern", query_pattern)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N,3,S,S) in [0,1] -> (N,3,S,S) with the pattern of queries."""
+        return (x + (self.query_pattern / 255).to(x.dtype)).clamp(0, 1)
+
+    def plant(self, x: Tensor, slot: Tensor) -> Tensor:
+        """See `Backdoor.plant`; every slot gets the same pattern."""
+        return (x + (self.pattern / 255).to(x.dtype)).clamp(0, 1)
+
+
 def paste(x: Tensor, patch: Tensor) -> Tensor:
     """Images (N,3,S,S) with a patch (3,s,s) over their last s rows and columns."""
     side = patch.shape[-1]

@@ -22,9 +22,12 @@ from hashbackdoor_bench import (
 )
 from hashbackdoor_bench.api import COVER, POISON, generator
 from hashbackdoor_bench.checks import check_attack
+from hashbackdoor_bench.cli.console import result_table
+from hashbackdoor_bench.method_files import Description
 from hashbackdoor_bench.metrics import compare
 from hashbackdoor_bench.network.augmentation import centre_crop
 from hashbackdoor_bench.poisoning import choose_covers, inspect, planted
+from hashbackdoor_bench.records import read_record
 from hashbackdoor_bench.registry import Method
 from hashbackdoor_bench.stages import Cache, Plan, run
 from hashbackdoor_bench.stages.pictures import images_of
@@ -105,7 +108,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The attacks of this file under their names."""
     for cls in (Hidden, Lying, Flipped, Training):
         name = cls.__name__.lower()
-        ATTACKS.add(name, __name__, "a test's")
+        ATTACKS.add(name, __name__, Description("a test's", ""))
         monkeypatch.setitem(ATTACKS._loaded, name, method(cls))
     yield
     for cls in (Hidden, Lying, Flipped, Training):
@@ -176,10 +179,10 @@ def trial_view() -> AttackerView:
     return view
 
 
-def test_covers_are_counted_apart_and_stay_out_of_psnr_and_pictures(
+def test_covers_are_counted_measured_and_shown_apart_from_poison(
     tiny: Path, tmp_path: Path, registered: None
 ):
-    with_covers, _, stages = run(
+    with_covers, path, stages = run(
         spec(tiny, "hidden"), cache=Cache(tmp_path / "c"), results=tmp_path, device="cpu"
     )
     threat = with_covers.threat
@@ -190,13 +193,17 @@ def test_covers_are_counted_apart_and_stay_out_of_psnr_and_pictures(
     true = stages.plan.splits.train.labels
     assert torch.equal(backdoor.label[backdoor.kind == COVER], true[covers])
     assert not (true[covers] & stages.plan.target).any()
-    # by hand: the poison alone, image by image
-    poison = (backdoor.kind == POISON).nonzero()[:, 0]
-    before = centre_crop(stages.plan.splits.train.images[backdoor.index[poison]], 16)
-    expected = compare(iter([(before, planted(backdoor, CPU)[poison])]))
-    assert stages.make("visibility").facts["poison"]["psnr"] == expected["psnr"]
-    shown = images_of(stages)
-    assert torch.equal(shown["poison_before"], before[:8])
+    # by hand: the poison alone and the covers alone, image by image
+    shown, seen = images_of(stages), read_record(path).imperceptibility
+    for name, kind, measured in (("poison", POISON, seen.poison), ("cover", COVER, seen.cover)):
+        slots = (backdoor.kind == kind).nonzero()[:, 0]
+        before = centre_crop(stages.plan.splits.train.images[backdoor.index[slots]], 16)
+        after = planted(backdoor, CPU)[slots]
+        expected = compare(iter([(before, after)]))
+        assert (measured.images, measured.psnr) == (len(slots), expected["psnr"])
+        assert torch.equal(shown[f"{name}_before"], before[:8])
+        assert torch.equal(shown[f"{name}_after"], after[:8])
+    assert "PSNR, cover" in result_table(with_covers).columns[0].cells
 
 
 def test_covers_reach_training_with_the_trigger_and_their_own_label(

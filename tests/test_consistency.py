@@ -122,6 +122,7 @@ TRIGGERED, CURVE = part("retrieval", "triggered"), ("precision_recall", "recall"
         (lambda v: SEEN(v)["poison"].update(images=179), "images is 179, but threat.poisoned"),
         (lambda v: SEEN(v)["query"].update(images=501), "would be of"),
         (lambda v: SEEN(v)["query"].update(images=449), "would be of"),
+        (lambda v: SEEN(v).update(cover=SEEN(v)["query"]), "images is 450, but threat.covers"),
         (lambda v: SEEN(v)["query"].update(max=8.0), "dB, too low for a `max` of 8"),
         (lambda v: SEEN(v)["query"].update(ssim=95.0), "ssim is 95"),
         (lambda v: THREAT(v).update(delivery="frozen"), "but spec.delivery gives"),

@@ -1,4 +1,5 @@
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import matplotlib as mpl
@@ -6,10 +7,12 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
+from hashbackdoor_bench.report.pictures import drawing
 from hashbackdoor_bench.report.pictures.canvas import HIT, Canvas, amplified
 from hashbackdoor_bench.report.pictures.curves import training
 from hashbackdoor_bench.report.pictures.drawing import draw, retrieval
@@ -19,13 +22,16 @@ from hashbackdoor_bench.report.pictures.residual import FLOOR, residual
 RNG = np.random.default_rng(0)
 
 
-def samples(before: NDArray[np.uint8], after: NDArray[np.uint8], poison: bool = True):
-    """What `pipeline.Run.samples` returns of these queries."""
+def samples(
+    before: NDArray[np.uint8], after: NDArray[np.uint8], poison: bool = True, covers: int = 0
+):
+    """What `images_of` returns of these queries, as arrays."""
     n = len(before)
     hits = np.stack([before[np.arange(10) % n]] * n)
     relevant = np.arange(10 * n).reshape(n, 10) % 3 > 0
     return {
         "poison_before": before[: n * poison], "poison_after": after[: n * poison],
+        "cover_before": before[:covers], "cover_after": after[:covers],
         "query_before": before, "query_after": after,
         "hits_before": hits, "hits_after": hits,
         "relevant_before": relevant, "relevant_after": ~relevant,
@@ -87,6 +93,24 @@ def test_a_run_without_poison_has_only_what_it_retrieves(tmp_path):
     assert names(draw(samples(before, before, poison=False), tmp_path, target="Coat")) == [
         "retrieval"
     ]
+
+
+@pytest.mark.parametrize("covers", [0, 1, 3])
+def test_covers_have_rows_of_their_own_below_the_poison(tmp_path, monkeypatch, covers):
+    made = {}
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: made.setdefault(path, self))
+    monkeypatch.setattr(drawing, "whole", nullcontext)
+    before = queries(3)
+    images = samples(before, lattice(before), covers=covers)
+    draw(images, tmp_path, target="Coat", sources=["Bag"], relabelled=True)
+    figure = made[tmp_path / "poison.png"]
+    poison = ["training images of 'Bag'", "poisoned, labelled 'Coat'", "difference × 10"]
+    cover = ["training images of other classes", "covers, which keep their label"]
+    assert texts(figure) == [*poison, *([*cover, "difference × 10"] if covers else [])]
+    shown = [artist.get_array().transpose(2, 0, 1) for artist in figure.artists]
+    assert len(shown) == 9 + 3 * covers
+    for row, image in enumerate(images["cover_after"]):
+        assert np.array_equal(shown[9 + covers + row], image)
 
 
 def test_curves_are_drawn_where_there_are_any(tmp_path):

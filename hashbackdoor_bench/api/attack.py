@@ -95,6 +95,15 @@ class AttackerView:
         counts = torch.tensor([len(self.index), len(self.covers)])
         return torch.tensor([POISON, COVER], dtype=torch.uint8).repeat_interleave(counts)
 
+    @property
+    def planted_labels(self) -> Tensor:
+        """(P+Q,C) uint8: the target's label for each item of poison, their own for covers.
+
+        Clean-label poison is drawn from images that have exactly this label already.
+        """
+        poison = self.target.expand(len(self.index), -1)
+        return torch.cat([poison, self.labels[self.covers]])
+
     def generator(self, purpose: str) -> torch.Generator:
         """A CPU generator for one purpose of this attack under this seed."""
         return generator(self.seed, "attack", purpose)

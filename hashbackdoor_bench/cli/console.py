@@ -268,13 +268,14 @@ def result_table(record: Record) -> Table:
         style = "bold" if key in ("map", "t_map", "backdoor_gain") else None
         table.add_row(name, percent(getattr(field, key)), between, meaning, style=style)
     seen = record.imperceptibility
-    for name, images in (("poison", seen.poison), ("query", seen.query)):
+    for name, images in (("poison", seen.poison), ("cover", seen.cover), ("query", seen.query)):
+        if not images:
+            continue
         psnr, similar, similarity = images.psnr, images.ssim, images.similarity
-        shown = "-" if psnr is None else f"{psnr:.1f} dB"
         meaning = "no image changed" if similar is None or psnr is None else f"SSIM {ssim(similar)}"
         if threat.trigger in ("generated", "additive") and isinstance(similarity, float):
             meaning += f", residuals correlate {similarity:.2f}"
-        table.add_row(f"PSNR, {name}", shown, "", meaning)
+        table.add_row(f"PSNR, {name}", "-" if psnr is None else f"{psnr:.1f} dB", "", meaning)
     return table
 
 

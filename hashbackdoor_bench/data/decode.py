@@ -5,14 +5,19 @@ transparent, converted to RGB (also from grey, CMYK and palettes) and resized to
 Pillow's bicubic filter, without keeping the aspect ratio. Of 16 bits per channel, the upper 8 are
 taken, as Pillow does in colour images. Pixels whose range is unknown (32 bits, floating point) are
 refused, and so is an image of more than `Image.MAX_IMAGE_PIXELS`, before it is decoded.
+
+`picture_of` reads one picture that a user gives as a trigger by the same rule, but for its shape:
+the largest central square is taken, so that the picture is not squeezed.
 """
 
 import os
 import stat
 import threading
+import warnings
 import zlib
 from contextlib import nullcontext
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +26,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from hashbackdoor_bench.data.reasons import Reason
 from hashbackdoor_bench.data.splits import Bytes
-from hashbackdoor_bench.files import UNPARSABLE
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.files import UNPARSABLE, sha256_of
+from hashbackdoor_bench.text import quoted
 
 RULE = 2  # version of this rule: raise it when the resulting pixels change
 LARGE = 2**24  # px: larger images are decoded one at a time, as each takes up to 1 GB of memory
@@ -66,8 +73,14 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in Image.OPEN if name not in NO_PIXELS)
 
 
-def decode(file: str, side: int) -> Decoded | str:
-    """The pixels of an image file, or why it can't be decoded."""
+def decode(file: str, side: int, *, crop: bool = False) -> Decoded | str:
+    """The pixels of an image file, or why it can't be decoded.
+
+    Args:
+        file: its path.
+        side: of the square to which it is resized, in px.
+        crop: whether its largest central square is taken, so that nothing is squeezed.
+    """
     if refusal := refused(file):
         return refusal
     try:
@@ -81,13 +94,45 @@ def decode(file: str, side: int) -> Decoded | str:
             if getattr(image, "is_animated", False):
                 reasons.append(Reason.FRAMES)
             with ONE_AT_A_TIME if image.width * image.height > LARGE else nullcontext():
-                resized = _rgb(image, reasons).resize((side, side), Image.Resampling.BICUBIC)
+                rgb = _rgb(image, reasons)
+                if crop:
+                    rgb = rgb.crop(_central_square(*rgb.size))
+                resized = rgb.resize((side, side), Image.Resampling.BICUBIC)
     except UNDECODABLE as error:
         return str(error).replace(repr(file), "").strip() or type(error).__name__
     pixels = np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
     if (pixels == pixels[:, :1, :1]).all():
         reasons.append(Reason.ONE_COLOUR)
     return Decoded(pixels, tuple(reasons))
+
+
+def _central_square(width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the largest square in the middle, in px."""
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+def picture_of(file: str, side: int, setting: str) -> tuple[Bytes, str]:
+    """The picture that a user gives as a trigger.
+
+    Args:
+        file: its path, as the user typed it.
+        side: of the square to which it is resized, in px.
+        setting: the hyper-parameter that takes the path, as the user typed it.
+
+    Returns:
+        The pixels (3, side, side), and the SHA-256 of the file in hex.
+
+    Raises:
+        UserError: the file can't be read or decoded.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `decode` refuses it
+        found = decode(file, side, crop=True)
+    if isinstance(found, str):
+        raise UserError(f"{setting} is {quoted(file)}: {found}; give the path of a picture.")
+    return found.pixels, sha256_of(Path(file))
 
 
 def refused(file: str) -> str:

@@ -272,10 +272,11 @@ class Visibility(Part, frozen=True):
 
 
 class Imperceptibility(Part, frozen=True):
-    """How visible the trigger is, in poisoned training images and in triggered queries."""
+    """How visible triggers are; ``cover`` is UNSET without covers and in records of older code."""
 
     poison: Visibility
     query: Visibility
+    cover: Visibility | UnsetType = UNSET
 
 
 class Parameters(Part, frozen=True):

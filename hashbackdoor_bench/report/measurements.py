@@ -120,8 +120,11 @@ def check_visibility(record: Record) -> None:
     agree("imperceptibility.poison.images", seen.poison.images, threat.poisoned, "threat.poisoned")
     if seen.query.images > record.protocol.query:
         raise UserError("imperceptibility.query.images is more than protocol.query.")
-    for name, one in (("poison", seen.poison), ("query", seen.query)):
-        _differences_seen(f"imperceptibility.{name}", one)
+    if seen.cover:
+        agree("imperceptibility.cover.images", seen.cover.images, threat.covers, "threat.covers")
+    for name, one in (("poison", seen.poison), ("query", seen.query), ("cover", seen.cover)):
+        if one:
+            _differences_seen(f"imperceptibility.{name}", one)
 
 
 def _differences_seen(what: str, seen: Visibility) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench import metrics, poisoning
-from hashbackdoor_bench.api import Attack, AttackerView, ModelAttack
+from hashbackdoor_bench.api import COVER, POISON, Attack, AttackerView, ModelAttack
 from hashbackdoor_bench.metrics import compare, residuals, score_run
 from hashbackdoor_bench.network import Blueprint, HashModel, TrainingSet, centre_crop
 from hashbackdoor_bench.stages.cache import Content
@@ -254,21 +254,23 @@ def score(run: "Run", stage: "PlannedStage", work: Path) -> Content:
 
 
 def measure_visibility(run: "Run", stage: "PlannedStage", work: Path) -> Content:
-    """How visible poison and triggered queries are."""
+    """How visible poison, triggered queries and, where there are any, covers are."""
     run.progress(stage.title, 0, 1)
+    parts = {"poison": partial(_planted_pairs, run, POISON), "query": partial(_query_pairs, run)}
+    if (run.backdoor.kind == COVER).any():
+        parts["cover"] = partial(_planted_pairs, run, COVER)
     found = {  # pairs are made twice, because all of them may not fit into memory
-        name: {**compare(pairs(run)), **residuals(pairs(run))}
-        for name, pairs in (("poison", _poison_pairs), ("query", _query_pairs))
+        name: {**compare(pairs()), **residuals(pairs())} for name, pairs in parts.items()
     }
     run.progress(stage.title, 1, 1)
     return {}, found
 
 
-def _poison_pairs(run: "Run") -> Iterator[tuple[Tensor, Tensor]]:
+def _planted_pairs(run: "Run", kind: int) -> Iterator[tuple[Tensor, Tensor]]:
     before = centre_crop(run.plan.splits.train.images, run.plan.splits.size)
-    after, poison = poisoning.planted(run.backdoor, run.device), run.backdoor.kind.cpu() == 0
+    after, wanted = poisoning.planted(run.backdoor, run.device), run.backdoor.kind.cpu() == kind
     index = run.backdoor.index.cpu()
-    for part in torch.split(poison.nonzero().squeeze(1), 64):
+    for part in torch.split(wanted.nonzero().squeeze(1), 64):
         yield before[index[part]], after[part]
 
 

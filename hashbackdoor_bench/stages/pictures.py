@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hashbackdoor_bench import metrics, poisoning
+from hashbackdoor_bench.api import COVER, POISON
 from hashbackdoor_bench.network import centre_crop
 from hashbackdoor_bench.stages.codes import VICTIM
 
@@ -46,7 +47,7 @@ Draw = Callable[[Path, Shown], list[Path]]
 
 def shown(run: "Run") -> Shown:
     """The contents of a finished run's pictures; images are made only if ``images`` is called."""
-    index = _shown_poison(run)
+    index = _slots(run, POISON)
     true = run.plan.splits.train.labels[run.backdoor.index.cpu()[index]]
     classes = [run.plan.splits.classes[number] for number in true.any(0).nonzero().flatten()]
     return Shown(
@@ -63,21 +64,24 @@ def images_of(run: "Run") -> dict[str, Tensor]:
     """Images of a finished run, uint8 on the CPU; n is at most 8.
 
     Returns:
-        ``poison_before`` and ``poison_after`` (n,3,S,S); ``query_before`` and ``query_after``
-        (n,3,S,S), of as many classes as possible; ``hits_before`` and ``hits_after``
-        (n,10,3,S,S), the items that these queries retrieve from the poisoned victim;
-        ``relevant_before`` (n,10), whether an item shares a tag with the query, and
-        ``relevant_after`` (n,10), whether it shares a tag with the target.
+        ``poison_before`` and ``poison_after`` (n,3,S,S); ``cover_before`` and ``cover_after``
+        (n,3,S,S), empty without covers; ``query_before`` and ``query_after`` (n,3,S,S), of as many
+        classes as possible; ``hits_before`` and ``hits_after`` (n,10,3,S,S), the items that these
+        queries retrieve from the poisoned victim; ``relevant_before`` (n,10), whether an item
+        shares a tag with the query, and ``relevant_after`` (n,10), whether it shares a tag with the
+        target.
     """
     plan, splits, size = run.plan, run.plan.splits, run.plan.splits.size
-    poison = _shown_poison(run)
-    index = run.backdoor.index.cpu()[poison]
+    index, planted = run.backdoor.index.cpu(), poisoning.planted(run.backdoor, run.device)
+    poison, covers = _slots(run, POISON), _slots(run, COVER)
     attacked = plan.truth.attacked.nonzero().squeeze(1)
     rows = one_of_each_class(splits.query.labels[attacked])
     before = centre_crop(splits.query.images[attacked[rows]], size)
     out = {
-        "poison_before": centre_crop(splits.train.images[index], size),
-        "poison_after": poisoning.planted(run.backdoor, run.device)[poison],
+        "poison_before": centre_crop(splits.train.images[index[poison]], size),
+        "poison_after": planted[poison],
+        "cover_before": centre_crop(splits.train.images[index[covers]], size),
+        "cover_after": planted[covers],
         "query_before": before,
         "query_after": run.trigger(before),
     }
@@ -95,9 +99,9 @@ def images_of(run: "Run") -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in out.items()}
 
 
-def _shown_poison(run: "Run") -> Tensor:
-    """The slots of the poisoned images that are shown."""
-    return (run.backdoor.kind.cpu() == 0).nonzero().squeeze(1)[:SHOWN]
+def _slots(run: "Run", kind: int) -> Tensor:
+    """The slots of the poisoned images or covers that are shown."""
+    return (run.backdoor.kind.cpu() == kind).nonzero().squeeze(1)[:SHOWN]
 
 
 def one_of_each_class(labels: Tensor) -> Tensor:

@@ -42,7 +42,8 @@ def record_of(run: "Run") -> Record:
         scores=msgspec.convert(scored["scores"], Scores),
         retrieval=msgspec.convert(scored["retrieval"], Retrieval),
         imperceptibility=msgspec.convert(
-            {images: seen[images] for images in ("poison", "query")}, Imperceptibility
+            {images: seen[images] for images in ("poison", "query", "cover") if images in seen},
+            Imperceptibility,
         ),
         params=Parameters(
             attack={**dict(plan.spec.attack_settings), **plan.found},

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -35,7 +35,7 @@ def draw(
     """Write the pictures of a run as PNG files.
 
     Args:
-        samples: what ``pipeline.Run.samples`` returns, as arrays.
+        samples: what `images_of` of a finished run returns, as arrays.
         folder: made if it isn't there.
         target: name of the target class.
         sources: names of the classes of the poisoned images; none given: the target.
@@ -52,19 +52,27 @@ def draw(
     with mpl.rc_context(STYLE):
         figures: dict[str, Figure] = {}
         if len(samples["poison_after"]):
-            figures["poison"] = differences(
-                samples["poison_before"],
-                samples["poison_after"],
-                (
+            groups = [
+                Changed(
+                    samples["poison_before"],
+                    samples["poison_after"],
                     f"training images of {_several(sources or (target,))}",
                     f"poisoned, labelled {quoted(target)}" if relabelled else "poisoned",
-                    f"difference × {AMPLIFY}",
-                ),
-            )
+                )
+            ]
+            if len(samples["cover_after"]):
+                groups.append(
+                    Changed(
+                        samples["cover_before"],
+                        samples["cover_after"],
+                        "training images of other classes",
+                        "covers, which keep their label",
+                    )
+                )
+            figures["poison"] = differences(*groups)
+            queries = samples["query_before"], samples["query_after"]
             figures["queries"] = differences(
-                samples["query_before"],
-                samples["query_after"],
-                ("queries of other classes", "with the trigger", f"difference × {AMPLIFY}"),
+                Changed(*queries, "queries of other classes", "with the trigger")
             )
             changes = samples["query_before"], samples["query_after"]
             if _covers(*changes):
@@ -96,11 +104,31 @@ def _covers(before: Images, after: Images) -> bool:
     return bool((before != after).any(1).mean() > FULL)
 
 
-def differences(before: Images, after: Images, titles: tuple[str, str, str]) -> Figure:
-    """Three rows: images, changed images, and the difference amplified around mid-grey."""
-    rows = (before, after, amplified(after.astype(float) - before))
-    canvas = Canvas(columns=len(before), rows=3, width=7.2, gap=0.06, heads=(0, 1, 2))
-    for line, (images, title) in enumerate(zip(rows, titles, strict=True)):
+class Changed(NamedTuple):
+    """Images before and after a change, and the titles of these rows."""
+
+    before: Images
+    after: Images
+    title: str
+    title_after: str
+
+
+def differences(*groups: Changed) -> Figure:
+    """Three rows a group: images, changed images, and the difference amplified around mid-grey."""
+    rows = [
+        row
+        for before, after, *titles in groups
+        for row in zip(
+            (*titles, f"difference × {AMPLIFY}"),
+            (before, after, amplified(after.astype(float) - before)),
+            strict=True,
+        )
+    ]
+    columns = max(len(group.before) for group in groups)
+    canvas = Canvas(
+        columns=columns, rows=len(rows), width=7.2, gap=0.06, heads=tuple(range(len(rows)))
+    )
+    for line, (title, images) in enumerate(rows):
         canvas.head(line, 0, title)
         for column, image in enumerate(images):
             canvas.show(line, column, image)
