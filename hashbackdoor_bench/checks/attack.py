@@ -191,10 +191,10 @@ def _image(name: str, x: Tensor, call: Callable[..., Tensor], *more: Tensor) -> 
 
 def slots(trial: Trial) -> Iterator[str]:
     """What is planted depends on the slot, not on the position in the batch."""
-    x, count = trial.x, len(trial.backdoor.index)
-    order = torch.arange(count).flip(0)
-    straight = trial.backdoor.plant(x[:count], torch.arange(count))
-    mixed = trial.backdoor.plant(x[:count].flip(0), order).flip(0)
+    every = torch.arange(len(trial.backdoor.index))
+    x = trial.x[every % len(trial.x)]  # with covers there may be more slots than images
+    straight = trial.backdoor.plant(x, every)
+    mixed = trial.backdoor.plant(x.flip(0), every.flip(0)).flip(0)
     if not torch.allclose(straight, mixed, atol=1e-3):
         yield "plant(x, slot) depends on the order of the batch: index by slot."
 
