@@ -9,9 +9,10 @@ from torch import Tensor
 
 from hashbackdoor_bench import ATTACKS, UserError
 from hashbackdoor_bench.api import COVER, POISON, to_unit
+from hashbackdoor_bench.checks import check_attack
 
 ATTACKS["adap_patch"]  # imports the package's files under their own names
-from hashbackdoor_bench.attacks.adap_patch import four_patches  # noqa: E402
+from hashbackdoor_bench.attacks.adap_patch import FourPatches, four_patches  # noqa: E402
 
 BOTH = pytest.mark.parametrize("name", ["adap_blend", "adap_patch"])
 
@@ -179,3 +180,20 @@ def test_the_patches_are_four_shapes_in_two_colours_each_and_grow_by_whole_pixel
     assert len(torch.unique(patches[3])) > 100
     large = four_patches(56, torch.Generator().manual_seed(5))
     assert torch.equal(large, patches.repeat_interleave(7, 2).repeat_interleave(7, 3))
+
+
+# ---- the contract, with more slots than images ---------------------------------------------------
+
+
+def test_a_cover_whose_trigger_goes_by_the_place_in_the_batch_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    plant = FourPatches.plant
+
+    def misplaced(self: FourPatches, x: Tensor, slot: Tensor) -> Tensor:
+        return plant(self, x, torch.where(slot < 6, slot, torch.arange(len(slot))))
+
+    assert check_attack(ATTACKS["adap_patch"]) == []
+    monkeypatch.setattr(FourPatches, "plant", misplaced)
+    (found,) = check_attack(ATTACKS["adap_patch"])
+    assert "index by slot" in found.text

@@ -88,6 +88,9 @@ def test_carriers_stay_within_epsilon_in_8_bits(epsilon: int, step_size: float):
     backdoor = craft("lc", view, epsilon=epsilon, step_size=step_size, steps=12)
     moved = (backdoor.carrier.int() - view.images[view.index].int()).abs()
     assert int(moved.max()) == epsilon
+    perturbed = ATTACKS["lc"](steps=3).away(network(), to_unit(view.images))  # type: ignore[attr-defined]
+    assert float(perturbed.min()) >= 0
+    assert float(perturbed.max()) <= 1
     assert torch.equal(backdoor.label, view.labels[view.index])
 
 
