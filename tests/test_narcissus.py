@@ -59,6 +59,17 @@ def test_the_first_loss_is_the_formula_of_unchanged_images():
     assert found["loss"][-1] < found["loss"][0] - 0.01
 
 
+def test_the_loss_is_that_of_clipped_images():
+    view = seen(size=8, levels=(0, 5), surrogate=Linear())
+    before, after = (
+        inward_perturbation(view, epsilon=16, rounds=rounds, batch=350) for rounds in (40, 41)
+    )
+    images = to_unit(view.images[view.labels[:, 0] == 1])
+    anchor = anchor_code(view.surrogate, view.images[view.labels[:, 0] == 1])
+    codes = view.surrogate.relaxed((images + before["perturbation"]).clamp(0, 1))  # type: ignore[union-attr]
+    assert float(after["loss"][40]) == pytest.approx(float(-(codes @ anchor).mean() / 5), abs=1e-5)
+
+
 @pytest.mark.parametrize(("variant", "bound"), [("corrected", 16), ("released", 32)])
 def test_poison_stays_within_the_bound_and_queries_within_three_times_it(variant: str, bound: int):
     view = seen(surrogate=network())
