@@ -13,8 +13,8 @@ make a classifier rely on the trigger, although no label is wrong.
 
 What differs from the public code:
 
-- a hash model has no logits, so L replaces the cross-entropy of the true class. The inner product
-  is used because the squared distance to the own code has almost no gradient at d = 0;
+- a hash model has no logits, so L replaces the cross-entropy of the true class. Unlike the squared
+  distance to h(x), the inner product has a gradient at d = 0;
 - steps and epsilon are BackdoorBox's for CIFAR-10 (https://github.com/THUYimingLi/BackdoorBox). The
   authors ship images that are already perturbed, within l2 or l_inf bounds, or made by a GAN;
 - the surrogate is trained as usual. BackdoorBench trains it adversarially, and by default it reads

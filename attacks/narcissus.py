@@ -100,14 +100,14 @@ class Narcissus(Attack):
         check("attack.batch", batch, 1)
         check("attack.amplify", amplify, 0)
         self.epsilon, self.rounds, self.batch = epsilon, rounds, batch
-        self.amplify, self.error = amplify, 2 if variant == "released" else 1
+        self.amplify, self.times = amplify, 2 if variant == "released" else 1
 
     def craft(self, view: AttackerView) -> Backdoor:
         """See `Attack.craft`."""
         found = view.shared(
             inward_perturbation, epsilon=self.epsilon, rounds=self.rounds, batch=self.batch
         )
-        d, rows = self.error * found["perturbation"], view.index
+        d, rows = self.times * found["perturbation"], view.index
         images, label = view.images[rows], view.labels[rows]
         made = Added(index=rows, carrier=images, label=label, planted=d, queried=self.amplify * d)
         made.history = {"perturbation/loss": found["loss"].tolist()}
