@@ -78,10 +78,11 @@ def test_poison_and_queries_follow_the_formula():
     backdoor = craft("adap_blend", view, alpha=0.3, alpha_query=0.7)
     key = to_unit(backdoor.key)
     x = to_unit(view.images[:8])
-    planted, queried = backdoor.plant(x, torch.arange(8)), backdoor(x)
+    slot = torch.tensor([7, 2, 3, 0, 1, 5, 6, 4])
+    planted, queried = backdoor.plant(x, slot), backdoor(x)
     for i, c, row, column in [(0, 0, 0, 0), (3, 1, 5, 20), (5, 2, 31, 31), (7, 0, 16, 15)]:
         k, value = float(key[c, row, column]), float(x[i, c, row, column])
-        m = int(backdoor.shown[i][4 * (row // 8) + column // 8])
+        m = int(backdoor.shown[slot[i]][4 * (row // 8) + column // 8])
         assert float(planted[i, c, row, column]) == pytest.approx(value + 0.3 * m * (k - value))
         assert float(queried[i, c, row, column]) == pytest.approx(value + 0.7 * (k - value))
 
