@@ -1,12 +1,12 @@
 from .api.attack import Attack as Attack
-from .api.attack import AttackerView as AttackerView
 from .api.attack import Backdoor as Backdoor
 from .api.attack import Delivery as Delivery
 from .api.attack import ModelAttack as ModelAttack
-from .api.attack import ThreatModel as ThreatModel
 from .api.pixels import to_bytes as to_bytes
 from .api.pixels import to_unit as to_unit
 from .api.victim import HashLoss as HashLoss
+from .api.view import AttackerView as AttackerView
+from .api.view import ThreatModel as ThreatModel
 from .errors import Diverged as Diverged
 from .errors import UserError as UserError
 from .errors import check as check
