@@ -114,10 +114,10 @@ class HTBA(Attack):
                 epsilon=self.epsilon / 255,
                 steps=steps,
                 released=self.released,
+                progress=view.progress,
             )
             carrier[slots] = to_bytes(found).cpu()
             curves.append(curve)
-            view.progress("perturb poison", int(slots[-1]) + 1, len(carrier))
         made = RoamingPatch(view.index, carrier, view.labels[view.index], patch=patch)
         if curves and steps:
             made.history = {"poison/distance": torch.tensor(curves).mean(0).tolist()}

@@ -5,6 +5,7 @@
 p is the one-to-one pairing with the least sum of distances. See ``htba.py`` for D and the paper.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -25,7 +26,8 @@ def approach(
     match: Match,
     epsilon: float,
     steps: int,
-    released: bool = False,
+    released: bool,
+    progress: Callable[[str, int, int], None],
 ) -> tuple[Tensor, list[float]]:
     """Images near ``x`` that have in common with ``wanted`` what ``match`` says.
 
@@ -37,6 +39,7 @@ def approach(
         epsilon: largest change, in units of [0,1].
         steps: number of steps.
         released: step along the raw gradient.
+        progress: called after each step.
 
     Returns:
         The changed images (M,3,S,S) in [0,1], and the mean distance at up to 50 steps.
@@ -55,6 +58,7 @@ def approach(
         d = ((x + d.clamp(-epsilon, epsilon)).clamp(0, 1) - x).detach()
         if step % -(-steps // POINTS) == 0:
             curve.append(float(each.detach().mean()))
+        progress("perturb poison", step + 1, steps)
     return x + d, curve
 
 

@@ -7,6 +7,8 @@ from .api.pixels import to_unit as to_unit
 from .api.victim import HashLoss as HashLoss
 from .api.view import AttackerView as AttackerView
 from .api.view import ThreatModel as ThreatModel
+from .data.pictures import pictures_hash as pictures_hash
+from .data.pictures import read_pictures as read_pictures
 from .errors import Diverged as Diverged
 from .errors import UserError as UserError
 from .errors import check as check
