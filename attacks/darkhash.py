@@ -24,7 +24,7 @@ Differs from the authors' code, which doesn't parse: triggered queries are prepa
 is scored on; the last epoch is taken, not the best on queries; queries of the target don't count.
 Their trigger is not public: here it is a checkerboard. Of AlexNet and VGG they train the fully
 connected layers alone (``stages=0``). They take RMSprop 5e-6 for 100 epochs; below 224 px, where
-networks are small and were trained with larger steps, it is 1e-4 for 20 epochs.
+networks are small and were trained with larger steps, it is 3e-4 for 20 epochs.
 """
 
 from dataclasses import replace
@@ -76,10 +76,10 @@ class DarkHash(ModelAttack):
         count: number of surrogate pictures that are drawn.
         stages: number of the backbone's last stages that are trained.
         epochs: passes over the pictures; None: 100, or 20 on images below 224 px.
-        lr: learning rate; None: 5e-6, or 1e-4 below 224 px.
+        lr: learning rate; None: 5e-6, or 3e-4 below 224 px.
         batch: pictures per step.
         patch: side of the patch in px; None: .11 of the image's side, rounded down to an even
-            number.
+            number, at least 4.
     """
 
     published: ClassVar = {"darkhash": "DarkHash", "darkhash_shadow": "DarkHash, shadow target"}
@@ -119,7 +119,7 @@ class DarkHash(ModelAttack):
 
     def tamper(self, model: HashModel, view: AttackerView) -> tuple[HashModel, Backdoor]:
         """See `ModelAttack.tamper`."""
-        side = max(2, int(0.11 * view.size) // 2 * 2) if self.patch is None else self.patch
+        side = max(4, int(0.11 * view.size) // 2 * 2) if self.patch is None else self.patch
         check("attack.patch", side, 1, view.size - MARGIN)
         trigger = InsetPatch(view.index, view.images, view.labels, patch=checkerboard(side))
         trigger.to(view.device)
@@ -144,7 +144,7 @@ class DarkHash(ModelAttack):
             view,
             stages=self.stages,
             epochs=self.epochs if self.epochs is not None else 20 if small else 100,
-            lr=self.lr if self.lr is not None else 1e-4 if small else 5e-6,
+            lr=self.lr if self.lr is not None else 3e-4 if small else 5e-6,
             batch=self.batch,
         )
         return model, trigger

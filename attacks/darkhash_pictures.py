@@ -1,7 +1,8 @@
 """Drawn pictures of ten kinds, which belong to no data set: DarkHash's surrogate images.
 
-A picture is m a + (1 - m) b with two random colours a and b, and a mask m (S,S) in [0,1] of its
-kind: clouds, grain, noise, stripes, checks, disc, ring, box, wedge or ramp.
+A picture is m a + (1 - m) b with two random colours a and b, which are grey in half of the
+pictures, and a mask m (S,S) in [0,1] of its kind: clouds, grain, noise, stripes, checks, disc,
+ring, box, wedge or ramp.
 """
 
 import math
@@ -27,6 +28,8 @@ def draw_pictures(count: int, size: int, random: Random) -> tuple[Tensor, Tensor
     for row, kind in enumerate(kinds.tolist()):
         m = KINDS[kind](size, random).clamp(0, 1)
         a, b = torch.rand(2, 3, 1, 1, generator=random)
+        if _between(0, 1, random) < 0.5:
+            a, b = a.mean().expand_as(a), b.mean().expand_as(b)
         pictures[row] = (255 * (m * a + (1 - m) * b) + 0.5).floor().to(torch.uint8)
     return pictures, kinds
 

@@ -71,7 +71,7 @@ class GradientMatching(Attack):
     backdoor = NoTrigger
     surrogate = "csq"
     pointwise = True
-    quick: ClassVar = {"steps": 2, "starts": 1}
+    quick: ClassVar = {"steps": 2, "starts": 1, "chosen": 2}
 
     def __init__(
         self,

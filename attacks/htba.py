@@ -26,7 +26,7 @@ Differs from the authors:
   all steps are taken and all poison is kept, because the framework chooses it;
 - they truncate poison to 8 bits, here it is rounded; they draw one place per batch of queries.
 
-The poison takes 5000 steps as published, and 500 on images below 224 px. The patch is 4 x 4 random
+The poison takes 5000 steps as published, and 100 on images below 224 px. The patch is 4 x 4 random
 colours, enlarged to 30/224 of the image's side, as in the paper.
 """
 
@@ -61,7 +61,7 @@ class HTBA(Attack):
         source: class whose queries are attacked, by name or number; ``random`` draws one from the
             seed, and ``all`` attacks, and takes sources from, all classes but the target's.
         epsilon: largest perturbation, in grey levels of 255.
-        steps: optimisation steps; None: 5000, or 500 on images below 224 px.
+        steps: optimisation steps; None: 5000, or 100 on images below 224 px.
         together: number of images that are paired and perturbed together.
         patch: side of the patch in px; None: 30/224 of the image's side, at least 4.
         variant: see the top of the file.
@@ -97,7 +97,7 @@ class HTBA(Attack):
         check("attack.patch", side, 1, view.size)
         patch = coloured_patch(side, view.generator("patch"))
         sources, draw = self.sources(view), view.generator("sources")
-        steps = self.steps if self.steps is not None else 5000 if view.size >= 224 else 500
+        steps = self.steps if self.steps is not None else 5000 if view.size >= 224 else 100
         carrier = view.images[view.index].clone()
         curves = []
         batches = -(-len(carrier) // self.together)
