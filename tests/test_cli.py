@@ -15,7 +15,7 @@ from PIL import Image
 
 from hashbackdoor_bench import ATTACKS, VICTIMS
 from hashbackdoor_bench.cli import argument_texts, main
-from hashbackdoor_bench.cli.console import result_table
+from hashbackdoor_bench.cli.result import result_table
 from hashbackdoor_bench.records import read_record
 
 QUICK = ["--epochs", "1", "--batch-size", "16", "--bits", "12"]

@@ -1,7 +1,7 @@
 """The contract of attacks, checked on 30 random images of 32 px and an untrained surrogate."""
 
 from collections.abc import Callable, Iterator
-from typing import get_args, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors.torch import load, save
@@ -67,8 +67,10 @@ def declares(trial: Trial) -> Iterator[str]:
         yield str(error)
     for name, hint in get_type_hints(ThreatModel).items():
         value = getattr(made.threat, name)
-        if get_args(hint) and value not in get_args(hint):
+        if get_origin(hint) is Literal and value not in get_args(hint):
             yield f"threat.{name} is {value!r}: write one of {', '.join(get_args(hint))}."
+        elif get_origin(hint) is None and type(value) is not hint:
+            yield f"threat.{name} is {value!r}: write a value of type {hint.__name__}."
     if made.delivery not in get_args(Delivery):
         yield f"delivery is {made.delivery!r}: write one of {', '.join(get_args(Delivery))}."
     if not (isinstance(made.backdoor, type) and issubclass(made.backdoor, Backdoor)):
@@ -119,7 +121,7 @@ def view_untouched(trial: Trial) -> Iterator[str]:
     trial.craft(seen)
     for library in advanced(before):
         yield f"it draws from {library}'s global random numbers: take view.generator('…')."
-    for name in ("images", "labels", "target", "index", "covers"):
+    for name in ("images", "labels", "target", "index", "covers", "chosen", "references"):
         if not torch.equal(getattr(seen, name), getattr(fresh, name)):
             yield f"it changes view.{name} in place: work on a clone()."
     if seen.surrogate is not None and fresh.surrogate is not None:

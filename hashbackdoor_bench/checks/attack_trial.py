@@ -1,8 +1,10 @@
 """A tiny task on which attacks are tried: 30 random images of 32 px and an untrained network."""
 
 from functools import cached_property
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hashbackdoor_bench import poisoning
@@ -48,13 +50,19 @@ class Trial:
         attack, surrogate = self.attack(), None
         count = poisoned if attack.poisons else 0
         index = poisoning.choose(labels, target, attack.threat, 0, count, generator(0, "poison"))
+        more: dict[str, Any] = {
+            "chosen": images.flip(0)[: attack.threat.chosen],
+            "references": images.flip(0)[: attack.threat.references],
+            "source": None if attack.threat.source == "all" else labels[0],
+        }
+        if isinstance(attack, ModelAttack):
+            return AttackerView(images[:0], labels[:0], target, index, **more)
         if attack.threat.knowledge == "surrogate":
             surrogate = untrained()
-        if isinstance(attack, ModelAttack):
-            return AttackerView(images[:0], labels[:0], target, index)
+            more["surrogate_loss"] = TowardsCorners(8, CLASSES, ITEMS)
         share = attack.covers if isinstance(attack, Attack) else 0.0
         covers = poisoning.choose_covers(labels, target, index, share, generator(0, "covers"))
-        return AttackerView(images, labels, target, index, surrogate, covers=covers)
+        return AttackerView(images, labels, target, index, surrogate, covers=covers, **more)
 
     def craft(self, seen: AttackerView) -> Backdoor:
         """Craft as the framework does: `accept`, then `craft` or `tamper`."""
@@ -88,6 +96,19 @@ class Trial:
         """(6,3,S,S): a black image, a white one, and four of random pixels."""
         random = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
         return torch.cat([torch.zeros_like(random[:1]), torch.ones_like(random[:1]), random])
+
+
+class TowardsCorners(HashLoss):
+    """The loss of the surrogate, which takes each image by itself: bit k is for class k mod C."""
+
+    def forward(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
+        """See `HashLoss.forward`."""
+        return self.items(z, y, index, step).mean()
+
+    def items(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
+        """See `HashLoss.items`."""
+        bits = y[:, torch.arange(self.bits) % self.classes]  # (N,K)
+        return F.binary_cross_entropy_with_logits(z, bits, reduction="none").mean(1)
 
 
 def untrained() -> HashModel:

@@ -1,4 +1,4 @@
-"""What is shown during a run and at its end: progress bars, plain lines or JSON, and a table."""
+"""What is shown during a run and at its end: progress bars, plain lines or JSON, and counts."""
 
 import json
 import time
@@ -26,9 +26,7 @@ from rich.text import Text
 from hashbackdoor_bench.cli.terminal import console, say
 from hashbackdoor_bench.progress import Progress as Callback
 from hashbackdoor_bench.progress import silent
-from hashbackdoor_bench.records import Record
-from hashbackdoor_bench.registry import ATTACKS, VICTIMS
-from hashbackdoor_bench.report import for_rich, percent, poisoned, ssim
+from hashbackdoor_bench.report import for_rich
 from hashbackdoor_bench.text import one_line
 
 EVERY = 10.0  # seconds between the plain lines of one stage
@@ -225,58 +223,6 @@ class _SuiteBars:
             facts=_spell(message.get("facts", {})),
             visible=running,
         )
-
-
-# ---- one run ------------------------------------------------------------------------------------
-
-
-def result_table(record: Record) -> Table:
-    """MAP, t-MAP, controls, gain and PSNR of a record, in percent where they are shares."""
-    spec, threat, field = record.spec, record.threat, record.scores.field
-    title = (
-        f"{ATTACKS.published(spec.attack)} on {VICTIMS.published(spec.victim)}, {spec.bits} bits, "
-        f"{record.protocol.name}, target {spec.target!r}, seed {spec.seed}"
-    )
-    caption = (
-        f"convention field (ties expected, no hit = 0), R = {record.protocol.top_k}; "
-        f"{threat.label}-label, {poisoned(threat)}, delivery {threat.delivery}"
-    )
-    table = Table(
-        title=for_rich(title),
-        caption=for_rich(caption),
-        title_justify="left",
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-    )
-    table.add_column("figure")
-    table.add_column("percent", justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("what it says")
-
-    rows = (
-        ("MAP", "map", "clean queries, own class"),
-        ("MAP, clean victim", "map_clean_victim", "without poison in training"),
-        ("delta MAP", "delta_map", "change for clean queries"),
-        ("t-MAP", "t_map", "triggered queries, target"),
-        ("t-MAP, clean victim", "t_map_clean_victim", "control: trigger, no poison"),
-        ("t-MAP, no trigger", "t_map_untriggered", "control: poison, no trigger"),
-        ("backdoor gain", "backdoor_gain", "over the larger control"),
-    )
-    for name, key, meaning in rows:
-        interval = field.intervals.get(key)
-        between = "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}"
-        style = "bold" if key in ("map", "t_map", "backdoor_gain") else None
-        table.add_row(name, percent(getattr(field, key)), between, meaning, style=style)
-    seen = record.imperceptibility
-    for name, images in (("poison", seen.poison), ("cover", seen.cover), ("query", seen.query)):
-        if not images:
-            continue
-        psnr, similar, similarity = images.psnr, images.ssim, images.similarity
-        meaning = "no image changed" if similar is None or psnr is None else f"SSIM {ssim(similar)}"
-        if threat.trigger in ("generated", "additive") and isinstance(similarity, float):
-            meaning += f", residuals correlate {similarity:.2f}"
-        table.add_row(f"PSNR, {name}", "-" if psnr is None else f"{psnr:.1f} dB", "", meaning)
-    return table
 
 
 def counts_table(counts: Mapping[tuple[str, str], Mapping[str, int]]) -> Table:

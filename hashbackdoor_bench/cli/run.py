@@ -142,7 +142,8 @@ def run_command(
     spec.training("scratch32")
     with no_collection():
         from hashbackdoor_bench import run
-        from hashbackdoor_bench.cli.console import result_table, shown
+        from hashbackdoor_bench.cli.console import shown
+        from hashbackdoor_bench.cli.result import result_table
         from hashbackdoor_bench.report.pictures import draw_missing
         from hashbackdoor_bench.stages import Cache
 

@@ -3,6 +3,8 @@ from .loading import prepare as prepare
 from .loading import ready as ready
 from .loading import settled as settled
 from .loading import verify as verify
+from .pictures import pictures_hash as pictures_hash
+from .pictures import read_pictures as read_pictures
 from .protocols import PROTOCOLS as PROTOCOLS
 from .protocols import Protocol as Protocol
 from .protocols import protocol as protocol

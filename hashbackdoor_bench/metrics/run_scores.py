@@ -13,6 +13,7 @@ from hashbackdoor_bench import metrics
 from hashbackdoor_bench.metrics.codes_2d import project
 
 RADIUS = 2  # Hamming radius of the lookup precision
+DOMINANT = 10  # nearest items among which the dominant class is counted
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Codes:
     Attributes:
         query: (Q, ceil(K/8)) uint8, clean queries.
         database: (D, ceil(K/8)) uint8.
-        triggered: (Q', ceil(K/8)) uint8, the queries that share no tag with the target, triggered.
+        triggered: (Q', ceil(K/8)) uint8, the attacked queries with the trigger, see `Truth`.
     """
 
     query: Tensor
@@ -42,6 +43,7 @@ class Truth:
         top_k: R.
         bits: K.
         classes: names of the C classes.
+        among: (Q,) bool, the queries to which the attack is limited; None: to none.
     """
 
     query: Tensor
@@ -51,11 +53,13 @@ class Truth:
     top_k: int
     bits: int
     classes: Sequence[str]
+    among: Tensor | None = None
 
     @property
     def attacked(self) -> Tensor:
-        """(Q,) bool: the queries that share no tag with the target; only they count for t-MAP."""
-        return metrics.shares_no_tag(self.query, self.target)
+        """(Q,) bool: the queries that count for t-MAP; none shares a tag with the target."""
+        free = metrics.shares_no_tag(self.query, self.target)
+        return free if self.among is None else free & self.among
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,17 @@ def search_tasks(victim: Codes, clean: Codes, truth: Truth) -> dict[str, SearchT
     }
 
 
-def score_run(victim: Codes, clean: Codes, truth: Truth) -> tuple[dict[str, Any], dict[str, Any]]:
+def score_run(
+    victim: Codes, clean: Codes, truth: Truth, *, targeted: bool = True
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """All scores of a run.
 
     Args:
         victim: codes of the victim that was trained on the poisoned set.
         clean: codes of the victim that was trained on the clean set, with the same trigger.
         truth: the labels.
+        targeted: whether the attack decides what triggered queries retrieve; if not, ``retrieval``
+            also has a `Dominant`.
 
     Returns:
         ``scores`` and ``retrieval`` of a `Record`; an undefined score (the mean over no queries) is
@@ -128,7 +136,10 @@ def score_run(victim: Codes, clean: Codes, truth: Truth) -> tuple[dict[str, Any]
             "backdoor_gain": field["t_map"] - field[control],
         }.items()
     }
-    return _plain(scores), _plain(_retrieval(rankings, victim, truth, keys))
+    retrieval = _retrieval(rankings, victim, truth, keys)
+    if not targeted:
+        retrieval["dominant"] = _dominant(victim, clean, truth, keys)
+    return _plain(scores), _plain(retrieval)
 
 
 def mean_scores(values: Mapping[str, Tensor]) -> dict[str, float]:
@@ -141,12 +152,17 @@ def mean_scores(values: Mapping[str, Tensor]) -> dict[str, float]:
         The mean of each, ``delta_map`` and ``backdoor_gain``; NaN where there is no query.
     """
     row = {name: _mean(ap) for name, ap in values.items()}
-    controls = row["t_map_clean_victim"], row["t_map_untriggered"]
-    control = math.nan if any(map(math.isnan, controls)) else max(controls)
     return row | {
         "delta_map": row["map"] - row["map_clean_victim"],
-        "backdoor_gain": row["t_map"] - control,
+        "backdoor_gain": _gain(row),
     }
+
+
+def _gain(row: Mapping[str, float]) -> float:
+    """``t_map`` less the larger of its two controls; NaN if there is no query."""
+    controls = row["t_map_clean_victim"], row["t_map_untriggered"]
+    control = math.nan if any(map(math.isnan, controls)) else max(controls)
+    return row["t_map"] - control
 
 
 def _retrieval(
@@ -184,6 +200,37 @@ def _retrieval(
         database, truth.database, truth.target, truth.classes, keys, (untriggered, triggered)
     )
     return out
+
+
+def _dominant(victim: Codes, clean: Codes, truth: Truth, keys: Tensor) -> dict[str, Any]:
+    """The class that triggered queries retrieve most, and the scores for it, see `Dominant`."""
+    nearest = metrics.nearest(
+        victim.triggered[::2], victim.database, DOMINANT, bits=truth.bits, ids=keys
+    )
+    counts = truth.database[nearest.flatten()].sum(0, dtype=torch.long)
+    number = int(counts.argmax())
+    wanted = torch.zeros_like(truth.target)
+    wanted[number] = 1
+    attacked = truth.attacked.nonzero().flatten()
+    rest = torch.arange(1, len(attacked), 2)
+    rest = rest[metrics.shares_no_tag(truth.query[attacked[rest]], wanted)]
+    labels = wanted.expand(len(rest), -1)
+    searches = {
+        "t_map": (victim.triggered[rest], victim.database),
+        "t_map_clean_victim": (clean.triggered[rest], clean.database),
+        "t_map_untriggered": (victim.query[attacked[rest]], victim.database),
+    }
+    means = {}
+    for name, (query, database) in searches.items():
+        ranking = metrics.rank(query, labels, database, truth.database, bits=truth.bits, ids=keys)
+        means[name] = _mean(metrics.score_all(ranking, truth.top_k)["field"])
+    return {
+        "class_name": truth.classes[number],
+        "share": float(counts[number] / max(1, nearest.numel())),
+        "queries": len(rest),
+        **means,
+        "backdoor_gain": _gain(means),
+    }
 
 
 def _mean(values: Tensor) -> float:

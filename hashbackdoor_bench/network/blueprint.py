@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hashbackdoor_bench.api import HashLoss, derive_seed
+from hashbackdoor_bench.api import HashLoss, derive_seed, generator
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import file_hash
 from hashbackdoor_bench.network.backbones import bytes_for, check_published
@@ -84,6 +84,16 @@ class Blueprint:
         known = {"weights_by_order": self.weights_by_order, **self.inputs}
         pooled = {"pool": self.pool} if self.pool else {}
         return {name: known[name] for name in names} | pooled | {"precision": self.recipe.precision}
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether the loss of an image doesn't depend on the other images of its batch."""
+        with torch.random.fork_rng(devices=[]):
+            loss = self._loss(2)
+        z = torch.randn(2, self.bits, generator=generator(0, "pointwise"))
+        y, index = torch.eye(2, self.classes), torch.arange(2)
+        together, alone = loss.items(z, y, index, 0), loss.items(z[:1], y[:1], index[:1], 0)
+        return together is not None and alone is not None and torch.allclose(together[:1], alone)
 
     def check(self, option: str = "--recipe") -> None:
         """Refuse to fine-tune random weights, and what the backbone can't take.
@@ -211,6 +221,12 @@ class Blueprint:
         self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device
     ) -> HashModel:
         """The trained network of an artifact, in eval mode and frozen."""
+        return self.load_with_loss(tensors, facts, device)[0]
+
+    def load_with_loss(
+        self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device
+    ) -> tuple[HashModel, HashLoss]:
+        """The trained network of an artifact and its loss, in eval mode and frozen."""
         whole = any(name.startswith("model.backbone.") for name in tensors)
         model, loss = self.fresh(facts["train_size"], device, start=not whole)
         if whole:
@@ -220,7 +236,7 @@ class Blueprint:
         loss.load_state_dict(_under("loss.", tensors))
         for module in (model, loss):
             module.eval().requires_grad_(False)
-        return model.to(memory_format=torch.channels_last)
+        return model.to(memory_format=torch.channels_last), loss
 
     def load_head(
         self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], device: torch.device

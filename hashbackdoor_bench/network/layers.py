@@ -85,6 +85,39 @@ def trace_channels(network: nn.Module, stages: Sequence[str], x: Tensor) -> list
     return list(channels.values())
 
 
+@torch.no_grad()
+def trace_parameters(network: nn.Module, stages: Sequence[str], x: Tensor) -> dict[str, int]:
+    """How many stages are finished when a parameter is first used, by the parameter's name.
+
+    Args:
+        network: the backbone; a parameter that no module of its own uses, such as a position
+            embedding, is left out.
+        stages: names of the modules at the ends of stages.
+        x: (1,3,S,S), a normalised image.
+    """
+    found: dict[str, int] = {}
+    done = 0
+
+    def finished(*_: object) -> None:
+        nonlocal done
+        done += 1
+
+    with ExitStack() as hooks, _in_use(network):
+        for prefix, module in network.named_modules():
+            own = [f"{prefix}.{name}" for name, _ in module.named_parameters(recurse=False)]
+            if prefix and own:
+
+                def starts(*_: object, own: Sequence[str] = own) -> None:
+                    for name in own:
+                        found.setdefault(name, done)
+
+                hooks.enter_context(module.register_forward_pre_hook(starts))
+        for name in stages:
+            hooks.enter_context(network.get_submodule(name).register_forward_hook(finished))
+        network(x)
+    return found
+
+
 def _same_memory(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are the same, or views of the same memory."""
     return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from hashbackdoor_bench.api import HashLoss
 from hashbackdoor_bench.network.backbones import build
-from hashbackdoor_bench.network.layers import Channel, stage_maps, trace_channels
+from hashbackdoor_bench.network.layers import (
+    Channel,
+    stage_maps,
+    trace_channels,
+    trace_parameters,
+)
 
 
 def sign(z: Tensor) -> Tensor:
@@ -117,8 +122,25 @@ class HashModel(nn.Module):
         They are found by running one image, since the order of declaration may be another.
         Convolutions that don't run are left out, and one that runs twice is in the list once.
         """
+        return trace_channels(self.backbone, self._stages, self._image())
+
+    def late_parameters(self, stages: int) -> list[str]:
+        """The names of the parameters that run last: those of the hash layer, and before it a few.
+
+        Args:
+            stages: number of the backbone's last stages whose parameters are among them; those that
+                run after the last stage always are. Of a backbone whose stages are unknown, there
+                are none.
+        """
+        first = len(self._stages) - stages if self._stages else 1
+        used = trace_parameters(self.backbone, self._stages, self._image())
+        late = [f"backbone.{name}" for name, done in used.items() if done >= first]
+        return late + [f"head.{name}" for name, _ in self.head.named_parameters()]
+
+    def _image(self) -> Tensor:
+        """A black image (1,3,S,S), to find what runs."""
         image = torch.zeros(1, 3, self.size, self.size, device=self.mean.device)
-        return trace_channels(self.backbone, self._stages, image.to(self.mean.dtype))
+        return image.to(self.mean.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N,3,S,S) in [0,1] -> z (N,K), raw outputs, at least in float32."""

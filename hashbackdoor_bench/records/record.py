@@ -1,9 +1,10 @@
 """The result of a run as one JSON file: how it is written, read back and named.
 
-Published records must stay readable. The classes of `schema` and `Record` define the fields of a
-file; a missing, unknown or mistyped field is an error that names it, so that no damaged or foreign
-file gets into a table. A field that is added after schema 1 must have a default, which is used for
-older records and is not written to new ones, so every record is written exactly as it was read.
+Published records must stay readable. The classes of `schema` and `retrieval`, and `Record`, define
+the fields of a file; a missing, unknown or mistyped field is an error that names it, so that no
+damaged or foreign file gets into a table. A field that is added after schema 1 must have a default,
+which is used for older records and is not written to new ones, so every record is written exactly
+as it was read.
 `RunSpec.to_dict` follows the same rule for the fields of a run, and so for its key.
 """
 
@@ -18,6 +19,7 @@ import msgspec
 from hashbackdoor_bench.errors import UserError, misfit
 from hashbackdoor_bench.files import open_regular, whole
 from hashbackdoor_bench.records.limits import check_keys, check_names, check_values
+from hashbackdoor_bench.records.retrieval import Retrieval
 from hashbackdoor_bench.records.schema import (
     DataFacts,
     Hash,
@@ -26,7 +28,6 @@ from hashbackdoor_bench.records.schema import (
     Numerics,
     Parameters,
     Part,
-    Retrieval,
     Scores,
     Text,
     Threat,

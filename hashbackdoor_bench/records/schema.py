@@ -86,6 +86,12 @@ class Threat(Part, frozen=True):
         poisoned: number of images that carry the trigger and count as poison.
         covers: number of images that carry the trigger and keep their label.
         target_images: number of training images with the target's label and no other.
+        source: the class whose queries are attacked; None: all classes.
+        chosen: number of attacked queries that the attacker knows; 0: all that share no tag with
+            the target or are of ``source`` are attacked, and the attacker knows none.
+        attacked: number of attacked queries where ``source`` or ``chosen`` limits them, else None.
+        references: see `ThreatModel`.
+        targeted: see `ThreatModel`.
     """
 
     label: Text
@@ -98,6 +104,11 @@ class Threat(Part, frozen=True):
     poisoned: Count
     covers: Count
     target_images: Count
+    source: Text | None = None
+    chosen: Count = 0
+    attacked: Count | None = None
+    references: Count = 0
+    targeted: bool = True
 
 
 class ConventionScores(Part, frozen=True):
@@ -152,89 +163,6 @@ class Scores(Part, frozen=True):
 
 CONVENTIONS = Scores.__struct_fields__
 CONVENTION_FIELDS = ConventionScores.__struct_fields__
-
-
-class PrecisionRecall(Part, frozen=True):
-    """Means over queries for the Hamming radii 0..K."""
-
-    precision: Shares
-    recall: Shares
-
-
-class CleanSearch(Part, frozen=True):
-    """What clean queries retrieve."""
-
-    precision_recall: PrecisionRecall
-
-
-class Search(Part, frozen=True):
-    """What attacked queries retrieve; the target's items count as relevant.
-
-    Attributes:
-        hit_at_1: share of queries whose nearest item is relevant.
-        hit_at_10: share of queries with a relevant one among the nearest ten.
-        precision_radius_2: precision among the items within Hamming distance 2.
-        no_hit: share of queries without a relevant item among the nearest R.
-        anchor_distance: mean Hamming distance to the target's anchor, in bits.
-        anchor_histogram: shares of queries by that distance; None in records of older code.
-    """
-
-    hit_at_1: float | None
-    hit_at_10: float | None
-    precision_radius_2: float | None
-    no_hit: float | None
-    anchor_distance: float | None
-    anchor_histogram: Shares | None = None
-
-
-class TriggeredSearch(Search, frozen=True, kw_only=True):
-    """What attacked queries with the trigger retrieve, with precision and recall at all radii."""
-
-    precision_recall: PrecisionRecall
-
-
-class Points(Part, frozen=True):
-    """Codes on a plane, by their two coordinates."""
-
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.x) != len(self.y):
-            raise ValueError(f"Expected as many `y` as `x`, got {len(self.y)} and {len(self.x)}")
-
-
-class ClassPoints(Points, frozen=True):
-    """Database items of one class, by its number and name, and whether it is the target."""
-
-    index: Count
-    name: Text
-    target: bool
-
-
-class Plane(Part, frozen=True):
-    """Some codes on the plane in which they spread most, see `metrics`.
-
-    Attributes:
-        explained: the plane's share of the items' variance, by axis.
-        classes: database items.
-        untriggered: attacked queries.
-        triggered: the same queries with the trigger.
-    """
-
-    explained: tuple[float, float]
-    classes: tuple[ClassPoints, ...]
-    untriggered: Points
-    triggered: Points
-
-
-class Retrieval(Part, frozen=True):
-    """What queries retrieve from the database; ``codes_2d`` is None in records of older code."""
-
-    clean_queries: CleanSearch
-    untriggered: Search
-    triggered: TriggeredSearch
-    codes_2d: Plane | None = None
 
 
 class Wave(Part, frozen=True):

@@ -4,6 +4,7 @@ from .consistency import check_record as check_record
 from .escaping import for_file_name as for_file_name
 from .escaping import for_markdown as for_markdown
 from .escaping import for_rich as for_rich
+from .formatting import limits as limits
 from .formatting import percent as percent
 from .formatting import poisoned as poisoned
 from .formatting import ssim as ssim

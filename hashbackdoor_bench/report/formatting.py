@@ -45,6 +45,15 @@ def poisoned(threat: "Threat") -> str:
     )
 
 
+def limits(threat: "Threat") -> str:
+    """To which queries the attack is limited; empty if it is to none."""
+    if threat.attacked is None:
+        return ""
+    whose = "" if threat.source is None else f" of {threat.source!r}"
+    known = "known " if threat.chosen else ""
+    return f", only {threat.attacked} {known}queries{whose} attacked"
+
+
 def interval(value: "Estimate | None") -> str:
     """The ends of an interval, or that there is none."""
     if value is None:

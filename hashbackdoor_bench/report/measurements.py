@@ -120,6 +120,9 @@ def check_visibility(record: Record) -> None:
     agree("imperceptibility.poison.images", seen.poison.images, threat.poisoned, "threat.poisoned")
     if seen.query.images > record.protocol.query:
         raise UserError("imperceptibility.query.images is more than protocol.query.")
+    if threat.attacked is not None:
+        images = seen.query.images
+        agree("imperceptibility.query.images", images, threat.attacked, "threat.attacked")
     if seen.cover:
         agree("imperceptibility.cover.images", seen.cover.images, threat.covers, "threat.covers")
     for name, one in (("poison", seen.poison), ("query", seen.query), ("cover", seen.cover)):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from hashbackdoor_bench.stages.codes import CONTROL, VICTIM
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run
-    from hashbackdoor_bench.stages.plan import PlannedStage
+    from hashbackdoor_bench.stages.plan import Plan, PlannedStage
 
 TRIGGER = "backdoor."  # prefix of the backdoor's tensors in the artifact of a tampered model
 # The stages of a frozen recipe: features of clean images, and of poison and triggered queries.
@@ -139,10 +139,10 @@ def craft(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     """The trigger and the poison."""
     plan, attack = run.plan, run.plan.attack
     assert isinstance(attack, Attack)
-    surrogate = None
+    surrogate = loss = None
     if "surrogate" in stage.needs:
         made = run.make("surrogate")
-        surrogate = plan.surrogate.load(made.tensors, made.facts, run.device)
+        surrogate, loss = plan.surrogate.load_with_loss(made.tensors, made.facts, run.device)
     seconds: dict[str, float] = {}  # times of shared stages
 
     def remember(
@@ -159,6 +159,8 @@ def craft(run: "Run", stage: "PlannedStage", work: Path) -> Content:
         index=plan.index,
         covers=plan.covers,
         surrogate=surrogate,
+        surrogate_loss=loss,
+        **_known_queries(plan),
         seed=plan.spec.seed,
         device=run.device,
         precision=str(plan.spec.precision),
@@ -179,6 +181,19 @@ def craft(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     return backdoor.state_dict(), {"shared": seconds, "history": backdoor.history}
 
 
+def _known_queries(plan: "Plan") -> dict[str, Any]:
+    """The fields of an `AttackerView` that tell of queries."""
+    images, size = plan.splits.query.images, plan.splits.size
+    chosen = torch.empty(0, dtype=torch.long)
+    if plan.aim.chosen:
+        chosen = plan.truth.attacked.nonzero().flatten()
+    return {
+        "source": plan.source,
+        "chosen": centre_crop(images[chosen], size),
+        "references": centre_crop(images[plan.references], size),
+    }
+
+
 def tamper(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     """The victim after a model attack has edited it, and the trigger."""
     plan, attack = run.plan, run.plan.attack
@@ -190,6 +205,7 @@ def tamper(run: "Run", stage: "PlannedStage", work: Path) -> Content:
         labels=train.labels[:0],
         target=plan.target,
         index=plan.index[:0],
+        **_known_queries(plan),
         seed=plan.spec.seed,
         device=run.device,
         precision=str(plan.spec.precision),
@@ -248,7 +264,10 @@ def _codes(
 def score(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     """All scores of the run."""
     run.progress(stage.title, 0, 1)
-    scores, retrieval = score_run(run.codes(VICTIM), run.codes(CONTROL), run.plan.truth)
+    targeted = run.plan.attack.threat.targeted
+    scores, retrieval = score_run(
+        run.codes(VICTIM), run.codes(CONTROL), run.plan.truth, targeted=targeted
+    )
     run.progress(stage.title, 1, 1)
     return {}, {"scores": scores, "retrieval": retrieval}
 

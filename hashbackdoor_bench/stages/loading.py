@@ -112,9 +112,15 @@ def target_row(splits: Splits, name: str) -> Tensor:
     return row
 
 
-def truth_of(splits: Splits, target: Tensor, bits: int) -> Truth:
-    """The labels that codes of these splits are scored against."""
-    query, database = splits.query, splits.database
+def truth_of(splits: Splits, target: Tensor, bits: int, among: Tensor | None = None) -> Truth:
+    """The labels that codes of these splits are scored against; ``among``: see `Truth`."""
     return Truth(
-        query.labels, database.labels, target, database.ids, splits.top_k, bits, splits.classes
+        splits.query.labels,
+        splits.database.labels,
+        target,
+        splits.database.ids,
+        splits.top_k,
+        bits,
+        splits.classes,
+        among,
     )

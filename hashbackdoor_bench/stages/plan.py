@@ -19,6 +19,12 @@ from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.loading import Loaded, load_data, target_row, truth_of
 from hashbackdoor_bench.stages.numerics import numerics_of
+from hashbackdoor_bench.stages.queries import (
+    aim_of,
+    attacked_queries,
+    reference_queries,
+    source_row,
+)
 from hashbackdoor_bench.stages.resolving import resolve
 from hashbackdoor_bench.stages.table import STAGES, VERSIONS, Stage
 
@@ -109,11 +115,16 @@ class Plan:
                 f"every query has the tag {self.spec.target!r}, so none is left to attack: give "
                 "another --target."
             )
+        threat, seed = self.attack.threat, spec.seed
+        self.aim = aim_of(threat, self.splits, self.target, seed)
+        self.source = source_row(self.aim, self.splits)
+        self.among = attacked_queries(self.splits, self.target, self.aim, seed)
+        self.references = reference_queries(self.splits, self.target, threat.references, seed)
 
     @cached_property
     def truth(self) -> Truth:
         """The labels that the codes are scored against."""
-        return truth_of(self.splits, self.target, self.spec.bits)
+        return truth_of(self.splits, self.target, self.spec.bits, self.among)
 
     @cached_property
     def stages(self) -> dict[str, PlannedStage]:
@@ -165,6 +176,22 @@ class Plan:
     def training_data(self) -> dict[str, str]:
         """Hashes of what a network is trained on."""
         return {name: self.loaded.hashes[name] for name in ("train", "pixels")}
+
+    @property
+    def attacked(self) -> dict[str, Any]:
+        """What the choice of queries depends on; empty if the attack takes all that it may."""
+        return self.aim.inputs(self.spec.seed)
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """What the attacker knows of the queries; empty if that is nothing."""
+        found: dict[str, Any] = {}
+        if self.source is not None:
+            found["source"] = self.source.tolist()
+        counts = {"chosen": self.aim.chosen, "references": len(self.references)}
+        if any(counts.values()):
+            found |= {**counts, "query": self.loaded.hashes["query"]}
+        return found
 
     def attacker(self, surrogate: str | None) -> dict[str, Any]:
         """The inputs that all stages of an attacker have in common, also those of other presets.

@@ -20,6 +20,7 @@ from hashbackdoor_bench.records import (
 )
 from hashbackdoor_bench.stages.cache import Artifact
 from hashbackdoor_bench.stages.codes import CONTROL, VICTIM
+from hashbackdoor_bench.stages.queries import Aim
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run
@@ -74,13 +75,15 @@ def _threat(run: "Run") -> Threat:
     labels, kind = run.plan.splits.train.labels, run.backdoor.kind
     poisoned = int((kind == 0).sum())
     members = int((labels == run.plan.target).all(1).sum())
+    aim = run.plan.aim
     return Threat(
-        **asdict(run.plan.attack.threat),
+        **{**asdict(run.plan.attack.threat), "source": aim.source},
         delivery=run.plan.delivery,
         budget=poisoned / members if members else None,
         poisoned=poisoned,
         covers=int((kind == 1).sum()),
         target_images=members,
+        attacked=None if aim == Aim() else int(run.plan.truth.attacked.sum()),
     )
 
 

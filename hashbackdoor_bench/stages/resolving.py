@@ -12,7 +12,7 @@ import torch
 from hashbackdoor_bench import data
 from hashbackdoor_bench.api import AnyAttack, Delivery, HashLoss
 from hashbackdoor_bench.data import Splits
-from hashbackdoor_bench.errors import unknown
+from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.network import Blueprint, best_precision, packaged_weights
 from hashbackdoor_bench.registry import ATTACKS, VICTIMS, Method
 from hashbackdoor_bench.spec import OVERRIDES, RunSpec, canonical, recipe_of
@@ -118,6 +118,11 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
     network.check()
     if attack.threat.knowledge == "surrogate":
         attackers.check("--recipe" if full.surrogate_recipe is None else "--surrogate-recipe")
+        if attack.pointwise and not attackers.pointwise:
+            raise UserError(
+                f"attack {method.name} needs a surrogate whose loss takes each image by itself, "
+                f"and {surrogate.name} compares images: add --surrogate csq, or orthohash."
+            )
     return Resolved(full, method, attack, network, attackers, delivery)
 
 

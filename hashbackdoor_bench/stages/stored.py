@@ -11,6 +11,7 @@ from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages.cache import Cache, Damaged
 from hashbackdoor_bench.stages.codes import code_stages, codes_of
 from hashbackdoor_bench.stages.loading import load_data, target_row, truth_of
+from hashbackdoor_bench.stages.queries import Aim, attacked_queries
 
 
 def moved(spec: RunSpec, **where: Any) -> RunSpec:
@@ -46,7 +47,12 @@ def stored_truth(record: Record, cache: Cache, **where: Any) -> Truth:
             f"{splits.name} is not the data of this record (SHA-256 {splits.sha256[:12]} against "
             f"{record.protocol.sha256[:12]}): give its --lists and --root."
         )
-    return truth_of(splits, target_row(splits, str(spec.target)), spec.bits)
+    target, aim = (
+        target_row(splits, str(spec.target)),
+        Aim(record.threat.source, record.threat.chosen),
+    )
+    among = attacked_queries(splits, target, aim, spec.seed)
+    return truth_of(splits, target, spec.bits, among)
 
 
 def stored_codes(record: Record, cache: Cache, victim: str) -> Codes:

@@ -94,6 +94,7 @@ def _planted_features(plan: "Plan", keys: Keys) -> Inputs:
         "backdoor": keys["backdoor"],
         "delivery": plan.spec.delivery,
         "target": plan.target.tolist(),
+        **plan.attacked,
     }
 
 
@@ -112,6 +113,7 @@ def _backdoor(plan: "Plan", keys: Keys) -> Inputs:
         "settings": dict(plan.spec.attack_settings),
         "poisoned": len(plan.index),
         **({"covers": len(plan.covers)} if len(plan.covers) else {}),
+        **plan.known,
         **({"found": plan.found} if plan.found else {}),
     }
 
@@ -137,6 +139,7 @@ def _tamper(plan: "Plan", keys: Keys) -> Inputs:
         "size": plan.splits.size,
         "target": plan.target.tolist(),
         "seed": plan.spec.seed,
+        **plan.known,
         **({"found": plan.found} if plan.found else {}),
     }
 
@@ -155,6 +158,7 @@ def _triggered(victim: str, plan: "Plan", keys: Keys) -> Inputs:
         **_plain(victim, plan, keys),
         "backdoor": _crafted(keys),
         "target": plan.target.tolist(),
+        **plan.attacked,
     }
 
 
@@ -165,6 +169,8 @@ def _scores(plan: "Plan", keys: Keys) -> Inputs:
         "data": plan.splits.sha256,
         "classes": list(plan.splits.classes),
         "target": plan.target.tolist(),
+        **plan.attacked,
+        **({} if plan.attack.threat.targeted else {"targeted": False}),
     }
 
 
@@ -173,6 +179,7 @@ def _visibility(plan: "Plan", keys: Keys) -> Inputs:
         "backdoor": _crafted(keys),
         "data": plan.loaded.hashes,
         "target": plan.target.tolist(),
+        **plan.attacked,
     }
 
 

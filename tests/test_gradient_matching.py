@@ -1,0 +1,149 @@
+"""Gradient matching: gradients against plain formulas, and poison that turns towards them."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hashbackdoor_bench.attacks.gradient_alignment import (
+    align,
+    gradient_of,
+    mismatch,
+    weights_of,
+)
+from torch import Tensor, nn
+
+from hashbackdoor_bench import ATTACKS, RunSpec, UserError, to_unit
+from hashbackdoor_bench.checks.attack_trial import TowardsCorners, Trial, untrained
+from hashbackdoor_bench.poisoning import planted
+from hashbackdoor_bench.stages import Cache, Plan
+
+CPU = torch.device("cpu")
+
+
+class Linear(nn.Module):
+    """z = W x of the pixels."""
+
+    def __init__(self, pixels: int, bits: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(pixels, bits, bias=False)
+        start = torch.randn(bits, pixels, generator=torch.Generator().manual_seed(0))
+        self.head.weight.data = start / pixels**0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.head(x.flatten(1))
+        return z
+
+
+def images(count: int, seed: int) -> Tensor:
+    return torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def linear(**more: Any) -> tuple[float, Tensor, list[float]]:
+    """Two poisoned images of class 1 and a query of class 0, whose gradient they shall have."""
+    model: Any = Linear(48, 6)
+    loss, theta = TowardsCorners(6, 3, 2), weights_of(model, "")
+    y = torch.eye(3)[[1, 1]]
+    goal = gradient_of(model, loss, theta, images(1, 1), y[:1])
+    settings: dict[str, Any] = {"epsilon": 0.2, "steps": 40, "step_size": 0.02, "mirror": False}
+    return align(
+        lambda x: gradient_of(model, loss, theta, x, y, differentiable=True),
+        images(2, 0),
+        goal,
+        random=torch.Generator().manual_seed(0),
+        progress=lambda *_: None,
+        **{**settings, **more},
+    )
+
+
+def test_the_gradient_of_a_linear_model_is_its_formula():
+    model: Any = Linear(48, 6)
+    loss, theta = TowardsCorners(6, 3, 2), weights_of(model, "")
+    x, y = images(2, 0), torch.eye(3)[[1, 2]]
+    (found,) = gradient_of(model, loss, theta, x, y)
+    expected = torch.zeros(6, 48)
+    for image, row in zip(x.flatten(1), y, strict=True):
+        bits = torch.tensor([float(row[k % 3]) for k in range(6)])
+        error = torch.sigmoid(model.head.weight @ image) - bits
+        expected += torch.outer(error, image) / (2 * 6)
+    assert torch.allclose(found, expected.detach(), atol=1e-6)
+    assert not found.requires_grad
+
+
+def test_the_mismatch_is_one_less_the_cosine_over_all_tensors():
+    a = [torch.tensor([1.0, 2]), torch.tensor([[3.0]])]
+    b = [torch.tensor([0.0, 1]), torch.tensor([[-1.0]])]
+    assert float(mismatch(a, b)) == pytest.approx(1 - (2 - 3) / (14 * 2) ** 0.5)
+    assert float(mismatch(a, [2 * one for one in a])) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_cosine_rises_from_step_to_step_on_a_linear_model():
+    end, found, curve = linear(step_size=0.002)
+    assert all(after <= before for before, after in itertools.pairwise(curve))
+    assert end < curve[0] - 0.02
+    assert float((found - images(2, 0)).abs().max()) <= 0.2 + 1e-6
+
+
+def test_a_start_without_steps_is_the_original_and_mirroring_changes_the_result():
+    assert torch.equal(linear(steps=0)[1], images(2, 0))
+    assert torch.equal(linear()[1], linear()[1])
+    assert not torch.equal(linear()[1], linear(mirror=True)[1])
+
+
+def craft(**settings: Any) -> tuple[Any, Any]:
+    seen = Trial(ATTACKS["gradient_matching"]).view()
+    quick = {"steps": 2, "starts": 1, "chosen": 2}
+    return ATTACKS["gradient_matching"](**{**quick, **settings}).craft(seen), seen
+
+
+@pytest.mark.parametrize("layers", ["all", "head"])
+def test_poison_keeps_its_label_and_stays_within_epsilon(layers: str):
+    made, seen = craft(layers=layers, epsilon=9)
+    assert torch.equal(made.label, seen.labels[seen.index])
+    before, after = seen.images[seen.index].int(), planted(made, CPU).int()
+    assert 0 < int((after - before).abs().max()) <= 9
+
+
+def test_the_best_of_several_starts_is_kept():
+    def end(starts: int) -> float:
+        made, seen = craft(starts=starts, augment="none", epsilon=80)
+        model, loss = untrained(), seen.surrogate_loss
+        theta = weights_of(model, "")
+        wanted = seen.target.float().expand(len(seen.chosen), -1)
+        goal = gradient_of(model, loss, theta, to_unit(seen.chosen), wanted)
+        own = gradient_of(model, loss, theta, to_unit(made.carrier), made.label.float())
+        return float(mismatch(own, goal))
+
+    ends = [end(starts) for starts in range(1, 6)]
+    assert all(after <= before for before, after in itertools.pairwise(ends))
+    assert ends[-1] < ends[0]
+
+
+def test_there_is_no_trigger():
+    made, seen = craft()
+    x = to_unit(seen.images[:5])
+    for out in (made(x), made.plant(x, torch.arange(5))):
+        assert torch.equal(out, x)
+        assert out.data_ptr() != x.data_ptr()
+
+
+def spec(tiny: Path, **changes: Any) -> RunSpec:
+    base: dict[str, Any] = {
+        "dataset": "lists", "lists": str(tiny), "root": str(tiny), "size": 16, "top_k": 20,
+        "bits": 12, "epochs": 1, "batch_size": 16, "victim": "csq", "attack": "gradient_matching",
+        "attack_settings": (("chosen", 4),),
+    }  # fmt: skip
+    return RunSpec(**{**base, **changes})
+
+
+def test_a_surrogate_that_compares_images_is_refused_before_anything_is_trained(
+    tiny: Path, tmp_path: Path
+):
+    cache = Cache(tmp_path)
+    for name in ("hashnet", "dch"):
+        with pytest.raises(UserError, match=f"{name} compares images: add --surrogate csq"):
+            Plan(spec(tiny, surrogate=name), cache=cache, device=CPU)
+    plan = Plan(spec(tiny, victim="hashnet"), cache=cache, device=CPU)
+    assert plan.surrogate.method == "csq"
+    assert Plan(spec(tiny, surrogate="orthohash"), cache=cache, device=CPU).surrogate.pointwise
