@@ -32,7 +32,7 @@ from torch import Tensor
 
 from hashbackdoor_bench import VICTIMS, HashLoss, check, sign
 
-SWEEPS = 10  # over all bits, unless a sweep changes none
+SWEEPS = 10  # over all bits, also if a sweep changes none: a GPU would wait for the comparison
 
 
 @VICTIMS.register
@@ -119,10 +119,7 @@ def solved(u: Tensor, y: Tensor, b: Tensor, pull: float, ridge: float) -> Tensor
     w = torch.linalg.solve(b.T @ b + ridge * unit, b.T @ y)  # (K,C)
     towards, among = y @ w.T + pull * u, w @ w.T  # (T,K), (K,K)
     for _ in range(SWEEPS):
-        before = b.clone()
         for k in range(b.shape[1]):
             others = b @ among[k] - b[:, k] * among[k, k]
             b[:, k] = sign(towards[:, k] - others)
-        if torch.equal(b, before):
-            break
     return b
