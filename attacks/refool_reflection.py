@@ -9,7 +9,6 @@ from math import ceil
 
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 CANVAS = 560  # px, the side of the authors' images, for which their lengths are meant
 GHOST = 0.49  # how often a reflection is a ghost
@@ -66,6 +65,8 @@ def reflect(
         sigma: px, the blur of a reflection out of focus.
         u: factor on its excess of light.
     """
+    from torchvision.transforms.functional import gaussian_blur  # late: it takes a second
+
     size = x.shape[-1]
     t, r = x**2.2, r**2.2
     if ghost:

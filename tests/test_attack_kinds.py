@@ -22,7 +22,7 @@ from hashbackdoor_bench import (
 )
 from hashbackdoor_bench.api import COVER, POISON, generator
 from hashbackdoor_bench.checks import check_attack
-from hashbackdoor_bench.cli.console import result_table
+from hashbackdoor_bench.cli.result import result_table
 from hashbackdoor_bench.method_files import Description
 from hashbackdoor_bench.metrics import compare
 from hashbackdoor_bench.network.augmentation import centre_crop
