@@ -144,7 +144,7 @@ class DarkHash(ModelAttack):
             view,
             stages=self.stages,
             epochs=self.epochs if self.epochs is not None else 20 if small else 100,
-            lr=self.lr if self.lr is not None else 3e-4 if small else 5e-6,
+            lr=self.lr if self.lr is not None else 3e-4 if view.size <= 64 else 5e-6,
             batch=self.batch,
         )
         return model, trigger

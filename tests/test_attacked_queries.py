@@ -23,6 +23,7 @@ from hashbackdoor_bench.metrics import Codes, Truth, average_precision, pack, sc
 from hashbackdoor_bench.network.augmentation import centre_crop
 from hashbackdoor_bench.records import read_record
 from hashbackdoor_bench.registry import Method
+from hashbackdoor_bench.report.consistency import check_record
 from hashbackdoor_bench.stages import CONTROL, VICTIM, Cache, Plan, run, stored_truth
 from hashbackdoor_bench.trust import rescore
 
@@ -140,6 +141,26 @@ def test_scores_and_controls_are_of_the_attacked_queries_alone(tiny: Path, tmp_p
     again = read_record(path)
     assert torch.equal(stored_truth(again, cache).attacked, rows)
     assert rescore(again, cache) == (again.scores, again.retrieval)
+
+
+def test_the_gain_of_chosen_queries_without_a_trigger_is_over_the_clean_victim_alone(
+    tiny: Path, tmp_path: Path
+):
+    cache = Cache(tmp_path / "c")
+    done = [
+        run(spec(tiny, seed, **more), cache=cache, results=tmp_path, device="cpu")[0]
+        for seed in range(3)
+        for more in ({"chosen": 3}, {})
+    ]
+    for chosen, control in zip(done[::2], done[1::2], strict=True):
+        for record in (chosen, control):
+            check_record(record)
+            assert record.scores.field.t_map == record.scores.field.t_map_untriggered
+        for scores in (chosen.scores[name] for name in ("field", "badhash", "strict")):
+            assert scores.backdoor_gain == scores.t_map - scores.t_map_clean_victim
+        assert control.scores.field.backdoor_gain <= 0
+        low, high = chosen.scores.field.intervals["backdoor_gain"]
+        assert low <= chosen.scores.field.backdoor_gain <= high
 
 
 def test_keys_hold_the_choice_of_queries_only_where_there_is_one(tiny: Path, tmp_path: Path):

@@ -3,7 +3,7 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.records import Record, carry_trigger
 from hashbackdoor_bench.registry import ATTACKS, VICTIMS
 from hashbackdoor_bench.report import for_rich, limits, percent, poisoned, ssim
 
@@ -32,14 +32,23 @@ def result_table(record: Record) -> Table:
     table.add_column("95 % interval", justify="right")
     table.add_column("what it says")
 
+    triggered = carry_trigger(threat.trigger, threat.chosen)
     rows = (
         ("MAP", "map", "clean queries, own class"),
         ("MAP, clean victim", "map_clean_victim", "without poison in training"),
         ("delta MAP", "delta_map", "change for clean queries"),
         ("t-MAP", "t_map", "triggered queries, target"),
         ("t-MAP, clean victim", "t_map_clean_victim", "control: trigger, no poison"),
-        ("t-MAP, no trigger", "t_map_untriggered", "control: poison, no trigger"),
-        ("backdoor gain", "backdoor_gain", "over the larger control"),
+        (
+            "t-MAP, no trigger",
+            "t_map_untriggered",
+            "control: poison, no trigger" if triggered else "the same: there is no trigger",
+        ),
+        (
+            "backdoor gain",
+            "backdoor_gain",
+            "over the larger control" if triggered else "over the clean victim",
+        ),
     )
     for name, key, meaning in rows:
         interval = field.intervals.get(key)

@@ -12,6 +12,7 @@ from torch import Tensor
 from hashbackdoor_bench import metrics
 from hashbackdoor_bench.metrics.codes_2d import project
 
+CONTROLS = ("t_map_clean_victim", "t_map_untriggered")
 RADIUS = 2  # Hamming radius of the lookup precision
 DOMINANT = 10  # nearest items among which the dominant class is counted
 
@@ -44,6 +45,7 @@ class Truth:
         bits: K.
         classes: names of the C classes.
         among: (Q,) bool, the queries to which the attack is limited; None: to none.
+        triggered: whether attacked queries carry a trigger; if not, taking it off is no control.
     """
 
     query: Tensor
@@ -54,6 +56,12 @@ class Truth:
     bits: int
     classes: Sequence[str]
     among: Tensor | None = None
+    triggered: bool = True
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The scores of which the larger is taken from t-MAP to give the gain."""
+        return CONTROLS if self.triggered else CONTROLS[:1]
 
     @property
     def attacked(self) -> Tensor:
@@ -117,10 +125,10 @@ def score_run(
     scores: dict[str, Any] = {}
     for convention in metrics.CONVENTIONS:
         scores[convention] = mean_scores(
-            {name: values[convention] for name, values in by_figure.items()}
+            {name: values[convention] for name, values in by_figure.items()}, truth.controls
         )
     field = {name: values["field"] for name, values in by_figure.items()}
-    control = max(("t_map_clean_victim", "t_map_untriggered"), key=lambda name: _mean(field[name]))
+    control = max(truth.controls, key=lambda name: _mean(field[name]))
     scores["field"]["bounds"] = {
         name: sorted(
             _mean(by_figure[name][f"field_{end}"]) for end in ("pessimistic", "optimistic")
@@ -142,11 +150,14 @@ def score_run(
     return _plain(scores), _plain(retrieval)
 
 
-def mean_scores(values: Mapping[str, Tensor]) -> dict[str, float]:
+def mean_scores(
+    values: Mapping[str, Tensor], controls: Sequence[str] = CONTROLS
+) -> dict[str, float]:
     """The scores of a run under one convention, without their intervals.
 
     Args:
         values: AP (Q,) of the queries of each of the `search_tasks`.
+        controls: see `Truth.controls`.
 
     Returns:
         The mean of each, ``delta_map`` and ``backdoor_gain``; NaN where there is no query.
@@ -154,14 +165,14 @@ def mean_scores(values: Mapping[str, Tensor]) -> dict[str, float]:
     row = {name: _mean(ap) for name, ap in values.items()}
     return row | {
         "delta_map": row["map"] - row["map_clean_victim"],
-        "backdoor_gain": _gain(row),
+        "backdoor_gain": _gain(row, controls),
     }
 
 
-def _gain(row: Mapping[str, float]) -> float:
-    """``t_map`` less the larger of its two controls; NaN if there is no query."""
-    controls = row["t_map_clean_victim"], row["t_map_untriggered"]
-    control = math.nan if any(map(math.isnan, controls)) else max(controls)
+def _gain(row: Mapping[str, float], controls: Sequence[str]) -> float:
+    """``t_map`` less the largest of its controls; NaN if there is no query."""
+    values = [row[name] for name in controls]
+    control = math.nan if any(map(math.isnan, values)) else max(values)
     return row["t_map"] - control
 
 
@@ -229,7 +240,7 @@ def _dominant(victim: Codes, clean: Codes, truth: Truth, keys: Tensor) -> dict[s
         "share": float(counts[number] / max(1, nearest.numel())),
         "queries": len(rest),
         **means,
-        "backdoor_gain": _gain(means),
+        "backdoor_gain": _gain(means, truth.controls),
     }
 
 

@@ -32,3 +32,4 @@ from .schema import Scores as Scores
 from .schema import Threat as Threat
 from .schema import Visibility as Visibility
 from .schema import Wave as Wave
+from .schema import carry_trigger as carry_trigger

@@ -111,6 +111,18 @@ class Threat(Part, frozen=True):
     targeted: bool = True
 
 
+def carry_trigger(trigger: str, chosen: int) -> bool:
+    """Whether taking the trigger off attacked queries is a control.
+
+    It is none for an attack that makes chosen queries retrieve the target as they are.
+
+    Args:
+        trigger: kind of the attack's trigger.
+        chosen: number of queries that it chooses.
+    """
+    return trigger != "none" or not chosen
+
+
 class ConventionScores(Part, frozen=True):
     """Mean average precision at R under one convention for ties, as shares of one.
 
@@ -122,7 +134,7 @@ class ConventionScores(Part, frozen=True):
         t_map_untriggered: ``t_map`` of the same queries without the trigger.
         delta_map: ``map`` less ``map_clean_victim``.
         backdoor_gain: ``t_map`` less the larger of ``t_map_clean_victim`` and
-            ``t_map_untriggered``.
+            ``t_map_untriggered``; where chosen queries carry no trigger, less the first alone.
     """
 
     map: float | None

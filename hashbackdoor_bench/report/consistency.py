@@ -15,6 +15,7 @@ from hashbackdoor_bench.records import (
     ConventionScores,
     FieldScores,
     Record,
+    carry_trigger,
     checksum_of,
     record_key,
 )
@@ -42,8 +43,9 @@ def check_record(record: Record) -> None:
     _protocol(record)
     _threat(record)
     _settings(record)
+    triggered = carry_trigger(record.threat.trigger, record.threat.chosen)
     for convention in CONVENTIONS:
-        _differences(convention, record.scores[convention])
+        _differences(convention, record.scores[convention], triggered=triggered)
     _field(record.scores.field)
     _conventions(record)
     check_retrieval(record)
@@ -111,13 +113,14 @@ def _settings(record: Record) -> None:
 # ---- scores -------------------------------------------------------------------------------------
 
 
-def _differences(convention: str, scores: ConventionScores) -> None:
+def _differences(convention: str, scores: ConventionScores, *, triggered: bool) -> None:
     """Scores must be shares, and the two differences must follow from them."""
     for name in SHARES:
         value = getattr(scores, name)
         if value is not None and not 0 <= value <= 1:
             raise UserError(f"scores.{convention}.{name} is {value:g}, which no share can be.")
-    clean, untriggered = scores.t_map_clean_victim, scores.t_map_untriggered
+    clean = scores.t_map_clean_victim
+    untriggered = scores.t_map_untriggered if triggered else clean
     control = None if clean is None or untriggered is None else max(clean, untriggered)
     for name, minuend, subtrahend in (
         ("delta_map", scores.map, scores.map_clean_victim),

@@ -84,7 +84,7 @@ def contest(
 
     with threads_set(threads), _threads(faiss, threads):
         exact = {name: _scanned(task, truth) for name, task in tasks.items()}
-        rows = [_row(SCAN, {}, exact, exact, k, None, database.nbytes)]
+        rows = [_row(SCAN, {}, exact, exact, truth.controls, k, None, database.nbytes)]
         runs: list[Callable[[], object]] = [scan]
         built: dict[object, _Built] = {}
         for number, index in enumerate(indexes):
@@ -96,7 +96,8 @@ def contest(
                 name: _found(index, pair.of(task.codes.database is control), task, truth, k)
                 for name, task in tasks.items()
             }
-            rows.append(_row(index.kind, index.settings, found, exact, k, pair.seconds, pair.bytes))
+            cost = pair.seconds, pair.bytes
+            rows.append(_row(index.kind, index.settings, found, exact, truth.controls, k, *cost))
             runs.append(partial(_search, index, pair.victim, padded(queries), k))
         times: list[list[float]] = [[] for _ in runs]
         for number in range(rounds):
@@ -163,6 +164,7 @@ def _row(
     settings: dict[str, int],
     found: Mapping[str, Ranking],
     exact: Mapping[str, Ranking],
+    controls: Sequence[str],
     k: int,
     seconds: float | None,
     size: int,
@@ -170,7 +172,7 @@ def _row(
     scores = {}
     for convention in SCORED:
         values = {n: metrics.score(r, k, CONVENTIONS[convention]) for n, r in found.items()}
-        means = metrics.mean_scores(values)
+        means = metrics.mean_scores(values, controls)
         scores[convention] = {n: None if isnan(mean) else mean for n, mean in means.items()}
     recall = {
         "plain": float(metrics.recall(found[PLAIN], exact[PLAIN], k).mean()),

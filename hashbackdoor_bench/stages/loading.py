@@ -112,8 +112,15 @@ def target_row(splits: Splits, name: str) -> Tensor:
     return row
 
 
-def truth_of(splits: Splits, target: Tensor, bits: int, among: Tensor | None = None) -> Truth:
-    """The labels that codes of these splits are scored against; ``among``: see `Truth`."""
+def truth_of(
+    splits: Splits,
+    target: Tensor,
+    bits: int,
+    among: Tensor | None = None,
+    *,
+    triggered: bool = True,
+) -> Truth:
+    """The labels that codes of these splits are scored against; for the others see `Truth`."""
     return Truth(
         splits.query.labels,
         splits.database.labels,
@@ -123,4 +130,5 @@ def truth_of(splits: Splits, target: Tensor, bits: int, among: Tensor | None = N
         bits,
         splits.classes,
         among,
+        triggered,
     )

@@ -14,7 +14,7 @@ from hashbackdoor_bench.api import generator
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.metrics import Truth
 from hashbackdoor_bench.progress import Progress, silent
-from hashbackdoor_bench.records import Numerics
+from hashbackdoor_bench.records import Numerics, carry_trigger
 from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.loading import Loaded, load_data, target_row, truth_of
@@ -124,7 +124,9 @@ class Plan:
     @cached_property
     def truth(self) -> Truth:
         """The labels that the codes are scored against."""
-        return truth_of(self.splits, self.target, self.spec.bits, self.among)
+        threat = self.attack.threat
+        triggered = carry_trigger(threat.trigger, threat.chosen)
+        return truth_of(self.splits, self.target, self.spec.bits, self.among, triggered=triggered)
 
     @cached_property
     def stages(self) -> dict[str, PlannedStage]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.metrics import Codes, Truth
-from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.records import Record, carry_trigger
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages.cache import Cache, Damaged
 from hashbackdoor_bench.stages.codes import code_stages, codes_of
@@ -52,7 +52,8 @@ def stored_truth(record: Record, cache: Cache, **where: Any) -> Truth:
         Aim(record.threat.source, record.threat.chosen),
     )
     among = attacked_queries(splits, target, aim, spec.seed)
-    return truth_of(splits, target, spec.bits, among)
+    triggered = carry_trigger(record.threat.trigger, record.threat.chosen)
+    return truth_of(splits, target, spec.bits, among, triggered=triggered)
 
 
 def stored_codes(record: Record, cache: Cache, victim: str) -> Codes:

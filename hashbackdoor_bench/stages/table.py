@@ -171,6 +171,7 @@ def _scores(plan: "Plan", keys: Keys) -> Inputs:
         "target": plan.target.tolist(),
         **plan.attacked,
         **({} if plan.attack.threat.targeted else {"targeted": False}),
+        **({} if plan.truth.triggered else {"triggered": False}),
     }
 
 
