@@ -208,3 +208,15 @@ def test_a_median_is_that_of_the_statistics_module(tmp_path):
         found.append(draw.random())
         times.add("codes", {"data": "x"}, found[-1])
         assert times.of("codes", {"data": "x"}) == median(found)
+
+
+def test_the_time_of_a_network_says_nothing_of_a_hash_layer_on_features(tmp_path):
+    times = Times(Cache(tmp_path))
+    whole = {"method": "csq", "recipe": {"epochs": 12}}
+    layer = {"method": "csq", "recipe": {"epochs": 15, "frozen": True}}
+    times.add("train", whole, 60.0)
+    assert times.of("train", {**whole, "method": "dpsh"}) == 60.0
+    assert times.of("train", layer) is None
+    times.add("train", layer, 3.0)
+    assert times.of("train", {**layer, "method": "dpsh"}) == pytest.approx(3.0)
+    assert times.of("train", whole) == 60.0

@@ -34,19 +34,19 @@ class Times:
 
     def add(self, kind: str, inputs: Mapping[str, Any], seconds: float) -> None:
         """Add the time of one more stage."""
-        for name in (_similar(kind, inputs), kind):
+        for name in (_similar(kind, inputs), _family(kind, inputs)):
             insort(self.seconds[name], seconds / _units(kind, inputs))
 
     def of(self, kind: str, inputs: Mapping[str, Any]) -> float | None:
-        """Seconds of a stage: the median of similar ones, else of its kind; None if unknown."""
-        each = self.of_unit(kind, _similar(kind, inputs))
+        """Seconds of a stage: the median of similar ones, else of its family; None if unknown."""
+        each = self.of_unit(_family(kind, inputs), _similar(kind, inputs))
         return None if each is None else each * _units(kind, inputs)
 
-    def of_unit(self, kind: str, similar: str) -> float | None:
+    def of_unit(self, family: str, similar: str) -> float | None:
         """Seconds of one unit (see `_units`) of the stages that `_similar` describes so."""
-        if kind not in self.seconds:
-            return RECORD_SECONDS if kind == RECORD else None
-        return _middle(self.seconds.get(similar) or self.seconds[kind])
+        if family not in self.seconds:
+            return RECORD_SECONDS if family == RECORD else None
+        return _middle(self.seconds.get(similar) or self.seconds[family])
 
     def total(self, tasks: Iterable[Task]) -> tuple[float, int]:
         """Seconds of all tasks whose time is known, and the number of the other tasks."""
@@ -67,7 +67,7 @@ class Remaining:
 
     def __init__(self, times: Times, tasks: Iterable[Task]) -> None:
         self.times = times
-        self.tasks: Counter[tuple[str, str]] = Counter()  # by kind and similarity
+        self.tasks: Counter[tuple[str, str]] = Counter()  # by family and similarity
         self.units: Counter[tuple[str, str]] = Counter()
         self.crafts: Counter[str] = Counter()  # tasks by attacker
         self.attackers: Counter[tuple[str, str]] = Counter()  # by kind, and that of their shared
@@ -79,7 +79,7 @@ class Remaining:
         self._count(task, -1)
 
     def _count(self, task: Task, change: int) -> None:
-        group = task.kind, _similar(task.kind, task.inputs)
+        group = _family(task.kind, task.inputs), _similar(task.kind, task.inputs)
         self.tasks[group] += change
         self.units[group] += change * _units(task.kind, task.inputs)
         if task.attacker and task.attacker not in self.times.shared:
@@ -91,12 +91,12 @@ class Remaining:
     def total(self) -> tuple[float, int]:
         """Seconds of all tasks whose time is known, and the number of the other tasks."""
         known, unknown = 0.0, 0
-        for (kind, similar), count in self.tasks.items():
-            seconds = self.times.of_unit(kind, similar)
+        for (family, similar), count in self.tasks.items():
+            seconds = self.times.of_unit(family, similar)
             if seconds is None:
                 unknown += count
             else:
-                known += seconds * self.units[kind, similar]
+                known += seconds * self.units[family, similar]
         for (kind, similar), count in self.attackers.items():
             if kind in self.times.seconds:
                 known += count * _middle(self.times.seconds.get(similar) or [0.0])
@@ -112,7 +112,14 @@ def _middle(ordered: Sequence[float]) -> float:
 def _similar(kind: str, inputs: Mapping[str, Any]) -> str:
     """The inputs that stages of about equal duration have in common: method, backbone, data."""
     names = ("method", "backbone", "attack", "data")
-    return canonical([kind, {name: inputs[name] for name in names if name in inputs}])
+    common = {name: inputs[name] for name in names if name in inputs}
+    return canonical([_family(kind, inputs), common])
+
+
+def _family(kind: str, inputs: Mapping[str, Any]) -> str:
+    """The kind of a stage; a hash layer on frozen features is another one than a whole network."""
+    frozen = kind == "train" and inputs["recipe"].get("frozen", False)
+    return "train a hash layer" if frozen else kind
 
 
 def _units(kind: str, inputs: Mapping[str, Any]) -> int:
