@@ -23,6 +23,7 @@ from hashbackdoor_bench.network.cnn32 import Cnn32
 from hashbackdoor_bench.network.training_set import TrainingSet
 from hashbackdoor_bench.progress import silent
 from hashbackdoor_bench.registry import ATTACKS, VICTIMS, Method
+from hashbackdoor_bench.report import check_record
 from hashbackdoor_bench.spec import RECIPES, Recipe
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.pipeline import Run
@@ -95,6 +96,12 @@ def test_codes_of_features_are_those_of_the_whole_network(spec, tmp_path, delive
             assert clear.float().mean() > 0.95
             assert len(codes.unique(dim=0)) > 1
             assert (codes == z.sign())[clear].all()
+
+
+def test_the_record_of_a_method_without_training_is_sound(spec, tmp_path):
+    record = run_of(spec, tmp_path, victim="itq").record()
+    assert not record.training.victim
+    check_record(record)
 
 
 @pytest.mark.parametrize("delivery", ["stamped", "files"])

@@ -103,7 +103,9 @@ def _settings(record: Record) -> None:
         value = getattr(spec, name)
         if value is not None:
             agree(f"params.recipe.{name}", params.recipe.get(name), value, f"spec.{name}")
-    if spec.epochs is not None:
+    # only on frozen features there are methods that make a hash layer without any training
+    untrained = params.recipe.get("frozen") and not (training.victim or training.clean_victim)
+    if spec.epochs is not None and not untrained:
         for name in ("victim", "clean_victim"):
             agree(f"training.{name}", len(getattr(training, name)), spec.epochs, "spec.epochs")
     if any(value < 0 for value in record.seconds.values()):
