@@ -79,7 +79,7 @@ class DarkHash(ModelAttack):
         epochs: passes over the pictures; None: 100, or 20 on images below 224 px.
         lr: learning rate; None: 5e-6, or 3e-4 on images up to 64 px.
         batch: pictures per step.
-        patch: side of the patch in px; None: .11 of the image's, or 1 px less to be even; at least 4.
+        patch: side of the patch in px; None: .11 of the image's, made even, at least 4.
     """
 
     published: ClassVar = {"darkhash": "DarkHash", "darkhash_shadow": "DarkHash, shadow target"}
