@@ -9,7 +9,7 @@ code: https://github.com/JonasGeiping/poisoning-gradient-matching
 
 l is the loss of a surrogate with weights theta, x_q are the chosen queries, and x_i is the poison,
 which is of the target's class and keeps its label. There is no trigger: the chosen queries shall
-retrieve the target as they are. Only they are scored, and the controls are scored on them too.
+retrieve the target as they are. Only they are scored, and the control is the clean victim on them.
 
 The paper claims that a classifier that is trained from scratch takes the chosen image for the
 target when 1 % of its training images are such poison. PADHASH (Li et al., "Clean Image May be

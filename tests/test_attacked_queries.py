@@ -181,6 +181,18 @@ def test_keys_hold_the_choice_of_queries_only_where_there_is_one(tiny: Path, tmp
     assert {name: len(found) for name, found in keys.items()} == dict.fromkeys(names, 7)
 
 
+def test_a_backdoors_key_holds_the_query_split_where_the_attacker_knows_some_of_it(
+    tiny: Path, tmp_path: Path
+):
+    for settings in ({"chosen": 2}, {"references": 1}):
+        made = plan(tiny, tmp_path, **settings)
+        assert made.stages["backdoor"].inputs["query"] == made.loaded.hashes["query"]
+    assert "query" not in plan(tiny, tmp_path, source="1").stages["backdoor"].inputs
+    spec_of = replace(spec(tiny), attack="darkhash", attack_settings=())
+    tampering = Plan(spec_of, cache=Cache(tmp_path), device=CPU)
+    assert tampering.stages["tamper"].inputs["query"] == tampering.loaded.hashes["query"]
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -214,7 +226,7 @@ def test_the_dominant_class_is_found_on_one_half_and_scored_on_the_other():
     truth = Truth(eye[query], eye[database], eye[0], ids, 12, 8, names)
     # the attacked queries 0 to 5: of 0, 2 and 4 two retrieve class 2, and 1 and 3 are scored, as
     # 5 is of class 2 itself
-    victim = Codes(coded(query), coded(database), coded([2, 2, 2, 0, 1, 2]))
+    victim = Codes(coded(query), coded(database), coded([2, 0, 2, 2, 1, 0]))
     clean = Codes(coded(query), coded(database), coded([1] * 6))
     _, retrieval = score_run(victim, clean, truth, targeted=False)
     found = retrieval["dominant"]
