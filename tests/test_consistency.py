@@ -135,7 +135,7 @@ TRIGGERED, CURVE = part("retrieval", "triggered"), ("precision_recall", "recall"
         (lambda v: v["params"]["victim"].update(alpha=1.0), "params.victim"),
         (lambda v: v["params"]["recipe"].update(epochs=99), "params.recipe.epochs is 99"),
         (lambda v: v["training"]["victim"].append(0.1), "training.victim is 13"),
-        (lambda v: v["training"].update({"victim": [], "clean victim": []}), "training.victim is 0"),
+        (lambda v: [losses.clear() for losses in v["training"].values()], "training.victim is 0"),
         (lambda v: v["seconds"].update(victim=-1.0), "a time below 0"),
     ],
 )  # fmt: skip
