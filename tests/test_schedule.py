@@ -220,3 +220,10 @@ def test_the_time_of_a_network_says_nothing_of_a_hash_layer_on_features(tmp_path
     times.add("train", layer, 3.0)
     assert times.of("train", {**layer, "method": "dpsh"}) == pytest.approx(3.0)
     assert times.of("train", whole) == 60.0
+
+
+def test_how_long_an_attack_crafts_says_nothing_of_another(tmp_path):
+    times = Times(Cache(tmp_path))
+    times.add("backdoor", {"attack": {"module": "badnets"}, "seed": 0}, 0.01)
+    assert times.of("backdoor", {"attack": {"module": "badnets"}, "seed": 1}) == 0.01
+    assert times.of("backdoor", {"attack": {"module": "ciba"}, "seed": 0}) is None

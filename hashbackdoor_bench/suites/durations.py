@@ -38,7 +38,10 @@ class Times:
             insort(self.seconds[name], seconds / _units(kind, inputs))
 
     def of(self, kind: str, inputs: Mapping[str, Any]) -> float | None:
-        """Seconds of a stage: the median of similar ones, else of its family; None if unknown."""
+        """Seconds of a stage: the median of similar ones, else of its family; None if unknown.
+
+        How long an attack crafts says nothing about others.
+        """
         each = self.of_unit(_family(kind, inputs), _similar(kind, inputs))
         return None if each is None else each * _units(kind, inputs)
 
@@ -46,6 +49,8 @@ class Times:
         """Seconds of one unit (see `_units`) of the stages that `_similar` describes so."""
         if family not in self.seconds:
             return RECORD_SECONDS if family == RECORD else None
+        if similar not in self.seconds and family == "backdoor":  # of one attack, nothing of others
+            return None
         return _middle(self.seconds.get(similar) or self.seconds[family])
 
     def total(self, tasks: Iterable[Task]) -> tuple[float, int]:
