@@ -200,3 +200,14 @@ def test_a_suite_without_records_says_how_to_make_them(
         collect([Path("quick")])
     with pytest.raises(UserError, match="name of a suite"):
         collect([Path("qick")])
+
+
+def test_a_suite_is_found_beside_a_folder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "victims").mkdir()  # as in a clone
+    with pytest.raises(UserError, match="victims: no record found"):
+        collect([Path("victims")])
+    stored(tmp_path / "results/victims", made())
+    assert len(collect([Path("victims")]).frame) == 1

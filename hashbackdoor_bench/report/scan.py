@@ -35,13 +35,15 @@ def scan_records(place: Path) -> Scan:
 
     Args:
         place: a file, a folder, which is searched to the bottom, or the name of a suite, which is
-            its folder in ``OWN`` or else in ``PUBLISHED``.
+            its folder in ``OWN`` or else in ``PUBLISHED``, whatever else here has that name.
 
     Raises:
         UserError: there is no such place, or it holds more than ``MOST`` files.
     """
     left_out: list[str] = []
-    if not place.exists() and len(place.parts) == 1:
+    suites = files("hashbackdoor_bench.benchmarks")
+    shipped = len(place.parts) == 1 and (suites / f"{place}.toml").is_file()
+    if shipped or (not place.exists() and len(place.parts) == 1):
         own, *others = [f / place for f in (OWN, PUBLISHED) if (f / place).is_dir()] or [place]
         left_out += [
             f"{other} is left out, since {place} is {own} here: give its path to read it."
@@ -52,7 +54,7 @@ def scan_records(place: Path) -> Scan:
         name = str(place)
         hint = (
             f"make its records with `bench suite run {name}`, or give the folder they are in"
-            if (files("hashbackdoor_bench.benchmarks") / f"{name}.toml").is_file()
+            if shipped
             else "give records, a folder of them, or the name of a suite"
         )
         raise UserError(
