@@ -34,7 +34,7 @@ class Part:
 
 PARTS = {
     "machine": Part(machine.measure, 60),
-    "tests": Part(equality.measure, 90, 1),
+    "tests": Part(equality.measure, 130, 1),
     "job": Part(job.measure, 150, 1),
     "training": Part(large.measure_training, 100),
     "crafting": Part(crafting.measure, 70),

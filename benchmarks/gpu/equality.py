@@ -19,7 +19,7 @@ def measure(setting: Setting) -> Iterator[Row]:
     if not all((ROOT / name).is_file() for name in TESTS):
         return
     report = setting.work / "tests.xml"
-    workers = 1 if setting.quick else min(8, len(os.sched_getaffinity(0)))
+    workers = 1 if setting.quick else min(12, len(os.sched_getaffinity(0)))
     words = [
         sys.executable,
         "-m",
