@@ -1,3 +1,6 @@
+from .defended import Defended as Defended
+from .defended import Detection as Detection
+from .defended import Outcome as Outcome
 from .record import INDEX as INDEX
 from .record import LARGEST as LARGEST
 from .record import OWN as OWN

@@ -24,12 +24,12 @@ from hashbackdoor_bench.report import NoRecords, collect, for_markdown, read_ind
 from hashbackdoor_bench.report.board import boards
 from hashbackdoor_bench.report.figures import all_figures
 from hashbackdoor_bench.report.tables import leaderboard_text
-from hashbackdoor_bench.stages import CONTROL, STAGES, Cache, code_stages
+from hashbackdoor_bench.stages import CONTROL, VICTIM, Cache, code_stages
 from hashbackdoor_bench.text import visible
 from hashbackdoor_bench.trust.reproduction import flat
 from hashbackdoor_bench.trust.rescoring import rescore
 
-CODES = tuple(stage.name for stage in STAGES if stage.kind == "codes")
+CODES = (*code_stages(CONTROL).values(), *code_stages(VICTIM).values())
 LARGEST = 50_000_000  # bytes of a leaderboard or a figure
 ENDINGS = (".md", ".pdf", ".png")  # suffixes of a figure's files
 
