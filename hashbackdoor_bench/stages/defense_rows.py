@@ -202,6 +202,6 @@ def _read(victim: str) -> tuple[str, ...]:
 
 OUTCOME = Stage(
     "outcome", "outcome", "score the defense",
-    tuple(dict.fromkeys(("backdoor", "tamper", *_read(CONTROL), *_read(VICTIM)))),
+    tuple(dict.fromkeys(("backdoor", "tamper", "scores", *_read(CONTROL), *_read(VICTIM)))),
     _outcome, score_defense, lambda plan: bool(plan.defense.hooks),
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """The builder of the last stage of a defense: what it did, as figures of a record."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ LEAST = 0.05  # t-MAP above the floor, below which removal is not defined
 POWER, RATE = 0.9, 0.01  # of an audit
 
 ByConvention = dict[str, float]
+Changed = dict[str, ByConvention]
 
 
 def score_defense(run: "Run", stage: "PlannedStage", work: Path) -> Content:
@@ -29,8 +31,9 @@ def score_defense(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     hooks = run.plan.defense.hooks
     found: dict[str, Any] = {"detection": {}}
     if run.plan.defense.changes_codes:
-        codes = {name: run.codes(name) for name in (VICTIM, CONTROL, *DEFENDED.values())}
-        found["outcome"] = outcome_of(codes, run.plan.truth, purifies="purify" in hooks)
+        codes = {name: run.codes(name) for name in (VICTIM, *DEFENDED.values())}
+        scores = run.make("scores").facts["scores"]
+        found["outcome"] = outcome_of(codes, run.plan.truth, scores, purifies="purify" in hooks)
     if "screen" in hooks:
         found["detection"]["train"] = _screened(run)
     if "suspect" in hooks:
@@ -44,12 +47,15 @@ def score_defense(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     return {}, facts
 
 
-def outcome_of(codes: dict[str, Codes], truth: Truth, *, purifies: bool) -> dict[str, Any]:
+def outcome_of(
+    codes: dict[str, Codes], truth: Truth, scores: Mapping[str, Any], *, purifies: bool
+) -> dict[str, Any]:
     """The scores of a defense, see `Outcome`.
 
     Args:
-        codes: those of ``VICTIM``, ``CONTROL``, and of both with the defense.
+        codes: those of ``VICTIM``, and of both victims with the defense.
         truth: the labels.
+        scores: the run's scores by convention, which are those before the defense.
         purifies: whether the defense purifies queries.
     """
     attacked = truth.attacked
@@ -61,27 +67,32 @@ def outcome_of(codes: dict[str, Codes], truth: Truth, *, purifies: bool) -> dict
         by_name = metrics.score_all(ranking, truth.top_k)
         return {name: float(by_name[name].nanmean()) for name in metrics.CONVENTIONS}
 
-    def change(victim: str, part: str, labels: Tensor) -> dict[str, ByConvention]:
-        sides = {"before": codes[victim], "after": codes[DEFENDED[victim]]}
-        return {
-            when: score(getattr(one, part), one.database, labels) for when, one in sides.items()
-        }
+    def change(name: str, query: Tensor, database: Tensor, labels: Tensor) -> Changed:
+        before = {convention: scores[convention][name] for convention in metrics.CONVENTIONS}
+        return {"before": before, "after": score(query, database, labels)}
 
-    maps = change(VICTIM, "query", truth.query)
-    t_maps = change(VICTIM, "triggered", wanted)
-    control_t_maps = change(CONTROL, "triggered", wanted)
-    floor = control_t_maps["after" if purifies else "before"]
-    after = codes[DEFENDED[VICTIM]]
-    one = {when: {"map": maps[when]["field"], "t_map": t_maps[when]["field"]} for when in maps}
+    victim, after, control = codes[VICTIM], codes[DEFENDED[VICTIM]], codes[DEFENDED[CONTROL]]
+    own = truth.query[attacked]
+    found = {
+        "map": change("map", after.query, after.database, truth.query),
+        "t_map": change("t_map", after.triggered, after.database, wanted),
+        "r_map": {
+            "before": score(victim.triggered, victim.database, own),
+            "after": score(after.triggered, after.database, own),
+        },
+        "control_map": change("map_clean_victim", control.query, control.database, truth.query),
+        "control_t_map": change("t_map_clean_victim", control.triggered, control.database, wanted),
+    }
+    floor = found["control_t_map"]["after" if purifies else "before"]
+    before, after_it = (
+        {name: found[name][when]["field"] for name in ("map", "t_map")}
+        for when in ("before", "after")
+    )
     return {
-        "map": maps,
-        "t_map": t_maps,
-        "r_map": change(VICTIM, "triggered", truth.query[attacked]),
-        "map_old_index": score(after.query, codes[VICTIM].database, truth.query),
+        **found,
+        "map_old_index": score(after.query, victim.database, truth.query),
         "floor": floor,
-        "control_map": change(CONTROL, "query", truth.query),
-        "control_t_map": control_t_maps,
-        **worth(one["before"], one["after"], floor["field"]),
+        **worth(before, after_it, floor["field"]),
     }
 
 
