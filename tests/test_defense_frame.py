@@ -105,6 +105,14 @@ def test_two_strengths_share_all_but_the_stages_of_the_defense(tiny, tmp_path):
     assert same == set(plan(tiny, tmp_path).stages)
 
 
+def test_the_version_of_the_codec_enters_the_keys_of_jpeg(tiny, tmp_path, monkeypatch):
+    before = plan(tiny, tmp_path, defense="jpeg").stages
+    monkeypatch.setattr("PIL.__version__", "0.1")
+    after = plan(tiny, tmp_path, defense="jpeg").stages
+    other = {name for name in before if before[name].key != after[name].key}
+    assert other == {name for name in before if name.startswith("defended")} | {"outcome"}
+
+
 def test_the_clean_victims_stages_are_those_of_every_attack_but_for_the_trigger(tiny, tmp_path):
     one, two = (
         plan(tiny, tmp_path, defense="clp", attack=attack).stages
