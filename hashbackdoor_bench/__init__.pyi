@@ -2,6 +2,10 @@ from .api.attack import Attack as Attack
 from .api.attack import Backdoor as Backdoor
 from .api.attack import Delivery as Delivery
 from .api.attack import ModelAttack as ModelAttack
+from .api.defense import Assumes as Assumes
+from .api.defense import Defense as Defense
+from .api.defense import Inspection as Inspection
+from .api.defense import Screening as Screening
 from .api.pixels import to_bytes as to_bytes
 from .api.pixels import to_unit as to_unit
 from .api.victim import HashLoss as HashLoss
@@ -11,9 +15,12 @@ from .api.view import ThreatModel as ThreatModel
 from .data.decode import picture_of as picture_of
 from .data.pictures import pictures_hash as pictures_hash
 from .data.pictures import read_pictures as read_pictures
+from .defender import DefenderView as DefenderView
+from .defender import Images as Images
 from .errors import Diverged as Diverged
 from .errors import UserError as UserError
 from .errors import check as check
+from .metrics.detection import standardised as standardised
 from .metrics.perceptual import lpips_fits as lpips_fits
 from .metrics.perceptual import lpips_for as lpips_for
 from .metrics.perceptual import ssim_distance as ssim_distance
@@ -28,6 +35,7 @@ from .network.training_step import TrainStep as TrainStep
 from .network.training_step import plain_backward as plain_backward
 from .records import Record as Record
 from .registry import ATTACKS as ATTACKS
+from .registry import DEFENSES as DEFENSES
 from .registry import VICTIMS as VICTIMS
 from .spec import RunSpec as RunSpec
 from .stages.pipeline import run as run

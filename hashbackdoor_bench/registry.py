@@ -208,7 +208,8 @@ class Registry(Mapping[str, Method[T]]):
 
 ATTACKS: Registry[Any] = Registry("attack", "hashbackdoor_bench.attacks")
 VICTIMS: Registry[Any] = Registry("victim", "hashbackdoor_bench.victims")
-METHODS = {registry.kind: registry for registry in (ATTACKS, VICTIMS)}  # by kind
+DEFENSES: Registry[Any] = Registry("defense", "hashbackdoor_bench.defenses")
+METHODS = {registry.kind: registry for registry in (ATTACKS, VICTIMS, DEFENSES)}  # by kind
 
 
 def new_name(registry: Registry[Any], name: str) -> str:
@@ -229,7 +230,7 @@ def new_name(registry: Registry[Any], name: str) -> str:
 
 
 def load_plugin(path: Path) -> list[str]:
-    """Import a file from outside the project; the attacks and victims that it registers.
+    """Import a file from outside the project; the names of the methods that it registers.
 
     Raises:
         UserError: no such file, it isn't Python, it fails, its names are taken, or it has none.
@@ -249,8 +250,8 @@ def load_plugin(path: Path) -> list[str]:
             found[name] = registry, description
     if not found:
         raise UserError(
-            f"--plugin {path}: it registers nothing; put @ATTACKS.register or @VICTIMS.register "
-            "over its class."
+            f"--plugin {path}: it registers nothing; put @ATTACKS.register, @VICTIMS.register or "
+            "@DEFENSES.register over its class."
         )
     module = PLUGIN + file_name(path)
     spec = spec_from_file_location(module, path)

@@ -154,6 +154,8 @@ def recipe_of(name: str) -> Recipe:
 
 
 TOLERANCE = 0.01  # share of a split's images that may be unreadable
+CLEAN_SHARE = 0.05  # BackdoorBench's ratio of clean images to training images
+POINTS = ("published", "tuned")  # how the strength of a defense is chosen
 
 Settings = tuple[tuple[str, Any], ...]
 Pool = Literal["avg", "max", "flatten"]  # flatten: the last map as it is, for tokens all of them
@@ -212,6 +214,12 @@ class RunSpec:
         surrogate_recipe: the surrogate's recipe; None is that of its method if ``recipe`` is not
             given, else the victim's. The overrides belong to the victim's recipe, and to the
             surrogate's only if it is the same.
+        defense: a name of ``bench list defenses``.
+        defense_settings: hyper-parameters of the defense, as (name, value) pairs.
+        clean_share: number of clean images that the defender has, as a share of the training
+            images; the default where the defense takes none.
+        operating_point: whether the defense has its ``published`` strength, or is ``tuned`` on the
+            defender's clean images, see `stages.tuning`.
     """
 
     attack: str = "ciba"
@@ -246,6 +254,10 @@ class RunSpec:
     pool: str | None = None
     hidden: int = 0
     surrogate_recipe: str | None = None
+    defense: str = "none"
+    defense_settings: Settings = field(default=())
+    clean_share: float | int = CLEAN_SHARE
+    operating_point: str = POINTS[0]
 
     def __post_init__(self) -> None:
         check("--bits", self.bits, 1, 4096)
@@ -264,6 +276,9 @@ class RunSpec:
         check("--seed", self.seed, 0, 2**31)
         check("--tolerance", self.tolerance, 0, 1)
         check("--hidden", self.hidden, 0, 65_536)
+        check("--clean-share", self.clean_share, 0, 1)
+        if self.operating_point not in POINTS:
+            raise unknown("--operating-point", self.operating_point, POINTS)
         if self.pool is not None and self.pool not in POOLS:
             raise unknown("--pool", self.pool, POOLS)
         if self.pretrained and self.weights:

@@ -113,8 +113,8 @@ def test_a_short_training_ends_near_that_of_the_cpu(
         trained.append(model)
     record_property("weights", off_together(trained[1], trained[0]))
     record_property("losses", off(histories[1], histories[0]))
-    # RMSprop and Adam divide a gradient by its size, so rounding turns weights of no gradient; an
-    # H100 was off by at most 1.1 % in the losses (DPN), and in the weights after SGD by .11 % (DTSH).
+    # RMSprop and Adam divide a gradient by its size, so rounding turns weights of no gradient. An
+    # H100 was off by at most 1.1 % in the losses (DPN), and by .11 % in SGD's weights (DTSH).
     assert off(histories[1], histories[0]) < 3e-2
     assert off_together(trained[1], trained[0]) < (3e-3 if optimizer == "sgd" else 0.1)
 

@@ -1,4 +1,4 @@
-"""The base classes of attacks and victims, and what an attacker may see."""
+"""The base classes of attacks, victims and defenses, and what an attacker may see."""
 
 import lazy_loader
 

@@ -3,6 +3,11 @@ from .attack import Attack as Attack
 from .attack import Backdoor as Backdoor
 from .attack import Delivery as Delivery
 from .attack import ModelAttack as ModelAttack
+from .defense import HOOKS as HOOKS
+from .defense import Assumes as Assumes
+from .defense import Defense as Defense
+from .defense import Inspection as Inspection
+from .defense import Screening as Screening
 from .pixels import to_bytes as to_bytes
 from .pixels import to_unit as to_unit
 from .seeds import derive_seed as derive_seed

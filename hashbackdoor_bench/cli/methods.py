@@ -15,12 +15,16 @@ from hashbackdoor_bench.registry import METHODS, Method, load_plugin
 from hashbackdoor_bench.spec import RECIPES
 
 
-@bench.command("list")
-@click.argument("what", type=click.Choice(["attacks", "victims", "datasets", "recipes"]))
-def list_command(what: str) -> None:
-    """List the attacks, victims, datasets or recipes.
+def _several(kind: str) -> str:
+    return f"{kind}s"
 
-    Attacks and victims have three columns: name on the command line, name in papers, description.
+
+@bench.command("list")
+@click.argument("what", type=click.Choice([*map(_several, METHODS), "datasets", "recipes"]))
+def list_command(what: str) -> None:
+    """List the attacks, victims, defenses, datasets or recipes.
+
+    Methods have three columns: name on the command line, name in papers, description.
     """
     if what == "datasets":
         list_data()
@@ -77,6 +81,23 @@ def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
         say("", "threat model")
         for field, value in {**asdict(instance.threat), "delivery": instance.delivery}.items():
             say(f"  {field:<20}{value}")
+    if kind == "defense":
+        _show_defense(method())
+
+
+def _show_defense(defense: Any) -> None:
+    """What a defense does and needs."""
+    facts = {"hooks": defense.hooks(), "sees": sorted(defense.assumes.sees)}
+    facts |= {"needs": sorted(defense.assumes.needs), "grid": [f"{v:g}" for v in defense.grid]}
+    numbers = {"clean": "clean images", "per_class": "clean images a class", "group": "group size"}
+    say("", "what it does and assumes")
+    for name, values in facts.items():
+        if values:
+            which = f" of {defense.strength}" if name == "grid" else ""
+            say(f"  {name + which:<20}{', '.join(values)}")
+    for name, text in numbers.items():
+        if getattr(defense.assumes, name):
+            say(f"  {text:<20}at least {getattr(defense.assumes, name)}")
 
 
 def argument_texts(docstring: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""``bench new``: write the first two files of a new attack or victim."""
+"""``bench new``: write the first two files of a new attack, victim or defense."""
 
 from pathlib import Path
 
@@ -22,9 +22,9 @@ from hashbackdoor_bench.templates import write_skeleton
     help="Where the two files are written.",
 )
 def new_command(kind: str, name: str, folder: Path) -> None:
-    """Write a working attack or victim and its test, for you to rewrite."""
+    """Write a working attack, victim or defense and its test, for you to rewrite."""
     method, test = write_skeleton(kind, name, folder)
-    named = {"attack": "--attack", "victim": "--victim"}[kind]
+    named = f"--{kind}"
     for path in (method, test):
         say(f"wrote {path}")
     say(f"check it   bench check {method}")

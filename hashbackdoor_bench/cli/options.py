@@ -66,7 +66,10 @@ results_option = click.option(
     help="Folder of the records.",
 )
 plugin_option = click.option(
-    "--plugin", multiple=True, type=FILE, help="A Python file with an attack or victim of yours."
+    "--plugin",
+    multiple=True,
+    type=FILE,
+    help="A Python file with a method of yours.",
 )
 tolerance_option = click.option(
     "--tolerance",

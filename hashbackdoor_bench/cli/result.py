@@ -3,8 +3,9 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from hashbackdoor_bench.cli.defended import defense_rows
 from hashbackdoor_bench.records import Record, carry_trigger
-from hashbackdoor_bench.registry import ATTACKS, VICTIMS
+from hashbackdoor_bench.registry import ATTACKS, DEFENSES, VICTIMS
 from hashbackdoor_bench.report import for_rich, limits, percent, poisoned, ssim
 
 
@@ -15,6 +16,8 @@ def result_table(record: Record) -> Table:
         f"{ATTACKS.published(spec.attack)} on {VICTIMS.published(spec.victim)}, {spec.bits} bits, "
         f"{record.protocol.name}, target {spec.target!r}, seed {spec.seed}"
     )
+    if record.defense is not None:
+        title += f", defended by {DEFENSES.published(spec.defense)}"
     caption = (
         f"convention field (ties expected, no hit = 0), R = {record.protocol.top_k}; "
         f"{threat.label}-label, {poisoned(threat)}, delivery {threat.delivery}"
@@ -71,4 +74,7 @@ def result_table(record: Record) -> Table:
         if threat.trigger in ("generated", "additive") and isinstance(similarity, float):
             meaning += f", residuals correlate {similarity:.2f}"
         table.add_row(f"PSNR, {name}", shown, "", meaning)
+    if record.defense is not None:
+        for row in defense_rows(record.defense):
+            table.add_row(*row)
     return table

@@ -1,4 +1,4 @@
-"""``bench run``: train, attack and score one pair of attack and victim."""
+"""``bench run``: train, attack, defend and score one pair of attack and victim."""
 
 import json
 import os
@@ -105,11 +105,28 @@ from hashbackdoor_bench.text import shortened
     help="How the surrogate is trained; as --recipe says, or as its method needs, if not given.",
 )
 @click.option(
+    "--defense", default=RunSpec.defense, show_default=True, help="See bench list defenses."
+)
+@click.option(
+    "--clean-share",
+    type=float,
+    default=RunSpec.clean_share,
+    show_default=True,
+    help="Number of clean images that the defender has, as a share of the training images.",
+)
+@click.option(
+    "--operating-point",
+    default=RunSpec.operating_point,
+    show_default=True,
+    help="published, or tuned: the largest strength of the defense that costs at most 2 points of "
+    "MAP on the defender's clean images.",
+)
+@click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A hyper-parameter: attack.epsilon=4 or victim.alpha=0.2. See bench show.",
+    help="A hyper-parameter: attack.epsilon=4, victim.alpha=0.2 or defense.u=4. See bench show.",
 )
 @tolerance_option
 @plugin_option
@@ -129,7 +146,7 @@ def run_command(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Train, attack and score one pair of attack and victim; writes a record and pictures.
+    """Train, attack, defend and score one pair of attack and victim; writes a record and pictures.
 
     Finished stages are taken from the cache, so the same command continues a killed run.
     """
@@ -161,6 +178,8 @@ def run_command(
     if as_json:
         names = [str(picture) for picture in pictures]
         result = {"event": "result", "record": str(path), "pictures": names}
+        if record.defense is not None:
+            result["defense"] = msgspec.to_builtins(record.defense)
         say(json.dumps({**result, **msgspec.to_builtins(record.scores)}))
         return
     console().print(result_table(record))
@@ -216,7 +235,8 @@ def settings_of(texts: Sequence[str]) -> dict[str, tuple[tuple[str, str], ...]]:
         kind, dot, setting = name.partition(".")
         if not equals or not dot or kind not in METHODS:
             raise UserError(
-                f"--set {shortened(text)}: write it as attack.NAME=VALUE or victim.NAME=VALUE."
+                f"--set {shortened(text)}: write it as attack.NAME=VALUE, victim.NAME=VALUE "
+                "or defense.NAME=VALUE."
             )
         pairs[kind].append((setting.strip(), value.strip()))
     return {kind: tuple(found) for kind, found in pairs.items()}

@@ -1,3 +1,11 @@
+from .detection import auroc as auroc
+from .detection import auroc_interval as auroc_interval
+from .detection import operating as operating
+from .detection import rates as rates
+from .detection import share_above as share_above
+from .detection import standardised as standardised
+from .detection import threshold as threshold
+from .detection import tpr_at as tpr_at
 from .found import rank_found as rank_found
 from .found import recall as recall
 from .imperceptibility import compare as compare
@@ -12,6 +20,7 @@ from .ranking import average_precision as average_precision
 from .ranking import bootstrap as bootstrap
 from .ranking import distance_shares as distance_shares
 from .ranking import hit_at as hit_at
+from .ranking import leave_one_out as leave_one_out
 from .ranking import mean_distance as mean_distance
 from .ranking import nearest as nearest
 from .ranking import no_hit_fraction as no_hit_fraction
@@ -28,6 +37,7 @@ from .run_scores import SearchTask as SearchTask
 from .run_scores import Truth as Truth
 from .run_scores import item_keys as item_keys
 from .run_scores import mean_scores as mean_scores
+from .run_scores import plain as plain
 from .run_scores import score_run as score_run
 from .run_scores import search_tasks as search_tasks
 from .spectrum import Peak as Peak

@@ -258,6 +258,27 @@ def score_all(ranking: Ranking, top_k: int | None) -> dict[str, Tensor]:
     return {name: _score(ranking, top_k, c, sums[c.ties]) for name, c in named.items()}
 
 
+def leave_one_out(query_codes: Tensor, database_codes: Tensor, labels: Tensor) -> Tensor:
+    """AP (N,) float64 of each item among the N-1 others, under the convention ``field``.
+
+    Args:
+        query_codes: (N, K) of ±1, the items as they search.
+        database_codes: (N, K) of ±1, the same items as they are found.
+        labels: (N, C) of 0 and 1.
+
+    Raises:
+        ValueError: as `rank` does.
+    """
+    ranking = rank(query_codes, labels, database_codes, labels, seeded=False)
+    away = (query_codes != database_codes).sum(1)  # of an item from itself
+    item, tagged = torch.arange(len(labels)), (labels > 0).any(1)
+    items, relevant = ranking.items.clone(), ranking.relevant.clone()
+    items[item, away] -= 1
+    relevant[item, away] -= tagged.int()
+    total = ranking.all_relevant - tagged.long()
+    return score(Ranking(items, relevant, total, len(labels) - 1, None), None, Convention())
+
+
 def hit_at(ranking: Ranking, n: int) -> Tensor:
     """Probability (Q,) that a relevant item is among the first ``n``, over all orders of ties."""
     return torch.from_numpy(_sums(ranking, n, "expected")[:, 2].copy())

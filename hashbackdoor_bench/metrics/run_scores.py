@@ -147,7 +147,7 @@ def score_run(
     retrieval = _retrieval(rankings, victim, truth, keys)
     if not targeted:
         retrieval["dominant"] = _dominant(victim, clean, truth, keys)
-    return _plain(scores), _plain(retrieval)
+    return plain(scores), plain(retrieval)
 
 
 def mean_scores(
@@ -254,12 +254,12 @@ def item_keys(ids: Sequence[str]) -> Tensor:
     return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests])
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Replace NaN, which JSON doesn't have, by None."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(entry) for name, entry in value.items()}
+        return {str(name): plain(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -13,6 +13,8 @@ from .model import hash_layer as hash_layer
 from .model import sign as sign
 from .packaged import install_hint as install_hint
 from .packaged import packaged_weights as packaged_weights
+from .training import fit as fit
 from .training_set import TrainingSet as TrainingSet
 from .training_step import TrainStep as TrainStep
+from .training_step import autocast as autocast
 from .training_step import plain_backward as plain_backward

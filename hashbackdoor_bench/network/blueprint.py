@@ -15,6 +15,7 @@ from hashbackdoor_bench.network.backbones import bytes_for, check_published
 from hashbackdoor_bench.network.model import FrozenHead, HashModel
 from hashbackdoor_bench.network.training import encode, fit, solve
 from hashbackdoor_bench.network.training_set import TrainingSet
+from hashbackdoor_bench.network.training_step import TrainStep, plain_backward
 from hashbackdoor_bench.network.weights import check_file
 from hashbackdoor_bench.progress import Progress
 from hashbackdoor_bench.registry import VICTIMS
@@ -88,12 +89,21 @@ class Blueprint:
     @property
     def pointwise(self) -> bool:
         """Whether the loss of an image doesn't depend on the other images of its batch."""
+        together, alone = self._items(2), self._items(1)
+        return together is not None and alone is not None and torch.allclose(together[:1], alone)
+
+    @property
+    def by_item(self) -> bool:
+        """Whether the loss of a batch is a mean of losses of its images."""
+        return self._items(2) is not None
+
+    def _items(self, count: int) -> Tensor | None:
+        """The losses (n,) of the first ``count`` of two images, as a batch."""
         with torch.random.fork_rng(devices=[]):
             loss = self._loss(2)
         z = torch.randn(2, self.bits, generator=generator(0, "pointwise"))
         y, index = torch.eye(2, self.classes), torch.arange(2)
-        together, alone = loss.items(z, y, index, 0), loss.items(z[:1], y[:1], index[:1], 0)
-        return together is not None and alone is not None and torch.allclose(together[:1], alone)
+        return loss.items(z[:count], y[:count], index[:count], 0)
 
     def check(self, option: str = "--recipe") -> None:
         """Refuse to fine-tune random weights, and what the backbone can't take.
@@ -188,11 +198,12 @@ class Blueprint:
         checkpoint: Path,
         progress: Progress,
         stage: str,
+        backward: Callable[[TrainStep], Tensor] = plain_backward,
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Train on ``items``; returns the tensors and facts of an artifact, for `load`.
 
         With a frozen recipe the images and the overlay of ``items`` are features, and the artifact
-        holds the hash layer alone.
+        holds the hash layer alone. ``backward`` makes the gradients of a step, see `TrainStep`.
         """
         model: HashModel | FrozenHead
         if self.recipe.frozen:
@@ -212,6 +223,7 @@ class Blueprint:
                 checkpoint=checkpoint,
                 progress=progress,
                 stage=stage,
+                backward=backward,
             )
         tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         tensors |= {f"loss.{name}": tensor for name, tensor in loss.state_dict().items()}

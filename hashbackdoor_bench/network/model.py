@@ -5,7 +5,7 @@ Normalisation is the network's first layer, and sign(0) = +1.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,7 @@ class HashModel(nn.Module):
 
     mean: Tensor
     std: Tensor
+    forwards: ClassVar[int] = 0  # images that went through networks of this process
 
     def __init__(
         self,
@@ -101,6 +102,7 @@ class HashModel(nn.Module):
         return out.to(self.mean.dtype)  # autocast may have left bfloat16
 
     def _normalised(self, x: Tensor) -> Tensor:
+        HashModel.forwards += len(x)
         return (x - self.mean) / self.std
 
     def maps(self, x: Tensor) -> list[Tensor]:

@@ -1,3 +1,8 @@
+from .defended import Audited as Audited
+from .defended import Defended as Defended
+from .defended import Detection as Detection
+from .defended import Inspected as Inspected
+from .defended import Outcome as Outcome
 from .record import INDEX as INDEX
 from .record import LARGEST as LARGEST
 from .record import OWN as OWN

@@ -18,6 +18,7 @@ import msgspec
 
 from hashbackdoor_bench.errors import UserError, misfit
 from hashbackdoor_bench.files import open_regular, whole
+from hashbackdoor_bench.records.defended import Defended
 from hashbackdoor_bench.records.limits import check_keys, check_names, check_values
 from hashbackdoor_bench.records.retrieval import Retrieval
 from hashbackdoor_bench.records.schema import (
@@ -67,6 +68,8 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
         numerics: what all artifacts were computed under; None in records of older code, whose
             stages may have been computed under several.
         checksum: see `checksum_of`; None in records of older code.
+        defense: what the defense did; None without one. All other scores are of the victim without
+            it.
     """
 
     key: Hash
@@ -86,6 +89,7 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
     dirty: bool | None
     numerics: Numerics | None = None
     checksum: Text | None = None
+    defense: Defended | None = None
 
     @property
     def values(self) -> dict[str, Any]:
@@ -205,9 +209,11 @@ def _decoded(data: bytes) -> Record:
     check_keys(data, msgspec.json.decode(data))
     for name, value in head.spec.items():
         check_values(f"spec.{name}", value)
-    for kind in ("attack", "victim"):
+    for kind in ("attack", "victim", "defense"):
         settings = getattr(record.spec, f"{kind}_settings")
         check_names(f"spec.{kind}_settings", (name for name, _ in settings))
     for name in Parameters.__struct_fields__:
         check_values(f"params.{name}", getattr(record.params, name))
+    if record.defense is not None:
+        check_values("defense.settings", record.defense.settings)
     return record

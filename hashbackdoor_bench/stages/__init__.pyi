@@ -5,6 +5,7 @@ from .cache import Content as Content
 from .cache import Damaged as Damaged
 from .cache_users import in_use as in_use
 from .codes import CONTROL as CONTROL
+from .codes import DEFENDED as DEFENDED
 from .codes import VICTIM as VICTIM
 from .codes import code_stages as code_stages
 from .codes import codes_of as codes_of
@@ -29,10 +30,10 @@ from .provenance import device_of as device_of
 from .provenance import made_by as made_by
 from .pruning import entries as entries
 from .pruning import prune as prune
+from .stage import Stage as Stage
 from .stored import moved as moved
 from .stored import stored_codes as stored_codes
 from .stored import stored_truth as stored_truth
 from .table import GROUPS as GROUPS
 from .table import STAGES as STAGES
 from .table import VERSIONS as VERSIONS
-from .table import Stage as Stage

@@ -1,6 +1,6 @@
 """The builders of the stages in the table; each returns the tensors and facts of an artifact."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench import metrics, poisoning
-from hashbackdoor_bench.api import COVER, POISON, Attack, AttackerView, ModelAttack
-from hashbackdoor_bench.metrics import compare, residuals, score_run
+from hashbackdoor_bench.api import Attack, AttackerView, ModelAttack
 from hashbackdoor_bench.network import Blueprint, HashModel, TrainingSet, centre_crop
 from hashbackdoor_bench.stages.cache import Content
-from hashbackdoor_bench.stages.codes import CONTROL, VICTIM
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run
@@ -92,6 +90,11 @@ def train_control(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     return _train(run, stage, work, run.plan.victim, _clean(run, FEATURES))
 
 
+def clean_items(run: "Run") -> TrainingSet:
+    """The clean training set of the victim."""
+    return _clean(run, FEATURES)
+
+
 def _clean(run: "Run", features: str) -> TrainingSet:
     """The clean training set; in a frozen recipe, of the features of a stage."""
     clean = poisoning.clean_set(run.plan.splits.train)
@@ -111,6 +114,11 @@ def train_victim(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     """The victim, trained on the poisoned set."""
     if stage.inputs["poison"] is None:
         return train_control(run, stage, work)
+    return _train(run, stage, work, run.plan.victim, poison_items(run))
+
+
+def poison_items(run: "Run") -> TrainingSet:
+    """The poisoned training set of the victim."""
     poisoned = _poisoned(run)
     if FEATURES in run.plan.stages:
         poisoned = replace(
@@ -120,7 +128,7 @@ def train_victim(run: "Run", stage: "PlannedStage", work: Path) -> Content:
             stamp=None,
             frozen=False,
         )
-    return _train(run, stage, work, run.plan.victim, poisoned)
+    return poisoned
 
 
 def _train(
@@ -223,14 +231,21 @@ def tamper(run: "Run", stage: "PlannedStage", work: Path) -> Content:
 
 def encode_plain(victim: str, run: "Run", stage: "PlannedStage", work: Path) -> Content:
     """A victim's codes of queries and database."""
+    return plain_codes(victim, run, stage, ("query", "database")), {}
+
+
+def plain_codes(
+    victim: str, run: "Run", stage: "PlannedStage", parts: Iterable[str]
+) -> dict[str, Tensor]:
+    """A victim's packed codes of ``query`` and ``database``, or of one of them."""
     if run.hashes_features(victim):
         features = run.make(FEATURES).tensors
-        return {part: _hashed(run, victim, features[part]) for part in ("query", "database")}, {}
+        return {part: _hashed(run, victim, features[part]) for part in parts}
     splits = run.plan.splits
     return {
-        "query": _codes(run, victim, splits.query.images, f"{stage.title} (query)"),
-        "database": _codes(run, victim, splits.database.images, f"{stage.title} (database)"),
-    }, {}
+        part: packed_codes(run, victim, getattr(splits, part).images, f"{stage.title} ({part})")
+        for part in parts
+    }
 
 
 def encode_triggered(victim: str, run: "Run", stage: "PlannedStage", work: Path) -> Content:
@@ -239,7 +254,7 @@ def encode_triggered(victim: str, run: "Run", stage: "PlannedStage", work: Path)
         return {"query": _hashed(run, victim, run.make(PLANTED_FEATURES).tensors["query"])}, {}
     images = run.plan.splits.query.images[run.plan.truth.attacked]
     trigger = partial(poisoning.triggered, run.backdoor)
-    return {"query": _codes(run, victim, images, stage.title, trigger)}, {}
+    return {"query": packed_codes(run, victim, images, stage.title, trigger)}, {}
 
 
 def _hashed(run: "Run", victim: str, features: Tensor) -> Tensor:
@@ -248,52 +263,15 @@ def _hashed(run: "Run", victim: str, features: Tensor) -> Tensor:
     return metrics.pack(code.cpu())
 
 
-def _codes(
+def packed_codes(
     run: "Run",
     victim: str,
     images: Tensor,
     title: str,
     trigger: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
+    """A victim's packed codes of images (N,3,h,w) uint8."""
     found = run.plan.victim.codes(
         run.network(victim), images, trigger=trigger, progress=run.progress, stage=title
     )
     return metrics.pack(found)
-
-
-def score(run: "Run", stage: "PlannedStage", work: Path) -> Content:
-    """All scores of the run."""
-    run.progress(stage.title, 0, 1)
-    targeted = run.plan.attack.threat.targeted
-    scores, retrieval = score_run(
-        run.codes(VICTIM), run.codes(CONTROL), run.plan.truth, targeted=targeted
-    )
-    run.progress(stage.title, 1, 1)
-    return {}, {"scores": scores, "retrieval": retrieval}
-
-
-def measure_visibility(run: "Run", stage: "PlannedStage", work: Path) -> Content:
-    """How visible poison, triggered queries and, where there are any, covers are."""
-    run.progress(stage.title, 0, 1)
-    parts = {"poison": partial(_planted_pairs, run, POISON), "query": partial(_query_pairs, run)}
-    if (run.backdoor.kind == COVER).any():
-        parts["cover"] = partial(_planted_pairs, run, COVER)
-    found = {  # pairs are made twice, because all of them may not fit into memory
-        name: {**compare(pairs()), **residuals(pairs())} for name, pairs in parts.items()
-    }
-    run.progress(stage.title, 1, 1)
-    return {}, found
-
-
-def _planted_pairs(run: "Run", kind: int) -> Iterator[tuple[Tensor, Tensor]]:
-    before = centre_crop(run.plan.splits.train.images, run.plan.splits.size)
-    after, wanted = poisoning.planted(run.backdoor, run.device), run.backdoor.kind.cpu() == kind
-    index = run.backdoor.index.cpu()
-    for part in torch.split(wanted.nonzero().squeeze(1), 64):
-        yield before[index[part]], after[part]
-
-
-def _query_pairs(run: "Run") -> Iterator[tuple[Tensor, Tensor]]:
-    for rows in torch.split(run.plan.truth.attacked.nonzero().squeeze(1), 64):
-        before = centre_crop(run.plan.splits.query.images[rows], run.plan.splits.size)
-        yield before, run.trigger(before)

@@ -19,14 +19,14 @@ from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.building import TRIGGER
 from hashbackdoor_bench.stages.cache import Artifact, Cache, Content
 from hashbackdoor_bench.stages.cache_users import in_use
-from hashbackdoor_bench.stages.codes import code_stages, codes_of
+from hashbackdoor_bench.stages.codes import code_stages, codes_of, served
 from hashbackdoor_bench.stages.loading import Loaded
 from hashbackdoor_bench.stages.numerics import threads_set, unchanged
 from hashbackdoor_bench.stages.pictures import Draw, shown
 from hashbackdoor_bench.stages.plan import Plan, PlannedStage, keys_of
 from hashbackdoor_bench.stages.provenance import device_of, made_by
 from hashbackdoor_bench.stages.recording import record_of
-from hashbackdoor_bench.stages.table import Stage, served
+from hashbackdoor_bench.stages.stage import Stage
 
 
 class Run:
@@ -122,13 +122,14 @@ class Run:
         return found.to(self.device).eval().requires_grad_(False)
 
     def network(self, victim: str) -> HashModel:
-        """The network of ``CONTROL`` or ``VICTIM`` as it is encoded with, in eval mode, frozen."""
+        """The network of one of ``NETWORKS`` as it is encoded with, in eval mode, frozen."""
         artifact = self.make(served(victim, self.plan.stages))
         return self.plan.victim.load(artifact.tensors, artifact.facts, self.device)
 
     def hashes_features(self, victim: str) -> bool:
         """Whether a victim is a hash layer on the features of a frozen backbone."""
-        return self.plan.victim.recipe.frozen and served(victim, self.plan.stages) != "tamper"
+        kind = self.plan.stages[served(victim, self.plan.stages)].kind
+        return self.plan.victim.recipe.frozen and kind == "train"
 
     def head(self, victim: str) -> FrozenHead:
         """The hash layer of such a victim, in eval mode, frozen."""
@@ -136,7 +137,7 @@ class Run:
         return self.plan.victim.load_head(artifact.tensors, artifact.facts, self.device)
 
     def codes(self, victim: str) -> Codes:
-        """The codes of ``CONTROL`` or ``VICTIM``."""
+        """The codes of one of ``NETWORKS``."""
         return codes_of({part: self.make(name) for part, name in code_stages(victim).items()})
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import Numerics, carry_trigger
 from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.cache import Cache
+from hashbackdoor_bench.stages.clean_images import draw_clean
 from hashbackdoor_bench.stages.loading import Loaded, load_data, target_row, truth_of
 from hashbackdoor_bench.stages.numerics import numerics_of
 from hashbackdoor_bench.stages.queries import (
@@ -26,7 +27,9 @@ from hashbackdoor_bench.stages.queries import (
     source_row,
 )
 from hashbackdoor_bench.stages.resolving import resolve
-from hashbackdoor_bench.stages.table import STAGES, VERSIONS, Stage
+from hashbackdoor_bench.stages.resolving_defense import ResolvedDefense
+from hashbackdoor_bench.stages.stage import Stage
+from hashbackdoor_bench.stages.table import STAGES, VERSIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,7 @@ class Plan:
         self.spec, self.method, self.attack = resolved.spec, resolved.method, resolved.attack
         self.victim, self.surrogate = resolved.victim, resolved.surrogate
         self.delivery = resolved.delivery
+        self.defense: ResolvedDefense = resolved.defense
         self.numerics = numerics_of(device, str(self.spec.precision), threads)
         self.target = target_row(self.splits, str(self.spec.target))
         labels = self.splits.train.labels
@@ -109,6 +113,9 @@ class Plan:
             self.index,
             getattr(self.attack, "covers", 0.0),
             generator(spec.seed, "covers"),
+        )
+        self.clean = draw_clean(
+            self.splits, torch.cat([self.index, self.covers]), self.defense.count, spec.seed
         )
         if not self.loaded.attackable(self.target):
             raise UserError(

@@ -8,6 +8,7 @@ import msgspec
 from hashbackdoor_bench.data import Splits
 from hashbackdoor_bench.records import (
     DataFacts,
+    Defended,
     Imperceptibility,
     Losses,
     Parameters,
@@ -61,9 +62,48 @@ def record_of(run: "Run") -> Record:
         seconds={name: round(value, 3) for name, value in seconds.items()},
         artifacts=keys,
         numerics=plan.numerics,
+        defense=_defended(run) if plan.defense.hooks else None,
         **artifacts[VICTIM].facts["made by"],
     )
     return with_checksum(record)
+
+
+def _defended(run: "Run") -> Defended:
+    """What the defense did."""
+    plan, stages = run.plan, run.plan.stages
+    own = {
+        hook: run.make(name)
+        for hook, name in (
+            ("tuning", f"{VICTIM}'s tuning"),
+            ("screen", f"{VICTIM}'s screening"),
+            ("train", f"retrained {VICTIM}"),
+            ("repair", f"repaired {VICTIM}"),
+            ("suspect", f"{VICTIM}'s suspicions"),
+            ("inspect", f"{VICTIM}'s inspection"),
+            ("audit", f"{VICTIM}'s audit"),
+        )
+        if name in stages
+    }
+    settings, tuning = dict(plan.spec.defense_settings), own.get("tuning")
+    if tuning is not None:
+        settings[str(plan.defense.method.cls.strength)] = tuning.facts["strength"]
+    assumes = plan.defense.instance.assumes
+    found = {
+        "version": plan.defense.method.cls.version,
+        "settings": settings,
+        "hooks": plan.defense.hooks,
+        "sees": sorted(assumes.sees),
+        "control": plan.defense.method.cls.control,
+        "clean": len(plan.clean.rows),
+        "clean_sha256": plan.clean.inputs(plan.splits).get("clean"),
+        "oracle_clean": plan.clean.oracle,
+        "seconds": {hook: round(artifact.seconds, 3) for hook, artifact in own.items()},
+        "forwards": {hook: artifact.facts["forwards"] for hook, artifact in own.items()},
+        "tuning": tuning.facts["losses"] if tuning else [],
+        **run.make("outcome").facts,
+    }
+    del found["made by"]
+    return msgspec.convert(found, Defended)
 
 
 def _losses(trained: Artifact) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.network import Blueprint, best_precision, packaged_weights
 from hashbackdoor_bench.registry import ATTACKS, VICTIMS, Method
 from hashbackdoor_bench.spec import OVERRIDES, RunSpec, canonical, recipe_of
+from hashbackdoor_bench.stages.resolving_defense import ResolvedDefense, refuse, resolve_defense
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Resolved:
         victim: the victim's network.
         surrogate: the attacker's network; trained only if the attack needs one.
         delivery: the delivery of ``spec``.
+        defense: the defense of ``spec``.
     """
 
     spec: RunSpec
@@ -37,6 +39,7 @@ class Resolved:
     victim: Blueprint
     surrogate: Blueprint
     delivery: Delivery
+    defense: ResolvedDefense
 
 
 def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
@@ -58,6 +61,7 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
     attack.refuse_control()
     surrogate: Method[HashLoss] = VICTIMS[spec.surrogate or attack.surrogate or spec.victim]
     delivery = _delivery(spec.delivery or attack.delivery)
+    defense = resolve_defense(spec, splits)
     asked, classes = spec.recipe, len(splits.classes)
     same = surrogate.name == victim.name
     attackers_settings = victim_settings if same else surrogate.resolve({})
@@ -88,6 +92,9 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         surrogate_recipe=None if attackers_recipe == (asked or own) else attackers_recipe,
         attack_settings=tuple(sorted(attack_settings.items())),
         victim_settings=tuple(sorted(victim_settings.items())),
+        defense=defense.method.name,
+        defense_settings=tuple(sorted(defense.settings.items())),
+        clean_share=spec.clean_share if defense.count else RunSpec.clean_share,
     )
     network = Blueprint(
         method=victim.name,
@@ -123,7 +130,8 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
                 f"attack {method.name} needs a surrogate whose loss takes each image by itself, "
                 f"and {surrogate.name} compares images: add --surrogate csq, or orthohash."
             )
-    return Resolved(full, method, attack, network, attackers, delivery)
+    refuse(defense, attack, method.name, network, splits)
+    return Resolved(full, method, attack, network, attackers, delivery, defense)
 
 
 def _own_recipe(

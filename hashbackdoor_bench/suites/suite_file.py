@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from hashbackdoor_bench.errors import UserError, unknown
-from hashbackdoor_bench.registry import ATTACKS, METHODS, VICTIMS
+from hashbackdoor_bench.registry import ATTACKS, DEFENSES, METHODS, VICTIMS
 from hashbackdoor_bench.setting_values import read
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.suites.toml_file import (
@@ -24,10 +24,15 @@ from hashbackdoor_bench.text import quoted
 SETTINGS = {kind: f"{kind}_settings" for kind in METHODS}  # below `set`
 TYPES = get_type_hints(RunSpec)
 FIELDS = {entry.name for entry in fields(RunSpec)} - {"attack", *SETTINGS.values()}
-NAMED = {"attack": ATTACKS, "victim": VICTIMS, "surrogate": VICTIMS}  # fields that name a method
+NAMED = {
+    "attack": ATTACKS,
+    "victim": VICTIMS,
+    "surrogate": VICTIMS,
+    "defense": DEFENSES,
+}  # fields that name a method
 LARGEST_SUITE = 20_000  # runs, which are planned in less than half a minute
 LARGEST_NUMBER = 1e300  # whole numbers may be larger than any float, and are then no setting
-HINT = "write set.attack.NAME = VALUE or set.victim.NAME = VALUE."
+HINT = "write set.attack.NAME = VALUE, set.victim.NAME = VALUE or set.defense.NAME = VALUE."
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,7 @@ def _keys(table: Mapping[str, Any], at: KeyPath) -> Keys:
     }
     for kind, settings in _settings(table.get("set", {}), at / "set"):
         if kind not in SETTINGS:
-            raise (at / "set" / kind).wrong(f"{kind} is neither attack nor victim: {HINT}")
+            raise (at / "set" / kind).wrong(f"{kind} is neither attack, victim nor defense: {HINT}")
         for name, value in _settings(settings, at / "set" / kind):
             key = f"set.{kind}.{name}"
             found[key] = _values(value, at / "set" / kind / name, key, _setting)

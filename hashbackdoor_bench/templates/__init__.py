@@ -12,7 +12,7 @@ def write_skeleton(kind: str, name: str, folder: Path) -> tuple[Path, Path]:
     """Write the file of a new method and its test; returns their paths.
 
     Args:
-        kind: ``attack`` or ``victim``.
+        kind: ``attack``, ``victim`` or ``defense``.
         name: name of the method, see `new_name`.
         folder: folder of both files; made if it doesn't exist.
 

@@ -20,16 +20,16 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import open_regular
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import CONVENTIONS, INDEX, Record
-from hashbackdoor_bench.report import NoRecords, collect, for_markdown, read_index
+from hashbackdoor_bench.report import NoRecords, choose, collect, for_markdown, read_index
 from hashbackdoor_bench.report.board import boards
 from hashbackdoor_bench.report.figures import all_figures
 from hashbackdoor_bench.report.tables import leaderboard_text
-from hashbackdoor_bench.stages import CONTROL, STAGES, Cache, code_stages
+from hashbackdoor_bench.stages import CONTROL, VICTIM, Cache, code_stages
 from hashbackdoor_bench.text import visible
 from hashbackdoor_bench.trust.reproduction import flat
 from hashbackdoor_bench.trust.rescoring import rescore
 
-CODES = tuple(stage.name for stage in STAGES if stage.kind == "codes")
+CODES = (*code_stages(CONTROL).values(), *code_stages(VICTIM).values())
 LARGEST = 50_000_000  # bytes of a leaderboard or a figure
 ENDINGS = (".md", ".pdf", ".png")  # suffixes of a figure's files
 
@@ -90,9 +90,9 @@ def verify(
         problems += [text for text in _index(index, known) if text not in problems]
     board, figures = folder / "LEADERBOARD.md", folder / "figures"
     if board.exists():
-        problems += [f"{board}: {text}" for text in _leaderboard(board, found.frame)]
+        problems += [f"{board}: {text}" for text in _leaderboard(board, choose(found.frame, ()))]
     if figures.is_dir():
-        problems += _figures(figures, found.frame, progress)
+        problems += _figures(figures, choose(found.frame, ()), progress)
     return Verified(
         records=len(records),
         rescored=len(records) - len(not_verifiable),

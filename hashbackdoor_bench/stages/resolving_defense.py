@@ -1,0 +1,190 @@
+"""The defense of a run: an instance of it, and whether it fits the run's attack and victim."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+from hashbackdoor_bench.api import AnyAttack, Defense, ModelAttack
+from hashbackdoor_bench.data import Splits
+from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.network import Blueprint
+from hashbackdoor_bench.registry import DEFENSES, Method
+from hashbackdoor_bench.spec import RunSpec
+
+TRAINS, TUNABLE = {"screen", "backward"}, {"repair", "purify"}  # hooks
+NETWORK = {"backward", *TUNABLE, "suspect", "inspect"}  # hooks that run networks on images
+PRUNABLE = 2  # convolutions that a repair of channels needs
+CONVOLUTIONS = "resnet18, vgg11_bn or cnn32"
+
+
+@dataclass(frozen=True)
+class ResolvedDefense:
+    """The defense of a run.
+
+    Attributes:
+        method: the registered defense.
+        settings: all of its hyper-parameters.
+        tuned: whether its strength is chosen on clean images.
+        count: m, number of clean images that the defender has.
+    """
+
+    method: Method[Defense]
+    settings: dict[str, Any]
+    tuned: bool
+    count: int
+
+    @property
+    def instance(self) -> Defense:
+        """The defense, with its hyper-parameters."""
+        return self.method.cls(**self.settings)
+
+    def with_strength(self, value: float) -> Defense:
+        """The defense of another strength."""
+        return self.method.cls(**self.method.resolve({**self.settings, self._strength: value}))
+
+    @property
+    def _strength(self) -> str:
+        return str(self.method.cls.strength)
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """The names of its hooks; empty for no defense."""
+        return self.method.cls.hooks()
+
+    @property
+    def changes_codes(self) -> bool:
+        """Whether queries or database get other codes."""
+        return not (TRAINS | TUNABLE).isdisjoint(self.hooks)
+
+
+def resolve_defense(spec: RunSpec, splits: Splits) -> ResolvedDefense:
+    """The defense of a spec.
+
+    Raises:
+        UserError: a name or value that doesn't exist, or a defense that can't be tuned.
+    """
+    method: Method[Defense] = DEFENSES[spec.defense]
+    settings = method.resolve(dict(spec.defense_settings))
+    cls, tuned = method.cls, spec.operating_point == "tuned"
+    if tuned and (cls.strength is None or not cls.grid or TRAINS & set(cls.hooks())):
+        why = (
+            "trains a victim for each strength" if TRAINS & set(cls.hooks()) else "has no strength"
+        )
+        raise UserError(
+            f"--operating-point tuned: defense {method.name} {why}, so none is chosen; leave it "
+            "out, or give another --set for each run."
+        )
+    if tuned:
+        settings[str(cls.strength)] = method.resolve({})[str(cls.strength)]
+    needs_clean = tuned or cls.assumes.clean or cls.assumes.per_class
+    count = int(spec.clean_share * len(splits.train) + 0.5) if needs_clean else 0
+    return ResolvedDefense(method, settings, tuned, count)
+
+
+def refuse(
+    defense: ResolvedDefense, attack: AnyAttack, name: str, network: Blueprint, splits: Splits
+) -> None:
+    """Refuse a defense that doesn't fit.
+
+    Args:
+        defense: the defense.
+        attack: the attack.
+        name: name of the attack.
+        network: the victim's network.
+        splits: the data.
+
+    Raises:
+        UserError: what the defense needs and the run lacks, and what to type instead.
+    """
+    own, hooks, assumes = defense.method.name, set(defense.hooks), defense.instance.assumes
+    if isinstance(attack, ModelAttack) and hooks & TRAINS:
+        raise UserError(
+            f"attack {name} edits the trained network, and defense {own} acts before or during "
+            "training, so they never meet: choose a defense that repairs or purifies."
+        )
+    if network.recipe.frozen and "backward" in hooks:
+        raise UserError(
+            f"defense {own} changes the images of a training step, and --recipe frozen trains on "
+            "features that are computed once: give another --recipe."
+        )
+    if network.recipe.frozen and "repair" in hooks and defense.count:
+        raise UserError(
+            f"defense {own} trains the network on clean images, and --recipe frozen keeps the "
+            "backbone as published: give another --recipe, or a repair without images."
+        )
+    classes = len(splits.classes)
+    least = max(assumes.clean, assumes.per_class * classes)
+    if defense.count < least:
+        each = f" {assumes.per_class} clean images a class" if assumes.per_class else ""
+        raise UserError(
+            f"defense {own} asks for{each or ' ' + str(least) + ' clean images'} ({least}), and "
+            f"--clean-share gives {defense.count}: give --clean-share "
+            f"{least / max(1, len(splits.train)):.3g} or more."
+        )
+    largest = int(splits.train.labels.sum(0).max())
+    if largest < assumes.group:
+        raise UserError(
+            f"defense {own} needs {assumes.group} training images of a class, and this protocol "
+            f"has {largest}: choose another --defense or --dataset."
+        )
+    for need in sorted(assumes.needs):
+        _refuse_need(need, own, network)
+
+
+def _refuse_need(need: str, own: str, network: Blueprint) -> None:
+    lacks: dict[str, Callable[[Blueprint], str]] = {
+        "items": _lacks_items,
+        "item_gradient": _lacks_item_gradient,
+        "maps": _lacks_maps,
+        "channels": _lacks_channels,
+    }
+    sentence = lacks[need](network)
+    if sentence:
+        raise UserError(f"defense {own} {sentence}")
+
+
+def _lacks_items(network: Blueprint) -> str:
+    if network.by_item:
+        return ""
+    return f"needs a loss for each image, and {network.method} gives none: choose another --victim."
+
+
+def _lacks_item_gradient(network: Blueprint) -> str:
+    if network.pointwise:
+        return ""
+    return (
+        f"needs a gradient for each image, and the loss of {network.method} compares the images of "
+        "a batch: choose a --victim that takes each image by itself, such as csq."
+    )
+
+
+def _lacks_maps(network: Blueprint) -> str:
+    if _stages(network.backbone, network.size, network.pool)[0]:
+        return ""
+    return f"needs feature maps, and {network.backbone} gives none: choose --backbone resnet18."
+
+
+def _lacks_channels(network: Blueprint) -> str:
+    found = _stages(network.backbone, network.size, network.pool)[1]
+    if found >= PRUNABLE:
+        return ""
+    return (
+        f"finds {found} convolutions with channels to prune in {network.backbone} and needs "
+        f"{PRUNABLE}: choose --backbone {CONVOLUTIONS}, or another --defense."
+    )
+
+
+@cache
+def _stages(backbone: str, size: int, pool: str | None) -> tuple[int, int]:
+    """How many feature maps a backbone gives, and how many of its convolutions can be pruned."""
+    from hashbackdoor_bench.api import HashLoss
+    from hashbackdoor_bench.network import HashModel
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        model = HashModel(backbone, 1, HashLoss, size=size, pool=pool).eval()
+        maps = model.maps(torch.zeros(1, 3, size, size))
+        convolutions = [one for one in model.channels() if one.norm or one.conv.bias is not None]
+    return len(maps), len(convolutions)
