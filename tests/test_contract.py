@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from hashbackdoor_bench import ATTACKS, VICTIMS
-from hashbackdoor_bench.checks import check_attack, check_victim
+from hashbackdoor_bench import ATTACKS, DEFENSES, VICTIMS
+from hashbackdoor_bench.checks import check_attack, check_defense, check_victim
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))
@@ -21,12 +21,21 @@ def test_a_victim_keeps_what_every_victim_promises(name: str):
     assert check_victim(VICTIMS[name]) == []
 
 
-@pytest.mark.parametrize("registry", [ATTACKS, VICTIMS], ids=lambda registry: registry.kind)
+@pytest.mark.parametrize("name", list(DEFENSES))
+def test_a_defense_keeps_what_every_defense_promises(name: str):
+    assert check_defense(DEFENSES[name]) == []
+
+
+@pytest.mark.parametrize(
+    "registry", [ATTACKS, VICTIMS, DEFENSES], ids=lambda registry: registry.kind
+)
 def test_every_file_begins_with_a_sentence(registry: Any):
     assert all(registry.summary(name) for name in registry)
 
 
-@pytest.mark.parametrize("registry", [ATTACKS, VICTIMS], ids=lambda registry: registry.kind)
+@pytest.mark.parametrize(
+    "registry", [ATTACKS, VICTIMS, DEFENSES], ids=lambda registry: registry.kind
+)
 def test_every_method_says_how_papers_write_it_and_no_two_are_written_alike(registry: Any):
     published = {name: registry.published(name) for name in registry}
     for name, written in published.items():

@@ -23,7 +23,7 @@ FLOORS: tuple[set[str], ...] = (
     {"api"},
     {"data", "metrics"},
     {"network"},
-    {"poisoning", "triggers"},
+    {"defender", "poisoning", "triggers"},
     {"stages"},
     {"checks", "report", "templates"},
     {"search", "suites", "trust"},
@@ -53,7 +53,9 @@ def imported(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level:
             # a method in several files: badhash.py, badhash_networks.py, …
-            assert path.parent.name in ("attacks", "victims"), f"{path}: relative import"
+            assert path.parent.name in ("attacks", "victims", "defenses"), (
+                f"{path}: relative import"
+            )
             method = path.stem.partition("_")[0]
             assert str(node.module).partition("_")[0] == method, f"{path}: {node.module}"
         elif isinstance(node, ast.ImportFrom):
@@ -145,14 +147,18 @@ def test_within_report_the_board_knows_no_table_and_no_figure():
 
 @pytest.mark.parametrize(
     "path",
-    [p for folder in ("attacks", "victims") for p in sorted((ROOT / folder).glob("*.py"))],
+    [
+        p
+        for folder in ("attacks", "victims", "defenses")
+        for p in sorted((ROOT / folder).glob("*.py"))
+    ],
     ids=str,
 )
 def test_a_method_imports_the_public_names_of_the_package_only(path: Path):
     import hashbackdoor_bench
 
     for name in imported(path):
-        if name.startswith(("attacks", "victims")):
+        if name.startswith(("attacks", "victims", "defenses")):
             pytest.fail(f"{path} imports {name}")
         if own(name) is not None:
             assert name.removeprefix("hashbackdoor_bench.") in hashbackdoor_bench.__all__, name
@@ -186,9 +192,11 @@ MEANT = {
 
 
 def test_the_framework_names_no_method():
-    from hashbackdoor_bench import ATTACKS, VICTIMS
+    from hashbackdoor_bench import ATTACKS, DEFENSES, VICTIMS
 
-    methods = {*ATTACKS, *VICTIMS} - {"clean"}
+    # words that mean something else too
+    plain = {"clean", "none", "random", "oracle", "strip"}
+    methods = {*ATTACKS, *VICTIMS, *DEFENSES} - plain
     found = {}
     for path in PACKAGE.rglob("*"):
         if path.suffix == ".py":
@@ -215,7 +223,7 @@ def test_every_packaged_folder_is_in_setup_cfg():
     packages = set(config["options"]["packages"].split())
     folders = {p.parent for p in ROOT.glob("*/**/__init__.py") if ".venv" not in p.parts}
     folders = {p for p in folders if p.relative_to(ROOT).parts[0] in
-               {"hashbackdoor_bench", "attacks", "victims", "benchmarks"}}  # fmt: skip
+               {"hashbackdoor_bench", "attacks", "victims", "defenses", "benchmarks"}}  # fmt: skip
     assert len(folders) > 10
     for folder in folders:
         name = ".".join(folder.relative_to(ROOT).parts)

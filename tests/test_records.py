@@ -27,7 +27,7 @@ from hashbackdoor_bench.spec import digest
 RESULTS = Path(__file__).parents[1] / "results"
 COMMITTED = [p for p in sorted(RESULTS.rglob("*.json")) if p.parent.name not in ("speed", "search")]
 LATER = make_dataclass(
-    "LATER", [("defense", str | None, field(default=None))], bases=(RunSpec,), frozen=True
+    "LATER", [("shield", str | None, field(default=None))], bases=(RunSpec,), frozen=True
 )
 
 
@@ -91,7 +91,7 @@ def test_the_key_is_the_hash_of_the_spec_in_the_file_and_of_the_artifacts():
 def test_records_from_before_a_field_was_added_keep_key_and_bytes_and_have_its_default(later):
     for path in COMMITTED:
         record = read_record(path)
-        assert (record.spec.defense, record.suspects) == (None, ())
+        assert (record.spec.shield, record.suspects) == (None, ())
         assert record_key(record.spec, record.artifacts) == record.key, path
         assert record.to_json().encode() == path.read_bytes(), path
         fresh = msgspec.structs.replace(record, spec=LATER(**record.spec.to_dict()))
@@ -100,20 +100,20 @@ def test_records_from_before_a_field_was_added_keep_key_and_bytes_and_have_its_d
 
 def test_a_field_added_later_enters_key_and_file_where_it_is_not_at_its_default(later, tmp_path):
     record = read_record(COMMITTED[0])
-    spec = LATER(**{**record.spec.to_dict(), "defense": "clp"})
+    spec = LATER(**{**record.spec.to_dict(), "shield": "clp"})
     assert spec.key != record.spec.key
     key = record_key(spec, record.artifacts)
-    assert key not in (record.key, record_key(LATER(**{**spec.to_dict(), "defense": "x"}), {}))
+    assert key not in (record.key, record_key(LATER(**{**spec.to_dict(), "shield": "x"}), {}))
     new = msgspec.structs.replace(record, key=key, spec=spec, suspects=(3, 5))
     new.write(tmp_path / "r.json")
     values = json.loads((tmp_path / "r.json").read_bytes())
-    assert (values["spec"]["defense"], values["suspects"]) == ("clp", [3, 5])
+    assert (values["spec"]["shield"], values["suspects"]) == ("clp", [3, 5])
     assert read_record(tmp_path / "r.json") == new
 
 
 def test_code_from_before_a_field_refuses_a_record_that_has_it(tmp_path: Path):
-    for edit in (lambda v: v["spec"].update(defense="clp"), lambda v: v.update(suspects=[3])):
-        with pytest.raises(UserError, match=r"unknown field .*(defense|suspects)"):
+    for edit in (lambda v: v["spec"].update(shield="clp"), lambda v: v.update(suspects=[3])):
+        with pytest.raises(UserError, match=r"unknown field .*(shield|suspects)"):
             read_record(written(tmp_path, edit))
 
 

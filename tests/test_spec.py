@@ -15,7 +15,8 @@ OTHER = {
     "surrogate_bits": 8, "attack_settings": (("epsilon", 4.0),),
     "victim_settings": (("alpha", 0.2),),
     "tolerance": 0.05, "weights_by_order": True, "pool": "avg", "hidden": 16,
-    "surrogate_recipe": "frozen",
+    "surrogate_recipe": "frozen", "defense": "blur", "defense_settings": (("sigma", 2.0),),
+    "clean_share": 0.1, "operating_point": "tuned",
 }  # fmt: skip
 
 
@@ -33,7 +34,8 @@ def test_a_path_that_a_record_cannot_hold_is_refused(name: str, path: str):
 
 
 def test_fields_that_are_younger_than_schema_1_leave_old_keys_alone():
-    younger = {"tolerance", "weights_by_order", "pool", "hidden", "surrogate_recipe"}
+    younger = {"tolerance", "weights_by_order", "pool", "hidden", "surrogate_recipe", "defense",
+               "defense_settings", "clean_share", "operating_point"}  # fmt: skip
     assert not younger & RunSpec().to_dict().keys()
 
 
@@ -55,7 +57,8 @@ def test_a_field_of_another_type_is_refused_by_its_name():
 @pytest.mark.parametrize(
     "wrong",
     [{"bits": 0}, {"budget": -0.1}, {"budget": float("nan")}, {"seed": -1}, {"poison_count": -1},
-     {"poison_count": 10**400}, {"surrogate_bits": 0}, {"pretrained": True, "weights": "w"}],
+     {"poison_count": 10**400}, {"surrogate_bits": 0}, {"pretrained": True, "weights": "w"},
+     {"clean_share": 1.1}, {"operating_point": "best"}],
     ids=lambda wrong: ",".join(wrong),
 )  # fmt: skip
 def test_a_value_outside_its_range_is_refused(wrong):

@@ -66,6 +66,8 @@ def test_groups_are_counted_in_the_order_of_a_run():
     assert GROUPS == (
         "features", "train surrogate", "craft backdoor", "train clean victim",
         "train poisoned victim", "tamper with victim", "codes", "scores", "visibility",
+        "tuning", "screening", "train defended clean victim", "repair", "suspicions", "inspection",
+        "audit", "train defended victim", "outcome",
     )  # fmt: skip
 
 

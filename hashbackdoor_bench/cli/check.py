@@ -1,14 +1,15 @@
 """``bench check``: whether a method keeps what every method promises."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from hashbackdoor_bench.cli.options import bench, plugin_option
 from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import unknown
-from hashbackdoor_bench.registry import METHODS, load_plugin
+from hashbackdoor_bench.registry import METHODS, Method, load_plugin
 
 
 @bench.command("check")
@@ -22,18 +23,24 @@ def check_command(names: tuple[str, ...], plugin: tuple[Path, ...]) -> int:
     for path in plugin:
         load_plugin(path)
     wanted = [one for name in names for one in _methods(name)]
-    from hashbackdoor_bench.checks import ATTACK_RULES, check_attack, check_victim, victim_rules
+    from hashbackdoor_bench import checks
 
+    look: dict[str, Callable[[Method[Any]], list[checks.Finding]]] = {
+        "attack": checks.check_attack,
+        "victim": checks.check_victim,
+        "defense": checks.check_defense,
+    }
+    rules = {"attack": checks.ATTACK_RULES, "defense": checks.DEFENSE_RULES}
     code = 0
     for kind, name in wanted:
         method = METHODS[kind][name]
-        findings = check_attack(method) if kind == "attack" else check_victim(method)
+        findings = look[kind](method)
         for one in findings:
             say(f"{kind} {name}: {one.rule}:", f"    {one.text}")
             code = 1
         if not findings:
-            rules = ATTACK_RULES if kind == "attack" else victim_rules(method)
-            say(f"{kind} {name}: keeps all {len(rules)} promises")
+            kept = rules[kind] if kind in rules else checks.victim_rules(method)
+            say(f"{kind} {name}: keeps all {len(kept)} promises")
     return code
 
 
@@ -48,5 +55,5 @@ def _methods(name: str) -> Iterator[tuple[str, str]]:
     found = [(kind, one) for one in names for kind in METHODS if one in METHODS[kind]]
     if not found:
         known = [one for registry in METHODS.values() for one in registry]
-        raise unknown("attack or victim", name, known)
+        raise unknown("attack, victim or defense", name, known)
     yield from found

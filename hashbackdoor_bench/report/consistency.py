@@ -20,6 +20,7 @@ from hashbackdoor_bench.records import (
 )
 from hashbackdoor_bench.report.claims import ROUNDING, agree, near, whole, within
 from hashbackdoor_bench.report.measurements import check_retrieval, check_visibility
+from hashbackdoor_bench.spec import RunSpec
 
 # A mean under one order of ties lies between those under the worst and the best order, but for
 # queries of which R cuts a tie: they have moved no mean by as much as a tenth of this.
@@ -42,6 +43,8 @@ def check_record(record: Record) -> None:
     _protocol(record)
     _threat(record)
     _settings(record)
+    if (record.defense is None) != (record.spec.defense == RunSpec.defense):
+        raise UserError(f"spec.defense is {record.spec.defense!r}, which its results don't fit.")
     for convention in CONVENTIONS:
         _differences(convention, record.scores[convention])
     _field(record.scores.field)
