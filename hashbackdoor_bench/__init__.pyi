@@ -37,6 +37,8 @@ from .records import Record as Record
 from .registry import ATTACKS as ATTACKS
 from .registry import DEFENSES as DEFENSES
 from .registry import VICTIMS as VICTIMS
+from .repairs import tuning_recipe as tuning_recipe
+from .repairs import uncounted as uncounted
 from .spec import RunSpec as RunSpec
 from .stages.pipeline import run as run
 from .triggers import Additive as Additive
