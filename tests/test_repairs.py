@@ -7,14 +7,22 @@ import torch
 from planted import BITS, CLASSES, DORMANT, SIZE, Planted, pictures, seen, triggered
 from torch import nn
 
-from hashbackdoor_bench import DEFENSES, HashLoss, HashModel, to_unit, uncounted
+from hashbackdoor_bench import (
+    DEFENSES,
+    HashLoss,
+    HashModel,
+    TrainStep,
+    plain_backward,
+    to_unit,
+    uncounted,
+)
 
 
 class ToAnchors(HashLoss):
-    """Regression of z to the code of the class."""
+    """Regression of z to the code of the class, with gradients that suit the planted weights."""
 
     def forward(self, z, y, index, step):
-        return ((z - 6 * y @ Planted().anchors) ** 2).mean()
+        return 1e-4 * ((z - 6 * y @ Planted().anchors) ** 2).mean()
 
 
 @pytest.fixture
@@ -42,7 +50,7 @@ def test_a_batch_leaves_no_trace_in_uncounted_batch_norms_and_is_normalised_as_b
     assert not same(network, before)
 
 
-@pytest.mark.parametrize("name", ["fineprune"])
+@pytest.mark.parametrize("name", ["fineprune", "nad", "ft_sam", "fst"])
 def test_a_repair_leaves_the_given_network_and_its_result_is_frozen(view, name):
     before = copy.deepcopy(view.model)
     repaired = DEFENSES[name](**DEFENSES[name].cls.quick).repair(view)
@@ -134,3 +142,188 @@ def test_the_last_layer_is_that_of_the_last_stage(backbone, layer):
     with torch.device("meta" if backbone == "vgg11_bn" else "cpu"):
         model = HashModel(backbone, 4, HashLoss, size=size)
     assert last_layer(model.to_empty(device="cpu") if backbone == "vgg11_bn" else model) == layer
+
+
+# ---- nad ----------------------------------------------------------------------------------------
+
+
+def test_the_attention_distance_is_that_of_plain_loops():
+    from hashbackdoor_bench.defenses.nad import distance
+
+    chance = torch.Generator().manual_seed(0)
+    shapes = [(2, 3, 6, 6), (2, 3, 4, 2), (2, 4, 2, 2), (2, 5, 1, 2), (2, 6, 1, 1)]
+    student, teacher = (
+        [torch.randn(shape, generator=chance) for shape in shapes] for _ in range(2)
+    )
+    total = 0.0
+    for one, other in zip(student[1:4], teacher[1:4], strict=True):  # the last three with hw > 1
+        n, c, h, w = one.shape
+        squares = []
+        for image in range(n):
+            looks = [
+                [sum(float(maps[image, k, i, j]) ** 2 for k in range(c))
+                 for i in range(h) for j in range(w)] for maps in (one, other)
+            ]  # fmt: skip
+            a, b = ([v / sum(u * u for u in look) ** 0.5 for v in look] for look in looks)
+            squares += [(p - q) ** 2 for p, q in zip(a, b, strict=True)]
+        total += sum(squares) / len(squares)
+    assert float(distance(student, teacher)) == pytest.approx(total, 1e-5)
+    assert float(distance(student, [7 * maps for maps in student])) == pytest.approx(0, abs=1e-12)
+
+
+def recorded(defense, view, monkeypatch):
+    """A repair whose trainings change nothing, and the arguments of these."""
+    trainings = []
+
+    def fit(self, data, recipe, *, model=None, backward=None, name="fit"):
+        trainings.append((model or self.model, backward, recipe, name))
+        return copy.deepcopy(model or self.model).eval()
+
+    monkeypatch.setattr(type(view), "fit", fit)
+    return defense.repair(view), trainings
+
+
+def a_step(view, model=None) -> TrainStep:
+    """A training step on 20 clean images."""
+    made = copy.deepcopy(model or view.model).train().requires_grad_(True)
+    x, y = to_unit(view.clean.images[:20]), view.clean.labels[:20].float()
+    return TrainStep(
+        made, view.loss, x, y, torch.arange(20), 0, torch.Generator().manual_seed(0), "float32"
+    )
+
+
+def test_nad_adds_beta_times_the_distance_and_batch_norm_counts_a_batch_once(view, monkeypatch):
+    from hashbackdoor_bench.defenses.nad import distance
+
+    with torch.no_grad():
+        view.model.backbone.conv.weight[0] *= 5
+    _, trainings = recorded(DEFENSES["nad"](beta=7.0, epochs=9), view, monkeypatch)
+    (_, first, short, _), (student, backward, long, _) = trainings
+    assert (first, short.epochs, long.epochs) == (None, 4, 9)
+    assert student is view.model  # not the teacher
+    step, plain = a_step(view), a_step(view)
+    value = backward(step)
+    z = plain.outputs(plain.x)
+    with uncounted(plain.model):
+        term = distance(plain.model.maps(plain.x), view.model.maps(plain.x))
+    expected = plain.loss(z, plain.y, plain.index, 0) + 7 * term
+    expected.backward()
+    assert term > 0
+    torch.testing.assert_close(value, expected)
+    for one, other in zip(step.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    assert same(step.model, plain.model)
+    assert step.model.backbone.norm.num_batches_tracked == 1
+
+
+# ---- ft_sam -------------------------------------------------------------------------------------
+
+
+def test_the_worst_point_is_rho_w_squared_g_over_the_length_of_w_g():
+    from hashbackdoor_bench.defenses.ft_sam import worst
+
+    chance = torch.Generator().manual_seed(0)
+    weights = [torch.randn(shape, generator=chance) for shape in ((2, 3), (4,))]
+    for weight in weights:
+        weight.grad = torch.randn(weight.shape, generator=chance)
+    flat = [(float(w), float(g)) for t in weights
+            for w, g in zip(t.flatten(), t.grad.flatten(), strict=True)]  # fmt: skip
+    length = sum((w * g) ** 2 for w, g in flat) ** 0.5
+    found = torch.cat([e.flatten() for e in worst(weights, 1.5)])
+    torch.testing.assert_close(found, torch.tensor([1.5 * w * w * g / length for w, g in flat]))
+
+
+def test_ft_sam_gives_the_gradient_at_the_worst_point_and_restores_the_weights(view):
+    from hashbackdoor_bench.defenses.ft_sam import worst
+
+    with torch.no_grad():
+        view.model.head.bias += 1
+    step, plain, there = a_step(view), a_step(view), a_step(view)
+    value = DEFENSES["ft_sam"](rho=0.5).worst_backward(step)
+    expected = plain_backward(plain)
+    assert torch.equal(value, expected)
+    assert same(step.model, plain.model)  # weights and statistics after one pass
+    moves = worst(list(plain.model.parameters()), 0.5)
+    with torch.no_grad():
+        for weight, e in zip(there.model.parameters(), moves, strict=True):
+            weight += e
+    higher = plain_backward(there)
+    assert higher > value
+    for one, other, at_w in zip(*(s.model.parameters() for s in (step, there, plain)), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+        assert not torch.equal(one.grad, at_w.grad)
+
+
+def test_ft_sam_without_a_radius_is_fine_tuning_bit_for_bit(view):
+    sam = DEFENSES["ft_sam"](rho=0, epochs=3).repair(view)
+    assert same(sam, DEFENSES["finetune"](epochs=3).repair(view))
+    assert not same(sam, DEFENSES["ft_sam"](rho=2, epochs=3).repair(view))
+
+
+# ---- fst ----------------------------------------------------------------------------------------
+
+
+def test_fst_starts_from_a_new_hash_layer_of_the_old_length_and_keeps_the_rest(view, monkeypatch):
+    view.model.head = nn.Linear(32, BITS).requires_grad_(False)
+    view.model.head.weight *= 30
+    repaired, [(start, _, recipe, _)] = recorded(DEFENSES["fst"](epochs=7), view, monkeypatch)
+    assert recipe.epochs == 7
+    assert same(start.backbone, view.model.backbone)
+    for parameter in (start.head.weight, start.head.bias):
+        assert parameter.abs().max() <= 32**-0.5
+        assert parameter.std() == pytest.approx((32 * 3) ** -0.5, rel=0.25)
+    assert float(repaired.head.weight.norm()) == pytest.approx(float(view.model.head.weight.norm()))
+    torch.testing.assert_close(
+        repaired.head.weight / repaired.head.weight.norm(),
+        start.head.weight / start.head.weight.norm(),
+    )
+
+
+def test_the_extra_gradient_of_fst_is_alpha_times_the_old_weights(view, monkeypatch):
+    old = view.model.head.weight.clone()
+    _, [(start, backward, _, _)] = recorded(DEFENSES["fst"](alpha=0.3), view, monkeypatch)
+    step, plain = a_step(view, start), a_step(view, start)
+    with torch.no_grad():
+        plain.model.head.weight *= old.norm() / plain.model.head.weight.norm()
+    value, expected = backward(step), plain_backward(plain)
+    weight = step.model.head.weight
+    torch.testing.assert_close(value, expected + 0.3 * (weight * old).sum())
+    torch.testing.assert_close(weight.grad, plain.model.head.weight.grad + 0.3 * old)
+    torch.testing.assert_close(step.model.head.bias.grad, plain.model.head.bias.grad)
+
+
+def test_fst_holds_the_length_of_the_weights_in_every_step(view, monkeypatch):
+    lengths = []
+    outputs = TrainStep.outputs
+
+    def watched(self, x):
+        lengths.append(float(self.model.head.weight.detach().norm()))
+        return outputs(self, x)
+
+    monkeypatch.setattr(TrainStep, "outputs", watched)
+    repaired = DEFENSES["fst"](epochs=2).repair(view)
+    lengths.append(float(repaired.head.weight.norm()))
+    assert len(lengths) == 2 * 4 + 1
+    assert lengths == pytest.approx([float(view.model.head.weight.norm())] * 9, rel=1e-6)
+
+
+def test_fst_turns_away_from_the_old_weights(view):
+    def cosine(alpha):
+        repaired = DEFENSES["fst"](alpha=alpha, epochs=10).repair(view)
+        return float(torch.cosine_similarity(
+            repaired.head.weight.flatten(), view.model.head.weight.flatten(), 0
+        ))  # fmt: skip
+
+    assert cosine(10.0) < -0.9 < cosine(0.0)
+
+
+def test_fst_takes_the_last_linear_layer_of_a_deeper_hash_layer():
+    from hashbackdoor_bench.defenses.fst import hash_weight, renew
+
+    model = nn.Module()
+    model.head = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 4), nn.BatchNorm1d(4))
+    before = copy.deepcopy(model)
+    renew(model, torch.Generator().manual_seed(0))
+    assert hash_weight(model) is model.head[2].weight
+    assert same(model.head[0], before.head[0])
+    assert not torch.equal(model.head[2].bias, before.head[2].bias)
