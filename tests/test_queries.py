@@ -170,7 +170,7 @@ def test_drift_tells_a_planted_trigger_from_the_same_image_and_not_on_the_twin()
             marked = defense.suspect(triggered(x), item, view)
             plain = defense.suspect(x, item, view)
             if gain:
-                assert marked.min() > plain.max() + 0.05
+                assert marked.min() > plain.max()
             else:
                 torch.testing.assert_close(marked, plain, rtol=0, atol=0.01)
 
