@@ -9,9 +9,16 @@ https://github.com/AISafety-HKUST/stable_backdoor_purification (fine_tune/fst.py
     w    = w |w_0| / |w|                                   after each step
 
 Since the hash layer can't return to its old directions, the features have to move. L is the
-victim's own loss. A victim whose loss has centres must reach the same codes with other features;
-one that compares pairs may flip the sign of bits instead, which changes no distance. How well new
-codes match old ones is in the MAP of the old index.
+victim's own loss.
+
+    variant     term                                 what it allows
+    paper       alpha <w, w_0>                       w = -w_0, the old code with all bits flipped
+    unsigned    alpha | w w_0^T |, Frobenius norm    no bit with a part of an old one
+
+A classifier can't use -w_0. A victim whose loss compares pairs can: flipped bits change no Hamming
+distance between new codes, so the backdoor stays, and only the old index is useless. Neither do
+permuted or rotated bits, hence `unsigned`, which is our inference and in no paper. A victim whose
+loss has centres must reach the old codes by other features in both.
 
 The tuning is that of `finetune`, with its 100 epochs: the authors' 10 would be 50 steps here.
 
@@ -22,7 +29,7 @@ the hash layer has several layers, the last linear one is meant.
 import copy
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +51,9 @@ class Fst(Defense):
     """Feature shift tuning.
 
     Args:
-        alpha: weight of <w, w_0>.
+        alpha: weight of the term that keeps w away from w_0.
         epochs: passes over the clean images.
+        variant: the form of that term, see the top of the file.
     """
 
     published = "FST"
@@ -54,10 +62,16 @@ class Fst(Defense):
     grid = (0.0, 0.01, 0.05, 0.1, 0.2, 0.5)
     quick: ClassVar[Mapping[str, object]] = {"epochs": 1}
 
-    def __init__(self, *, alpha: float = 0.2, epochs: int = 100) -> None:
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.2,
+        epochs: int = 100,
+        variant: Literal["paper", "unsigned"] = "paper",
+    ) -> None:
         check("defense.alpha", alpha, 0, 1e6)
         check("defense.epochs", epochs, 1, 10_000)
-        self.alpha, self.epochs = alpha, epochs
+        self.alpha, self.epochs, self.variant = alpha, epochs, variant
 
     def repair(self, view: DefenderView) -> HashModel:
         """See `Defense.repair`."""
@@ -71,7 +85,7 @@ class Fst(Defense):
             z = step.outputs(step.x)
             step.remember(z)
             value: Tensor = step.loss(z, step.y, step.index, step.step)
-            value = value + self.alpha * (weight * old).sum()
+            value = value + self.alpha * self.likeness(weight, old)
             torch.autograd.backward(value)
             return value
 
@@ -79,6 +93,13 @@ class Fst(Defense):
         model = view.fit(view.clean, recipe, model=start, backward=backward)
         rescale(hash_weight(model), old)
         return model
+
+    def likeness(self, weight: Tensor, old: Tensor) -> Tensor:
+        """How much w (K,F) has of w_0 (K,F), a scalar."""
+        if self.variant == "paper":
+            return (weight * old).sum()
+        length: Tensor = torch.linalg.matrix_norm(weight @ old.T)
+        return length
 
 
 def _linear(model: nn.Module) -> nn.Linear:

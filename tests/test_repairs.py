@@ -292,6 +292,28 @@ def test_the_extra_gradient_of_fst_is_alpha_times_the_old_weights(view, monkeypa
     torch.testing.assert_close(step.model.head.bias.grad, plain.model.head.bias.grad)
 
 
+def test_unsigned_fst_sees_through_flipped_and_permuted_bits():
+    chance = torch.Generator().manual_seed(0)
+    weight, old = (torch.randn(3, 7, generator=chance) for _ in range(2))
+    rows, old_rows = weight.tolist(), old.tolist()
+    products = [sum(a * b for a, b in zip(w, o, strict=True)) for w in rows for o in old_rows]
+    fst = DEFENSES["fst"](variant="unsigned")
+    expected = sum(product**2 for product in products) ** 0.5
+    assert float(fst.likeness(weight, old)) == pytest.approx(expected, 1e-6)
+    for other in (-weight, weight * torch.tensor([[1.0], [-1], [1]]), weight[[2, 0, 1]]):
+        assert float(fst.likeness(other, old)) == pytest.approx(expected, 1e-6)
+    assert DEFENSES["fst"]().likeness(-old, old) < 0 < fst.likeness(-old, old)
+
+
+def test_unsigned_fst_leaves_the_rows_of_the_old_weights(view):
+    old = view.model.head.weight
+    flipped = DEFENSES["fst"](alpha=10.0, epochs=10).repair(view).head.weight
+    turned = DEFENSES["fst"](alpha=10.0, epochs=10, variant="unsigned").repair(view).head.weight
+    whole = torch.linalg.matrix_norm(old @ old.T)
+    assert torch.linalg.matrix_norm(flipped @ old.T) > 0.9 * whole
+    assert torch.linalg.matrix_norm(turned @ old.T) < 0.1 * whole
+
+
 def test_fst_holds_the_length_of_the_weights_in_every_step(view, monkeypatch):
     lengths = []
     outputs = TrainStep.outputs
