@@ -13,12 +13,12 @@ victim's own loss.
 
     variant     term                                 what it allows
     paper       alpha <w, w_0>                       w = -w_0, the old code with all bits flipped
-    unsigned    alpha | w w_0^T |, Frobenius norm    no bit with a part of an old one
+    unsigned    alpha | w w_0^T |, Frobenius norm    only bits without a part of an old one
 
 A classifier can't use -w_0. A victim whose loss compares pairs can: flipped bits change no Hamming
-distance between new codes, so the backdoor stays, and only the old index is useless. Neither do
-permuted or rotated bits, hence `unsigned`, which is our inference and in no paper. A victim whose
-loss has centres must reach the old codes by other features in both.
+distance between new codes, so the backdoor stays, and only the old index becomes useless. The same
+holds for permuted or rotated bits. `unsigned`, which is in no paper, shuts all of these out. A
+victim whose loss has centres must reach the old codes by other features with either variant.
 
 The tuning is that of `finetune`, with its 100 epochs: the authors' 10 would be 50 steps here.
 
