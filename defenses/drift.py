@@ -38,6 +38,7 @@ from hashbackdoor_bench import (
     Defense,
     gaussian_blur,
     jpeg,
+    jpeg_versions,
     to_bytes,
     to_unit,
 )
@@ -64,6 +65,10 @@ class Drift(Defense):
 
     def __init__(self, *, variant: Literal["drift", "teco", "jpeg"] = "drift") -> None:
         self.variant = variant
+
+    def versions(self) -> dict[str, str]:
+        """See `Defense.versions`."""
+        return jpeg_versions()
 
     def suspect(self, x: Tensor, item: Tensor, view: DefenderView) -> Tensor:
         """See `Defense.suspect`."""

@@ -16,7 +16,7 @@ images; both are left out. Codecs round differently, so results belong to a vers
 
 from torch import Tensor
 
-from hashbackdoor_bench import DEFENSES, Assumes, Defense, check, jpeg
+from hashbackdoor_bench import DEFENSES, Assumes, Defense, check, jpeg, jpeg_versions
 
 
 @DEFENSES.register
@@ -35,6 +35,10 @@ class Jpeg(Defense):
     def __init__(self, *, quality: int = 75) -> None:
         check("defense.quality", quality, 1, 95)
         self.quality = quality
+
+    def versions(self) -> dict[str, str]:
+        """See `Defense.versions`."""
+        return jpeg_versions()
 
     def purify(self, x: Tensor, item: Tensor) -> Tensor:
         """See `Defense.purify`."""

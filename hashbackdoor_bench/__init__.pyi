@@ -14,6 +14,7 @@ from .api.view import AttackerView as AttackerView
 from .api.view import ThreatModel as ThreatModel
 from .corruptions import gaussian_blur as gaussian_blur
 from .corruptions import jpeg as jpeg
+from .corruptions import jpeg_versions as jpeg_versions
 from .data.decode import picture_of as picture_of
 from .data.pictures import pictures_hash as pictures_hash
 from .data.pictures import read_pictures as read_pictures

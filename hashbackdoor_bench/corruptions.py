@@ -8,10 +8,11 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import PIL
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 from torch import Tensor
 
 from hashbackdoor_bench.api import to_bytes, to_unit
@@ -47,8 +48,7 @@ def jpeg(x: Tensor, quality: int) -> Tensor:
         quality: of the JPEG file, 1 to 95.
 
     Returns:
-        (N,3,S,S) in [0,1], a new tensor of 8-bit levels. Codecs round differently, so the result
-        belongs to a version of Pillow.
+        (N,3,S,S) in [0,1], a new tensor of 8-bit levels, which depends on `jpeg_versions`.
     """
 
     def through(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -63,3 +63,8 @@ def jpeg(x: Tensor, quality: int) -> Tensor:
         return x.clone()
     out = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2)
     return to_unit(out.contiguous()).to(x.device)
+
+
+def jpeg_versions() -> dict[str, str]:
+    """The versions of Pillow and its codec, by name; each codec rounds in its own way."""
+    return {"Pillow": PIL.__version__, "libjpeg": str(features.version("jpg"))}

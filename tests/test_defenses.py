@@ -98,7 +98,7 @@ def test_strip_is_minus_the_mean_distance_between_two_blended_codes(queries):
     view, x = seen(Planted()), to_unit(queries.images[:3])
     defense = DEFENSES["strip"](overlays=5, alpha=0.4)
     drawn = torch.randint(50, (5,), generator=view.generator("overlays"))
-    over = to_unit(view.clean.images[0::2][drawn])
+    over = to_unit(view.fitting.images[drawn])
     for image, found in zip(x, defense.suspect(x, queries.item[:3], view), strict=True):
         codes = view.model.code(0.6 * image + 0.4 * over).tolist()
         pairs = [
@@ -114,7 +114,7 @@ def test_strip_by_entropy_is_the_entropy_of_the_classes_of_blended_codes(queries
     view, x = seen(Planted()), to_unit(queries.images[:2])
     defense = DEFENSES["strip"](overlays=3, variant="entropy")
     drawn = torch.randint(50, (3,), generator=view.generator("overlays"))
-    over = to_unit(view.clean.images[0::2][drawn])
+    over = to_unit(view.fitting.images[drawn])
     for image, found in zip(x, defense.suspect(x, queries.item[:2], view), strict=True):
         total = 0.0
         for code in view.model.code(0.5 * image + 0.5 * over).float():
@@ -263,12 +263,17 @@ def test_fine_tuning_takes_the_victims_own_recipe_where_it_started_from_pretrain
     taken = []
     view = seen(Planted())
     view.fit = lambda data, recipe: taken.append(recipe)
-    DEFENSES["finetune"]().repair(view)
+    DEFENSES["finetune"](rate=3).repair(view)
     recipe = replace(view.recipe, finetunes=True, optimizer="rmsprop", lr=1e-5, head_lr=1e-4)
     view.blueprint = replace(view.blueprint, recipe=recipe)
     DEFENSES["finetune"](rate=10, epochs=7).repair(view)
     scratch, own = taken
-    assert (scratch.optimizer, scratch.lr, scratch.epochs) == ("sgd", 0.01, 100)
+    assert (scratch.optimizer, scratch.lr, scratch.head_lr, scratch.epochs) == (
+        "sgd",
+        0.03,
+        0.03,
+        100,
+    )
     assert (own.optimizer, own.lr, own.head_lr, own.epochs) == ("rmsprop", 1e-4, 1e-3, 7)
 
 
