@@ -11,13 +11,9 @@ Differs from the authors: they use a median filter of 2 or 3 px; a Gaussian has 
 strength.
 """
 
-import math
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from hashbackdoor_bench import DEFENSES, Assumes, Defense, check
+from hashbackdoor_bench import DEFENSES, Assumes, Defense, check, gaussian_blur
 
 
 @DEFENSES.register
@@ -39,13 +35,4 @@ class Blur(Defense):
 
     def purify(self, x: Tensor, item: Tensor) -> Tensor:
         """See `Defense.purify`."""
-        width = self.sigma * x.shape[-1] / 224
-        if width == 0:
-            return x.clone()
-        reach = min(math.ceil(3 * width), x.shape[-1] - 1)
-        place = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
-        taps = torch.exp(-(place**2) / (2 * width**2))
-        taps = (taps / taps.sum()).expand(3, 1, 1, -1)  # (3,1,1,2 reach + 1)
-        padded = F.pad(x, (reach,) * 4, mode="reflect")
-        out = F.conv2d(F.conv2d(padded, taps, groups=3), taps.mT, groups=3)
-        return out.clamp(0, 1)
+        return gaussian_blur(x, self.sigma)

@@ -16,10 +16,17 @@ victim's; batch norm goes on to collect statistics.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar
 
-from hashbackdoor_bench import DEFENSES, Assumes, DefenderView, Defense, HashModel, check
+from hashbackdoor_bench import (
+    DEFENSES,
+    Assumes,
+    DefenderView,
+    Defense,
+    HashModel,
+    check,
+    tuning_recipe,
+)
 
 
 @DEFENSES.register
@@ -46,17 +53,5 @@ class FineTune(Defense):
         """See `Defense.repair`."""
         if not self.epochs or not self.rate:
             return view.model
-        recipe = replace(view.recipe, epochs=self.epochs)
-        if recipe.finetunes:
-            recipe = replace(recipe, lr=self.rate * recipe.lr, head_lr=self.rate * recipe.head_lr)
-        else:
-            recipe = replace(
-                recipe,
-                optimizer="sgd",
-                lr=0.01 * self.rate,
-                head_lr=0.01 * self.rate,
-                momentum=0.9,
-                weight_decay=5e-4,
-                schedule="onecycle",
-            )
+        recipe = tuning_recipe(view.recipe, epochs=self.epochs, rate=self.rate)
         return view.fit(view.clean, recipe)

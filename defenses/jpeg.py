@@ -14,17 +14,9 @@ Differs from the authors: SHIELD draws a quality for each block and trains the n
 images; both are left out. Codecs round differently, so results belong to a version of Pillow.
 """
 
-import io
-from concurrent.futures import ThreadPoolExecutor
-
-import numpy as np
-import PIL
-import torch
-from numpy.typing import NDArray
-from PIL import Image, features
 from torch import Tensor
 
-from hashbackdoor_bench import DEFENSES, Assumes, Defense, check, to_bytes, to_unit
+from hashbackdoor_bench import DEFENSES, Assumes, Defense, check, jpeg, jpeg_versions
 
 
 @DEFENSES.register
@@ -45,21 +37,9 @@ class Jpeg(Defense):
         self.quality = quality
 
     def versions(self) -> dict[str, str]:
-        """Those of Pillow and its codec, which round in their own way."""
-        return {"Pillow": PIL.__version__, "libjpeg": str(features.version("jpg"))}
+        """See `Defense.versions`."""
+        return jpeg_versions()
 
     def purify(self, x: Tensor, item: Tensor) -> Tensor:
         """See `Defense.purify`."""
-        pixels = to_bytes(x).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        with ThreadPoolExecutor() as pool:
-            decoded = list(pool.map(self._through, pixels))
-        if not decoded:
-            return x.clone()
-        out = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2)
-        return to_unit(out.contiguous()).to(x.device)
-
-    def _through(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """One image (S,S,3) uint8 through a file in memory."""
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=self.quality, subsampling="4:2:0")
-        return np.asarray(Image.open(file))
+        return jpeg(x, self.quality)

@@ -12,6 +12,9 @@ from .api.victim import HashLoss as HashLoss
 from .api.view import COVER as COVER
 from .api.view import AttackerView as AttackerView
 from .api.view import ThreatModel as ThreatModel
+from .corruptions import gaussian_blur as gaussian_blur
+from .corruptions import jpeg as jpeg
+from .corruptions import jpeg_versions as jpeg_versions
 from .data.decode import picture_of as picture_of
 from .data.pictures import pictures_hash as pictures_hash
 from .data.pictures import read_pictures as read_pictures
@@ -37,6 +40,8 @@ from .records import Record as Record
 from .registry import ATTACKS as ATTACKS
 from .registry import DEFENSES as DEFENSES
 from .registry import VICTIMS as VICTIMS
+from .repairs import tuning_recipe as tuning_recipe
+from .repairs import uncounted as uncounted
 from .spec import RunSpec as RunSpec
 from .stages.pipeline import run as run
 from .triggers import Additive as Additive

@@ -23,7 +23,7 @@ FLOORS: tuple[set[str], ...] = (
     {"api"},
     {"data", "metrics"},
     {"network"},
-    {"defender", "poisoning", "triggers"},
+    {"corruptions", "defender", "poisoning", "repairs", "triggers"},
     {"stages"},
     {"checks", "report", "templates"},
     {"search", "suites", "trust"},
