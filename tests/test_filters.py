@@ -1,0 +1,178 @@
+"""Filters of training images against plain loops, scikit-learn and planted features."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hashbackdoor_bench.defenses import scan
+from hashbackdoor_bench.defenses.two_means import two_means
+from planted import CLASSES, Planted, pictures, seen
+from torch import Tensor
+
+from hashbackdoor_bench import DEFENSES, metrics
+
+
+def features_of_classes(
+    count: int, share: float, shift: float, size: int = 128, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Features (10 count, size) of ten classes in turn, a share of class 0 moved; and which."""
+    random = torch.Generator().manual_seed(seed)
+    means = 2 * torch.randn(10, size, generator=torch.Generator().manual_seed(99))
+    features = means.repeat(count, 1) + torch.randn(10 * count, size, generator=random)
+    direction = torch.randn(size, generator=random)
+    poison = torch.zeros(10 * count, dtype=torch.bool)
+    poison[0 : int(10 * count * share) : 10] = True
+    features[poison] += shift * direction / direction.norm()
+    return features, poison
+
+
+class ViewOfFeatures:
+    """A view with the given features instead of those of a network."""
+
+    def __new__(cls, train: Tensor, clean: Tensor, **more):
+        view = seen(Planted(), train=pictures(len(train), seed=3), **more)
+        view.clean = pictures(len(clean), seed=4)
+        known = {id(view.train.images): train, id(view.clean.images): clean}
+        view.features = lambda images: known[id(images)].float()
+        return view
+
+
+# ---- two means ----------------------------------------------------------------------------------
+
+
+def test_two_means_finds_the_split_of_least_spread_among_all_of_eight_points():
+    random = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        points = torch.randn(8, 2, generator=random, dtype=torch.float64)
+        least = math.inf
+        for number in range(1, 2**7):
+            inside = torch.tensor([number >> bit & 1 for bit in range(8)]).bool()
+            parts = (points[inside], points[~inside])
+            least = min(least, sum(float(((p - p.mean(0)) ** 2).sum()) for p in parts))
+        group, means = two_means(points, torch.Generator().manual_seed(1))
+        assert float((points - means[group]).square().sum()) == pytest.approx(least)
+
+
+def test_equal_points_are_one_group():
+    group, means = two_means(torch.ones(5, 3).double(), torch.Generator())
+    assert group.tolist() == [0] * 5
+    assert torch.equal(means, torch.ones(2, 3).double())
+
+
+# ---- scan ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_scan_finds_a_minority_and_a_majority_and_drops_half_of_the_class_at_most(share):
+    train, poison = features_of_classes(100, share, 8)
+    clean, _ = features_of_classes(10, 0, 0, seed=1)
+    found = DEFENSES["scan"]().screen(ViewOfFeatures(train, clean))
+    own = found.suspicion[0::10]
+    assert metrics.auroc(own[poison[0::10]], own[~poison[0::10]]) > 0.95
+    assert found.drop.sum() == min(50, int(poison.sum()))
+    assert (found.drop & poison).sum() == found.drop.sum()
+
+
+def test_scan_flags_no_class_without_poison():
+    train, _ = features_of_classes(100, 0, 8)
+    clean, _ = features_of_classes(10, 0, 0, seed=1)
+    found = DEFENSES["scan"]().screen(ViewOfFeatures(train, clean))
+    assert not found.drop.any()
+
+
+def ledoit_wolf(rows: np.ndarray) -> np.ndarray:
+    """The shrunk covariance (d,d) of centred rows, one row at a time."""
+    count, size = rows.shape
+    plain = sum(np.outer(row, row) for row in rows) / count
+    target = np.trace(plain) / size * np.eye(size)
+    error = sum(((np.outer(row, row) - plain) ** 2).sum() for row in rows) / count**2
+    share = min(1, error / ((plain - target) ** 2).sum())
+    return share * target + (1 - share) * plain
+
+
+def best_split(points: np.ndarray) -> np.ndarray:
+    """Lloyd's algorithm from 50 pairs of points: the groups (n,) of least spread."""
+    random, best, least = np.random.default_rng(0), np.zeros(len(points)), np.inf
+    for _ in range(50):
+        centres = points[random.choice(len(points), 2, replace=False)]
+        for _ in range(20):
+            group = ((points[:, None] - centres) ** 2).sum(2).argmin(1)
+            centres = np.stack([points[group == g].mean(0) for g in (0, 1)])
+        spread = ((points - centres[group]) ** 2).sum()
+        if spread < least - 1e-9:
+            best, least = group, spread
+    return best
+
+
+def test_scan_is_the_formula_in_numpy():
+    train, _ = features_of_classes(20, 0, 0, size=5)
+    for number in range(10):  # in every class two clear groups, so that there is one best split
+        train[number:80:10] += 3.5 + 0.02 * number**2
+    clean, _ = features_of_classes(6, 0, 0, size=5, seed=1)
+    view = ViewOfFeatures(train, clean)
+    found = DEFENSES["scan"](threshold=1.5).screen(view)
+    x = np.concatenate([train, clean]).astype(float) - clean.double().numpy().mean(0)
+    label = np.concatenate([np.arange(200) % 10, np.arange(60) % 10])
+    held, own = (
+        x[200:],
+        label[200:],
+    )  # five features: all components, and a rotation changes nothing
+    mu = np.stack([held[own == c].mean(0) for c in range(10)])
+
+    def both(mu):
+        away = sum(np.outer(m, m) for m in mu[own]) / len(own)
+        return away, ledoit_wolf(held - mu[own])
+
+    def mean_of(rows, s_mu, s_e):
+        return s_mu @ np.linalg.inv(len(rows) * s_mu + s_e) @ rows.sum(0)
+
+    s_mu, s_e = both(mu)
+    for _ in range(200):
+        s_mu, s_e = both(np.stack([mean_of(held[own == c], s_mu, s_e) for c in range(10)]))
+    inverse = np.linalg.inv(s_e)
+
+    def norm(r):
+        return r @ inverse @ r
+
+    j, ratio = np.zeros(10), np.zeros(200)
+    white = np.linalg.inv(np.linalg.cholesky(s_e))
+    for c in range(10):
+        rows, numbers = x[label == c], (label == c).nonzero()[0]
+        group = best_split(rows @ white.T)
+        u = [rows[group == g].mean(0) for g in (0, 1)]
+        centre = mean_of(rows, s_mu, s_e)
+        away = [norm(r - centre) - norm(r - u[g]) for r, g in zip(rows, group, strict=True)]
+        j[c] = np.mean(away)
+        clean_in = [(group[20:] == g).sum() for g in (0, 1)]
+        bad = int(clean_in[1] < clean_in[0])
+        if clean_in[0] == clean_in[1]:  # the larger group has the smaller share of them
+            bad = int((group == 1).sum() > (group == 0).sum())
+        for number, r in zip(numbers[:20], rows[:20], strict=True):
+            ratio[number] = norm(r - u[1 - bad]) - norm(r - u[bad])
+    middle = np.sort(j)[4]  # torch's median is the lower one
+    index = (j - middle) / (1.4826 * np.sort(np.abs(j - middle))[4])
+    expected = np.maximum(index, 0)[np.arange(200) % 10] / (1 + np.exp(-ratio / 2))
+    np.testing.assert_allclose(found.suspicion.numpy(), expected, rtol=2e-3, atol=1e-5)
+    flagged = (index > 1.5)[np.arange(200) % 10] & (ratio > 0)
+    most = [np.sum(flagged[c::10]) for c in range(10)]
+    assert max(most) > 0
+    assert max(most) <= 10  # or the guard would keep some
+    assert np.array_equal(found.drop.numpy(), flagged)
+
+
+def test_the_shrunk_covariance_is_scikit_learns():
+    covariance = pytest.importorskip("sklearn.covariance")
+    rows = torch.randn(30, 12, generator=torch.Generator().manual_seed(0)).double()
+    rows *= torch.arange(12)
+    expected, share = covariance.ledoit_wolf(rows.numpy(), assume_centered=True)
+    assert 0.05 < share < 0.95
+    np.testing.assert_allclose(scan.shrunk(rows).numpy(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_scan_compares_a_class_with_the_clean_images_that_have_its_tags():
+    view = ViewOfFeatures(torch.zeros(60, 4), torch.zeros(30, 4))
+    for number, items in enumerate(view.groups()):
+        label = int(view.train.labels[items[0]].argmax())
+        same = scan.SCAn.alike(view, items)
+        assert same.tolist() == list(range(label, 30, CLASSES)), number
