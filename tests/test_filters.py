@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hashbackdoor_bench.defenses import scan
+from hashbackdoor_bench.defenses import dao, scan
 from hashbackdoor_bench.defenses.two_means import two_means
 from planted import CLASSES, Planted, pictures, seen
 from torch import Tensor
@@ -176,3 +176,80 @@ def test_scan_compares_a_class_with_the_clean_images_that_have_its_tags():
         label = int(view.train.labels[items[0]].argmax())
         same = scan.SCAn.alike(view, items)
         assert same.tolist() == list(range(label, 30, CLASSES)), number
+
+
+# ---- dao ----------------------------------------------------------------------------------------
+
+
+def density_scores(points: np.ndarray, k: int) -> dict[str, list[float]]:
+    """The four scores of each point by the formulas, one pair at a time."""
+    count = len(points)
+    order = [
+        sorted((math.dist(points[i], points[j]), j) for j in range(count) if j != i)[:k]
+        for i in range(count)
+    ]
+    reach = [row[-1][0] for row in order]
+    lid = [-k / sum(math.log(d / reach[i]) for d, _ in row) for i, row in enumerate(order)]
+    return {
+        "kdistance": reach,
+        "lid": lid,
+        "slof": [sum(reach[i] / reach[j] for _, j in row) / k for i, row in enumerate(order)],
+        "dao": [
+            sum(lid[j] * math.log(reach[i] / reach[j]) for _, j in row) / k
+            for i, row in enumerate(order)
+        ],
+    }
+
+
+@pytest.mark.parametrize("score", ["kdistance", "lid", "slof", "dao"])
+def test_density_scores_are_their_formulas_and_go_with_their_images(score, monkeypatch):
+    monkeypatch.setattr(dao, "TOGETHER", 7)  # several parts
+    points = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).double()
+    expected = density_scores(points.numpy(), 6)[score]
+    found = DEFENSES["dao"](score=score, k=6).scores(points)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(1))
+    moved = DEFENSES["dao"](score=score, k=6).scores(points[order])
+    torch.testing.assert_close(moved, found[order])
+
+
+def test_neighbours_are_scikit_learns():
+    found = pytest.importorskip("sklearn.neighbors")
+    points = torch.randn(600, 20, generator=torch.Generator().manual_seed(0)).double()
+    near, away = dao.neighbours(points, 16)
+    distance, number = found.NearestNeighbors(n_neighbors=16).fit(points.numpy()).kneighbors()
+    assert np.array_equal(near.numpy(), number)
+    np.testing.assert_allclose(away.numpy(), distance, rtol=1e-12)
+
+
+def test_equal_images_have_finite_scores():
+    points = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    points[:12] = points[0]
+    for score in ("kdistance", "lid", "slof", "dao"):
+        for k in (3, 16):
+            assert DEFENSES["dao"](score=score, k=k).scores(points).isfinite().all()
+        assert DEFENSES["dao"](score=score).scores(points[:1]).tolist() == [0]
+        assert DEFENSES["dao"](score=score).scores(points[:12]).isfinite().all()
+
+
+def test_a_tight_cluster_is_least_suspicious_and_a_sparse_ring_most():
+    random = torch.Generator().manual_seed(0)
+    points = torch.randn(220, 8, generator=random)
+    points[:10] = 0.01 * points[:10] + 1
+    points[10:20] *= 12 / points[10:20].norm(dim=1, keepdim=True)
+    order = DEFENSES["dao"](score="kdistance", k=5).scores(points).argsort().tolist()
+    assert set(order[:10]) == set(range(10))
+    assert set(order[-10:]) == set(range(10, 20))
+    for score in ("slof", "dao"):  # to these, what borders on a tight cluster is an outlier too
+        order = DEFENSES["dao"](score=score).scores(points[10:]).argsort().tolist()
+        assert set(order[-10:]) == set(range(10)), score
+
+
+def test_dao_drops_the_share_of_all_or_of_each_class():
+    train, _ = features_of_classes(40, 0, 0, size=6)
+    train[7:400:40] *= 30  # ten images of one class
+    view = ViewOfFeatures(train, train[:20])
+    every = DEFENSES["dao"](drop=0.025).screen(view).drop
+    assert every.nonzero().flatten().tolist() == list(range(7, 400, 40))
+    each = DEFENSES["dao"](drop=0.025, within="class").screen(view).drop
+    assert [int(each[number::10].sum()) for number in range(10)] == [1] * 10
