@@ -146,7 +146,9 @@ class DefenderView:
 
         NaN for a class without images.
         """
-        distance = (self._known_codes.shape[1] - self._known_codes.float() @ self.anchors.T) / 2
+        distance = (
+            self._known_codes.shape[1] - self._known_codes.float() @ self.anchors.float().T
+        ) / 2
         found = torch.full((len(self.anchors),), torch.nan)
         for number, column in enumerate(self._known.labels.T.bool()):
             if column.any():

@@ -99,7 +99,8 @@ def seen(model: HashModel, **more: Any) -> DefenderView:
         clean=pictures(100, seed=5),
         blueprint=Blueprint(
             method="", settings={}, bits=BITS, classes=CLASSES, size=SIZE, backbone="",
-            pretrained=False, weights=None, seed="0", recipe=replace(recipe, precision="float32"),
+            pretrained=False, weights=None, seed="0",
+            recipe=replace(recipe, precision="float32", augment="none"),
         ),
         **more,
     )  # fmt: skip

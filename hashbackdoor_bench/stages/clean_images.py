@@ -65,7 +65,7 @@ def draw_clean(splits: Splits, poisoned: Tensor, count: int, seed: int) -> Clean
     if oracle:
         free = torch.ones(len(split), dtype=torch.bool)
         free[poisoned] = False
-    free &= split.labels.any(1)
+    free &= split.labels.bool().any(1)
     pool = free.nonzero().flatten()
     if count > len(pool):
         raise UserError(
