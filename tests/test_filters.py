@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hashbackdoor_bench.defenses import dao, scan
+from hashbackdoor_bench.defenses import ac, dao, scan
 from hashbackdoor_bench.defenses.two_means import two_means
 from planted import CLASSES, Planted, pictures, seen
 from torch import Tensor
@@ -253,3 +253,87 @@ def test_dao_drops_the_share_of_all_or_of_each_class():
     assert every.nonzero().flatten().tolist() == list(range(7, 400, 40))
     each = DEFENSES["dao"](drop=0.025, within="class").screen(view).drop
     assert [int(each[number::10].sum()) for number in range(10)] == [1] * 10
+
+
+# ---- ac -----------------------------------------------------------------------------------------
+
+
+def blobs(share: float, shift: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Features (100,32) of a class, of which a share is moved; and which."""
+    random = torch.Generator().manual_seed(seed)
+    features = torch.randn(100, 32, generator=random).double()
+    poison = torch.arange(100) < 100 * share
+    features[poison] += shift / 32**0.5
+    return features, poison
+
+
+def clustered(features: Tensor, **settings) -> tuple[Tensor, Tensor]:
+    return DEFENSES["ac"](**settings).clusters(features, torch.Generator().manual_seed(0))
+
+
+def test_clustering_drops_exactly_a_planted_fifth():
+    features, poison = blobs(0.2, 12)
+    suspicion, drop = clustered(features)
+    assert torch.equal(drop, poison)
+    assert metrics.auroc(suspicion[poison], suspicion[~poison]) == 1
+
+
+def test_clustering_drops_nothing_of_one_blob_or_of_a_majority_and_ranks_that_backwards():
+    assert not clustered(blobs(0, 0)[0])[1].any()
+    features, poison = blobs(0.6, 12)
+    suspicion, drop = clustered(features)
+    assert not drop.any()
+    assert metrics.auroc(suspicion[poison], suspicion[~poison]) < 0.05
+
+
+def test_the_limits_of_share_and_silhouette_decide_what_is_dropped():
+    features, poison = blobs(0.3, 12)
+    assert clustered(features, share=0.31)[1].sum() == 30
+    assert clustered(features, share=0.3)[1].sum() == 0
+    fit = ac.silhouette(features, poison.long())  # in 32 dimensions; in 10 it is larger
+    assert clustered(features, silhouette=float(fit))[1].sum() == 30
+    assert clustered(features, silhouette=0.99)[1].sum() == 0
+
+
+def test_suspicion_is_the_difference_of_distances_to_the_means_times_the_silhouette():
+    features, poison = blobs(0.2, 12)
+    suspicion, _ = clustered(features, components=3)
+    _, vectors = np.linalg.eigh(np.cov(features.numpy().T))
+    points = (features.numpy() - features.numpy().mean(0)) @ vectors[:, -3:]
+    large, small = points[~poison.numpy()].mean(0), points[poison.numpy()].mean(0)
+    fit = 0.0
+    for i, point in enumerate(points):
+        away = [math.dist(point, other) for j, other in enumerate(points) if j != i]
+        same = [bool(poison[j] == poison[i]) for j in range(100) if j != i]
+        own = np.mean([d for d, one in zip(away, same, strict=True) if one])
+        rest = np.mean([d for d, one in zip(away, same, strict=True) if not one])
+        fit += (rest - own) / max(own, rest) / 100
+    expected = [(math.dist(p, large) - math.dist(p, small)) * fit for p in points]
+    np.testing.assert_allclose(suspicion.numpy(), expected, rtol=1e-6)
+
+
+def test_the_silhouette_is_scikit_learns_and_zero_for_one_group():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    for share in (0.01, 0.2, 0.5):
+        features, poison = blobs(share, 6)
+        expected = sklearn.silhouette_score(features.numpy(), poison.numpy())
+        assert float(ac.silhouette(features, poison.long())) == pytest.approx(expected)
+    assert ac.silhouette(features, torch.zeros(100, dtype=torch.long)) == 0
+
+
+def test_clustering_screens_each_class_by_itself():
+    train, poison = features_of_classes(50, 0.2, 30)
+    found = DEFENSES["ac"](silhouette=0.3).screen(ViewOfFeatures(train, train[:10]))
+    assert torch.equal(found.drop, poison)
+    assert metrics.auroc(found.suspicion[poison], found.suspicion[~poison]) == 1
+
+
+def test_clustering_is_the_toolboxs():
+    """Trusted-AI's toolbox, if it is installed."""
+    art = pytest.importorskip("art.defences.detector.poison.clustering_analyzer")
+    for share in (0.2, 0.6):
+        features, _ = blobs(share, 12)
+        _, drop = clustered(features)
+        group, _ = two_means(features, torch.Generator().manual_seed(0))
+        poisonous, _, _ = art.ClusteringAnalyzer().analyze_by_relative_size([group.numpy()])
+        assert np.array_equal(poisonous[0] == 1, drop.numpy())
