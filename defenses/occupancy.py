@@ -23,6 +23,7 @@ S is the mean distance of two codes. Balls with fewer than 30 of the window's co
 with none left, the suspicion is 0.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -73,9 +74,7 @@ class Occupancy(Defense):
         if len(window) not in self._tails:
             self._tails[len(window)] = self._tail(len(window), view)
         tail = self._tails[len(window)][count, torch.arange(len(count))]
-        return (
-            (-tail.min() - torch.tensor(len(count)).log()) / torch.log(torch.tensor(10.0))
-        ).float()
+        return (-(tail.min() + math.log(len(count))) / math.log(10)).float()
 
     def _tail(self, size: int, view: DefenderView) -> Tensor:
         """log P(Bin(W, p_c) >= n) for n from 0 to W: (W+1,C), also where P is below 1e-308."""

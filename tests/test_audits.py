@@ -2,11 +2,13 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from planted import CLASSES, TARGET, Planted, seen
+from hashbackdoor_bench.defenses import hubness
+from planted import BITS, CLASSES, TARGET, Planted, seen
 from scipy import stats
 from torch import Tensor
 
@@ -150,3 +152,67 @@ def test_a_popular_class_changes_the_count_and_not_the_tightness(view):
             window[:100] = codes_of(100, random, view.model.anchors, label=7)
             popular.append(float(audit(window, view)))
         assert (min(popular) > max(plain)) == moved, statistic
+
+
+# ---- hubness ------------------------------------------------------------------------------------
+
+
+def test_occurrences_are_the_mean_over_all_orders_of_eight_items():
+    random = torch.Generator().manual_seed(0)
+    database = torch.randint(2, (8, 4), generator=random).to(torch.int8) * 2 - 1
+    queries = torch.randint(2, (5, 4), generator=random).to(torch.int8) * 2 - 1
+    queries[4] = queries[0]
+    expected, orders = np.zeros(8), list(itertools.permutations(range(8)))
+    away = [[sum(a != b for a, b in zip(q, d, strict=True)) for d in database.tolist()]
+            for q in queries.tolist()]  # fmt: skip
+    for row in away:
+        for order in orders:
+            expected[sorted(order, key=row.__getitem__)[:3]] += 1 / len(orders)
+    found = hubness.occurrences(queries, database, 3)
+    np.testing.assert_allclose(found.numpy(), expected)
+    assert float(found.sum()) == pytest.approx(15)
+
+
+def test_many_parts_of_a_window_give_the_same_occurrences(view, monkeypatch):
+    window = window_of(view, 3, size=300)
+    whole = hubness.occurrences(window, view.database[:500], 10)
+    monkeypatch.setattr(hubness, "TOGETHER", 7)
+    torch.testing.assert_close(hubness.occurrences(window, view.database[:500], 10), whole)
+
+
+def test_the_statistics_of_hubness_are_scipys_and_numpys(view):
+    view.database = view.database[:501]
+    window = window_of(view, 3, size=300)
+    hits = hubness.occurrences(window, view.database, 10).numpy()
+    middle = np.median(hits)
+    spread = stats.median_abs_deviation(hits, scale="normal")
+    expected = {
+        "z": (hits.max() - middle) / (spread + 0.1),
+        "skewness": stats.skew(hits),
+        "share": np.sort(hits)[-6:].sum() / hits.sum(),
+    }
+    for statistic, value in expected.items():
+        found = DEFENSES["hubness"](statistic=statistic).audit(window, view)
+        assert float(found) == pytest.approx(value, rel=1e-3), statistic
+
+
+def test_planted_hubs_raise_each_statistic():
+    random = torch.Generator().manual_seed(0)
+    queries = torch.randint(2, (400, BITS), generator=random).to(torch.int8) * 2 - 1
+    view = seen(Planted(), database=torch.randint(2, (600, BITS), generator=random).char() * 2 - 1)
+    for statistic in ("z", "skewness", "share"):
+        audit = DEFENSES["hubness"](statistic=statistic).audit
+        view.database = view.database.clone()
+        before = float(audit(queries, view))
+        poisoned = replace(view, database=view.database.clone())
+        poisoned.database[:3] = torch.where(queries.sum(0) >= 0, 1, -1).to(torch.int8)
+        assert float(audit(queries, poisoned)) > 1.5 * before, statistic
+        hits = hubness.occurrences(queries, poisoned.database, 10)
+        assert int(hits.argmax()) < 3
+
+
+def test_a_database_of_fewer_items_than_k_is_found_whole(view):
+    view.database = view.database[:4]
+    hits = hubness.occurrences(window_of(view, 1, size=20), view.database, 4)
+    assert hits.tolist() == [20] * 4
+    assert DEFENSES["hubness"]().audit(window_of(view, 1, size=20), view) == 0

@@ -335,5 +335,5 @@ def test_clustering_is_the_toolboxs():
         features, _ = blobs(share, 12)
         _, drop = clustered(features)
         group, _ = two_means(features, torch.Generator().manual_seed(0))
-        poisonous, _, _ = art.ClusteringAnalyzer().analyze_by_relative_size([group.numpy()])
-        assert np.array_equal(poisonous[0] == 1, drop.numpy())
+        clean, _, _ = art.ClusteringAnalyzer().analyze_by_relative_size([group.numpy()])
+        assert np.array_equal(clean[0] == 0, drop.numpy())
