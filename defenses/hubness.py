@@ -69,7 +69,7 @@ class Hubness(Defense):
 
 def occurrences(queries: Tensor, database: Tensor, k: int) -> Tensor:
     """N_k (D,) float64 of the codes (D,K) of a database, for the codes (W,K) of queries."""
-    codes, times = queries.unique(dim=0, return_counts=True)
+    codes, times = torch.unique(queries, dim=0, return_counts=True)
     stored = database.float().T
     found = torch.zeros(len(database), dtype=torch.float64)
     for some, number in zip(

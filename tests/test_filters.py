@@ -329,9 +329,9 @@ def test_clustering_screens_each_class_by_itself():
 
 
 def test_clustering_is_the_toolboxs():
-    """Trusted-AI's toolbox, if it is installed."""
+    """Trusted-AI's toolbox, which fails on a class without a small cluster, if it is installed."""
     art = pytest.importorskip("art.defences.detector.poison.clustering_analyzer")
-    for share in (0.2, 0.6):
+    for share in (0.05, 0.2, 0.34):
         features, _ = blobs(share, 12)
         _, drop = clustered(features)
         group, _ = two_means(features, torch.Generator().manual_seed(0))
