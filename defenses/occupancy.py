@@ -6,10 +6,11 @@ finds campaigns of triggered queries, never a single one.
     n_c       = number of the W queries with d(h, a_c) <= r_c       a_c: anchor code, r_c: radius
     suspicion = -log10 min_c [ C P(Bin(W, p_c) >= n_c) ]            an alarm from 2 on: rate .01
 
-p_c is the share of known codes in the same ball, (hits + 1) / (known + 2). Known are the codes of
-the ``database``, if its classes are searched for as often as they are in it; or of the defender's
-``calibration`` images, which are few: with 75 of them p_c = .1 is uncertain by .035, and the number
-of 1000 queries in the ball only by .0095.
+p_c is the share of known codes in the same ball, (hits + 1) / (known + 2). Known are those of the
+defender's ``clean`` images, or of the ``database``, many more, of which training images lie nearer
+to the anchors than queries do. Of m images p_c = .1 is uncertain by .3 / sqrt(m): from 150 that is
+.024, and the part of 1000 queries in the ball varies by .0095 only. So the rate of false alarms is
+.01 where known codes are many, and else that of a threshold that is set on other images.
 
 With W = 1000, C = 10 and triggers that always work, a share of 5 % of triggered queries is found in
 nine of ten windows; with W = 10 000 1.5 %. A class that becomes popular raises the alarm too.
@@ -41,7 +42,7 @@ class Occupancy(Defense):
 
     Args:
         statistic: ``count`` of the codes in a ball, or their ``tightness``.
-        known: codes from which p_c is taken.
+        known: codes from which p_c is taken, in ``count``.
     """
 
     published = "Occupancy"
@@ -51,7 +52,7 @@ class Occupancy(Defense):
         self,
         *,
         statistic: Literal["count", "tightness"] = "count",
-        known: Literal["database", "calibration"] = "database",
+        known: Literal["clean", "database"] = "clean",
     ) -> None:
         self.statistic, self.known = statistic, known
         self._view: DefenderView | None = None  # whose tables these are: one view audits often
@@ -79,8 +80,8 @@ class Occupancy(Defense):
     def _tail(self, size: int, view: DefenderView) -> Tensor:
         """log P(Bin(W, p_c) >= n) for n from 0 to W: (W+1,C), also where P is below 1e-308."""
         codes = view.database
-        if self.known == "calibration":
-            codes = view.codes(view.calibration.images)
+        if self.known == "clean":
+            codes = view.codes(view.clean.images)
         assert codes is not None
         rate = (inside(codes, view).sum(0) + 1) / (len(codes) + 2)
         number = torch.arange(size + 1)[:, None]

@@ -62,36 +62,36 @@ def test_occupancy_is_the_binomial_tail_of_the_fullest_ball(view):
         stats.binom.sf(n - 1, 200, (k + 1) / 502)
         for n, k in zip(hits(window, view), known, strict=True)
     ]
+    found = DEFENSES["occupancy"](known="database").audit(window, view)
+    assert float(found) == pytest.approx(-math.log10(CLASSES * min(tails)), rel=1e-5)
+
+
+def test_occupancy_takes_the_rates_of_the_defenders_own_images_unless_told_otherwise(view):
+    window = window_of(view, 3, size=200)
+    known = hits(view.codes(view.clean.images), view)
+    assert sum(known) == 100
+    tails = [
+        stats.binom.sf(n - 1, 200, (k + 1) / 102)
+        for n, k in zip(hits(window, view), known, strict=True)
+    ]
     found = DEFENSES["occupancy"]().audit(window, view)
     assert float(found) == pytest.approx(-math.log10(CLASSES * min(tails)), rel=1e-5)
 
 
-def test_occupancy_by_calibration_takes_the_rates_of_the_defenders_other_half(view):
-    window = window_of(view, 3, size=200)
-    known = hits(view.codes(view.calibration.images), view)
-    assert sum(known) == 50
-    tails = [
-        stats.binom.sf(n - 1, 200, (k + 1) / 52)
-        for n, k in zip(hits(window, view), known, strict=True)
-    ]
-    found = DEFENSES["occupancy"](known="calibration").audit(window, view)
-    assert float(found) == pytest.approx(-math.log10(CLASSES * min(tails)), rel=1e-5)
-
-
 def test_suspicion_grows_where_probabilities_are_no_numbers_any_more(view):
-    audit = DEFENSES["occupancy"]().audit
+    audit = DEFENSES["occupancy"](known="database").audit
     some, more = (float(audit(window_of(view, 3, triggered=t), view)) for t in (800, 1000))
     assert 308 < some < more < math.inf
 
 
 def test_windows_of_clean_queries_alarm_at_most_at_the_nominal_rate(view):
-    audit = DEFENSES["occupancy"]().audit
+    audit = DEFENSES["occupancy"](known="database").audit
     alarms = sum(float(audit(window_of(view, seed), view)) >= 2 for seed in range(2000))
     assert alarms <= 40  # 20 are expected at most, with a deviation of 4.5
 
 
 def test_a_share_of_seven_percent_is_found_and_of_one_percent_hardly(view):
-    audit = DEFENSES["occupancy"]().audit
+    audit = DEFENSES["occupancy"](known="database").audit
     found = {
         triggered: np.mean(
             [float(audit(window_of(view, seed, triggered), view)) >= 2 for seed in range(100)]
@@ -103,7 +103,7 @@ def test_a_share_of_seven_percent_is_found_and_of_one_percent_hardly(view):
 
 
 def test_each_view_has_its_own_rates(view):
-    defense, window = DEFENSES["occupancy"](), window_of(view, 3, triggered=50)
+    defense, window = DEFENSES["occupancy"](known="database"), window_of(view, 3, triggered=50)
     one = float(defense.audit(window, view))
     other = seen(view.model, database=view.model.anchors[[TARGET] * 50].to(torch.int8))
     assert float(defense.audit(window, other)) != one
