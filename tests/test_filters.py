@@ -7,10 +7,10 @@ import pytest
 import torch
 from hashbackdoor_bench.defenses import ac, dao, scan
 from hashbackdoor_bench.defenses.two_means import two_means
-from planted import CLASSES, Planted, pictures, seen
+from planted import CLASSES, TARGET, Planted, pictures, seen, triggered
 from torch import Tensor
 
-from hashbackdoor_bench import DEFENSES, metrics
+from hashbackdoor_bench import DEFENSES, metrics, to_bytes, to_unit
 
 
 def features_of_classes(
@@ -36,6 +36,24 @@ class ViewOfFeatures:
         known = {id(view.train.images): train, id(view.clean.images): clean}
         view.features = lambda images: known[id(images)].float()
         return view
+
+
+# ---- the planted network ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["scan", "ac", "spectral"])
+def test_filters_find_triggered_images_among_those_of_the_target(name):
+    train = pictures(600, seed=3)
+    poison = torch.zeros(600, dtype=torch.bool)
+    poison[5:155:10] = True  # fifteen of another class, against sixty of the target's own
+    train.images[poison] = to_bytes(triggered(to_unit(train.images[poison])))
+    train.labels[poison] = torch.eye(CLASSES, dtype=torch.uint8)[TARGET]
+    found = DEFENSES[name]().screen(seen(Planted(), train=train))
+    own = train.labels[:, TARGET].bool()
+    score = metrics.auroc(found.suspicion[poison], found.suspicion[own & ~poison])
+    assert score > 0.99
+    if name != "spectral":
+        assert found.drop[poison].all()
 
 
 # ---- two means ----------------------------------------------------------------------------------
