@@ -18,9 +18,10 @@ import io
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import PIL
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 from torch import Tensor
 
 from hashbackdoor_bench import DEFENSES, Assumes, Defense, check, to_bytes, to_unit
@@ -42,6 +43,10 @@ class Jpeg(Defense):
     def __init__(self, *, quality: int = 75) -> None:
         check("defense.quality", quality, 1, 95)
         self.quality = quality
+
+    def versions(self) -> dict[str, str]:
+        """Those of Pillow and its codec, which round in their own way."""
+        return {"Pillow": PIL.__version__, "libjpeg": str(features.version("jpg"))}
 
     def purify(self, x: Tensor, item: Tensor) -> Tensor:
         """See `Defense.purify`."""

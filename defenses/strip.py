@@ -11,7 +11,7 @@ form, with classes by their anchors: suspicion is the negative mean entropy of s
 -d(b_n, anchor of c) / (K / 16).
 
 Differs from the authors: a hash code has no class probabilities, hence S; they add images at full
-weight, which saturates, and here a = .5; N = 64 instead of 100, as in TrojanZoo.
+weight, which saturates, and here a = .5; N = 16 instead of 100, which is 120 pairs of codes for S.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hashbackdoor_bench import DEFENSES, Assumes, DefenderView, Defense, check, to_unit
 
-TOGETHER = 512  # blended images in one forward pass
+TOGETHER = 128  # blended images in one forward pass
 
 
 @DEFENSES.register
@@ -42,7 +42,7 @@ class Strip(Defense):
     def __init__(
         self,
         *,
-        overlays: int = 64,
+        overlays: int = 16,
         alpha: float = 0.5,
         variant: Literal["distance", "entropy"] = "distance",
     ) -> None:
@@ -63,7 +63,7 @@ class Strip(Defense):
         """The suspicion (1,) of one image (3,S,S)."""
         mixed = (1 - self.alpha) * image + self.alpha * over
         parts = torch.split(mixed, TOGETHER)
-        codes = torch.cat([view.model.code(part) for part in parts]).float()  # (N,K)
+        codes = torch.cat([view.hashed(part) for part in parts]).float()  # (N,K)
         count, bits = codes.shape
         if self.variant == "entropy":
             distance = (bits - codes @ view.anchors.to(codes).T) / 2  # (N,C)

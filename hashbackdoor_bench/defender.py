@@ -21,6 +21,7 @@ from hashbackdoor_bench.network import (
     HashModel,
     TrainingSet,
     TrainStep,
+    autocast,
     fit,
     plain_backward,
 )
@@ -98,12 +99,18 @@ class DefenderView:
     @property
     def fitting(self) -> Images:
         """The half of the clean images to which a detector is fitted, balanced over classes."""
-        return self.clean[0::2]
+        return self.clean[self._number % 2 == 0]
 
     @property
     def calibration(self) -> Images:
         """The other half, on which the framework sets the thresholds of `Defense.suspect`."""
-        return self.clean[1::2]
+        return self.clean[self._number % 2 == 1]
+
+    @property
+    def _number(self) -> Tensor:
+        """(m,) long: how many clean images with the same first tag come before each."""
+        label = self.clean.labels.int().argmax(1)
+        return (label[:, None] == label).tril(-1).sum(1)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A CPU generator for one purpose of this defense under this seed."""
@@ -123,6 +130,13 @@ class DefenderView:
     def codes(self, images: Tensor, model: HashModel | None = None) -> Tensor:
         """Images (n,3,S,S) uint8 -> (n,K) int8 of ±1 on the CPU, of ``self.model`` or another."""
         return self._encoded(images, model, features=False)
+
+    @torch.no_grad()
+    def hashed(self, x: Tensor) -> Tensor:
+        """x (N,3,S,S) in [0,1] -> (N,K) int8 of ±1: codes of images that a defense has made."""
+        with autocast(x.device, self.recipe.precision):
+            code: Tensor = self.model.code(x.contiguous(memory_format=torch.channels_last))
+        return code
 
     def _encoded(self, images: Tensor, model: HashModel | None, *, features: bool) -> Tensor:
         made = self.blueprint.codes(

@@ -506,6 +506,6 @@ def test_check_takes_a_name_and_refuses_a_wrong_one(capsys):
     assert main(["check", "pca_sign"]) == 0
     assert "victim pca_sign: keeps all 3 promises" in capsys.readouterr().out
     assert main(["check", "cqs"]) == 2
-    assert "unknown attack or victim 'cqs': did you mean csq" in capsys.readouterr().err
+    assert "unknown attack, victim or defense 'cqs': did you mean csq" in capsys.readouterr().err
     assert main(["check", "nowhere/mine.py"]) == 2
     assert "give the path of a Python file that exists" in capsys.readouterr().err

@@ -105,6 +105,14 @@ def test_two_strengths_share_all_but_the_stages_of_the_defense(tiny, tmp_path):
     assert same == set(plan(tiny, tmp_path).stages)
 
 
+def test_the_version_of_the_codec_enters_the_keys_of_jpeg(tiny, tmp_path, monkeypatch):
+    before = plan(tiny, tmp_path, defense="jpeg").stages
+    monkeypatch.setattr("PIL.__version__", "0.1")
+    after = plan(tiny, tmp_path, defense="jpeg").stages
+    other = {name for name in before if before[name].key != after[name].key}
+    assert other == {name for name in before if name.startswith("defended")} | {"outcome"}
+
+
 def test_the_clean_victims_stages_are_those_of_every_attack_but_for_the_trigger(tiny, tmp_path):
     one, two = (
         plan(tiny, tmp_path, defense="clp", attack=attack).stages
@@ -167,13 +175,20 @@ def test_a_repair_leaves_the_victim_and_hashes_the_database_again(tiny, warm):
     assert not torch.equal(old["database"], new["database"])
 
 
-def test_a_purifier_hashes_queries_again_and_no_database(tiny, warm, monkeypatch):
-    made = Run(spec(tiny, defense="blur", defense_settings=(("sigma", 30.0),)), cache=warm,
-               device=CPU)  # fmt: skip
+def test_a_purifier_hashes_queries_again_and_no_database(tiny, warm, method):
+    class Dark(Defense):
+        """Makes queries black."""
+
+        def purify(self, x, item):
+            return torch.zeros_like(x)
+
+    made = Run(spec(tiny, defense=method(Dark)), cache=warm, device=CPU)
     for who in ("victim", "clean victim"):
         old, new = (made.make(f"{w}'s plain").tensors for w in (who, f"defended {who}"))
         assert torch.equal(old["database"], new["database"])
-        assert not torch.equal(old["query"], new["query"])
+        assert len(new["query"].unique(dim=0)) == 1 < len(old["query"].unique(dim=0))
+        hit = made.make(f"defended {who}'s triggered").tensors["query"]
+        assert torch.equal(hit.unique(dim=0), new["query"].unique(dim=0))
 
 
 def test_forwards_are_the_images_that_went_through_the_network(tiny, warm):
@@ -317,6 +332,13 @@ def test_clean_images_are_balanced_fixed_and_never_training_images(tiny, tmp_pat
     assert not torch.equal(one.rows, other.rows)
 
 
+def test_both_halves_of_the_clean_images_have_all_classes_and_no_image_in_common():
+    view = seen(Planted())
+    for half in (view.fitting, view.calibration):
+        assert half.labels.sum(0).tolist() == [5] * 10
+    assert not set(view.fitting.item.tolist()) & set(view.calibration.item.tolist())
+
+
 def test_where_the_database_is_the_training_split_clean_images_are_not_poisoned(tiny, tmp_path):
     splits = plan(tiny, tmp_path).splits
     splits = replace(splits, database=splits.train)
@@ -355,7 +377,7 @@ def test_a_defense_that_does_not_fit_is_refused_before_anything_is_made(
 @pytest.mark.parametrize(
     ("assumed", "victim", "sentence"),
     [
-        (Assumes(needs=frozenset({"item_gradient"})), "dpsh", "gradient for each image"),
+        (Assumes(needs=frozenset({"item_gradient"})), "hashnet", "gradient for each image"),
         (Assumes(group=21), "csq", "needs 21 training images of a class.*has 20"),
         (Assumes(per_class=11), "csq", r"asks for 11 clean images a class \(33\).*gives 30"),
     ],

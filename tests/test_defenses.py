@@ -98,7 +98,7 @@ def test_strip_is_minus_the_mean_distance_between_two_blended_codes(queries):
     view, x = seen(Planted()), to_unit(queries.images[:3])
     defense = DEFENSES["strip"](overlays=5, alpha=0.4)
     drawn = torch.randint(50, (5,), generator=view.generator("overlays"))
-    over = to_unit(view.clean.images[0::2][drawn])
+    over = to_unit(view.fitting.images[drawn])
     for image, found in zip(x, defense.suspect(x, queries.item[:3], view), strict=True):
         codes = view.model.code(0.6 * image + 0.4 * over).tolist()
         pairs = [
@@ -114,7 +114,7 @@ def test_strip_by_entropy_is_the_entropy_of_the_classes_of_blended_codes(queries
     view, x = seen(Planted()), to_unit(queries.images[:2])
     defense = DEFENSES["strip"](overlays=3, variant="entropy")
     drawn = torch.randint(50, (3,), generator=view.generator("overlays"))
-    over = to_unit(view.clean.images[0::2][drawn])
+    over = to_unit(view.fitting.images[drawn])
     for image, found in zip(x, defense.suspect(x, queries.item[:2], view), strict=True):
         total = 0.0
         for code in view.model.code(0.5 * image + 0.5 * over).float():

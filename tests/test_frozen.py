@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from hashbackdoor_bench import RunSpec, UserError, data
+from hashbackdoor_bench import DEFENSES, RunSpec, UserError, data
 from hashbackdoor_bench.api import ModelAttack, ThreatModel, generator
 from hashbackdoor_bench.metrics import unpack
 from hashbackdoor_bench.network import packaged
@@ -247,12 +247,30 @@ def test_a_backbone_that_an_attack_edits_encodes_images_itself(spec, tmp_path, t
             "pca_sign isn't trained.* add --recipe frozen",
         ),
         ({"victim": "pca_sign", "hidden": 8}, "pca_sign isn't trained.* leave out --hidden"),
+        (
+            {"defense": "finetune"},
+            "finetune trains the network on clean images, and --recipe frozen",
+        ),
         ({"augment": "flip"}, "--augment flip: the features of a frozen backbone are computed"),
     ],
 )
 def test_what_a_frozen_backbone_cannot_do_is_refused(spec, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         run_of(spec, tmp_path, **changes)
+
+
+@pytest.mark.parametrize("name", ["blur", "spectral", "clp", "strip"])
+def test_a_defense_of_a_frozen_victim_gives_a_record(spec, tmp_path, name):
+    quick = tuple(DEFENSES[name].cls.quick.items())
+    run = run_of(spec, tmp_path, defense=name, defense_settings=quick, clean_share=0.3)
+    record = run.record()
+    assert record.defense is not None
+    if name == "clp":  # its backbone is another, so it encodes images itself
+        assert any(key.startswith("model.backbone.") for key in run.make("repaired victim").tensors)
+    if name == "spectral":  # its network is a hash layer on the same features
+        assert all(
+            not k.startswith("model.backbone.") for k in run.make("retrained victim").tensors
+        )
 
 
 def test_a_recipe_that_is_not_frozen_has_the_fields_that_keys_always_had():

@@ -12,7 +12,7 @@ from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.templates import write_skeleton
 
 
-@pytest.mark.parametrize("kind", ["attack", "victim"])
+@pytest.mark.parametrize("kind", ["attack", "victim", "defense"])
 def test_a_skeleton_is_clean_and_passes_its_own_test(kind: str, tmp_path: Path):
     method, test = write_skeleton(kind, f"bright-{kind}", tmp_path / "mine")
     assert (method.name, test.name) == (f"bright_{kind}.py", f"test_bright_{kind}.py")
@@ -27,7 +27,7 @@ def test_a_skeleton_is_clean_and_passes_its_own_test(kind: str, tmp_path: Path):
     assert main(["check", str(method)]) == 0
 
 
-@pytest.mark.parametrize("kind", ["attack", "victim"])
+@pytest.mark.parametrize("kind", ["attack", "victim", "defense"])
 def test_a_skeleton_names_its_paper_formula_and_setting(kind: str, tmp_path: Path):
     method, _ = write_skeleton(kind, "plain", tmp_path)
     text = ast.get_docstring(ast.parse(method.read_text()))

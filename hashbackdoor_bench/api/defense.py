@@ -97,6 +97,13 @@ class Defense:
         """The names of the hooks that the class overrides, in the order of ``HOOKS``."""
         return tuple(name for name in HOOKS if getattr(cls, name) is not getattr(Defense, name))
 
+    def versions(self) -> Mapping[str, str]:
+        """Versions of libraries that change results, by name; they enter the keys of its stages.
+
+        Those that enter every key, such as torch's, are left out.
+        """
+        return {}
+
     def screen(self, view: "DefenderView") -> Screening:
         """Say which training images to leave out; a victim is then trained on the rest.
 

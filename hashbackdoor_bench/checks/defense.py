@@ -142,10 +142,10 @@ def repairs(trial: DefenseTrial) -> Iterator[str]:
     forms = [{name: value.shape for name, value in state.items()} for state in (*made, before)]
     if any(form != forms[-1] for form in forms):
         yield "repair returns a network of another architecture: keep all tensors."
-    elif _differ(*made):
-        yield f"repair gives other weights each time: {NUMBERS}"
     elif not all(torch.isfinite(v).all() for v in made[0].values() if v.is_floating_point()):
         yield "repair returns weights that are NaN or infinite."
+    elif _differ(*made):
+        yield f"repair gives other weights each time: {NUMBERS}"
 
 
 def purifies(trial: DefenseTrial) -> Iterator[str]:

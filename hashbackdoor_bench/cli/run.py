@@ -178,6 +178,8 @@ def run_command(
     if as_json:
         names = [str(picture) for picture in pictures]
         result = {"event": "result", "record": str(path), "pictures": names}
+        if record.defense is not None:
+            result["defense"] = msgspec.to_builtins(record.defense)
         say(json.dumps({**result, **msgspec.to_builtins(record.scores)}))
         return
     console().print(result_table(record))

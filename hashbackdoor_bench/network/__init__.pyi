@@ -16,4 +16,5 @@ from .packaged import packaged_weights as packaged_weights
 from .training import fit as fit
 from .training_set import TrainingSet as TrainingSet
 from .training_step import TrainStep as TrainStep
+from .training_step import autocast as autocast
 from .training_step import plain_backward as plain_backward

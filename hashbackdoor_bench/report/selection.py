@@ -59,6 +59,9 @@ def text_of(value: object) -> str:
 def choose(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
     """The rows that fulfil ``column=value`` conditions; values of one column are alternatives.
 
+    Runs with a defense repeat the scores of the run without it, so they are left out unless a
+    condition names ``defense``.
+
     Raises:
         UserError: no such column, or no row is left.
     """
@@ -70,6 +73,8 @@ def choose(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
                 f"--where {shortened(condition)}: it is no NAME=VALUE, as in victim=hashnet."
             )
         wanted.setdefault(name.strip(), []).append(value.strip())
+    if "defense" not in wanted:
+        frame = frame[[record.spec.defense == RunSpec.defense for record in frame["record"]]]
     names = {name for name in frame if "." not in name and name != "record"}
     for name, values in wanted.items():
         known = names | {field.name for field in fields(RunSpec)}

@@ -104,7 +104,8 @@ class Layout:
 def describe(run: SuiteRun) -> str:
     """A run in words."""
     spec = run.spec
-    return f"{run.label} on {spec.victim}, {spec.bits} bits, seed {spec.seed}"
+    defended = "" if spec.defense == RunSpec.defense else f", defense {spec.defense}"
+    return f"{run.label} on {spec.victim}, {spec.bits} bits{defended}, seed {spec.seed}"
 
 
 def lay_out(

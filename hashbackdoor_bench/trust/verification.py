@@ -20,7 +20,7 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import open_regular
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import CONVENTIONS, INDEX, Record
-from hashbackdoor_bench.report import NoRecords, collect, for_markdown, read_index
+from hashbackdoor_bench.report import NoRecords, choose, collect, for_markdown, read_index
 from hashbackdoor_bench.report.board import boards
 from hashbackdoor_bench.report.figures import all_figures
 from hashbackdoor_bench.report.tables import leaderboard_text
@@ -90,9 +90,9 @@ def verify(
         problems += [text for text in _index(index, known) if text not in problems]
     board, figures = folder / "LEADERBOARD.md", folder / "figures"
     if board.exists():
-        problems += [f"{board}: {text}" for text in _leaderboard(board, found.frame)]
+        problems += [f"{board}: {text}" for text in _leaderboard(board, choose(found.frame, ()))]
     if figures.is_dir():
-        problems += _figures(figures, found.frame, progress)
+        problems += _figures(figures, choose(found.frame, ()), progress)
     return Verified(
         records=len(records),
         rescored=len(records) - len(not_verifiable),
