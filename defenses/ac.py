@@ -22,9 +22,15 @@ which is off. A suspicion of single images is ours.
 import torch
 from torch import Tensor
 
-from hashbackdoor_bench import DEFENSES, Assumes, DefenderView, Defense, Screening, check
-
-from .two_means import two_means
+from hashbackdoor_bench import (
+    DEFENSES,
+    Assumes,
+    DefenderView,
+    Defense,
+    Screening,
+    check,
+    two_means,
+)
 
 
 @DEFENSES.register

@@ -37,9 +37,8 @@ from hashbackdoor_bench import (
     Screening,
     check,
     standardised,
+    two_means,
 )
-
-from .two_means import two_means
 
 ROUNDS, CLOSE = 100, 1e-5  # of EM; relative change at which it ends
 

@@ -12,6 +12,7 @@ from .api.victim import HashLoss as HashLoss
 from .api.view import COVER as COVER
 from .api.view import AttackerView as AttackerView
 from .api.view import ThreatModel as ThreatModel
+from .clusters import two_means as two_means
 from .data.decode import picture_of as picture_of
 from .data.pictures import pictures_hash as pictures_hash
 from .data.pictures import read_pictures as read_pictures

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 from hashbackdoor_bench.defenses import ac, dao, scan
-from hashbackdoor_bench.defenses.two_means import two_means
 from planted import CLASSES, TARGET, Planted, pictures, seen, triggered
 from torch import Tensor
 
-from hashbackdoor_bench import DEFENSES, metrics, to_bytes, to_unit
+from hashbackdoor_bench import DEFENSES, metrics, to_bytes, to_unit, two_means
 
 
 def features_of_classes(

@@ -23,7 +23,7 @@ FLOORS: tuple[set[str], ...] = (
     {"api"},
     {"data", "metrics"},
     {"network"},
-    {"defender", "poisoning", "triggers"},
+    {"clusters", "defender", "poisoning", "triggers"},
     {"stages"},
     {"checks", "report", "templates"},
     {"search", "suites", "trust"},

@@ -1,4 +1,4 @@
-"""Two groups of points by k-means, the best of ten k-means++ starts: for AC and SCAn."""
+"""Two groups of points by k-means, for defenses that look for two kinds of images in a class."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,9 @@ STARTS, ROUNDS = 10, 300
 
 
 def two_means(points: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Split points into two groups with the smallest sum of squared distances to their means.
+    """Split points into two groups with a small sum of squared distances to their means.
+
+    It is the smallest of ten runs of Lloyd's algorithm from k-means++ starts.
 
     Args:
         points: (n,d) float64.
