@@ -263,12 +263,17 @@ def test_fine_tuning_takes_the_victims_own_recipe_where_it_started_from_pretrain
     taken = []
     view = seen(Planted())
     view.fit = lambda data, recipe: taken.append(recipe)
-    DEFENSES["finetune"]().repair(view)
+    DEFENSES["finetune"](rate=3).repair(view)
     recipe = replace(view.recipe, finetunes=True, optimizer="rmsprop", lr=1e-5, head_lr=1e-4)
     view.blueprint = replace(view.blueprint, recipe=recipe)
     DEFENSES["finetune"](rate=10, epochs=7).repair(view)
     scratch, own = taken
-    assert (scratch.optimizer, scratch.lr, scratch.epochs) == ("sgd", 0.01, 100)
+    assert (scratch.optimizer, scratch.lr, scratch.head_lr, scratch.epochs) == (
+        "sgd",
+        0.03,
+        0.03,
+        100,
+    )
     assert (own.optimizer, own.lr, own.head_lr, own.epochs) == ("rmsprop", 1e-4, 1e-3, 7)
 
 
