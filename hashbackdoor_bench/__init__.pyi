@@ -18,10 +18,10 @@ from .data.pictures import pictures_hash as pictures_hash
 from .data.pictures import read_pictures as read_pictures
 from .defender import DefenderView as DefenderView
 from .defender import Images as Images
-from .defender import standardised as standardised
 from .errors import Diverged as Diverged
 from .errors import UserError as UserError
 from .errors import check as check
+from .metrics.detection import standardised as standardised
 from .metrics.perceptual import lpips_fits as lpips_fits
 from .metrics.perceptual import lpips_for as lpips_for
 from .metrics.perceptual import ssim_distance as ssim_distance

@@ -239,7 +239,7 @@ class DefenderView:
         drop = torch.zeros(len(self.train), dtype=torch.bool)
         for items in self.groups():
             raw = score(items).double()
-            suspicion[items] = torch.maximum(suspicion[items], standardised(raw).float())
+            suspicion[items] = torch.maximum(suspicion[items], metrics.standardised(raw).float())
             order = raw.argsort(descending=True, stable=True)
             drop[items[order[: int(share * len(items))]]] = True
         suspicion[suspicion == -torch.inf] = 0.0  # an image without a tag is in no group
@@ -293,12 +293,6 @@ class DefenderView:
             backward=backward,
         )
         return made.eval().requires_grad_(False)
-
-
-def standardised(scores: Tensor) -> Tensor:
-    """Scores (n,) less their median, over 1.4826 times their median absolute deviation."""
-    centred = scores - scores.median()
-    return centred / (1.4826 * centred.abs().median() + 1e-12)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@ from .detection import auroc_interval as auroc_interval
 from .detection import operating as operating
 from .detection import rates as rates
 from .detection import share_above as share_above
+from .detection import standardised as standardised
 from .detection import threshold as threshold
 from .detection import tpr_at as tpr_at
 from .found import rank_found as rank_found

@@ -98,3 +98,9 @@ def operating(
             "tpr": share_above(positive, limit),
         }
     return found
+
+
+def standardised(scores: Tensor) -> Tensor:
+    """Scores (n,) less their median, over 1.4826 times their median absolute deviation."""
+    centred = scores - scores.median()
+    return centred / (1.4826 * centred.abs().median() + 1e-12)

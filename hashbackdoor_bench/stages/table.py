@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hashbackdoor_bench.api import Attack, ModelAttack
-from hashbackdoor_bench.stages import building, inputs
+from hashbackdoor_bench.stages import building, inputs, measuring
 from hashbackdoor_bench.stages.building import ATTACKERS_FEATURES, FEATURES, PLANTED_FEATURES
 from hashbackdoor_bench.stages.codes import CONTROL, NETWORKS, VICTIM, code_stages
 from hashbackdoor_bench.stages.defense_rows import OUTCOME, defended
@@ -115,11 +115,11 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "scores", "scores", "score",
         (*code_stages(CONTROL).values(), *code_stages(VICTIM).values()),
-        inputs.scores, building.score,
+        inputs.scores, measuring.score,
     ),
     Stage(
         "visibility", "visibility", "measure visibility", ("backdoor", "tamper"), inputs.visibility,
-        building.measure_visibility,
+        measuring.measure_visibility,
     ),
     *defended(CONTROL),
     *defended(VICTIM),
