@@ -12,6 +12,7 @@ from .api.victim import HashLoss as HashLoss
 from .api.view import COVER as COVER
 from .api.view import AttackerView as AttackerView
 from .api.view import ThreatModel as ThreatModel
+from .clusters import two_means as two_means
 from .corruptions import gaussian_blur as gaussian_blur
 from .corruptions import jpeg as jpeg
 from .corruptions import jpeg_versions as jpeg_versions

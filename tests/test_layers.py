@@ -23,7 +23,7 @@ FLOORS: tuple[set[str], ...] = (
     {"api"},
     {"data", "metrics"},
     {"network"},
-    {"corruptions", "defender", "poisoning", "repairs", "triggers"},
+    {"clusters", "corruptions", "defender", "poisoning", "repairs", "triggers"},
     {"stages"},
     {"checks", "report", "templates"},
     {"search", "suites", "trust"},
@@ -195,7 +195,7 @@ def test_the_framework_names_no_method():
     from hashbackdoor_bench import ATTACKS, DEFENSES, VICTIMS
 
     # words that mean something else too
-    plain = {"clean", "none", "random", "oracle", "strip"}
+    plain = {"clean", "none", "random", "oracle", "strip", "scan"}
     methods = {*ATTACKS, *VICTIMS, *DEFENSES} - plain
     found = {}
     for path in PACKAGE.rglob("*"):
