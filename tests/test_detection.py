@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hashbackdoor_bench import metrics
-from hashbackdoor_bench.stages.outcome import worth
+from hashbackdoor_bench.records import worth
 
 
 def small(seed: int, count: int) -> torch.Tensor:

@@ -1,8 +1,13 @@
+from .defended import AnchorDistances as AnchorDistances
 from .defended import Audited as Audited
+from .defended import Change as Change
 from .defended import Defended as Defended
 from .defended import Detection as Detection
+from .defended import Histogram as Histogram
 from .defended import Inspected as Inspected
+from .defended import Operating as Operating
 from .defended import Outcome as Outcome
+from .defended import worth as worth
 from .record import INDEX as INDEX
 from .record import LARGEST as LARGEST
 from .record import OWN as OWN

@@ -23,9 +23,9 @@
     surrogate_bits = [32, 64]
 
 A field that is not given has the default of a run. With ``extends``, a key in this file replaces
-that of the other suite, ``[[attack]]`` replaces all of its rows, ``[[defense]]`` all of its defenses
-and ``[[zip]]`` all of its zips (``zip = []`` removes them). A row with a ``defense`` of its own is
-run with that one only. Paths are relative to the file. Equal runs are run once. Runs are
+that of the other suite, ``[[attack]]`` replaces all of its rows, ``[[defense]]`` all defenses, and
+``[[zip]]`` all of its zips (``zip = []`` removes them). A row with a ``defense`` of its own is run
+with that one only. Paths are relative to the file. Equal runs are run once. Runs are
 sorted by seed, so that an interrupted suite has complete tables of the first seeds, and then in the
 order of the lists in the file: the first list varies slowest, rows vary fastest.
 
