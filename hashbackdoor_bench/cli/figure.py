@@ -61,7 +61,7 @@ def figure_command(
     for kind in kinds:
         if kind not in KINDS:
             raise unknown("--format", kind, KINDS)
-    from hashbackdoor_bench.report.figures import FIGURES, all_figures, figures
+    from hashbackdoor_bench.report.figures import DEFENDED, FIGURES, all_figures, figures
 
     if everything and len(arguments) > 1:
         raise UserError(f"--all takes one folder of results, not {len(arguments)} arguments.")
@@ -79,8 +79,8 @@ def figure_command(
     else:
         places = [Path(place) for place in arguments[1:]]
     folder = out or (places[0] / "figures" if everything else Path("figures"))
-    frame = records_read(places, conditions)
     name = arguments[0] if arguments else ""
+    frame = records_read(places, conditions, defended=everything or name in DEFENDED).frame
     drawn = all_figures(frame, convention) if everything else figures(name, frame, convention)
     for made in drawn:
         if isinstance(made, str):

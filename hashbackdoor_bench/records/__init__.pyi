@@ -12,6 +12,7 @@ from .record import INDEX as INDEX
 from .record import LARGEST as LARGEST
 from .record import OWN as OWN
 from .record import PUBLISHED as PUBLISHED
+from .record import REFUSED as REFUSED
 from .record import VERSION as VERSION
 from .record import Record as Record
 from .record import checksum_of as checksum_of

@@ -92,7 +92,7 @@ def verify(
     if board.exists():
         problems += [f"{board}: {text}" for text in _leaderboard(board, choose(found.frame, ()))]
     if figures.is_dir():
-        problems += _figures(figures, choose(found.frame, ()), progress)
+        problems += _figures(figures, found.frame, progress)
     return Verified(
         records=len(records),
         rescored=len(records) - len(not_verifiable),

@@ -16,7 +16,7 @@ from hashbackdoor_bench.report.figures.gains import gains, takes
 from hashbackdoor_bench.report.figures.precision_recall import precision_recall
 from hashbackdoor_bench.report.figures.transfer import transfer
 from hashbackdoor_bench.report.figures.visibility import visibility
-from hashbackdoor_bench.report.selection import with_display_names
+from hashbackdoor_bench.report.selection import undefended, with_display_names
 from hashbackdoor_bench.report.style import STYLE
 
 FIGURES: dict[str, Callable[[pd.DataFrame, str], list[FinishedFigure]]] = {
@@ -30,13 +30,16 @@ FIGURES: dict[str, Callable[[pd.DataFrame, str], list[FinishedFigure]]] = {
     "codes": codes,
 }
 
+DEFENDED: frozenset[str] = frozenset()  # those of runs with a defense
+
 
 def figures(name: str, frame: pd.DataFrame, convention: str = "field") -> list[FinishedFigure]:
     """One kind of figure; several if a victim needs one of its own.
 
     Args:
         name: of ``FIGURES``.
-        frame: of a `Collection`, or a part of it.
+        frame: of a `Collection`, or a part of it; for those of ``DEFENDED`` with the runs that have
+            a defense, and for others without them.
         convention: whose scores are shown.
 
     Raises:
@@ -57,9 +60,13 @@ def all_figures(frame: pd.DataFrame, convention: str = "field") -> Iterator[Fini
     suites = frame["suite" if frame["suite"].notna().any() else "dataset"]
     for suite, part in frame.groupby(suites, sort=True):
         unfilled = []
+        without = undefended(part)
         for name in FIGURES:
+            shown = part if name in DEFENDED else without
+            if shown.empty:
+                continue
             try:
-                for drawn in figures(name, part, convention):
+                for drawn in figures(name, shown, convention):
                     yield replace(drawn, name=f"{suite}-{drawn.name}")
             except Unfilled:
                 unfilled.append(name)

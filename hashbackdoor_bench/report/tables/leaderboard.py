@@ -12,6 +12,7 @@ from hashbackdoor_bench.report.board.entries import Entry
 from hashbackdoor_bench.report.board.rules import CONVENTION
 from hashbackdoor_bench.report.captions import provenance
 from hashbackdoor_bench.report.escaping import for_markdown
+from hashbackdoor_bench.report.formatting import hundredfold
 from hashbackdoor_bench.report.statistics import LEVEL, Spread
 from hashbackdoor_bench.report.tables.parts import Block, Cell, Line, Table
 
@@ -95,10 +96,10 @@ def _line(entry: Entry, board: Board) -> Line:
     seen = [entry.mean_visibility(images, "psnr") for images in ("poison", "query")]
     cells = [
         Cell(wording.place(entry)),
-        Cell(wording.percent(mean), _hundredfold(mean), n=gain.n if gain else 0, best=best),
+        Cell(wording.percent(mean), hundredfold(mean), n=gain.n if gain else 0, best=best),
         Cell(wording.interval(gain) or wording.NOTHING),
         *map(_gain_cell, entry.gains),
-        Cell(wording.signed(entry.delta_map), _hundredfold(entry.delta_map)),
+        Cell(wording.signed(entry.delta_map), hundredfold(entry.delta_map)),
         *(Cell(wording.number(psnr), psnr) for psnr in seen),
         *(Cell(str(getattr(entry.threat, name))) for name in WORDS),
         Cell(f"{wording.percent(entry.poison)} %", 100 * entry.poison),
@@ -117,12 +118,8 @@ def _line(entry: Entry, board: Board) -> Line:
 def _gain_cell(gain: Spread | None) -> Cell:
     if gain is None:
         return Cell(wording.NOTHING)
-    deviation = _hundredfold(gain.deviation)
+    deviation = hundredfold(gain.deviation)
     return Cell(wording.mean_and_deviation(gain), 100 * gain.mean, deviation, gain.n)
-
-
-def _hundredfold(share: float | None) -> float | None:
-    return None if share is None else 100 * share
 
 
 def leaderboard_text(found: Sequence[Board]) -> str:
