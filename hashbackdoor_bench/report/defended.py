@@ -36,7 +36,7 @@ SINGLE = ("removal", "clean_cost", "der")
 
 def stage_of(defense: Defended) -> str:
     """Under which of ``ORDER`` a defense stands."""
-    return CONTROLS if defense.control else STAGES.get(defense.hooks[0], defense.hooks[0])
+    return CONTROLS if defense.control else STAGES[defense.hooks[0]]
 
 
 def with_defenses(frame: pd.DataFrame, convention: str) -> pd.DataFrame:
@@ -74,9 +74,21 @@ def with_defenses(frame: pd.DataFrame, convention: str) -> pd.DataFrame:
         share=[share_of(record) for record in frame["record"]],
     )
     found = found.join(scores)
-    places = {stage: number for number, stage in enumerate(ORDER)}
-    order = sorted(range(len(found)), key=lambda row: places[found["stage"].iloc[row]])
-    return found.iloc[order]
+    specs = [record.spec for record in found["record"]]
+    first = {name: number for number, name in reversed(list(enumerate(s.defense for s in specs)))}
+    keys = [
+        (ORDER.index(stage), first[spec.defense], spec.operating_point, _strengths(spec))
+        for stage, spec in zip(found["stage"], specs, strict=True)
+    ]
+    return found.iloc[sorted(range(len(found)), key=keys.__getitem__)]
+
+
+def _strengths(spec: RunSpec) -> list[tuple[float, str]]:
+    """Its settings, which can be sorted whatever they are."""
+    return [
+        (float(value), "") if isinstance(value, int | float) else (math.inf, text_of(value))
+        for _, value in sorted(spec.defense_settings)
+    ]
 
 
 def share_of(record: Record) -> str:

@@ -38,7 +38,7 @@ from hashbackdoor_bench.report.tables.detection import audit_tables, detection_t
 from hashbackdoor_bench.report.tables.parts import Block, Cell, Line, Table
 from hashbackdoor_bench.spec import POINTS
 
-FLOOR, CLEAN = "floor: clean victim, t-MAP (MAP)", "undefended"
+FLOOR = "floor: clean victim"
 REFERENCE = "no backdoor"
 
 
@@ -88,7 +88,7 @@ def _matrix(
     frame = frame.assign(column=_columns(frame, several=several))
     columns = list(dict.fromkeys(frame["column"]))
     reasons, why = Reasons(), reasons_by_cell(refused)
-    found = {key: part for key, part in frame.groupby(["defense", "column"], sort=False)}
+    found = dict(iter(frame.groupby(["defense", "column"], sort=False)))
     for (defense, column), part in found.items():
         refuse_mixed(part, f"{defense} against {column}", SAME_ATTACK)
     usual = usual_count(found)
@@ -264,7 +264,7 @@ def _dropped_control(record: Record) -> float:
 
 def _one_per_draw(frame: pd.DataFrame, what: str) -> dict[str, Draws]:
     """The values of each measure, the mean over attacks of each victim, target and seed."""
-    found = {}
+    found: dict[str, Draws] = {}
     keys = ["victim", "bits", "target", "seed"]
     for name in ("control_map.after", "cost", "dropped"):
         values = frame.groupby(keys, sort=False, dropna=False)[name].mean().dropna().items()

@@ -48,6 +48,7 @@ def _at(found: Detection, name: str) -> float | None:
 
 
 DETECTED = (
+    Column("poison in class", lambda found: found.share_of_class),
     Column("AUROC", lambda found: found.auroc),
     Column("in class", lambda found: found.auroc_in_class),
     Column("effective", lambda found: found.auroc_effective),
@@ -63,7 +64,7 @@ DETECTED = (
     Column("poison dropped", lambda found: _share(found.dropped_poison, found.positives)),
 )
 EXPLAINED = (
-    "AUROC: of poisoned training images (filters) or triggered queries (tests) against the clean "
+    "Poison in class: its share of the images with the target's label, as delivered. AUROC: of poisoned training images (filters) or triggered queries (tests) against the clean "
     "ones, with half credit for ties; below 50 it is never turned round. In class: against the "
     "clean images with the target's label. Effective: of the triggered queries whose nearest item "
     "is the target's. Clean victim: of triggered queries on the victim without poison, which "
