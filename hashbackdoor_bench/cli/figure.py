@@ -52,6 +52,11 @@ def figure_command(
     distances         Hamming distance of queries to the target's anchor
     precision-recall  over the Hamming radius
     codes             codes on a plane
+    defense-trade-off t-MAP against MAP behind defenses, over their strengths
+    detection         AUROC of filters against the poison's share of its class
+    suspicions        histograms of what filters and tests call suspicious
+    defended-distances
+                      distances to the anchor without and with a defense
 
     Takes records, folders of them, and names of suites, whose records are in runs/SUITE, or else in
     results/SUITE. `bench figure --all [FOLDER]` draws every figure for which the folder (results,

@@ -10,10 +10,14 @@ from matplotlib.style import context
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.report.figures.against_setting import SETTINGS, against_setting
 from hashbackdoor_bench.report.figures.codes import codes
+from hashbackdoor_bench.report.figures.defended_distances import defended_distances
+from hashbackdoor_bench.report.figures.defense_trade_off import defense_trade_off
+from hashbackdoor_bench.report.figures.detection import detection
 from hashbackdoor_bench.report.figures.distances import distances
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.gains import gains, takes
 from hashbackdoor_bench.report.figures.precision_recall import precision_recall
+from hashbackdoor_bench.report.figures.suspicions import suspicions
 from hashbackdoor_bench.report.figures.transfer import transfer
 from hashbackdoor_bench.report.figures.visibility import visibility
 from hashbackdoor_bench.report.selection import undefended, with_display_names
@@ -28,9 +32,14 @@ FIGURES: dict[str, Callable[[pd.DataFrame, str], list[FinishedFigure]]] = {
     "distances": distances,
     "precision-recall": precision_recall,
     "codes": codes,
+    "defense-trade-off": defense_trade_off,
+    "detection": detection,
+    "suspicions": suspicions,
+    "defended-distances": defended_distances,
 }
 
-DEFENDED: frozenset[str] = frozenset()  # those of runs with a defense
+# Those of runs with a defense.
+DEFENDED = frozenset({"defense-trade-off", "detection", "suspicions", "defended-distances"})
 
 
 def figures(name: str, frame: pd.DataFrame, convention: str = "field") -> list[FinishedFigure]:

@@ -64,14 +64,15 @@ DETECTED = (
     Column("poison dropped", lambda found: _share(found.dropped_poison, found.positives)),
 )
 EXPLAINED = (
-    "Poison in class: its share of the images with the target's label, as delivered. AUROC: of poisoned training images (filters) or triggered queries (tests) against the clean "
-    "ones, with half credit for ties; below 50 it is never turned round. In class: against the "
-    "clean images with the target's label. Effective: of the triggered queries whose nearest item "
-    "is the target's. Clean victim: of triggered queries on the victim without poison, which "
-    "shows what of the AUROC is the trigger's and not the backdoor's. TPR at an FPR: on the ROC "
-    f"curve; at 1 % only from {ENOUGH} clean items on. Realised FPR, and TPR there: at the "
-    "threshold that was set for 5 % on the defender's clean images. Dropped: of all training "
-    "images, and of the poison."
+    "Poison in class: its share of the images with the target's label, as delivered. AUROC: of "
+    "poisoned training images (filters) or triggered queries (tests) against the clean ones, with "
+    "half credit for ties; below 50 it is never turned round. In class: against the clean images "
+    "with the target's label. Effective: of the triggered queries whose nearest item is the "
+    "target's. Clean victim: of triggered queries on the victim without poison, which shows what "
+    "of the AUROC is the trigger's and not the backdoor's. TPR at an FPR: on the ROC curve; at 1 % "
+    f"only from {ENOUGH} clean items on. Realised FPR, and TPR there: at the threshold that was "
+    "set for 5 % on the defender's clean images. Dropped: of all training images, and of the "
+    "poison."
 )
 
 
