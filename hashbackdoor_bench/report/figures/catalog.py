@@ -71,7 +71,7 @@ def all_figures(frame: pd.DataFrame, convention: str = "field") -> Iterator[Fini
         unfilled = []
         without = undefended(part)
         for name in FIGURES:
-            shown = part if name in DEFENDED else without
+            shown = part.drop(without.index) if name in DEFENDED else without
             if shown.empty:
                 continue
             try:

@@ -27,6 +27,7 @@ from hashbackdoor_bench.report.style import COLUMN, HIT, LEAST, SMALL, TEXT
 
 PANEL, LABEL = 0.42, 1.2  # inches: height of a panel, width of a defense's name
 FIELD = "outcome.anchor"
+TALLEST = 3  # times the filled histogram, above which the outline is cut
 
 
 def defended_distances(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
@@ -81,7 +82,7 @@ def _drawn(frame: pd.DataFrame, name: str, lacking: list[str]) -> FinishedFigure
             axes.text(1, 0.97, " → ".join(f"{mean:.1f}" for mean in means), ha="right", va="top",
                       transform=axes.transAxes, fontsize=LEAST)  # fmt: skip
             axes.set_xlim(-0.5, bits + 0.5)
-            axes.set_ylim(0, 1.05 * max(before.max(), after.max()))
+            axes.set_ylim(0, 1.05 * max(after.max(), min(before.max(), TALLEST * after.max())))
         middle = fmean(panels[row, 0].get_ylim())
         panels[row, 0].set_yticks([middle], [wrapped(defense, LABEL)])
     for axes, attack in zip(panels[0], attacks, strict=True):
@@ -98,7 +99,8 @@ def _drawn(frame: pd.DataFrame, name: str, lacking: list[str]) -> FinishedFigure
         "Hamming distance of triggered queries to the target's anchor (the majority bits of its "
         f"database items, in the codes of the network that serves), with {share} of the target "
         "class poisoned: outline without a defense, filled with it. Shares of queries are means "
-        "over runs, and every panel has its own scale. Numbers: mean distance without → with the "
+        "over runs; every panel has its own scale, and an outline more than three times as high "
+        "as what is filled is cut. Numbers: mean distance without → with the "
         "defense.",
         run_count(found.values(), "histogram"),
         *conditions(frame, None),

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
-from hashbackdoor_bench.report.defended import with_defenses
+from hashbackdoor_bench.report.defended import CONTROLS, with_defenses
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.groups import (
     distinct,
@@ -29,6 +29,7 @@ def detection(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
         Unfilled: no record has a filter that screened poison.
     """
     frame = with_defenses(frame, convention)
+    frame = frame[frame["stage"] != CONTROLS]
     screened = [record.defense.detection.get("train") for record in frame["record"]]
     frame = frame.assign(
         class_share=[found.share_of_class if found else None for found in screened],
@@ -105,7 +106,7 @@ def _line(axes: Axes, parts: list[pd.DataFrame], number: int) -> None:
         marks.sort()
         x, y = [one[0] for one in marks], [one[1] for one in marks]
         if name == "auroc":
-            axes.plot(x, y, color=hue, linewidth=0.7, linestyle=DASHES[2])
+            axes.plot(x, y, color=hue, linewidth=0.7, linestyle=DASHES[2], marker=".", markersize=2)
             continue
         axes.errorbar(
             x, y, yerr=[one[2] for one in marks], color=hue, marker=cycled(MARKERS, number),

@@ -102,10 +102,11 @@ def panels_of(count: int, across: int, height: float) -> tuple[Figure, list[Axes
     columns = min(across, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(TEXT, 0.4 + height * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
-    for axes in list(panels)[count:]:
+    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for number, axes in enumerate(panels[count:], count):
         axes.set_visible(False)
-    return figure, list(panels)[:count]
+        panels[number - columns].tick_params(labelbottom=True)
+    return figure, panels[:count]
 
 
 def plain_axes(axes: Axes, *, grid: str | None = "both") -> None:

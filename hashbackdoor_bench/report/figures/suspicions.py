@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 
 from hashbackdoor_bench.records import Detection, Record
 from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
-from hashbackdoor_bench.report.defended import with_defenses
+from hashbackdoor_bench.report.defended import CONTROLS, with_defenses
 from hashbackdoor_bench.report.figures.finished import FinishedFigure
 from hashbackdoor_bench.report.figures.groups import (
     distinct,
@@ -31,6 +31,7 @@ def suspicions(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
         Unfilled: no record holds a histogram.
     """
     frame = with_defenses(frame, convention)
+    frame = frame[frame["stage"] != CONTROLS]
     frame, lacking = with_recorded(frame, "suspicions", "histogram", _sound)
     heads, shares = distinct(frame["head"]), distinct(frame["share"])
     found = []
