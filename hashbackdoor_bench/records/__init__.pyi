@@ -1,3 +1,4 @@
+from .defended import LEAST_ABOVE as LEAST_ABOVE
 from .defended import AnchorDistances as AnchorDistances
 from .defended import Audited as Audited
 from .defended import Change as Change
