@@ -18,7 +18,8 @@ from hashbackdoor_bench.report.selection import published_victims
 
 __all__ = [
     "NOTHING", "caption", "column", "defenses_caption", "interval", "left_out_victims",
-    "mean_and_deviation", "number", "percent", "place", "poisoned", "position_on_bar", "signed", "ssim", "victim_name",
+    "mean_and_deviation", "number", "percent", "place", "poisoned", "position_on_bar", "signed",
+    "ssim", "victim_name",
 ]  # fmt: skip
 
 
