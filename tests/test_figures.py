@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from coarse import resolution
+from made_defenses import defended
 from made_records import FOUND, indexed, made, stored
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,8 +27,9 @@ from hashbackdoor_bench import UserError
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import Record, Retrieval, read_record
 from hashbackdoor_bench.report.collection import collect
-from hashbackdoor_bench.report.figures.catalog import FIGURES, all_figures, figures
+from hashbackdoor_bench.report.figures.catalog import DEFENDED, FIGURES, all_figures, figures
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
+from hashbackdoor_bench.report.selection import undefended
 from hashbackdoor_bench.report.style import HIT, HUES
 
 BITS = 8
@@ -377,12 +379,23 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for place, change in enumerate(changes if seed or attack == "ciba" else changes[:1]):
                 path = run(folder, attack=attack, seed=seed, **change)
                 labels[path] = f"{label}, row {place}"
+        for defense, hooks in (("clp", ("repair",)), ("dao", ("screen",)), ("strip", ("suspect",))):
+            for budget in (0.2, 0.6):
+                record = defended(defense, hooks, attack=attack, bits=BITS, budget=budget)
+                own = record.retrieval.untriggered.hit_at_10
+                found = convert(retrieval(), Retrieval)
+                found = replace(found, untriggered=replace(found.untriggered, hit_at_10=own))
+                path = stored(folder, replace(record, retrieval=found))
+                labels[path] = f"{label}, defended, budget={budget}"
     indexed(folder, labels)
     return folder
 
 
 def drawn_of(folder: Path, name: str) -> list[FinishedFigure]:
     frame = collect([folder]).frame
+    if name in DEFENDED:
+        return figures(name, frame)
+    frame = undefended(frame)
     if name in ("epsilon", "size", "dispersion", "budget", "bits"):
         frame = frame.assign(label=[label.rpartition(",")[0] for label in frame["label"]])
     if name == "takes":  # more victims than attacks

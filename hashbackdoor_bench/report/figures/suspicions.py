@@ -87,11 +87,11 @@ def _drawn(frame: pd.DataFrame, name: str, lacking: list[str]) -> FinishedFigure
     )  # fmt: skip
     share = distinct(frame["share"])[0]
     caption = (
-        f"Suspicions with {share} of the target class poisoned, of the run with the smallest seed "
-        "in each panel: training images for filters, queries for tests. Shares of each group of "
-        "items; every panel has its own scales, and its outer bins hold all that lies beyond. "
-        "Number: AUROC in percent. A test that reacts to the trigger on the clean victim as well "
-        "finds the trigger and not the backdoor.",
+        f"Suspicions with {share} of the target class poisoned, of one run in each panel (n = 1), "
+        "that with the smallest seed: training images for filters, queries for tests. Shares of "
+        "each group of items; every panel has its own scales, and its outer bins hold all that "
+        "lies beyond. Number: AUROC in percent. A test that reacts to the trigger on the clean "
+        "victim as well finds the trigger and not the backdoor.",
         *conditions(frame, None),
         *surrogates(frame),
         *lacking,
