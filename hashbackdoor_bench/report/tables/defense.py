@@ -15,7 +15,7 @@ import pandas as pd
 
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.registry import DEFENSES
-from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
+from hashbackdoor_bench.report.captions import conditions, provenance, spread_rule, surrogates
 from hashbackdoor_bench.report.defended import (
     CONTROLS,
     ORDER,
@@ -136,10 +136,10 @@ def _matrix(
     names = list(dict.fromkeys(apart))
     caption = (
         f"Cells: t-MAP (MAP) in percent after the defense, with {share} of the target class "
-        f"poisoned; the mean ± the standard deviation over the n = {usual} runs of a cell (targets "
-        "× seeds), where a cell of another n says so. Filters are read between the oracle, which "
-        "drops exactly the poison, and as many images dropped at random. Of the last row, t-MAP "
-        "is what the trigger gives without a backdoor, and MAP that of the clean victim.",
+        "poisoned. Filters are read between the oracle, which drops exactly the poison, and as "
+        "many images dropped at random. Of the last row, t-MAP is what the trigger gives without a "
+        "backdoor, and MAP that of the clean victim.",
+        spread_rule(usual),
         *conditions(frame, convention),
         *surrogates(frame),
         *held(frame),
@@ -242,9 +242,9 @@ def _clean_cost(frame: pd.DataFrame, convention: str) -> Iterator[Table]:
     caption = (
         "Every defense on the victim that was trained without poison: MAP after it; clean cost, "
         "MAP before less MAP after, in points; and how much of the clean training set a filter "
-        f"drops. All in percent, mean ± standard deviation over n = {usual} runs (targets × "
-        "seeds); a cell of another n says so. Where clean images are drawn among those that are "
-        "not poisoned, runs against several attacks are averaged first.",
+        "drops. All in percent. Where clean images are drawn among those that are not poisoned, "
+        "runs against several attacks are averaged first.",
+        spread_rule(usual),
         *conditions(frame, convention),
         *held(frame),
         *operating_points(frame),

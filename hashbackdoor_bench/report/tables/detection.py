@@ -9,7 +9,7 @@ from statistics import fmean
 import pandas as pd
 
 from hashbackdoor_bench.records import Audited, Detection, Record
-from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
+from hashbackdoor_bench.report.captions import conditions, provenance, spread_rule, surrogates
 from hashbackdoor_bench.report.defended import ORDER, seconds_of, trainings_of
 from hashbackdoor_bench.report.formatting import NOTHING, percent
 from hashbackdoor_bench.report.selection import SAME_ATTACK, refuse_mixed
@@ -88,9 +88,9 @@ def detection_tables(frame: pd.DataFrame) -> Iterator[Table]:
         where = f" on {head}" if several else ""
         title = f"Detection{where}, {share} of the target class poisoned (%)"
         blocks, usual = _blocks(part, _detected)
-        spread = f" Mean ± standard deviation over n = {usual} runs (targets × seeds)."
         caption = (
-            EXPLAINED + spread,
+            EXPLAINED,
+            spread_rule(usual),
             *conditions(part, None),
             *surrogates(part),
             *provenance(part),
@@ -183,8 +183,8 @@ def audit_tables(frame: pd.DataFrame) -> Iterator[Table]:
             f"Windows of {sizes}. Power: share of the windows with so many triggered queries that "
             "raise an alarm, at the threshold that was set for 1 % of false alarms on windows of "
             "the defender's clean images. False alarms: of windows without a triggered query; "
-            "popular class: of such windows in which one class is searched for twice as often. "
-            f"Mean ± standard deviation over n = {usual} runs (targets × seeds).",
+            "popular class: of such windows in which one class is searched for twice as often.",
+            spread_rule(usual),
             *conditions(part, None),
             *surrogates(part),
             *provenance(part),
