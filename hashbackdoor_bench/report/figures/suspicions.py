@@ -1,5 +1,7 @@
 """Histograms of what filters and tests of queries call suspicious."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -21,6 +23,7 @@ from hashbackdoor_bench.report.figures.groups import (
 from hashbackdoor_bench.report.formatting import percent
 from hashbackdoor_bench.report.style import COLUMN, HIT, LEAST, MISS, SMALL, TEXT
 
+CONTROL = (0, (2, 1))  # dashes
 PANEL, LABEL = 0.62, 0.9  # inches: height of a panel, width of a defense's name
 
 
@@ -76,15 +79,15 @@ def _drawn(frame: pd.DataFrame, name: str, lacking: list[str]) -> FinishedFigure
     for axes, attack in zip(panels[0], attacks, strict=True):
         axes.set_title(wrapped(attack, width / len(attacks) - 0.3), fontsize=SMALL)
     figure.supxlabel("suspicion →", fontsize=SMALL)
-    figure.legend(
-        [
-            Patch(color="0.75", linewidth=0),
-            Line2D([], [], color=MISS, linewidth=1),
-            Line2D([], [], color=HIT, linewidth=1, linestyle=(0, (2, 1))),
-        ],
-        ["clean", "poisoned or triggered", "triggered, clean victim"],
-        loc="outside upper center", ncols=3 if width == TEXT else 2,
-    )  # fmt: skip
+    marks: dict[str, Any] = {
+        "clean": Patch(color="0.75", linewidth=0),
+        "poisoned or triggered": Line2D([], [], color=MISS, linewidth=1),
+    }
+    if any(one.unit == "query" for record in frame["record"] for one in _detections(record)):
+        dashed = Line2D([], [], color=HIT, linewidth=1, linestyle=CONTROL)
+        marks["triggered, clean victim"] = dashed
+    columns = 3 if width == TEXT else 2
+    figure.legend(marks.values(), marks, loc="outside upper center", ncols=columns)
     share = distinct(frame["share"])[0]
     caption = (
         f"Suspicions with {share} of the target class poisoned, of one run in each panel (n = 1), "
@@ -108,7 +111,7 @@ def _panel(axes: Axes, found: Detection) -> None:
         edges = np.linspace(bins.low - 0.5, bins.low + 0.5, len(bins.positive) + 1)
     axes.stairs(bins.negative, edges, fill=True, color="0.75")
     if bins.control:
-        axes.stairs(bins.control, edges, color=HIT, linewidth=0.9, linestyle=(0, (2, 1)))
+        axes.stairs(bins.control, edges, color=HIT, linewidth=0.9, linestyle=CONTROL)
     axes.stairs(bins.positive, edges, color=MISS, linewidth=0.9)
     axes.set_xlim(edges[0], edges[-1])
     axes.text(0.99, 0.97, percent(found.auroc), ha="right", va="top", transform=axes.transAxes,
