@@ -114,5 +114,6 @@ def _panel(axes: Axes, found: Detection) -> None:
         axes.stairs(bins.control, edges, color=HIT, linewidth=0.9, linestyle=CONTROL)
     axes.stairs(bins.positive, edges, color=MISS, linewidth=0.9)
     axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(0, 1.35 * max(*bins.positive, *bins.negative, *bins.control))
     axes.text(0.99, 0.97, percent(found.auroc), ha="right", va="top", transform=axes.transAxes,
               fontsize=LEAST)  # fmt: skip
