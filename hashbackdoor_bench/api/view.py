@@ -126,6 +126,16 @@ class AttackerView:
         poison = self.target.expand(len(self.index), -1)
         return torch.cat([poison, self.labels[self.covers]])
 
+    @property
+    def poison(self) -> dict[str, Tensor]:
+        """`Backdoor`'s arguments for poison and covers that only the trigger changes."""
+        return {
+            "index": self.planted,
+            "carrier": self.images[self.planted],
+            "label": self.planted_labels,
+            "kind": self.kind,
+        }
+
     def generator(self, purpose: str) -> torch.Generator:
         """A CPU generator for one purpose of this attack under this seed."""
         return generator(self.seed, "attack", purpose)
