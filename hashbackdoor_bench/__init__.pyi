@@ -12,6 +12,9 @@ from .api.victim import HashLoss as HashLoss
 from .api.view import COVER as COVER
 from .api.view import AttackerView as AttackerView
 from .api.view import ThreatModel as ThreatModel
+from .cli.interactive import Finished as Finished
+from .cli.interactive import read_records as read_records
+from .cli.interactive import run as run
 from .clusters import two_means as two_means
 from .corruptions import gaussian_blur as gaussian_blur
 from .corruptions import jpeg as jpeg
@@ -44,7 +47,6 @@ from .registry import VICTIMS as VICTIMS
 from .repairs import tuning_recipe as tuning_recipe
 from .repairs import uncounted as uncounted
 from .spec import RunSpec as RunSpec
-from .stages.pipeline import run as run
 from .triggers import Additive as Additive
 from .triggers import NoTrigger as NoTrigger
 from .triggers import Patch as Patch

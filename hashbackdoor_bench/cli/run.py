@@ -158,11 +158,10 @@ def run_command(
             raise unknown(kind, getattr(spec, kind), METHODS[kind])
     spec.training("scratch32")
     with no_collection():
-        from hashbackdoor_bench import run
         from hashbackdoor_bench.cli.console import shown
         from hashbackdoor_bench.cli.result import result_table
         from hashbackdoor_bench.report.pictures import draw_missing
-        from hashbackdoor_bench.stages import Cache
+        from hashbackdoor_bench.stages import Cache, run
 
     with shown(mode_of(quiet, as_json)) as progress:
         record, path, stages = run(
