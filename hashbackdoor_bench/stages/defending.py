@@ -110,7 +110,9 @@ def _delivered(victim: str, run: "Run") -> tuple[Images, Tensor]:
     if victim == VICTIM and len(plan.index):
         index = run.backdoor.index.cpu()
         images, labels = images.clone(), labels.clone()
-        images[index] = poisoning.planted(run.backdoor, run.device)
+        delivery = "files" if plan.delivery == "stamped" else plan.delivery
+        poison = poisoning.delivered(train, run.backdoor, delivery, plan.splits.size, run.device)
+        images[index] = centre_crop(poison, plan.splits.size)
         labels[index] = run.backdoor.label.cpu()
         slot[index] = torch.where(run.backdoor.kind.cpu() == 0, torch.arange(len(index)), -1)
     rows = torch.arange(len(train))

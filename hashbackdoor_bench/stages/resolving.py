@@ -5,15 +5,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from hashbackdoor_bench import data
-from hashbackdoor_bench.api import AnyAttack, Delivery, HashLoss
+from hashbackdoor_bench.api import AnyAttack, HashLoss
 from hashbackdoor_bench.data import Splits
-from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.network import Blueprint, best_precision, packaged_weights
+from hashbackdoor_bench.poisoning import delivery_of
 from hashbackdoor_bench.registry import ATTACKS, VICTIMS, Method
 from hashbackdoor_bench.spec import OVERRIDES, RunSpec, canonical, recipe_of
 from hashbackdoor_bench.stages.resolving_defense import ResolvedDefense, refuse, resolve_defense
@@ -38,7 +39,7 @@ class Resolved:
     attack: AnyAttack
     victim: Blueprint
     surrogate: Blueprint
-    delivery: Delivery
+    delivery: str
     defense: ResolvedDefense
 
 
@@ -60,7 +61,7 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
     attack = method.cls(**attack_settings)
     attack.refuse_control()
     surrogate: Method[HashLoss] = VICTIMS[spec.surrogate or attack.surrogate or spec.victim]
-    delivery = _delivery(spec.delivery or attack.delivery)
+    delivery = delivery_of(spec.delivery or attack.delivery)
     defense = resolve_defense(spec, splits)
     asked, classes = spec.recipe, len(splits.classes)
     same = surrogate.name == victim.name
@@ -165,16 +166,3 @@ def _weights(spec: RunSpec, backbone: str, file: str | None) -> dict[str, Any]:
         "weights": packaged or (Path(file) if file else None),
         "weights_by_order": packaged is not None or (file is not None and spec.weights_by_order),
     }
-
-
-def _delivery(name: str) -> Delivery:
-    """The delivery of that name.
-
-    Raises:
-        UserError: there is none.
-    """
-    for delivery in get_args(Delivery):
-        if name == delivery:
-            found: Delivery = delivery
-            return found
-    raise unknown("--delivery", name, get_args(Delivery))
