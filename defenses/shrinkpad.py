@@ -34,7 +34,7 @@ class ShrinkPad(Defense):
     strength = "pad"
     grid = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
-    def __init__(self, *, pad: float = 1 / 8) -> None:
+    def __init__(self, *, pad: float = 0.125) -> None:
         check("defense.pad", pad, 0, 0.9)
         self.pad = pad
 

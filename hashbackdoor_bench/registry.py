@@ -140,6 +140,11 @@ class Registry(Mapping[str, Method[T]]):
         home = {**self._homes, **self._plugins}.get(name.replace("-", "_"))
         return (home and home.description.published) or name
 
+    def defaults(self, name: str) -> Mapping[str, object]:
+        """The hyper-parameters that the method has if none are given; none of an unknown name."""
+        home = {**self._homes, **self._plugins}.get(name.replace("-", "_"))
+        return home.description.defaults if home else {}
+
     def module(self, name: str) -> str:
         """The module of the method's file, which its presets share; the name if it is not known."""
         home = {**self._homes, **self._plugins}.get(name.replace("-", "_"))

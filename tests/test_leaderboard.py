@@ -15,7 +15,7 @@ from scipy import stats
 
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.records import LEAST_ABOVE, Record
 from hashbackdoor_bench.report.board import rules
 from hashbackdoor_bench.report.board.boards import Board, boards
 from hashbackdoor_bench.report.board.entries import Entry
@@ -246,6 +246,8 @@ def test_the_rules_page_says_what_the_code_does():
     assert f"-{100 * rules.LARGEST_FALL:.1f} points" in text
     assert f"at\nleast {100 * rules.LEAST_CLEAN_MAP:.0f} %" in text
     assert f"at most {100 * rules.MOST_POISON:.1f} %" in text
+    assert f"at most {100 * rules.LARGEST_COST:.1f} points" in text
+    assert f"less than {100 * LEAST_ABOVE:.0f} points above the floor" in text
     assert f"convention `{rules.CONVENTION}`" in text
     assert f"two-sided at {100 * LEVEL:g} %" in text
     for module in re.findall(r"`(hashbackdoor_bench/[a-z/_]+\.py)`", text):

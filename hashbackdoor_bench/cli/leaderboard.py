@@ -32,14 +32,14 @@ from hashbackdoor_bench.records import OWN
 def leaderboard_command(
     results: tuple[Path, ...], suites: tuple[str, ...], site: Path | None, out: Path | None
 ) -> None:
-    """Rank the attacks of a suite by the rules of results/RULES.md.
+    """Rank the attacks and defenses of a suite by the rules of results/RULES.md.
 
     RESULTS are records, folders of them, or names of suites. If nothing is given, it is the folder
     results, or runs where there is no results.
     """
     from hashbackdoor_bench.files import whole
-    from hashbackdoor_bench.report import collect
-    from hashbackdoor_bench.report.board import boards
+    from hashbackdoor_bench.report import collect, undefended
+    from hashbackdoor_bench.report.board import boards, defense_boards
     from hashbackdoor_bench.report.tables import leaderboard_text
 
     whole_folder = published_or_own()
@@ -47,11 +47,12 @@ def leaderboard_command(
     out = out or (OWN if results else whole_folder) / "LEADERBOARD.md"
     for sentence in first_of(collection.left_out):
         say(f"note: {sentence}", err=True)
-    found = boards(collection.frame, suites)
+    found = boards(undefended(collection.frame), suites)
+    defenses = defense_boards(collection.frame, suites, collection.refused)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole(out) as fresh:
-            fresh.write_text(leaderboard_text(found), encoding="utf-8", newline="\n")
+            fresh.write_text(leaderboard_text(found, defenses), encoding="utf-8", newline="\n")
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}; give a file to write.") from error
     say(f"table  {out}")
@@ -60,7 +61,11 @@ def leaderboard_command(
 
         try:
             index = write_site(
-                found, collection.left_out, site, lambda spec: shlex.join(command_of(spec))
+                found,
+                collection.left_out,
+                site,
+                lambda spec: shlex.join(command_of(spec)),
+                defenses,
             )
         except OSError as error:
             raise UserError(f"--site {site}: {error.strerror}; give another folder.") from error

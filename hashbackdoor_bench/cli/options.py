@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from hashbackdoor_bench.records import CONVENTIONS, OWN, PUBLISHED
 from hashbackdoor_bench.spec import TOLERANCE
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from hashbackdoor_bench.report import Collection
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path)
@@ -183,14 +184,22 @@ def published_or_own() -> Path:
     return PUBLISHED if PUBLISHED.is_dir() else OWN
 
 
-def records_read(places: Iterable[Path], conditions: Sequence[str] = ()) -> "pd.DataFrame":
-    """The records of ``places`` that meet ``conditions``; prints which files were left out."""
+def records_read(
+    places: Iterable[Path], conditions: Sequence[str] = (), *, defended: bool = False
+) -> "Collection":
+    """The records of ``places`` that meet ``conditions``; prints which files were left out.
+
+    Args:
+        places: see `collect`.
+        conditions: see `choose`.
+        defended: see `choose`.
+    """
     from hashbackdoor_bench.report import choose, collect
 
     read = collect(places)
     for sentence in first_of(read.left_out):
         say(f"note: {sentence}", err=True)
-    return choose(read.frame, conditions)
+    return replace(read, frame=choose(read.frame, conditions, defended=defended))
 
 
 def mode_of(quiet: bool, as_json: bool) -> str:

@@ -1,5 +1,6 @@
 from .detection import auroc as auroc
 from .detection import auroc_interval as auroc_interval
+from .detection import histogram as histogram
 from .detection import operating as operating
 from .detection import rates as rates
 from .detection import share_above as share_above
@@ -35,6 +36,7 @@ from .ranking import unpack as unpack
 from .run_scores import Codes as Codes
 from .run_scores import SearchTask as SearchTask
 from .run_scores import Truth as Truth
+from .run_scores import anchor_shares as anchor_shares
 from .run_scores import item_keys as item_keys
 from .run_scores import mean_scores as mean_scores
 from .run_scores import plain as plain

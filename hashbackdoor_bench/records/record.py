@@ -40,6 +40,7 @@ LARGEST = 4_000_000  # bytes of a file that is read as a record; a usual one has
 PUBLISHED = Path("results")  # folder of the published records, and of what is made from them
 OWN = Path("runs")  # where runs and suites put their records if nothing else is said
 INDEX = "index.csv"  # file beside the records of a suite, with the table row of each record
+REFUSED = "refused.csv"  # file beside them, with the runs that can't be, and why
 ELSEWHERE = ("lists", "root", "weights")  # paths on this machine, which are in no key
 
 # A list of numbers, to be written on one line; a JSON string can't contain line ends.

@@ -56,11 +56,20 @@ def text_of(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def choose(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
+def undefended(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs without a defense: those with one repeat their scores."""
+    return frame[[record.spec.defense == RunSpec.defense for record in frame["record"]]]
+
+
+def choose(
+    frame: pd.DataFrame, conditions: Sequence[str], *, defended: bool = False
+) -> pd.DataFrame:
     """The rows that fulfil ``column=value`` conditions; values of one column are alternatives.
 
-    Runs with a defense repeat the scores of the run without it, so they are left out unless a
-    condition names ``defense``.
+    Args:
+        frame: of a `Collection`.
+        conditions: texts.
+        defended: whether runs with a defense are kept even if no condition names ``defense``.
 
     Raises:
         UserError: no such column, or no row is left.
@@ -73,8 +82,8 @@ def choose(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
                 f"--where {shortened(condition)}: it is no NAME=VALUE, as in victim=hashnet."
             )
         wanted.setdefault(name.strip(), []).append(value.strip())
-    if "defense" not in wanted:
-        frame = frame[[record.spec.defense == RunSpec.defense for record in frame["record"]]]
+    if "defense" not in wanted and not defended:
+        frame = undefended(frame)
     names = {name for name in frame if "." not in name and name != "record"}
     for name, values in wanted.items():
         known = names | {field.name for field in fields(RunSpec)}

@@ -58,8 +58,7 @@ def draw_clean(splits: Splits, poisoned: Tensor, count: int, seed: int) -> Clean
     """
     if not count:
         return CleanImages(torch.empty(0, dtype=torch.long))
-    trained = set(splits.train.ids)
-    free = torch.tensor([name not in trained for name in splits.database.ids])
+    free = torch.from_numpy(splits.untrained).clone()
     oracle = not free.any()
     split = splits.train if oracle else splits.database
     if oracle:

@@ -9,7 +9,7 @@ import torch
 
 from hashbackdoor_bench.api import AnyAttack, Defense, ModelAttack
 from hashbackdoor_bench.data import Splits
-from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.errors import NotApplicable
 from hashbackdoor_bench.network import Blueprint
 from hashbackdoor_bench.registry import DEFENSES, Method
 from hashbackdoor_bench.spec import RunSpec
@@ -64,7 +64,8 @@ def resolve_defense(spec: RunSpec, splits: Splits) -> ResolvedDefense:
     """The defense of a spec.
 
     Raises:
-        UserError: a name or value that doesn't exist, or a defense that can't be tuned.
+        UserError: a name or value that doesn't exist.
+        NotApplicable: the defense can't be tuned.
     """
     method: Method[Defense] = DEFENSES[spec.defense]
     settings = method.resolve(dict(spec.defense_settings))
@@ -73,7 +74,7 @@ def resolve_defense(spec: RunSpec, splits: Splits) -> ResolvedDefense:
         why = (
             "trains a victim for each strength" if TRAINS & set(cls.hooks()) else "has no strength"
         )
-        raise UserError(
+        raise NotApplicable(
             f"--operating-point tuned: defense {method.name} {why}, so none is chosen; leave it "
             "out, or give another --set for each run."
         )
@@ -97,21 +98,21 @@ def refuse(
         splits: the data.
 
     Raises:
-        UserError: what the defense needs and the run lacks, and what to type instead.
+        NotApplicable: what the defense needs and the run lacks, and what to type instead.
     """
     own, hooks, assumes = defense.method.name, set(defense.hooks), defense.instance.assumes
     if isinstance(attack, ModelAttack) and hooks & TRAINS:
-        raise UserError(
+        raise NotApplicable(
             f"attack {name} edits the trained network, and defense {own} acts before or during "
             "training, so they never meet: choose a defense that repairs or purifies."
         )
     if network.recipe.frozen and "backward" in hooks:
-        raise UserError(
+        raise NotApplicable(
             f"defense {own} changes the images of a training step, and --recipe frozen trains on "
             "features that are computed once: give another --recipe."
         )
     if network.recipe.frozen and "repair" in hooks and defense.count:
-        raise UserError(
+        raise NotApplicable(
             f"defense {own} trains the network on clean images, and --recipe frozen keeps the "
             "backbone as published: give another --recipe, or a repair without images."
         )
@@ -119,14 +120,14 @@ def refuse(
     least = max(assumes.clean, assumes.per_class * classes)
     if defense.count < least:
         each = f" {assumes.per_class} clean images a class" if assumes.per_class else ""
-        raise UserError(
+        raise NotApplicable(
             f"defense {own} asks for{each or ' ' + str(least) + ' clean images'} ({least}), and "
             f"--clean-share gives {defense.count}: give --clean-share "
             f"{least / max(1, len(splits.train)):.3g} or more."
         )
     largest = int(splits.train.labels.sum(0).max())
     if largest < assumes.group:
-        raise UserError(
+        raise NotApplicable(
             f"defense {own} needs {assumes.group} training images of a class, and this protocol "
             f"has {largest}: choose another --defense or --dataset."
         )
@@ -143,7 +144,7 @@ def _refuse_need(need: str, own: str, network: Blueprint) -> None:
     }
     sentence = lacks[need](network)
     if sentence:
-        raise UserError(f"defense {own} {sentence}")
+        raise NotApplicable(f"defense {own} {sentence}")
 
 
 def _lacks_items(network: Blueprint) -> str:

@@ -20,6 +20,7 @@ from hashbackdoor_bench.png import read_png
 from hashbackdoor_bench.records import LARGEST
 from hashbackdoor_bench.report.board import rules, wording
 from hashbackdoor_bench.report.board.boards import Board
+from hashbackdoor_bench.report.board.defenses import DefenseBoard
 from hashbackdoor_bench.report.board.entries import ScoredRun
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.text import visible
@@ -54,6 +55,7 @@ def write_site(
     left_out: Sequence[str],
     folder: Path,
     command_of: Callable[[RunSpec], str],
+    defenses: Sequence[DefenseBoard] = (),
 ) -> Path:
     """Write the site; its first page.
 
@@ -62,6 +64,7 @@ def write_site(
         left_out: sentences of a `Collection`, shown at the foot, with those on pictures.
         folder: of the site; new, empty, or a site made before.
         command_of: the text of the command that makes a run.
+        defenses: the boards of defenses, which stand below.
 
     Raises:
         UserError: the folder holds something else.
@@ -86,7 +89,9 @@ def write_site(
     victims = {wording.victim_name(victim, board) for board in found for victim in board.victims}
     template = environment.get_template("index.html")
     everything = [*left_out, *(text for one in files.values() for text in one.left_out)]
-    text = template.render(boards=found, victims=sorted(victims), left_out=everything)
+    text = template.render(
+        boards=found, victims=sorted(victims), left_out=everything, defenses=defenses
+    )
     _write(index, text)
     template = environment.get_template("attack.html")
     for board in found:

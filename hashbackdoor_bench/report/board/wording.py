@@ -1,6 +1,7 @@
 """The words of the leaderboard: places, columns, and which victims don't count."""
 
 from hashbackdoor_bench.report.board.boards import Board
+from hashbackdoor_bench.report.board.defenses import DefenseBoard, DefenseEntry
 from hashbackdoor_bench.report.board.entries import Entry, Victim
 from hashbackdoor_bench.report.formatting import (
     NOTHING,
@@ -16,12 +17,13 @@ from hashbackdoor_bench.report.formatting import (
 from hashbackdoor_bench.report.selection import published_victims
 
 __all__ = [
-    "NOTHING", "caption", "column", "interval", "left_out_victims", "mean_and_deviation", "number",
-    "percent", "place", "poisoned", "position_on_bar", "signed", "ssim", "victim_name",
+    "NOTHING", "caption", "column", "defenses_caption", "interval", "left_out_victims",
+    "mean_and_deviation", "number", "percent", "place", "poisoned", "position_on_bar", "signed",
+    "ssim", "victim_name",
 ]  # fmt: skip
 
 
-def place(entry: Entry) -> str:
+def place(entry: Entry | DefenseEntry) -> str:
     """One place, or the range of places that the tests leave open."""
     if entry.place is None:
         return NOTHING
@@ -51,6 +53,18 @@ def caption(board: Board) -> str:
         f"(lists {board.protocol.sha256[:10]}), {bits} bits, delivery {board.delivery}, "
         f"target{'s' if len(board.targets) > 1 else ''} {targets}, "
         f"seed{'s' if len(board.seeds) > 1 else ''} {seeds}."
+    )
+
+
+def defenses_caption(board: DefenseBoard) -> str:
+    """What all numbers of a board of defenses share, in two sentences."""
+    return (
+        f"{board.protocol.name}, R = {board.protocol.top_k} "
+        f"(lists {board.protocol.sha256[:10]}), delivery {board.delivery}, "
+        f"target{'s' if len(board.targets) > 1 else ''} {', '.join(board.targets)}, "
+        f"seed{'s' if len(board.seeds) > 1 else ''} {', '.join(map(str, board.seeds))}, on "
+        f"{', '.join(board.victims)}. Attacks, and their poisoned share of the target class: "
+        f"{'; '.join(board.attacks)}; {board.cells} runs have a backdoor to remove."
     )
 
 
