@@ -95,6 +95,7 @@ class Plan:
         self.victim, self.surrogate = resolved.victim, resolved.surrogate
         self.delivery = resolved.delivery
         self.defense: ResolvedDefense = resolved.defense
+        self.expected: ResolvedDefense | None = resolved.expected
         self.numerics = numerics_of(device, str(self.spec.precision), threads)
         self.target = target_row(self.splits, str(self.spec.target))
         labels = self.splits.train.labels
@@ -208,7 +209,7 @@ class Plan:
         Args:
             surrogate: key of the attacker's network; None if there is none.
         """
-        return {
+        found = {
             "attack": self.method.identity,
             "data": self.training_data,
             "size": self.splits.size,
@@ -216,10 +217,14 @@ class Plan:
             "seed": self.spec.seed,
             "surrogate": surrogate,
         }
+        if self.expected and "purify" in self.expected.hooks:
+            found["purifier"] = self.expected.inputs
+        return found
 
 
 # The names of `Plan.attacker`, and that of the numerics.
 SHARED_BY = ("attack", "data", "size", "target", "seed", "surrogate", "numerics")
+PURIFIER = "purifier"  # the name besides these that it has if the attacker expects a purifier
 
 
 def attacker_of(inputs: Mapping[str, Any]) -> str | None:
@@ -229,7 +234,7 @@ def attacker_of(inputs: Mapping[str, Any]) -> str | None:
     """
     if not inputs.keys() >= set(SHARED_BY):
         return None
-    return digest({name: inputs[name] for name in SHARED_BY})
+    return digest({name: inputs[name] for name in (*SHARED_BY, PURIFIER) if name in inputs})
 
 
 def keys_of(plan: Plan) -> set[str]:

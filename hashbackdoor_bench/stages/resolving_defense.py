@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hashbackdoor_bench.api import AnyAttack, Defense, ModelAttack
 from hashbackdoor_bench.data import Splits
@@ -40,6 +41,21 @@ class ResolvedDefense:
     def instance(self) -> Defense:
         """The defense, with its hyper-parameters."""
         return self.method.cls(**self.settings)
+
+    @property
+    def purifier(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """Its `Defense.purify`, if it has this hook."""
+        return self.instance.purify if "purify" in self.hooks else None
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What a stage with the defense in it depends on, as JSON values."""
+        versions = dict(self.instance.versions())
+        return {
+            "defense": self.method.identity,
+            "settings": self.settings,
+            **({"versions": versions} if versions else {}),
+        }
 
     def with_strength(self, value: float) -> Defense:
         """The defense of another strength."""
@@ -82,6 +98,51 @@ def resolve_defense(spec: RunSpec, splits: Splits) -> ResolvedDefense:
     needs_clean = tuned or cls.assumes.clean or cls.assumes.per_class
     count = int(spec.clean_share * len(splits.train) + 0.5) if needs_clean else 0
     return ResolvedDefense(method, settings, tuned, count)
+
+
+def resolve_expected(
+    name: str, attack: AnyAttack, attacks_name: str, surrogate: Blueprint
+) -> ResolvedDefense | None:
+    """The defense that an attacker expects, with its published settings; None for no defense.
+
+    Args:
+        name: name of the defense.
+        attack: the attack.
+        attacks_name: name of the attack.
+        surrogate: the attacker's network.
+
+    Raises:
+        UserError: the name doesn't exist, or the attack can't prepare for the defense.
+    """
+    method: Method[Defense] = DEFENSES[name]
+    hooks, own = set(method.cls.hooks()), method.name
+    if not hooks:
+        return None
+    if not hooks & {"backward", "purify"}:
+        raise UserError(
+            f"--aware {own}: an attacker prepares for a defense that purifies queries or changes "
+            "training steps, and this one does neither: choose jpeg, shrinkpad, blur or cutmix."
+        )
+    if "purify" in hooks and not attack.through_purifier:
+        raise UserError(
+            f"--aware {own}: attack {attacks_name} doesn't optimise its trigger behind a purifier: "
+            "leave --aware out, or choose --attack ciba."
+        )
+    if "backward" in hooks and attack.threat.knowledge != "surrogate":
+        raise UserError(
+            f"--aware {own}: attack {attacks_name} trains no network that could be trained in "
+            "this way: leave --aware out, or choose --attack ciba."
+        )
+    if "backward" in hooks and surrogate.recipe.frozen:
+        raise UserError(
+            f"--aware {own} changes the images of a training step, and a frozen recipe trains on "
+            "features that are computed once: give another --surrogate-recipe."
+        )
+    for need in sorted(method.cls.assumes.needs):
+        sentence = _lack(need, surrogate).replace("--victim", "--surrogate")
+        if sentence:
+            raise UserError(f"--aware {own}: it {sentence}")
+    return ResolvedDefense(method, method.resolve({}), tuned=False, count=0)
 
 
 def refuse(
@@ -131,19 +192,20 @@ def refuse(
             f"has {largest}: choose another --defense or --dataset."
         )
     for need in sorted(assumes.needs):
-        _refuse_need(need, own, network)
+        sentence = _lack(need, network)
+        if sentence:
+            raise UserError(f"defense {own} {sentence}")
 
 
-def _refuse_need(need: str, own: str, network: Blueprint) -> None:
+def _lack(need: str, network: Blueprint) -> str:
+    """What a network lacks of one of `Assumes.needs`, to follow the name; empty: nothing."""
     lacks: dict[str, Callable[[Blueprint], str]] = {
         "items": _lacks_items,
         "item_gradient": _lacks_item_gradient,
         "maps": _lacks_maps,
         "channels": _lacks_channels,
     }
-    sentence = lacks[need](network)
-    if sentence:
-        raise UserError(f"defense {own} {sentence}")
+    return lacks[need](network)
 
 
 def _lacks_items(network: Blueprint) -> str:
