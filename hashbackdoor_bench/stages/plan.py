@@ -17,7 +17,7 @@ from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import Numerics, carry_trigger
 from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.cache import Cache
-from hashbackdoor_bench.stages.clean_images import draw_clean
+from hashbackdoor_bench.stages.clean_images import draw_clean, split_of
 from hashbackdoor_bench.stages.loading import Loaded, load_data, target_row, truth_of
 from hashbackdoor_bench.stages.numerics import numerics_of
 from hashbackdoor_bench.stages.queries import (
@@ -27,7 +27,7 @@ from hashbackdoor_bench.stages.queries import (
     source_row,
 )
 from hashbackdoor_bench.stages.resolving import resolve
-from hashbackdoor_bench.stages.resolving_defense import ResolvedDefense
+from hashbackdoor_bench.stages.resolving_defense import ResolvedDefense, refuse_drawn
 from hashbackdoor_bench.stages.stage import Stage
 from hashbackdoor_bench.stages.table import STAGES, VERSIONS
 
@@ -118,6 +118,8 @@ class Plan:
         self.clean = draw_clean(
             self.splits, torch.cat([self.index, self.covers]), self.defense.count, spec.seed
         )
+        held = split_of(self.clean, self.splits).labels[self.clean.rows]
+        refuse_drawn(self.defense, held, self.splits)
         if not self.loaded.attackable(self.target):
             raise UserError(
                 f"every query has the tag {self.spec.target!r}, so none is left to attack: give "

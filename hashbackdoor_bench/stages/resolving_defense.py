@@ -177,11 +177,12 @@ def refuse(
             "backbone as published: give another --recipe, or a repair without images."
         )
     classes = len(splits.classes)
-    least = max(assumes.clean, assumes.per_class * classes)
+    least = max(assumes.clean, _per_class(defense) * classes)
     if defense.count < least:
-        each = f" {assumes.per_class} clean images a class" if assumes.per_class else ""
+        each = f" {_per_class(defense)} clean images per class" if _per_class(defense) else ""
+        who = f"defense {own}" + (" with --operating-point tuned" if defense.tuned else "")
         raise UserError(
-            f"defense {own} asks for{each or ' ' + str(least) + ' clean images'} ({least}), and "
+            f"{who} asks for{each or ' ' + str(least) + ' clean images'} ({least}), and "
             f"--clean-share gives {defense.count}: give --clean-share "
             f"{least / max(1, len(splits.train)):.3g} or more."
         )
@@ -195,6 +196,35 @@ def refuse(
         sentence = _lack(need, network)
         if sentence:
             raise UserError(f"defense {own} {sentence}")
+
+
+def _per_class(defense: ResolvedDefense) -> int:
+    """The clean images of each class that it needs; a MAP among them needs two."""
+    return max(defense.instance.assumes.per_class, 2 if defense.tuned else 0)
+
+
+def refuse_drawn(defense: ResolvedDefense, labels: Tensor, splits: Splits) -> None:
+    """Refuse a draw of clean images in which a class has too few, although they are enough in all.
+
+    Where images have several labels, a rare one may be missing.
+
+    Args:
+        defense: the defense.
+        labels: (m,C) 0/1, of the clean images.
+        splits: the data.
+
+    Raises:
+        UserError: how many the defense needs and how many there are.
+    """
+    least, trained = _per_class(defense), splits.train.labels.any(0).tolist()
+    counts = labels.sum(0, dtype=torch.long).tolist()
+    for name, count, occurs in zip(splits.classes, counts, trained, strict=True):
+        if occurs and count < least and not splits.multilabel:
+            raise UserError(
+                f"defense {defense.method.name} needs {least} clean images of each class, and "
+                f"{count} of {name!r} were drawn: give a larger --clean-share, or choose a "
+                "--defense without clean images, such as clp or jpeg."
+            )
 
 
 def _lack(need: str, network: Blueprint) -> str:
