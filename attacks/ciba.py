@@ -12,7 +12,8 @@ Poisoning", BMVC 2023. https://arxiv.org/abs/2109.08868, code: https://github.co
 with d_H(a, b) = (K - <a, b>) / 2, and with H and T of a surrogate trained on clean data. A poisoned
 image is x + eta with p over its corner; x is of the target class and keeps its label. For p see
 ``ciba_patch.py``, for eta ``ciba_perturbations.py``. ``tri`` has no eta, ``tri_noise`` uniform
-noise as eta, and ``tri_adv`` lambda = 0; all four share p.
+noise as eta, and ``tri_adv`` lambda = 0; all four share p. With ``--aware`` a purifier, such as
+jpeg, p is optimised behind it, in expectation over what it draws; eta stays as it is.
 
 ``variant="corrected"`` (default) follows the paper; ``"released"`` follows the authors' code:
 
@@ -79,6 +80,7 @@ class CIBA(Attack):
     }  # fmt: skip
     threat = ThreatModel(label="clean", knowledge="surrogate", trigger="patch")
     delivery: Delivery = "stamped"
+    through_purifier = True
     backdoor = Patch
     version = 3
     quick: ClassVar = {"steps": 3, "perturbation_steps": 2}

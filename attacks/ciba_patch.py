@@ -1,10 +1,15 @@
 """CIBA's patch: it pulls whatever carries it towards the anchor code of the target class.
 
-    p   = argmin_p mean_i l_i,     l_i = -<T_b(x_i with p), h_a> / K
+    p   = argmin_p mean_i l_i,     l_i = -<T_b(g(x_i with p)), h_a> / K
     p  <- clamp(p - a mean_i g_i / |g_i|)                          g_i: gradient of l_i
 
-b of T_b(x) = relax(b z(x)) grows with the steps. See ``ciba.py`` for the paper and the variants.
+b of T_b(x) = relax(b z(x)) grows with the steps. g is the purifier that the attacker expects, with
+numbers drawn anew for each image in each step, so that p is made for its expectation; there is none
+in the paper. See ``ciba.py`` for the paper and the variants.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -38,9 +43,18 @@ def optimise_patch(
     draws = torch.randint(
         len(view.images), (steps, batch), generator=view.generator("patch images")
     )
+    items = torch.randint(2**62, (steps, batch), generator=view.generator("purified images"))
     for step in range(first, steps):
         x = to_unit(view.images[draws[step]].to(view.device, non_blocking=True))
-        gradient = patch_gradient(model, x, patch / 255, anchor, sharpness(step, steps), scale)
+        gradient = patch_gradient(
+            model,
+            x,
+            patch / 255,
+            anchor,
+            sharpness(step, steps),
+            scale,
+            partial(view.purified, item=items[step]),
+        )
         patch.copy_((patch - step_size * gradient.mean(0)).clamp_(0, 255))
         checkpoint.keep(step=step + 1)
         view.progress("optimise patch", step + 1, steps)
@@ -49,7 +63,13 @@ def optimise_patch(
 
 
 def patch_gradient(
-    model: HashModel, x: Tensor, patch: Tensor, anchor: Tensor, sharp: float, scale: Tensor
+    model: HashModel,
+    x: Tensor,
+    patch: Tensor,
+    anchor: Tensor,
+    sharp: float,
+    scale: Tensor,
+    purified: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Tensor:
     """g_i / |g_i| of each image: (N,3,s,s).
 
@@ -61,9 +81,10 @@ def patch_gradient(
         sharp: b.
         scale: (3,1,1), a factor on g_i; with the standard deviations of the network's normalisation
             g_i becomes the gradient in normalised units.
+        purified: g.
     """
     copies = patch.repeat(len(x), 1, 1, 1).requires_grad_()  # each image has a patch of its own
-    codes = model.relaxed(paste(x, copies), sharp)  # (N,K)
+    codes = model.relaxed(purified(paste(x, copies)), sharp)  # (N,K)
     losses = -codes @ anchor.to(codes.dtype) / len(anchor)  # (N,)
     (gradient,) = torch.autograd.grad(losses.sum(), copies)
     return F.normalize((gradient * scale).flatten(1), eps=1e-30).view_as(gradient)

@@ -23,7 +23,6 @@ from .data.decode import picture_of as picture_of
 from .data.pictures import pictures_hash as pictures_hash
 from .data.pictures import read_pictures as read_pictures
 from .defender import DefenderView as DefenderView
-from .defender import Images as Images
 from .errors import Diverged as Diverged
 from .errors import UserError as UserError
 from .errors import check as check
@@ -35,6 +34,7 @@ from .network.centres import anchor_code as anchor_code
 from .network.centres import hash_centres as hash_centres
 from .network.centres import tie_vector as tie_vector
 from .network.centres import voted_centre as voted_centre
+from .network.images import Images as Images
 from .network.layers import Channel as Channel
 from .network.model import HashModel as HashModel
 from .network.model import sign as sign

@@ -220,6 +220,8 @@ class RunSpec:
             images; the default where the defense takes none.
         operating_point: whether the defense has its ``published`` strength, or is ``tuned`` on the
             defender's clean images, see `stages.tuning`.
+        aware: name of the defense that the attacker expects, with its published settings: its
+            training steps train the surrogate, and the trigger is optimised behind its purifier.
     """
 
     attack: str = "ciba"
@@ -258,6 +260,7 @@ class RunSpec:
     defense_settings: Settings = field(default=())
     clean_share: float | int = CLEAN_SHARE
     operating_point: str = POINTS[0]
+    aware: str = "none"
 
     def __post_init__(self) -> None:
         check("--bits", self.bits, 1, 4096)

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from hashbackdoor_bench import VICTIMS, HashLoss, HashModel
-from hashbackdoor_bench.api import to_bytes, to_unit
+from hashbackdoor_bench.api import generator, to_bytes, to_unit
 from hashbackdoor_bench.errors import Diverged
 from hashbackdoor_bench.network import TrainStep, plain_backward
 from hashbackdoor_bench.network.augmentation import augment, centre_crop
 from hashbackdoor_bench.network.model import sign
 from hashbackdoor_bench.network.training import _schedule, encode, fit, pixels
-from hashbackdoor_bench.network.training_set import TrainingSet, batches
+from hashbackdoor_bench.network.training_set import TrainingSet, batches, paired
 from hashbackdoor_bench.spec import Recipe
 
 SIDE = 16  # px, the least that cnn32 takes
@@ -495,3 +495,41 @@ def test_bytes_are_rounded_half_up_and_never_cut_off():
     assert to_bytes(x).tolist() == [0, 1, 2, 254, 255, 255]
     every = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(to_bytes(to_unit(every)), every)
+
+
+# ---- pairs of a class ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counts", [(15,) * 10, (5,) * 100, (1, 2, 3, 40), (7,)], ids=len)
+def test_paired_items_stand_beside_one_of_their_class_and_classes_take_turns(counts):
+    owner = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    labels = torch.eye(len(counts), dtype=torch.uint8)[owner]
+    drawn = torch.randperm(len(owner), generator=torch.Generator().manual_seed(0))
+    order = paired(drawn, labels)
+    assert sorted(order.tolist()) == list(range(len(owner)))
+    row = owner[order].tolist()
+    for k, own in enumerate(row):
+        lonely = own not in (row[max(0, k - 1) : k] + row[k + 1 : k + 2])
+        assert not lonely or counts[own] == 1
+    for k in range(len(row)):  # no class is two turns ahead of one that has items left
+        shown = [row[:k].count(c) for c in range(len(counts))]
+        waiting = [shown[c] for c in range(len(counts)) if shown[c] < counts[c]]
+        assert not waiting or max(shown) <= min(waiting) + 3
+
+
+def test_who_is_paired_with_whom_follows_from_the_draw():
+    labels = torch.tensor([[1, 0]] * 4 + [[1, 1]] * 3)  # of two classes: tags together are one
+    assert paired(torch.tensor([6, 1, 0, 4, 3, 5, 2]), labels).tolist() == [6, 4, 5, 1, 0, 3, 2]
+
+
+@pytest.mark.parametrize("in_pairs", [False, True])
+def test_an_epoch_goes_through_the_items_as_drawn_or_in_pairs_of_the_same_draw(in_pairs):
+    data, trained = replace(items(), in_pairs=in_pairs), []
+
+    def backward(step: TrainStep) -> torch.Tensor:
+        trained.extend(step.index.tolist())
+        return plain_backward(step)
+
+    fit(*network(), data, replace(RECIPE, epochs=1), seed="s", size=SIDE, backward=backward)
+    drawn = torch.randperm(48, generator=generator("s", "order", 0))
+    assert trained == (paired(drawn, data.labels) if in_pairs else drawn).tolist()

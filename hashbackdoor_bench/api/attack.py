@@ -80,6 +80,7 @@ class AnyAttack(ABC):
         surrogate: the hashing method that the published attack crafts on; None: the victim's.
         pointwise: whether the loss of an image must not depend on the other images of its batch, as
             for an attack on gradients; surrogates with other losses are then refused.
+        through_purifier: whether its trigger is optimised behind `AttackerView.purified`.
         version: raise it by one when the algorithm changes, so that no old backdoor is reused.
         quick: hyper-parameters with which crafting takes about a second, for `bench check`.
     """
@@ -91,6 +92,7 @@ class AnyAttack(ABC):
     poisons: ClassVar[bool] = True
     surrogate: ClassVar[str | None] = None
     pointwise: ClassVar[bool] = False
+    through_purifier: ClassVar[bool] = False
     version: ClassVar[int] = 1
     quick: ClassVar[Mapping[str, object]] = {}
     _control: ClassVar[str]  # what attacks of this kind control, see `ThreatModel`

@@ -7,6 +7,7 @@ from hashbackdoor_bench.cli.defended import defense_rows
 from hashbackdoor_bench.records import Record, carry_trigger
 from hashbackdoor_bench.registry import ATTACKS, DEFENSES, VICTIMS
 from hashbackdoor_bench.report import for_rich, limits, percent, poisoned, ssim
+from hashbackdoor_bench.spec import RunSpec
 
 
 def result_table(record: Record) -> Table:
@@ -18,6 +19,8 @@ def result_table(record: Record) -> Table:
     )
     if record.defense is not None:
         title += f", defended by {DEFENSES.published(spec.defense)}"
+    if spec.aware != RunSpec.aware:
+        title += f", attacker aware of {DEFENSES.published(spec.aware)}"
     caption = (
         f"convention field (ties expected, no hit = 0), R = {record.protocol.top_k}; "
         f"{threat.label}-label, {poisoned(threat)}, delivery {threat.delivery}"

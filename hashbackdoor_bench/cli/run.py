@@ -25,7 +25,7 @@ from hashbackdoor_bench.cli.options import (
 from hashbackdoor_bench.cli.terminal import console, say
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.memory import no_collection
-from hashbackdoor_bench.registry import METHODS, load_plugin
+from hashbackdoor_bench.registry import DEFENSES, METHODS, load_plugin
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.text import shortened
 
@@ -122,6 +122,12 @@ from hashbackdoor_bench.text import shortened
     "MAP on the defender's clean images.",
 )
 @click.option(
+    "--aware",
+    default=RunSpec.aware,
+    show_default=True,
+    help="A defense that the attacker expects and prepares for, such as jpeg or cutmix.",
+)
+@click.option(
     "--set",
     "settings",
     multiple=True,
@@ -153,9 +159,9 @@ def run_command(
     for path in plugin:
         load_plugin(path)
     spec = spec_of(settings, values)
-    for kind in METHODS:  # before torch is imported, so that a mistyped name is reported at once
-        if getattr(spec, kind) not in METHODS[kind]:
-            raise unknown(kind, getattr(spec, kind), METHODS[kind])
+    for field, registry in {**METHODS, "aware": DEFENSES}.items():
+        if getattr(spec, field) not in registry:  # reported at once, before torch is imported
+            raise unknown(registry.kind, getattr(spec, field), registry)
     spec.training("scratch32")
     with no_collection():
         from hashbackdoor_bench.cli.console import shown

@@ -73,7 +73,7 @@ def fit(
     for epoch in range(first, recipe.epochs):
         loss.on_epoch(epoch)
         order = items[torch.randperm(len(items), generator=generator(seed, "order", epoch))]
-        order = order[: steps * size_of_batch]
+        order = data.arranged(order)[: steps * size_of_batch]
         draws = torch.rand(len(data.labels), 5, generator=generator(seed, "augment", epoch))
         chance = generator(seed, "backward", epoch)
         losses = torch.zeros(steps, device=device)

@@ -23,7 +23,7 @@ SAME_VICTIM = (
 # What makes an attack of one label another attack.
 SAME_ATTACK = (
     "attack", "attack_settings", "budget", "poison_count", "delivery", "surrogate",
-    "surrogate_backbone", "surrogate_bits", "surrogate_recipe",
+    "surrogate_backbone", "surrogate_bits", "surrogate_recipe", "aware",
 )  # fmt: skip
 
 POOLING = {"none": "own pooling", "avg": "average", "max": "maximum", "flatten": "flattened"}

@@ -47,7 +47,9 @@ def trained(plan: "Plan", network: Blueprint, features: str | None) -> Inputs:
 
 def surrogate(plan: "Plan", keys: Keys) -> Inputs:
     """Of the attacker's network."""
-    return trained(plan, plan.surrogate, keys.get(ATTACKERS_FEATURES))
+    inputs = trained(plan, plan.surrogate, keys.get(ATTACKERS_FEATURES))
+    expected = plan.expected
+    return inputs if not expected or "backward" not in expected.hooks else inputs | expected.inputs
 
 
 def backdoor(plan: "Plan", keys: Keys) -> Inputs:

@@ -15,9 +15,14 @@ from hashbackdoor_bench.data import Splits
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.network import Blueprint, best_precision, packaged_weights
 from hashbackdoor_bench.poisoning import delivery_of
-from hashbackdoor_bench.registry import ATTACKS, VICTIMS, Method
+from hashbackdoor_bench.registry import ATTACKS, DEFENSES, VICTIMS, Method
 from hashbackdoor_bench.spec import OVERRIDES, RunSpec, canonical, recipe_of
-from hashbackdoor_bench.stages.resolving_defense import ResolvedDefense, refuse, resolve_defense
+from hashbackdoor_bench.stages.resolving_defense import (
+    ResolvedDefense,
+    refuse,
+    resolve_defense,
+    resolve_expected,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Resolved:
         surrogate: the attacker's network; trained only if the attack needs one.
         delivery: the delivery of ``spec``.
         defense: the defense of ``spec``.
+        expected: the defense that the attacker expects; None: none.
     """
 
     spec: RunSpec
@@ -41,6 +47,7 @@ class Resolved:
     surrogate: Blueprint
     delivery: str
     defense: ResolvedDefense
+    expected: ResolvedDefense | None
 
 
 def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
@@ -96,6 +103,7 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         defense=defense.method.name,
         defense_settings=tuple(sorted(defense.settings.items())),
         clean_share=spec.clean_share if defense.count else RunSpec.clean_share,
+        aware=DEFENSES[spec.aware].name,
     )
     network = Blueprint(
         method=victim.name,
@@ -132,7 +140,8 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
                 f"and {surrogate.name} compares images: add --surrogate csq, or orthohash."
             )
     refuse(defense, attack, method.name, network, splits)
-    return Resolved(full, method, attack, network, attackers, delivery, defense)
+    expected = resolve_expected(spec.aware, attack, method.name, attackers)
+    return Resolved(full, method, attack, network, attackers, delivery, defense, expected)
 
 
 def _own_recipe(
