@@ -82,6 +82,9 @@ class AnyAttack(ABC):
             for an attack on gradients; surrogates with other losses are then refused.
         version: raise it by one when the algorithm changes, so that no old backdoor is reused.
         quick: hyper-parameters with which crafting takes about a second, for `bench check`.
+        later: names of hyper-parameters that are newer than published records of the attack. They
+            stand in keys and records only where they don't have their defaults, so that a run
+            without them keeps its key.
     """
 
     published: ClassVar[str | Mapping[str, str]] = ""
@@ -93,6 +96,7 @@ class AnyAttack(ABC):
     pointwise: ClassVar[bool] = False
     version: ClassVar[int] = 1
     quick: ClassVar[Mapping[str, object]] = {}
+    later: ClassVar[frozenset[str]] = frozenset()
     _control: ClassVar[str]  # what attacks of this kind control, see `ThreatModel`
 
     def accept(self, labels: Tensor, target: Tensor, size: int) -> dict[str, str]:
