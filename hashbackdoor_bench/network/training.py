@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hashbackdoor_bench.api import HashLoss, derive_seed, generator, to_unit
 from hashbackdoor_bench.checkpoint import Checkpoint
 from hashbackdoor_bench.errors import Diverged
-from hashbackdoor_bench.network.augmentation import augment, centre_crop
+from hashbackdoor_bench.network.augmentation import augment, centre_crop, draws_of
 from hashbackdoor_bench.network.model import FrozenHead, HashModel
 from hashbackdoor_bench.network.training_set import Batch, TrainingSet, batches, held
 from hashbackdoor_bench.network.training_step import TrainStep, autocast, plain_backward
@@ -74,7 +74,9 @@ def fit(
         loss.on_epoch(epoch)
         order = items[torch.randperm(len(items), generator=generator(seed, "order", epoch))]
         order = order[: steps * size_of_batch]
-        draws = torch.rand(len(data.labels), 5, generator=generator(seed, "augment", epoch))
+        draws = torch.rand(
+            len(data.labels), draws_of(recipe.augment), generator=generator(seed, "augment", epoch)
+        )
         chance = generator(seed, "backward", epoch)
         losses = torch.zeros(steps, device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
