@@ -16,9 +16,9 @@ from hashbackdoor_bench.api import to_bytes, to_unit
 from hashbackdoor_bench.errors import Diverged
 from hashbackdoor_bench.network import TrainStep, plain_backward
 from hashbackdoor_bench.network.model import sign
-from hashbackdoor_bench.network.training import _schedule, encode, fit, pixels
+from hashbackdoor_bench.network.training import _optimizer, _schedule, encode, fit, pixels
 from hashbackdoor_bench.network.training_set import TrainingSet, batches
-from hashbackdoor_bench.spec import Recipe
+from hashbackdoor_bench.spec import RECIPES, Recipe
 
 SIDE = 16  # px, the least that cnn32 takes
 RECIPE = Recipe(2, 16, "sgd", 0.05, 0.05, 0.9, 5e-4, "onecycle", "crop", "float32")
@@ -87,7 +87,7 @@ import sys, torch
 sys.path.insert(0, "tests")
 from pathlib import Path
 from test_training import items, network
-from hashbackdoor_bench.spec import Recipe
+from hashbackdoor_bench.spec import RECIPES, Recipe
 from hashbackdoor_bench.network.training import fit
 from hashbackdoor_bench import checkpoint
 checkpoint.EVERY = 0.0
@@ -351,6 +351,46 @@ def test_another_step_draws_the_same_after_a_kill(tmp_path: Path):
     with pytest.raises(Killed):
         weights(backward=killed, checkpoint=path)
     assert same(weights(backward=noisy, checkpoint=path), weights(backward=noisy))
+
+
+# ---- learning rates ----
+
+
+def rates(backbone: str, recipe: Recipe) -> dict[str, float]:
+    """The learning rate of each parameter by its name."""
+    loss = VICTIMS["dhta_l2"](8, 2, 48)
+    with torch.device("meta"):
+        model = HashModel(backbone, 8, loss, size=224)
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    groups = _optimizer(model, loss, recipe).param_groups
+    found = [(names[id(w)], group["lr"]) for group in groups for w in group["params"]]
+    assert len(found) == len(names)
+    return dict(found)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "connected"),
+    [
+        ("vgg11", ("backbone.pre_logits.fc1", "backbone.pre_logits.fc2")),
+        ("alexnet", ("backbone.classifier.1", "backbone.classifier.4")),
+        ("resnet18", ()),
+    ],
+)
+def test_recipe_ciba_trains_all_fully_connected_layers_ten_times_as_fast(
+    backbone: str, connected: tuple[str, ...]
+):
+    recipe = RECIPES["ciba"][1]
+    fast = {name for name, rate in rates(backbone, recipe).items() if rate == 1e-3}
+    layers = (*connected, "head")
+    assert fast == {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    assert set(rates(backbone, recipe).values()) == {1e-3, 1e-4}
+    usual = rates(backbone, replace(recipe, deep_head=False))
+    assert {name for name, rate in usual.items() if rate == 1e-3} == {"head.weight", "head.bias"}
+
+
+def test_only_recipe_ciba_has_a_deep_head_in_its_key():
+    told = {name for name, (_, recipe) in RECIPES.items() if "deep_head" in recipe.to_dict()}
+    assert told == {"ciba"}
 
 
 # ---- poison in the list ----

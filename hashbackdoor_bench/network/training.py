@@ -22,6 +22,9 @@ from hashbackdoor_bench.network.training_step import TrainStep, autocast, plain_
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.spec import Recipe
 
+# The fully connected layers before the hash layer: timm's name in VGG, torchvision's in AlexNet.
+CONNECTED = ("pre_logits", "classifier")
+
 
 def fit(
     model: HashModel | FrozenHead,
@@ -147,9 +150,15 @@ def pixels(data: TrainingSet, batch: Batch, kind: str, size: int, device: torch.
 def _optimizer(
     model: HashModel | FrozenHead, loss: HashLoss, recipe: Recipe
 ) -> torch.optim.Optimizer:
+    head = [*model.head.parameters(), *loss.parameters()]
+    if recipe.deep_head:
+        for name in CONNECTED:
+            layers = getattr(model.backbone, name, None)
+            head += layers.parameters() if isinstance(layers, nn.Module) else []
+    known = {id(weight) for weight in head}
     groups = [
-        {"params": list(model.backbone.parameters()), "lr": recipe.lr},
-        {"params": [*model.head.parameters(), *loss.parameters()], "lr": recipe.head_lr},
+        {"params": [w for w in model.backbone.parameters() if id(w) not in known], "lr": recipe.lr},
+        {"params": head, "lr": recipe.head_lr},
     ]
     decay = recipe.weight_decay
     if recipe.optimizer == "rmsprop":
