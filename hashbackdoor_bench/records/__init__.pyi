@@ -1,3 +1,5 @@
+from .collapse import chance as chance
+from .collapse import collapsed as collapsed
 from .defended import Audited as Audited
 from .defended import Defended as Defended
 from .defended import Detection as Detection
