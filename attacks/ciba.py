@@ -14,6 +14,11 @@ image is x + eta with p over its corner; x is of the target class and keeps its 
 ``ciba_patch.py``, for eta ``ciba_perturbations.py``. ``tri`` has no eta, ``tri_noise`` uniform
 noise as eta, and ``tri_adv`` lambda = 0; all four share p.
 
+For M images perturbed together the objective is at most lambda K M^2 / (2 M (M - 1)) + (1 - lambda)
+K (for odd M with M^2 - 1 instead of M^2), and reaches this if and only if the clean codes differ as
+much as they can. The paper's Theorem 1 prints 4 M (M - 1), which counts unordered pairs, while the
+sum of its L_c is over ordered ones: two opposite codes of one bit have L_c = 1.
+
 ``variant="corrected"`` (default) follows the paper, ``"released"`` the authors' code. They differ
 in these points, of which ``mended`` names one in which `released` is as `corrected` nevertheless:
 
@@ -89,6 +94,7 @@ class CIBA(Attack):
     backdoor = Patch
     version = 3
     later = frozenset({"mended"})
+    perturbs = True
     quick: ClassVar = {"steps": 3, "perturbation_steps": 2}
 
     def __init__(

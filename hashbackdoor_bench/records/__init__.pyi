@@ -5,6 +5,10 @@ from .defended import Defended as Defended
 from .defended import Detection as Detection
 from .defended import Inspected as Inspected
 from .defended import Outcome as Outcome
+from .dispersion import CodeDistances as CodeDistances
+from .dispersion import DispersedCodes as DispersedCodes
+from .dispersion import Dispersion as Dispersion
+from .dispersion import Distances as Distances
 from .record import INDEX as INDEX
 from .record import LARGEST as LARGEST
 from .record import OWN as OWN

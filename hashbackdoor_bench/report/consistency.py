@@ -20,7 +20,11 @@ from hashbackdoor_bench.records import (
     record_key,
 )
 from hashbackdoor_bench.report.claims import ROUNDING, agree, near, whole, within
-from hashbackdoor_bench.report.measurements import check_retrieval, check_visibility
+from hashbackdoor_bench.report.measurements import (
+    check_dispersion,
+    check_retrieval,
+    check_visibility,
+)
 from hashbackdoor_bench.spec import RunSpec
 
 # A mean under one order of ties lies between those under the worst and the best order, but for
@@ -53,6 +57,7 @@ def check_record(record: Record) -> None:
     _conventions(record)
     check_retrieval(record)
     check_visibility(record)
+    check_dispersion(record)
 
 
 # ---- the run ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from matplotlib.style import context
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.report.figures.against_setting import SETTINGS, against_setting
 from hashbackdoor_bench.report.figures.codes import codes
+from hashbackdoor_bench.report.figures.dispersion import dispersion
 from hashbackdoor_bench.report.figures.distances import distances
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.gains import gains, takes
@@ -25,6 +26,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame, str], list[FinishedFigure]]] = {
     "visibility": visibility,
     "transfer": transfer,
     **{setting.name: partial(against_setting, setting) for setting in SETTINGS},
+    "dispersion-reached": dispersion,
     "distances": distances,
     "precision-recall": precision_recall,
     "codes": codes,
