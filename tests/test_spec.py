@@ -89,7 +89,7 @@ def test_a_recipe_outside_its_range_is_refused(wrong):
 
 def test_published_recipes_are_the_published_ones():
     assert RECIPES["ciba"][1] == Recipe(
-        200, 24, "sgd", 1e-4, 1e-3, 0.9, 5e-4, "constant", "rrc", "auto", True
+        200, 24, "sgd", 1e-4, 1e-3, 0.9, 5e-4, "constant", "rrc", "auto", True, deep_head=True
     )
     assert RECIPES["badhash"][1] == Recipe(
         100, 128, "rmsprop", 1e-5, 1e-5, 0.0, 1e-5, "constant", "none", "auto", True

@@ -83,6 +83,11 @@ class AnyAttack(ABC):
         through_purifier: whether its trigger is optimised behind `AttackerView.purified`.
         version: raise it by one when the algorithm changes, so that no old backdoor is reused.
         quick: hyper-parameters with which crafting takes about a second, for `bench check`.
+        later: names of hyper-parameters that are newer than published records of the attack. They
+            stand in keys and records only where they don't have their defaults, so that a run
+            without them keeps its key.
+        perturbs: whether it perturbs images by their codes on the surrogate, so that the record
+            says how far these are from the clean codes and from one another, see `Dispersion`.
     """
 
     published: ClassVar[str | Mapping[str, str]] = ""
@@ -95,6 +100,8 @@ class AnyAttack(ABC):
     through_purifier: ClassVar[bool] = False
     version: ClassVar[int] = 1
     quick: ClassVar[Mapping[str, object]] = {}
+    later: ClassVar[frozenset[str]] = frozenset()
+    perturbs: ClassVar[bool] = False
     _control: ClassVar[str]  # what attacks of this kind control, see `ThreatModel`
 
     def accept(self, labels: Tensor, target: Tensor, size: int) -> dict[str, str]:

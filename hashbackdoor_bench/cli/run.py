@@ -166,6 +166,7 @@ def run_command(
     with no_collection():
         from hashbackdoor_bench.cli.console import shown
         from hashbackdoor_bench.cli.result import result_table
+        from hashbackdoor_bench.records import collapsed
         from hashbackdoor_bench.report.pictures import draw_missing
         from hashbackdoor_bench.stages import Cache, run
 
@@ -182,7 +183,9 @@ def run_command(
     pictures = stages.pictures
     if as_json:
         names = [str(picture) for picture in pictures]
-        result = {"event": "result", "record": str(path), "pictures": names}
+        result: dict[str, Any] = {"event": "result", "record": str(path), "pictures": names}
+        if broken := collapsed(record):
+            result["collapsed"] = list(broken)
         if record.defense is not None:
             result["defense"] = msgspec.to_builtins(record.defense)
         say(json.dumps({**result, **msgspec.to_builtins(record.scores)}))

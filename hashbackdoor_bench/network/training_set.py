@@ -115,7 +115,7 @@ class Batch:
 
     Attributes:
         index: (N,) long, the items.
-        draws: (N,5), see `augment`.
+        draws: (N,d), see `augment`.
         rows: (n,) long, positions of the poisoned items in ``index``.
         slots: (n,) long, their rows in `TrainingSet.overlay`.
         stored: index, rows and slots once more, on the device of the stored images.
@@ -136,7 +136,7 @@ def batches(
     Args:
         data: the training list.
         order: the items in the order of training.
-        draws: (T,5), random numbers for all items, see `augment`.
+        draws: (T,d), random numbers for all items, see `augment`.
         size: N.
         device: where training runs.
     """

@@ -172,6 +172,11 @@ class Plan:
         }
         return self._planned(row, inputs, (), self.numerics)
 
+    def beside(self, row: Stage) -> PlannedStage:
+        """A stage that is no row of the table, from the keys of the run's stages that it needs."""
+        keys = {name: self.stages[name].key for name in row.needs}
+        return self._planned(row, row.inputs(self, keys), row.needs, self.numerics)
+
     def _planned(
         self,
         row: Stage,

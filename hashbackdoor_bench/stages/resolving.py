@@ -98,7 +98,7 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         surrogate_backbone=spec.surrogate_backbone or backbone,
         surrogate_bits=attackers_bits,
         surrogate_recipe=None if attackers_recipe == (asked or own) else attackers_recipe,
-        attack_settings=tuple(sorted(attack_settings.items())),
+        attack_settings=tuple(sorted(method.recorded(attack_settings).items())),
         victim_settings=tuple(sorted(victim_settings.items())),
         defense=defense.method.name,
         defense_settings=tuple(sorted(defense.settings.items())),
