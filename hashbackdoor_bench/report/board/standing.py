@@ -41,7 +41,7 @@ def standing(board: Board, label: str) -> Standing:
 
 
 def _gain_on(victim: Victim, entry: Entry) -> Estimate | None:
-    return estimate({victim.key: entry.draws.get(victim.key, {})})
+    return estimate(victim.among(entry.draws))
 
 
 def standing_text(found: Standing) -> str:

@@ -1,5 +1,7 @@
 """The words of the leaderboard: places, columns, and which victims don't count."""
 
+from collections.abc import Sequence
+
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.entries import Entry, Victim
 from hashbackdoor_bench.report.formatting import (
@@ -19,6 +21,8 @@ __all__ = [
     "NOTHING", "caption", "column", "interval", "left_out_victims", "mean_and_deviation", "number",
     "percent", "place", "poisoned", "position_on_bar", "signed", "ssim", "victim_name",
 ]  # fmt: skip
+
+MOST_NAMED = 10  # targets or seeds that a caption lists
 
 
 def place(entry: Entry) -> str:
@@ -44,14 +48,20 @@ def victim_name(victim: Victim, board: Board) -> str:
 def caption(board: Board) -> str:
     """What all numbers of a board share, as one sentence."""
     bits = ", ".join(str(b) for b in sorted({victim.bits for victim in board.victims}))
-    seeds = ", ".join(map(str, board.seeds))
-    targets = ", ".join(board.targets)
+    shares = ", ".join(f"{100 * share:g}" for share in board.budgets)
+    budgets = f", budgets {shares} % of the target class" if shares else ""
     return (
         f"{board.protocol.name}, R = {board.protocol.top_k} "
-        f"(lists {board.protocol.sha256[:10]}), {bits} bits, delivery {board.delivery}, "
-        f"target{'s' if len(board.targets) > 1 else ''} {targets}, "
-        f"seed{'s' if len(board.seeds) > 1 else ''} {seeds}."
+        f"(lists {board.protocol.sha256[:10]}), {bits} bits, {board.title}, "
+        f"{_several('target', board.targets)}, {_several('seed', board.seeds)}{budgets}."
     )
+
+
+def _several(name: str, values: Sequence[object]) -> str:
+    """The values of a name; their number where they are many."""
+    if len(values) > MOST_NAMED:
+        return f"{len(values)} {name}s"
+    return f"{name}{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}"
 
 
 def left_out_victims(board: Board) -> str:

@@ -80,7 +80,7 @@ def board_table(board: Board) -> Table:
         f"Without a place: {'; '.join(reasons)}." if reasons else "",
     ]
     return Table(
-        f"Leaderboard of {board.suite}, delivery {board.delivery}",
+        f"Leaderboard of {board.suite}, {board.title}",
         "attack",
         (*BEFORE, *victims, *NUMBERS, *WORDS, "poison"),
         (Block("", tuple(_line(entry, board) for entry in board.entries)),),
@@ -146,7 +146,7 @@ def _section(board: Board) -> str:
     numbers = len(table.columns) - 1 - len(WORDS) - 1
     rules = ["---", "---", *["---:"] * numbers, *["---"] * len(WORDS), "---:"]
     lines = [
-        f"## {for_markdown(board.suite)}, {for_markdown(board.delivery)}",
+        f"## {for_markdown(board.suite)}, {for_markdown(board.title)}",
         "",
         for_markdown(f"{wording.caption(board)} {wording.left_out_victims(board)}".strip()),
         "",
