@@ -119,7 +119,7 @@ class Estimate:
 
 
 def group_of(values: Draws) -> int:
-    """Which part of a draw makes its group: 0, the target, if there are several; else 1, the seed."""
+    """Which part of a draw is its group: 0, the target, if there are several; else 1, the seed."""
     return int(len({target for column in values.values() for target, _ in column}) == 1)
 
 
