@@ -7,7 +7,7 @@ G' groups of as many runs each it has that times sqrt(G / G').
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
-from statistics import fmean
+from statistics import fmean, variance
 
 from scipy.optimize import brentq
 from scipy.stats import nct
@@ -119,3 +119,70 @@ def closed(one: Estimate | None, goal: float, p: float) -> str:
         return "above" if one.mean > 0 else "below"
     reach = float(student.isf(p / 2, max(1, one.groups - 1))) * one.error
     return "near" if abs(one.mean) + reach < goal else ""
+
+
+@dataclass(frozen=True)
+class Components:
+    """Standard deviations of the difference of two attacks, as shares.
+
+    Attributes:
+        target: between targets; None where there is one target.
+        seed: between the seeds of a target; None where every target has one seed.
+        rest: between the runs of a target and seed, beside what victims and budgets share.
+    """
+
+    target: float | None
+    seed: float | None
+    rest: float
+
+    def error(self, targets: int, seeds: int, runs: int) -> float:
+        """The standard error of the mean difference.
+
+        Args:
+            targets: number of them.
+            seeds: of each target, used by no other target.
+            runs: of each target and seed, over victims and budgets.
+        """
+        parts = (self.target or 0.0) ** 2 / targets, (self.seed or 0.0) ** 2 / targets / seeds
+        return sqrt(sum(parts) + self.rest**2 / targets / seeds / runs)
+
+
+def components(one: Draws, other: Draws) -> Components | None:
+    """The components of the paired differences, by the method of moments; None without two runs."""
+    gaps: dict[tuple[str, int], list[float]] = {}
+    for column in one.keys() & other.keys():
+        common = {d: x - other[column][d] for d, x in one[column].items() if d in other[column]}
+        for draw, gap in common.items():
+            gaps.setdefault(draw, []).append(gap - fmean(common.values()))
+    runs = [len(some) for some in gaps.values()]
+    if not gaps or max(runs) < 2:
+        return None
+    count = len(runs) / sum(1 / number for number in runs)  # harmonic mean
+    rest = fmean(variance(some) for some in gaps.values() if len(some) > 1)
+    targets: dict[str, list[float]] = {}
+    for (target, _), some in gaps.items():
+        targets.setdefault(target, []).append(fmean(some))
+    several = [means for means in targets.values() if len(means) > 1]
+    seed = max(0.0, fmean(map(variance, several)) - rest / count) if several else None
+    between = None
+    if len(targets) > 1:
+        seeds = len(targets) / sum(1 / len(means) for means in targets.values())
+        below = ((seed or 0.0) + rest / count) / seeds
+        between = max(0.0, variance(map(fmean, targets.values())) - below)
+    return Components(_root(between), _root(seed), sqrt(rest))
+
+
+def _root(value: float | None) -> float | None:
+    return None if value is None else sqrt(value)
+
+
+def typical(found: Sequence[Components]) -> Components:
+    """The root of the mean square of each component over pairs of attacks; None where all are."""
+
+    def middle(values: Iterable[float | None]) -> float | None:
+        known = [value**2 for value in values if value is not None]
+        return sqrt(fmean(known)) if known else None
+
+    rest = middle(one.rest for one in found)
+    assert rest is not None
+    return Components(middle(one.target for one in found), middle(one.seed for one in found), rest)
