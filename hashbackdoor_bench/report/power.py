@@ -10,8 +10,7 @@ from math import ceil, sqrt
 from statistics import fmean, variance
 
 from scipy.optimize import brentq
-from scipy.stats import nct
-from scipy.stats import t as student
+from scipy.special import nctdtr, stdtrit
 
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.statistics import LEVEL, Draws, Estimate, difference
@@ -29,10 +28,10 @@ def detectable(error: float, groups: int, comparisons: int = 1) -> float:
         comparisons: of the family; the smallest of their p-values must be below 5 % of this.
     """
     freedom = groups - 1
-    bound = float(student.isf(LEVEL / comparisons / 2, freedom))
+    bound = -float(stdtrit(freedom, LEVEL / comparisons / 2))
 
     def missing(shift: float) -> float:
-        return float(nct.sf(bound, freedom, shift)) - POWER
+        return 1 - float(nctdtr(freedom, shift, bound)) - POWER
 
     return error * float(brentq(missing, 0.0, 3 * bound + 10))
 
@@ -117,7 +116,7 @@ def closed(one: Estimate | None, goal: float, p: float) -> str:
         return ""
     if one.p < p:
         return "above" if one.mean > 0 else "below"
-    reach = float(student.isf(p / 2, max(1, one.groups - 1))) * one.error
+    reach = -float(stdtrit(max(1, one.groups - 1), p / 2)) * one.error
     return "near" if abs(one.mean) + reach < goal else ""
 
 

@@ -15,11 +15,11 @@ often as W does (simulated), so only `CAUTION` of the error is spent.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import sqrt
+from math import pi, sqrt
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 WIDEST = 8.0  # standard deviations that the integral covers
 STEPS = 800  # of the integral
@@ -28,7 +28,7 @@ CAUTION = 0.87  # share of the error that is spent where there are several looks
 
 def spent(share: float, error: float) -> float:
     """The error that may be spent when a share of all groups was seen."""
-    return float(4 * norm.sf(norm.isf(error / 4) / sqrt(share)))
+    return float(4 * ndtr(ndtri(error / 4) / sqrt(share)))
 
 
 def looks(groups: int, most: int = 5, least: int = 3) -> list[int]:
@@ -53,10 +53,10 @@ def bounds(shares: Sequence[float], error: float) -> list[float]:
     for before, share in pairwise([0.0, *shares]):
         new = spent(share, error) - (spent(before, error) if before else 0.0)
         if not before:
-            reached = norm.pdf(grid / sqrt(share)) / sqrt(share)
+            reached = _normal(grid, sqrt(share))
         else:
             deviation = sqrt(share - before)
-            moves = norm.pdf((grid[:, None] - grid[None, :]) / deviation) / deviation
+            moves = _normal(grid[:, None] - grid[None, :], deviation)
             reached = moves @ density * step
         outside = (
             np.cumsum(reached[::-1])[::-1] - reached / 2
@@ -68,6 +68,11 @@ def bounds(shares: Sequence[float], error: float) -> list[float]:
             return 2 * float(np.interp(z * sqrt(now), grid, above)) - due
 
         z = brentq(over, 0.0, WIDEST) if over(WIDEST) < 0 else WIDEST
-        found.append(float(2 * norm.sf(z)))
+        found.append(float(2 * ndtr(-z)))
         density = np.where(np.abs(grid) < z * sqrt(share), reached, 0.0)
     return found
+
+
+def _normal(values: np.ndarray, deviation: float) -> np.ndarray:
+    """The density of a normal number with mean 0 at values of any shape."""
+    return np.exp(-((values / deviation) ** 2) / 2) / (deviation * sqrt(2 * pi))

@@ -30,7 +30,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
 from hashbackdoor_bench.errors import UserError
 
@@ -57,7 +57,8 @@ def draws(frame: pd.DataFrame, what: str, column: str, *, by_budget: bool = Fals
     """
     found: dict[Column, dict[Draw, float]] = {}
     paths: dict[tuple[Column, Draw], str] = {}
-    for row in frame.to_dict("records"):
+    needed = ["victim", "bits", "target", "seed", "path", "record", column]
+    for row in frame[[name for name in needed if name in frame]].to_dict("records"):
         key: Column = (row["victim"], row["bits"])
         if by_budget:
             key = (*key, row["record"].spec.budget)
@@ -139,8 +140,8 @@ def estimate(values: Draws) -> Estimate | None:
     error = sqrt((count - 1) / count * sum((one - middle) ** 2 for one in without))
     if error <= ROUNDING * max(1.0, abs(mean)):
         return Estimate(mean, mean, mean, float(abs(mean) <= ROUNDING), n, 0.0, count)
-    reach = float(student.isf(LEVEL / 2, count - 1)) * error
-    p = 2 * float(student.sf(abs(mean) / error, count - 1))
+    reach = -float(stdtrit(count - 1, LEVEL / 2)) * error
+    p = 2 * float(stdtr(count - 1, -abs(mean) / error))
     return Estimate(mean, mean - reach, mean + reach, p, n, error, count)
 
 

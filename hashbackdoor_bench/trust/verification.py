@@ -174,7 +174,9 @@ def _leaderboard(path: Path, frame: pd.DataFrame) -> Iterator[str]:
     """The first line of a leaderboard that differs from one made again of the same suites."""
     text = (_content(path) or b"").decode("utf-8", errors="replace")
     written = {for_markdown(name): name for name in frame["suite"].dropna()}
-    heads = dict.fromkeys(re.findall(r"^## (.+), [a-z]+$", text, re.MULTILINE))
+    heads = dict.fromkeys(
+        re.findall(r"^## (.+), delivery [a-z]+, [a-z]+ labels, [a-z -]+$", text, re.MULTILINE)
+    )
     try:
         again = leaderboard_text(boards(frame, [written.get(head, head) for head in heads]))
     except UserError as error:

@@ -16,13 +16,25 @@ from hashbackdoor_bench.report.formatting import (
     ssim,
 )
 from hashbackdoor_bench.report.selection import published_victims
+from hashbackdoor_bench.report.statistics import LEVEL
 
 __all__ = [
-    "NOTHING", "caption", "column", "interval", "left_out_victims", "mean_and_deviation", "number",
-    "percent", "place", "poisoned", "position_on_bar", "signed", "ssim", "victim_name",
+    "NOTHING", "PLACES", "TEST", "caption", "column", "interval", "left_out_victims",
+    "mean_and_deviation", "number", "percent", "place", "poisoned", "position_on_bar", "signed",
+    "ssim", "victim_name",
 ]  # fmt: skip
 
 MOST_NAMED = 10  # targets or seeds that a caption lists
+PLACES = (
+    "Place 2-4 means that at least one attack is better than this one and at most three are, as "
+    "far as the tests can tell. Attacks with overlapping places may be tied: their order in the "
+    "table says nothing."
+)
+TEST = (
+    "Two attacks are compared run by run (equal victim, budget, target and seed); all runs of one "
+    "target are one draw, and on a board with one target all runs of one seed. Student's t over "
+    f"the means with each draw left out, two-sided at {100 * LEVEL:g} %, with"
+)
 
 
 def place(entry: Entry) -> str:

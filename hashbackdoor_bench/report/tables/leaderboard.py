@@ -12,7 +12,7 @@ from hashbackdoor_bench.report.board.entries import Entry
 from hashbackdoor_bench.report.board.rules import CONVENTION
 from hashbackdoor_bench.report.captions import provenance
 from hashbackdoor_bench.report.escaping import for_markdown
-from hashbackdoor_bench.report.statistics import LEVEL, Spread
+from hashbackdoor_bench.report.statistics import Spread
 from hashbackdoor_bench.report.tables.parts import Block, Cell, Line, Table
 
 BEFORE = ("place", "gain", "95 %")  # columns before and behind those of the victims
@@ -23,19 +23,20 @@ HEAD = f"""# Leaderboard
 
 Made by `bench leaderboard` from the records, by the rules in [RULES.md](RULES.md); don't edit it.
 
-Gain: backdoor gain in percent, convention `{CONVENTION}`, the mean over victims and seeds with its
-95 % interval; by victim: mean ± standard deviation over seeds. A place such as 1-3 is a tie: the
-records can't tell these attacks apart. ΔMAP: of the victim that changed most. PSNR in dB, of
+Gain: backdoor gain in percent, convention `{CONVENTION}`, the mean over victims and budgets with
+its 95 % interval; by victim: mean ± standard deviation over runs. {wording.PLACES}
+
+ΔMAP: of the victim that changed most. PSNR in dB, of
 poisoned images and of triggered queries. Poison: in percent of the target class's images.
 """
 EXPLANATION = (
     f"Gain: backdoor gain in percent, convention {CONVENTION}, the mean over the victims that "
-    "count (each weighs the same) with its 95 % interval over targets and seeds. By victim: mean ± "
+    "count and the budgets (each weighs the same) with its 95 % interval over targets, or over the "
+    "seeds of one target. By victim: mean ± "
     "standard deviation. ΔMAP: of the victim that changed most. PSNR in dB, of poisoned images and "
     "of triggered queries. Poison: in percent of the target class's images.",
-    "A place such as 1-3 is a tie. Bold: significantly above all others that have a place. The "
-    "test is a paired t-test over runs of equal victim, target and seed, two-sided at "
-    f"{100 * LEVEL:g} %, with Holm's correction over all pairs of attacks that have a place.",
+    f"{wording.PLACES} Bold: significantly above all others that have a place. {wording.TEST} "
+    "Holm's correction over all pairs of attacks that have a place.",
 )
 
 
