@@ -37,6 +37,13 @@ FORMS: dict[str, Callable[[str], str]] = {
 }
 
 
+def regime_of(spec: RunSpec) -> str:
+    """How a run's victim is trained: ``frozen``, ``fine-tuned`` or ``from scratch``."""
+    if spec.recipe == "frozen":
+        return "frozen"
+    return "fine-tuned" if spec.pretrained or spec.weights else "from scratch"
+
+
 def texts_of(frame: pd.DataFrame, name: str) -> list[str]:
     """A column, or a field of the specs, as ``--where`` takes its values."""
     # the budget of the column is what rounding to whole images left of the spec's
