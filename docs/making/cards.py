@@ -45,6 +45,7 @@ RESULTS = {
     "defense": record_rows.of_defense,
 }
 NO_RESULTS = "No record of it is published yet. The command above makes one of your own."
+WIDE = "---\nhide: [toc]\n---\n\n"
 UNITS = (
     "Percent, mean ± standard deviation over runs (seeds and targets); "
     "[how to read them](../record.md)."
@@ -121,14 +122,14 @@ class Card:
         text = self.text
         commands = "\n".join(self.command(name) for name in self.names)
         sections = [
-            f"# {self.title}\n\n<p class='lede'>{text_html(text.summary)}</p>",
+            f"{WIDE}# {self.title}\n\n<p class='lede'>{text_html(text.summary)}</p>",
             self._names(),
             *(self._picture(name) for name in self.names),
             f"```sh\n{commands}\nbench show {self.kind} {self.names[0]}\n```",
             _section("Threat model" if self.kind == "attack" else "What it does", self._facts()),
             _section("Paper and code", text.paper),
-            _section("Formula", text.formula),
-            _section("Differences from the paper and its code", text.differences),
+            _section("Formula" if 'class="formula"' in text.formula else "About", text.formula),
+            _section("Differences from the paper and its code", text.differences or self._same()),
             _section("Settings", self._settings()),
             _section("Published results", self._results()),
         ]
@@ -186,6 +187,9 @@ class Card:
             f"<tbody>{''.join(rows)}</tbody></table>"
         )
 
+    def _same(self) -> str:
+        return "Its file names none." if self.text.paper else ""
+
     def _results(self) -> str:
         table = RESULTS[self.kind](self.names)
         return f"{UNITS}\n\n{table}" if table else NO_RESULTS
@@ -234,14 +238,20 @@ def threat_of(one: Any) -> Iterator[tuple[str, str]]:
         yield "The attacker controls", "nothing: this is a control"
     else:
         yield "The attacker controls", "some training images"
-        yield "Labels", {
-            "clean": "clean: poison is made of the target's own images, and no label changes",
-            "dirty": "dirty: images of other classes get the target's label",
-        }[threat.label]
-    yield "The attacker knows", {
-        "none": "no network; training images and their labels only",
-        "surrogate": "a network of its own, trained on clean data (the surrogate)",
-    }[threat.knowledge]
+        yield (
+            "Labels",
+            {
+                "clean": "clean: poison is made of the target's own images, and no label changes",
+                "dirty": "dirty: images of other classes get the target's label",
+            }[threat.label],
+        )
+    yield (
+        "The attacker knows",
+        {
+            "none": "no network; training images and their labels only",
+            "surrogate": "a network of its own, trained on clean data (the surrogate)",
+        }[threat.knowledge],
+    )
     yield "Trigger", {"none": "none"}.get(threat.trigger, f"{threat.trigger}, " + (
         "one for all images" if threat.universal else "another for every image"
     ))  # fmt: skip
@@ -254,7 +264,7 @@ def threat_of(one: Any) -> Iterator[tuple[str, str]]:
     if getattr(one, "covers", 0):
         yield "Covers", f"{one.covers:g} for each poisoned image: they keep their label"
     if one.poisons:
-        yield "Delivery", f"{one.delivery}, unless --delivery says otherwise"
+        yield "Delivery", f"{one.delivery}, unless `--delivery` says otherwise"
 
 
 def defense_facts(one: Any) -> Iterator[tuple[str, str]]:
@@ -270,9 +280,12 @@ def defense_facts(one: Any) -> Iterator[tuple[str, str]]:
         if getattr(one.assumes, name):
             yield text, f"at least {getattr(one.assumes, name)}"
     if one.strength:
-        yield "Strength", (
-            f"`{one.strength}`, tuned over {', '.join(f'{value:g}' for value in one.grid)} "
-            "with --operating-point tuned"
+        yield (
+            "Strength",
+            (
+                f"`{one.strength}`, tuned over {', '.join(f'{value:g}' for value in one.grid)} "
+                "with `--operating-point tuned`"
+            ),
         )
 
 
@@ -299,7 +312,8 @@ def _settings_of(method: Method[Any]) -> str:
 
 
 def _tags(labels: Iterable[str]) -> str:
-    return "".join(f'<span class="tag">{escape(label)}</span> ' for label in labels)
+    tags = "".join(f'<span class="tag">{escape(label)}</span> ' for label in labels)
+    return f'<span class="tags">{tags}</span>'
 
 
 def _section(title: str, body: str) -> str:

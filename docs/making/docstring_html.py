@@ -8,7 +8,7 @@ from typesetting import formula, inline
 
 URL = re.compile(r"https?://[^\s,;)]+[^\s,;.)]")
 CODE = re.compile(r"``(.+?)``|`([^`]+)`")
-DIFFERS = re.compile(r"(What differs|Differs|How the variants differ|What is different)")
+DIFFERS = re.compile(r"What differs|Differs |How the variants differ|Nothing differs|``variant=")
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,7 @@ def explained(docstring: str) -> Explained:
         parts[kind].append(html_of(lines))
     name, colon, sentence = summary.partition(": ")
     shown = sentence if colon and len(name) < 30 else summary
-    return Explained(
-        shown[:1].upper() + shown[1:], *("\n".join(parts[name]) for name in parts)
-    )
+    return Explained(shown[:1].upper() + shown[1:], *("\n".join(parts[name]) for name in parts))
 
 
 def blocks_of(text: str) -> list[list[str]]:

@@ -8,15 +8,15 @@ import re
 from html import escape
 
 GREEK = {
-    name: letter
-    for name, letter in zip(
-        "alpha beta gamma delta epsilon eta theta lambda mu nu rho sigma tau Sigma".split(),
-        "αβγδεηθλμνρστΣ",
-        strict=True,
-    )
-}
+    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "eta": "η", "theta": "θ",
+    "lambda": "λ", "mu": "μ", "nu": "ν", "rho": "ρ", "sigma": "σ", "tau": "τ", "Sigma": "Σ",
+}  # fmt: skip
 SIGNS = {"<=": "≤", ">=": "≥", "!=": "≠", "<-": "←", "->": "→", "~": "∼", "inf": "∞"}
-FUNCTIONS = frozenset("sign mean max min argmin exp log clip sqrt cos sin tanh softmax std".split())
+NARROWER = 0.8  # of typeset mathematics beside the same in ASCII
+FUNCTIONS = {
+    "sign", "mean", "max", "min", "argmin", "exp", "log", "clip", "sqrt", "cos", "sin", "tanh",
+    "softmax", "std",
+}  # fmt: skip
 BELOW = r"\{[^{}]*\}|-?\w+"  # what may stand below or above a letter
 ABOVE = rf"\([^()]*\)|\{{[^{{}}]*\}}|-?\d+\.\d+|{BELOW}|\*"
 TOKEN = re.compile(
@@ -28,7 +28,7 @@ TOKEN = re.compile(
 INNER = re.compile(r"<([^<>=]*,[^<>=]*)>")
 INLINE = re.compile(
     rf"(?<![\w/.])(?P<math>(?:[A-Za-z]|{'|'.join(GREEK)})\*?_(?:{BELOW})(?:\^(?:{ABOVE}))?"
-    rf"|[A-Za-z0-9]+\^(?:{ABOVE}))(?![\w/])"
+    rf"|[A-Za-z0-9]+\^(?:{ABOVE})|(?:{'|'.join(GREEK)})(?! MAP\b))(?![\w/])"
 )
 
 
@@ -43,9 +43,10 @@ def _row(line: str) -> str:
     """The cells of a line, which two spaces or more separate, each as wide as its column."""
     found = list(re.finditer(r"\S+(?: \S+)*", line))
     starts = [cell.start() for cell in found] + [0]
-    parts = [f'<span style="min-width:{starts[0]}ch"></span>'] if starts[0] else []
+    indent = f"{NARROWER * starts[0]:.1f}ch"
+    parts = [f'<span style="min-width:{indent}"></span>'] if starts[0] else []
     for cell, here, after in zip(found, starts, starts[1:], strict=False):
-        width = f' style="min-width:{after - here}ch"' if after > here else ""
+        width = f' style="min-width:{NARROWER * (after - here):.1f}ch"' if after > here else ""
         parts.append(f"<span{width}>{mathematics(cell[0])}</span>")
     return "".join(parts)
 
