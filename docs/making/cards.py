@@ -78,7 +78,7 @@ class Card:
     @property
     def title(self) -> str:
         """How papers write the method."""
-        return METHODS[self.kind].published(self.names[0])
+        return str(METHODS[self.kind].published(self.names[0]))
 
     @cached_property
     def text(self) -> Explained:
@@ -175,7 +175,7 @@ class Card:
     def _settings(self) -> str:
         texts = argument_texts(inspect.getdoc(self.method.cls) or "")
         rows = [
-            f"<tr><td><code>{self.kind}.{name}</code></td><td><code>{escape(str(value))}</code>"
+            f"<tr><td><code>{self.kind}.{name}</code></td><td><code>{_value(value)}</code>"
             f"</td><td>{text_html(texts.get(name, ''))}</td></tr>"
             for name, value in self.method.resolve({}).items()
         ]
@@ -276,7 +276,7 @@ def defense_facts(one: Any) -> Iterator[tuple[str, str]]:
     if one.assumes.needs:
         yield "It needs of the network", ", ".join(sorted(one.assumes.needs))
     numbers = {"clean": "Clean images", "per_class": "Clean images of each class"}
-    for name, text in (numbers | {"group": "Images in a group"}).items():
+    for name, text in (numbers | {"group": "Training images of one class"}).items():
         if getattr(one.assumes, name):
             yield text, f"at least {getattr(one.assumes, name)}"
     if one.strength:
@@ -309,6 +309,10 @@ def _set(method: Method[Any]) -> str:
 
 def _settings_of(method: Method[Any]) -> str:
     return ", ".join(f"{method.kind}.{name}={value}" for name, value in method.preset.items())
+
+
+def _value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
 
 
 def _tags(labels: Iterable[str]) -> str:

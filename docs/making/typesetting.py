@@ -35,18 +35,19 @@ INLINE = re.compile(
 def formula(lines: list[str]) -> str:
     """A block of formulas: every line a row, and what stands in one column stays in one column."""
     indent = min(len(line) - len(line.lstrip()) for line in lines)
-    rows = [f"<div>{_row(line[indent:])}</div>" for line in lines]
+    narrower = NARROWER if "=" in lines[0] else 1  # a table of words is as wide as its text
+    rows = [f"<div>{_row(line[indent:], narrower)}</div>" for line in lines]
     return f'<div class="formula">{"".join(rows)}</div>'
 
 
-def _row(line: str) -> str:
+def _row(line: str, narrower: float) -> str:
     """The cells of a line, which two spaces or more separate, each as wide as its column."""
     found = list(re.finditer(r"\S+(?: \S+)*", line))
     starts = [cell.start() for cell in found] + [0]
-    indent = f"{NARROWER * starts[0]:.1f}ch"
+    indent = f"{narrower * starts[0]:.1f}ch"
     parts = [f'<span style="min-width:{indent}"></span>'] if starts[0] else []
     for cell, here, after in zip(found, starts, starts[1:], strict=False):
-        width = f' style="min-width:{NARROWER * (after - here):.1f}ch"' if after > here else ""
+        width = f' style="min-width:{narrower * (after - here):.1f}ch"' if after > here else ""
         parts.append(f"<span{width}>{mathematics(cell[0])}</span>")
     return "".join(parts)
 
@@ -111,6 +112,8 @@ def _script(text: str) -> str:
     text = text.strip("{}")
     if text in SIGNS:
         return SIGNS[text]
+    if text in GREEK:
+        return f"<i>{GREEK[text]}</i>"
     if re.fullmatch(r"[a-z]{1,2}", text):
         return f"<i>{text}</i>"
     return mathematics(text)
