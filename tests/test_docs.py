@@ -221,7 +221,9 @@ def test_prose_is_typeset_only_where_it_is_plainly_mathematics():
     )
 
 
-def test_the_site_builds_strictly_and_no_link_in_it_is_broken(tmp_path: Path):
+def test_the_site_builds_strictly_has_no_broken_link_and_loads_nothing_from_elsewhere(
+    tmp_path: Path,
+):
     for package in ("mkdocs", "material", "mkdocstrings"):
         pytest.importorskip(package, reason='the site needs pip install -e ".[docs]"')
     site = tmp_path / "site"
@@ -232,6 +234,8 @@ def test_the_site_builds_strictly_and_no_link_in_it_is_broken(tmp_path: Path):
     broken = []
     for page in site.rglob("*.html"):
         html = page.read_text("utf-8")
+        loaded = re.findall(r'<(?:script|img|link rel="stylesheet")[^>]*="(https?:[^"]+)"', html)
+        assert loaded == [], f"{page.name} loads from elsewhere"
         for target in re.findall(r'(?:href|src)="([^"#?]+)(?:#[^"]*)?"', html):
             if re.match(r"[a-z]+:|//", target) or page.name == "404.html":
                 continue

@@ -173,7 +173,8 @@ class Card:
         return _rows(facts[self.kind](one))
 
     def _settings(self) -> str:
-        texts = argument_texts(inspect.getdoc(self.method.cls) or "")
+        said = (inspect.getdoc(self.method.cls) or "").replace("at the top of the file", "above")
+        texts = argument_texts(said.replace("see the top of the file", "see above"))
         rows = [
             f"<tr><td><code>{self.kind}.{name}</code></td><td><code>{_value(value)}</code>"
             f"</td><td>{text_html(texts.get(name, ''))}</td></tr>"

@@ -61,7 +61,7 @@ def _card(ours: Protocol) -> str:
     rows = "\n".join(f"| {name} | {text} |" for name, text in facts.items())
     picture = PICTURES / f"data-{ours.name}.png"
     image = (
-        f'<figure class="pixels"><img src="../pictures/{picture.name}" alt="images of each class">'
+        f'<figure class="pixels"><img src="pictures/{picture.name}" alt="images of each class">'
         "<figcaption>Eight training images of each class.</figcaption></figure>\n\n"
         if picture.is_file()
         else ""

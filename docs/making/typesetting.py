@@ -26,6 +26,7 @@ TOKEN = re.compile(
     r"|(?P<minus>-)|(?P<other>.)"
 )
 INNER = re.compile(r"<([^<>=]*,[^<>=]*)>")
+ARTICLE = re.compile(r"(?<=[a-z]{3} )a(?= [a-z]{3})")  # the word "a"
 INLINE = re.compile(
     rf"(?<![\w/.])(?P<math>(?:[A-Za-z]|{'|'.join(GREEK)})\*?_(?:{BELOW})(?:\^(?:{ABOVE}))?"
     rf"|[A-Za-z0-9]+\^(?:{ABOVE})|(?:{'|'.join(GREEK)})(?! MAP\b))(?![\w/])"
@@ -57,10 +58,11 @@ def mathematics(text: str) -> str:
     words = [word for word in re.findall(r"[a-z]{3,}", text) if word not in FUNCTIONS | set(GREEK)]
     prose = len(words) >= 3 and "=" not in text
     text = INNER.sub("⟨\\1⟩", text)
+    articles = {found.end() for found in ARTICLE.finditer(text)}
     out = []
     for match in TOKEN.finditer(text):
         near = text[max(0, match.start() - 1) : match.start()] + text[match.end() : match.end() + 1]
-        out.append(_token(match, prose, near))
+        out.append(_token(match, prose or match.end() in articles, near))
     return "".join(out)
 
 
