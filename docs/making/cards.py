@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import record_rows
-from docstring_html import Explained, explained, text_html
+from docstring_html import Explained, explained, facts_table, text_html
 
 from hashbackdoor_bench.cli import argument_texts
 from hashbackdoor_bench.registry import METHODS, Method
@@ -170,7 +170,7 @@ class Card:
     def _facts(self) -> str:
         one = self.instance(self.names[0])
         facts = {"attack": threat_of, "defense": defense_facts, "victim": victim_facts}
-        return _rows(facts[self.kind](one))
+        return facts_table(facts[self.kind](one))
 
     def _settings(self) -> str:
         said = (inspect.getdoc(self.method.cls) or "").replace("at the top of the file", "above")
@@ -295,13 +295,6 @@ def victim_facts(one: Any) -> Iterator[tuple[str, str]]:
     yield "Training", "the whole network" if one.trained else "none: it fits frozen features"
     for usual, own in one.recipes.items():
         yield "Recipe", f"{own} ({RECIPES[own][0]}), where the data set's default is {usual}"
-
-
-def _rows(facts: Iterable[tuple[str, str]]) -> str:
-    rows = "".join(
-        f"<tr><th>{escape(name)}</th><td>{text_html(text)}</td></tr>" for name, text in facts
-    )
-    return f'<table class="facts"><tbody>{rows}</tbody></table>'
 
 
 def _set(method: Method[Any]) -> str:

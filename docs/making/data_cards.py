@@ -4,17 +4,18 @@ from html import escape
 from pathlib import Path
 
 import record_rows
+from docstring_html import facts_table
 
 from hashbackdoor_bench.data import PROTOCOLS, Protocol
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 NEEDS = {
     "embedded": "Nothing: it is in the package.",
-    "fashion-mnist": "The files of Fashion-MNIST: of the system's package, under `--root`, or "
+    "fashion-mnist": "The files of Fashion-MNIST: of the system's package, under ``--root``, or "
     "downloaded.",
-    "cifar10": "The folder `cifar-10-batches-py` under `--root`, or a network.",
-    "lists": "Three lists of images (`--lists`) and the folder of the images (`--root`).",
-    "folder": "One folder of images for each class (`--root`).",
+    "cifar10": "The folder ``cifar-10-batches-py`` under ``--root``, or a network.",
+    "lists": "Three lists of images (``--lists``) and the folder of the images (``--root``).",
+    "folder": "One folder of images for each class (``--root``).",
 }
 WHERE = {
     "embedded": "",
@@ -52,13 +53,13 @@ def _card(ours: Protocol) -> str:
         ),
         "Classes": str(ours.classes or "as in your files"),
         "R of MAP@R": str(top_k),
-        "Network's input": f"{ours.size} px, `--size` changes it"
+        "Network's input": f"{ours.size} px, ``--size`` changes it"
         if ours.name in ("lists", "folder") else f"{ours.size} px",
-        "Default backbone and recipe": f"`{ours.backbone}`, `{ours.recipe}`",
-        "Default target": f"`{ours.target}`",
+        "Default backbone and recipe": f"``{ours.backbone}``, ``{ours.recipe}``",
+        "Default target": f"``{ours.target}``",
         "What you need": NEEDS[ours.source],
     }  # fmt: skip
-    rows = "\n".join(f"| {name} | {text} |" for name, text in facts.items())
+    rows = facts_table(facts.items())
     picture = PICTURES / f"data-{ours.name}.png"
     image = (
         f'<figure class="pixels"><img src="pictures/{picture.name}" alt="images of each class">'
@@ -70,7 +71,7 @@ def _card(ours: Protocol) -> str:
     shown = f"<details><summary>Published results, in percent</summary>{results}</details>\n\n"
     return (
         f"## {ours.name} {{ #{anchor(ours.name)} }}\n\n{escape(_sentence(ours.description))}\n\n"
-        f"{image}| | |\n|---|---|\n{rows}\n\n```sh\n{command(ours)}\n```\n\n"
+        f"{image}{rows}\n\n```sh\n{command(ours)}\n```\n\n"
         f"{shown if results else ''}"
     )
 

@@ -1,6 +1,7 @@
 """The docstring of a method's file as HTML, under headings that a reader looks for."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
@@ -106,3 +107,9 @@ def _link(address: str) -> str:
     shown = re.sub(r"^https?://(www\.)?", "", address)
     shown = re.sub(r"^arxiv\.org/abs/", "arXiv:", shown)
     return f'<a href="{escape(address)}">{escape(shown)}</a>'
+
+
+def facts_table(facts: Iterable[tuple[str, str]]) -> str:
+    """A table of names and what is said of each."""
+    rows = (f"<tr><th>{escape(name)}</th><td>{text_html(text)}</td></tr>" for name, text in facts)
+    return f'<table class="facts"><tbody>{"".join(rows)}</tbody></table>'

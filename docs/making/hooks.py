@@ -56,6 +56,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Page, files: Files, **_: Any) -> str:
     """Turn links to files outside the site into their names, and the others into the site's."""
+    if page.file.src_uri.startswith("results/"):
+        page.meta["hide"] = ["toc"]  # their tables are wide
 
     def replaced(link: re.Match[str]) -> str:
         mark, text, target, anchor = link.groups()
