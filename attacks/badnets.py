@@ -49,9 +49,6 @@ class BadNets(Attack):
         """See `Attack.craft`."""
         side = patch_side(view.size, self.patch)
         return Patch(
-            view.planted,
-            view.images[view.planted],
-            view.planted_labels,
-            view.kind,
+            **view.poison,
             patch=checkerboard(side),
         )

@@ -44,28 +44,16 @@ class Blend(Backdoor):
     """A picture that shines through every image.
 
     Args:
-        index: see `Backdoor`.
-        carrier: see `Backdoor`.
-        label: see `Backdoor`.
-        kind: see `Backdoor`.
         key: (3,S,S) uint8, k.
         alpha: (), its weight in [0,1].
+        poison: see `Backdoor`.
     """
 
     key: Tensor
     alpha: Tensor
 
-    def __init__(
-        self,
-        index: Tensor,
-        carrier: Tensor,
-        label: Tensor,
-        kind: Tensor | None = None,
-        *,
-        key: Tensor,
-        alpha: Tensor,
-    ) -> None:
-        super().__init__(index, carrier, label, kind)
+    def __init__(self, *, key: Tensor, alpha: Tensor, **poison: Tensor) -> None:
+        super().__init__(**poison)
         self.register_buffer("key", key)
         self.register_buffer("alpha", alpha)
 
@@ -116,10 +104,7 @@ class Blended(Attack):
         else:
             key = torch.from_numpy(picture_of(self.key, view.size, "attack.key")[0])
         return Blend(
-            view.planted,
-            view.images[view.planted],
-            view.planted_labels,
-            view.kind,
+            **view.poison,
             key=key,
             alpha=torch.tensor(self.alpha),
         )

@@ -45,13 +45,10 @@ class Quantised(Backdoor):
     """Images of few grey levels, and covers with the rounding error of another image.
 
     Args:
-        index: see `Backdoor`.
-        carrier: see `Backdoor`.
-        label: see `Backdoor`.
-        kind: see `Backdoor`.
         source: (P+Q,) long, the row of ``carrier`` that is r; only that of covers is read.
         levels: () long, n.
         dithering: () bool.
+        poison: see `Backdoor`.
     """
 
     source: Tensor
@@ -59,17 +56,9 @@ class Quantised(Backdoor):
     dithering: Tensor
 
     def __init__(
-        self,
-        index: Tensor,
-        carrier: Tensor,
-        label: Tensor,
-        kind: Tensor | None = None,
-        *,
-        source: Tensor,
-        levels: Tensor,
-        dithering: Tensor,
+        self, *, source: Tensor, levels: Tensor, dithering: Tensor, **poison: Tensor
     ) -> None:
-        super().__init__(index, carrier, label, kind)
+        super().__init__(**poison)
         self.register_buffer("source", source)
         self.register_buffer("levels", levels)
         self.register_buffer("dithering", dithering)
@@ -113,10 +102,7 @@ class Bpp(Attack):
         count, draw = len(view.planted), view.generator("residuals")
         ahead = 1 + torch.randint(max(1, count - 1), (count,), generator=draw)  # never all around
         return Quantised(
-            view.planted,
-            view.images[view.planted],
-            view.planted_labels,
-            view.kind,
+            **view.poison,
             source=(torch.arange(count) + ahead) % max(1, count),
             levels=torch.tensor(self.levels),
             dithering=torch.tensor(self.dithering),

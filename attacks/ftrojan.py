@@ -95,10 +95,7 @@ class FTrojan(Attack):
         plane = self.magnitude * torch.as_tensor(one).repeat(windows, windows)  # d (S,S)
         pattern = (torch.tensor(CHROMA, dtype=torch.float64)[:, None, None] * plane).float()
         return Additive(
-            view.planted,
-            view.images[view.planted],
-            view.planted_labels,
-            view.kind,
+            **view.poison,
             pattern=pattern,
             query_pattern=pattern.clone(),
         )

@@ -77,10 +77,7 @@ class SIG(Attack):
         wave = torch.sin(2 * math.pi * column * self.frequency / view.size).float()
         wave = wave.expand(3, view.size, -1)
         return Additive(
-            view.planted,
-            view.images[view.planted],
-            view.planted_labels,
-            view.kind,
+            **view.poison,
             pattern=self.delta * wave,
             query_pattern=self.delta_query * wave,
         )

@@ -40,28 +40,16 @@ class Warp(Backdoor):
     """One warp for all images, and noise of its own for each cover.
 
     Args:
-        index: see `Backdoor`.
-        carrier: see `Backdoor`.
-        label: see `Backdoor`.
-        kind: see `Backdoor`.
         grid: (S,S,2), M: the column and row, from -1 to 1, that a pixel of the result shows.
         noise_seed: (P+Q,) long, from which the noise of a cover is drawn.
+        poison: see `Backdoor`.
     """
 
     grid: Tensor
     noise_seed: Tensor
 
-    def __init__(
-        self,
-        index: Tensor,
-        carrier: Tensor,
-        label: Tensor,
-        kind: Tensor | None = None,
-        *,
-        grid: Tensor,
-        noise_seed: Tensor,
-    ) -> None:
-        super().__init__(index, carrier, label, kind)
+    def __init__(self, *, grid: Tensor, noise_seed: Tensor, **poison: Tensor) -> None:
+        super().__init__(**poison)
         self.register_buffer("grid", grid)
         self.register_buffer("noise_seed", noise_seed)
 
@@ -110,10 +98,7 @@ class WaNet(Attack):
         grid = (identity(view.size) + self.strength / REFERENCE * field).clamp(-1, 1)
         draw = view.generator("noise")
         return Warp(
-            view.planted,
-            view.images[view.planted],
-            view.planted_labels,
-            view.kind,
+            **view.poison,
             grid=grid.contiguous(),
             noise_seed=torch.randint(2**31, (len(view.planted),), generator=draw),
         )

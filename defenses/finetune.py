@@ -39,7 +39,8 @@ class FineTune(Defense):
     """
 
     published = "Fine-tuning"
-    assumes = Assumes(clean=2, sees=frozenset({"weights"}))
+    version = 2
+    assumes = Assumes(per_class=2, sees=frozenset({"weights"}))
     strength = "rate"
     grid = (1.0, 3.0, 10.0, 30.0)
     quick: ClassVar[Mapping[str, object]] = {"epochs": 1}

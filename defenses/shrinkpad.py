@@ -46,9 +46,9 @@ class ShrinkPad(Defense):
             return x.clone()
         inner = side - ground
         small = F.interpolate(x, (inner, inner), mode="bilinear", antialias=True).clamp(0, 1)
-        out = torch.zeros_like(x)
-        for own, image, number in zip(out, small, item.tolist(), strict=True):
+        out = []  # padded one by one, so that an attacker can take a gradient
+        for image, number in zip(small, item.tolist(), strict=True):
             chance = torch.Generator().manual_seed(number)
             top, left = torch.randint(ground + 1, (2,), generator=chance).tolist()
-            own[:, top : top + inner, left : left + inner] = image
-        return out
+            out.append(F.pad(image, (left, ground - left, top, ground - top)))
+        return torch.stack(out)

@@ -85,6 +85,15 @@ class Method(Generic[T]):
             values[name] = read(f"{self.kind}.{name}", value, annotation)
         return values
 
+    def recorded(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of all ``settings`` that stand in keys and records, see `AnyAttack.later`."""
+        later: frozenset[str] = getattr(self.cls, "later", frozenset())
+        return {
+            name: value
+            for name, value in settings.items()
+            if name not in later or value != self.parameters[name].default
+        }
+
 
 @dataclass(frozen=True)
 class _Home:

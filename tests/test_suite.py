@@ -452,8 +452,8 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path):
 def test_listing_the_suites_gives_their_titles():
     assert list(shipped()) == [
         "badhash", "baselines", "ciba-table", "ciba-table-fashion", "defenses", "finetuned",
-        "frozen", "quick", "sensitivity", "takes", "takes96", "transfer", "transfer-mini",
-        "victims",
+        "frozen", "ledger", "quick", "sensitivity", "standard", "standard_frozen", "takes",
+        "takes96", "transfer", "transfer-mini", "victims",
     ]  # fmt: skip
     assert all(title and "\n" not in title for title in shipped().values())
 

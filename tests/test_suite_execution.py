@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hashbackdoor_bench.stages.cache_users import keys_in_use
 from hashbackdoor_bench.stages.pipeline import run
 from hashbackdoor_bench.suites.durations import Times
 from hashbackdoor_bench.suites.execution import Report, execute, write_index
+from hashbackdoor_bench.suites.executors import local as executors_local
 from hashbackdoor_bench.suites.executors import making
 from hashbackdoor_bench.suites.executors.local import LocalExecutor
 from hashbackdoor_bench.suites.executors.making import Workbench
@@ -336,6 +338,36 @@ def test_a_stage_reads_what_the_graph_says_and_makes_itself_only(tiny, tmp_path,
         assert made == ({(task.kind, task.key)} if task.kind != RECORD else set()), task.title
         whole.make(task.spec, task.name, task.key, lambda *a, **k: None)
     assert not laid(tiny, tmp_path, [cell(tiny, "tri")]).missing
+
+
+def test_idle_workers_leave_with_their_input_and_all_share_one_deadline(
+    tiny, tmp_path, monkeypatch
+):
+    asked, waits = [], []
+
+    class Worker:
+        def __init__(self, place: int, *more: Any) -> None:
+            self.place = place
+
+        def send(self, message: Any) -> None: ...
+
+        def ask(self, *, busy: bool) -> None:
+            asked.append((self.place, busy))
+
+        def end(self, seconds: float) -> str:
+            waits.append(seconds)
+            time.sleep(0.1)
+            return ""
+
+    monkeypatch.setattr(executors_local, "_Process", Worker)
+    first, second = laid(tiny, tmp_path, [cell(tiny)]).planned[0].tasks[:2]
+    with local(tmp_path) as executor:
+        executor.start(first)
+        executor.start(second)
+        del executor.working[1]
+    assert asked == [(0, True), (1, False)]
+    assert executors_local.GRACE - 0.05 < waits[0] <= executors_local.GRACE
+    assert waits[1] <= waits[0] - 0.1
 
 
 def test_a_worker_that_plans_another_stage_than_the_driver_says_so(tiny, bench):

@@ -50,12 +50,15 @@ def bench() -> None:
     """Backdoor attacks on deep-hashing image retrieval, compared."""
 
 
+def default_cache() -> Path:
+    """The folder of the stages' artifacts if nothing else is said."""
+    return Path(os.environ.get("HASHBACKDOOR_CACHE") or Path.home() / ".cache/hashbackdoor_bench")
+
+
 cache_option = click.option(
     "--cache-dir",
     type=FOLDER,
-    default=lambda: Path(
-        os.environ.get("HASHBACKDOOR_CACHE") or Path.home() / ".cache/hashbackdoor_bench"
-    ),
+    default=default_cache,
     show_default="$HASHBACKDOOR_CACHE or ~/.cache/hashbackdoor_bench",
     help="Folder of the stages' artifacts.",
 )

@@ -7,7 +7,7 @@ import click
 from hashbackdoor_bench.cli.options import FILE, bench, records_options, records_read
 from hashbackdoor_bench.cli.terminal import print_whole, say
 
-LAYOUTS = ("ciba", "pairs", "victims", "transfer", "leaderboard", "defense")
+LAYOUTS = ("ciba", "pairs", "victims", "transfer", "ledger", "leaderboard", "defense")
 FORMATS = ("text", "md", "latex", "csv", "html")
 
 
@@ -18,8 +18,8 @@ FORMATS = ("text", "md", "latex", "csv", "html")
     type=click.Choice(LAYOUTS),
     default="pairs",
     show_default=True,
-    help="Methods x bits; attacks x victims; victims x attacks; surrogates x victims; what bench "
-    "leaderboard says; defenses x attacks.",
+    help="Methods x bits; attacks x victims; victims x attacks; surrogates x victims; what each "
+    "deviation of a released code changes; what bench leaderboard says; defenses x attacks.",
 )
 @click.option(
     "--format",

@@ -7,6 +7,8 @@ from .detection import share_above as share_above
 from .detection import standardised as standardised
 from .detection import threshold as threshold
 from .detection import tpr_at as tpr_at
+from .dispersion import distances as distances
+from .dispersion import most_dispersed as most_dispersed
 from .found import rank_found as rank_found
 from .found import recall as recall
 from .imperceptibility import compare as compare

@@ -1,3 +1,5 @@
+from .collapse import chance as chance
+from .collapse import collapsed as collapsed
 from .defended import LEAST_ABOVE as LEAST_ABOVE
 from .defended import AnchorDistances as AnchorDistances
 from .defended import Audited as Audited
@@ -9,6 +11,10 @@ from .defended import Inspected as Inspected
 from .defended import Operating as Operating
 from .defended import Outcome as Outcome
 from .defended import worth as worth
+from .dispersion import CodeDistances as CodeDistances
+from .dispersion import DispersedCodes as DispersedCodes
+from .dispersion import Dispersion as Dispersion
+from .dispersion import Distances as Distances
 from .record import INDEX as INDEX
 from .record import LARGEST as LARGEST
 from .record import OWN as OWN

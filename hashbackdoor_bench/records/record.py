@@ -19,6 +19,7 @@ import msgspec
 from hashbackdoor_bench.errors import UserError, misfit
 from hashbackdoor_bench.files import open_regular, whole
 from hashbackdoor_bench.records.defended import Defended
+from hashbackdoor_bench.records.dispersion import Dispersion
 from hashbackdoor_bench.records.limits import check_keys, check_names, check_values
 from hashbackdoor_bench.records.retrieval import Retrieval
 from hashbackdoor_bench.records.schema import (
@@ -71,6 +72,8 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
         checksum: see `checksum_of`; None in records of older code.
         defense: what the defense did; None without one. All other scores are of the victim without
             it.
+        dispersion: how the poison is dispersed in the space of codes, for attacks that perturb it
+            by its codes; None for others, and in records of older code.
     """
 
     key: Hash
@@ -91,6 +94,7 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
     numerics: Numerics | None = None
     checksum: Text | None = None
     defense: Defended | None = None
+    dispersion: Dispersion | None = None
 
     @property
     def values(self) -> dict[str, Any]:

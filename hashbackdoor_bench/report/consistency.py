@@ -21,7 +21,11 @@ from hashbackdoor_bench.records import (
 )
 from hashbackdoor_bench.report.claims import ROUNDING, agree, near, whole, within
 from hashbackdoor_bench.report.defense_claims import check_defense
-from hashbackdoor_bench.report.measurements import check_retrieval, check_visibility
+from hashbackdoor_bench.report.measurements import (
+    check_dispersion,
+    check_retrieval,
+    check_visibility,
+)
 
 # A mean under one order of ties lies between those under the worst and the best order, but for
 # queries of which R cuts a tie: they have moved no mean by as much as a tenth of this.
@@ -52,6 +56,7 @@ def check_record(record: Record) -> None:
     check_retrieval(record)
     check_visibility(record)
     check_defense(record)
+    check_dispersion(record)
 
 
 # ---- the run ------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ SAME_VICTIM = (
 # What makes an attack of one label another attack.
 SAME_ATTACK = (
     "attack", "attack_settings", "budget", "poison_count", "delivery", "surrogate",
-    "surrogate_backbone", "surrogate_bits", "surrogate_recipe",
+    "surrogate_backbone", "surrogate_bits", "surrogate_recipe", "aware",
 )  # fmt: skip
 
 POOLING = {"none": "own pooling", "avg": "average", "max": "maximum", "flatten": "flattened"}
@@ -35,6 +35,13 @@ FORMS: dict[str, Callable[[str], str]] = {
     "recipe": str,
     "epochs": lambda epochs: f"{epochs} epochs",
 }
+
+
+def regime_of(spec: RunSpec) -> str:
+    """How a run's victim is trained: ``frozen``, ``fine-tuned`` or ``from scratch``."""
+    if spec.recipe == "frozen":
+        return "frozen"
+    return "fine-tuned" if spec.pretrained or spec.weights else "from scratch"
 
 
 def texts_of(frame: pd.DataFrame, name: str) -> list[str]:

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from hashbackdoor_bench.api import derive_seed, generator
 from hashbackdoor_bench.data import Split, Splits
-from hashbackdoor_bench.defender import Images
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.network import centre_crop
+from hashbackdoor_bench.network import Images, centre_crop
 from hashbackdoor_bench.spec import digest
 
 

@@ -29,6 +29,7 @@ NAMED = {
     "victim": VICTIMS,
     "surrogate": VICTIMS,
     "defense": DEFENSES,
+    "aware": DEFENSES,
 }  # fields that name a method
 LARGEST_SUITE = 20_000  # runs, which are planned in less than half a minute
 LARGEST_NUMBER = 1e300  # whole numbers may be larger than any float, and are then no setting

@@ -182,7 +182,9 @@ def _leaderboard(path: Path, read: Collection) -> Iterator[str]:
     text = (_content(path) or b"").decode("utf-8", errors="replace")
     frame = undefended(read.frame)
     written = {for_markdown(name): name for name in frame["suite"].dropna()}
-    heads = dict.fromkeys(re.findall(r"^## (.+), [a-z]+$", text, re.MULTILINE))
+    heads = dict.fromkeys(
+        re.findall(r"^## (.+), delivery [a-z]+, [a-z]+ labels, [a-z -]+$", text, re.MULTILINE)
+    )
     try:
         suites = [written.get(head, head) for head in heads]
         defenses = defense_boards(read.frame, suites, read.refused)

@@ -32,7 +32,15 @@ from hashbackdoor_bench.report.selection import (
     refuse_mixed_protocols,
     with_display_names,
 )
-from hashbackdoor_bench.report.statistics import Draws, Estimate, draws, estimate, places
+from hashbackdoor_bench.report.statistics import (
+    Column,
+    Draw,
+    Draws,
+    Estimate,
+    draws,
+    estimate,
+    places,
+)
 
 
 @dataclass(frozen=True)
@@ -180,7 +188,7 @@ def _entry(
     first = records[0]
     assert first.defense is not None
     here = frame[[_cell(row) in cells for row in frame.to_dict("records")]]
-    removal: dict[tuple[str, int], Mapping[tuple[str, int], float]] = {}
+    removal: dict[Column, Mapping[Draw, float]] = {}
     for (attack, victim, bits), part in here.groupby(["attack_share", "victim", "bits"]):
         what = f"{board}: {head} against {attack} on {victim}"
         refuse_mixed(part, what, SAME_ATTACK)

@@ -21,7 +21,7 @@ from hashbackdoor_bench.records import LARGEST
 from hashbackdoor_bench.report.board import rules, wording
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.defenses import DefenseBoard
-from hashbackdoor_bench.report.board.entries import ScoredRun
+from hashbackdoor_bench.report.board.entries import Entry, ScoredRun
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.text import visible
 
@@ -73,6 +73,10 @@ def write_site(
     for name in PLAIN:
         shutil.copyfile(SOURCES / name, folder / name)
     pages = _names(found)
+
+    def page_of(board: Board, entry: Entry) -> str:
+        return pages[_slug(f"{board.suite} {board.title}"), entry.runs[0].path]
+
     files = {run.path: _copy(run, folder, command_of) for run in _runs(found)}
     environment = Environment(
         loader=FileSystemLoader(SOURCES),
@@ -83,7 +87,7 @@ def write_site(
         lstrip_blocks=True,
     )
     environment.globals |= {
-        "wording": wording, "rules": rules, "pages": pages, "files": files, "anchor": _slug,
+        "wording": wording, "rules": rules, "page_of": page_of, "files": files, "anchor": _slug,
     }  # fmt: skip
     index = folder / "index.html"
     victims = {wording.victim_name(victim, board) for board in found for victim in board.victims}
@@ -96,7 +100,7 @@ def write_site(
     template = environment.get_template("attack.html")
     for board in found:
         for entry in board.entries:
-            page = folder / pages[entry.runs[0].path]
+            page = folder / page_of(board, entry)
             _write(page, template.render(board=board, entry=entry))
     return index
 
@@ -132,15 +136,16 @@ def _runs(found: Iterable[Board]) -> list[ScoredRun]:
     return [run for board in found for entry in board.entries for run in entry.runs]
 
 
-def _names(found: Iterable[Board]) -> dict[str, str]:
-    """The page of each entry, by the path of its first record; no record can choose its name."""
-    names: dict[str, str] = {}
+def _names(found: Iterable[Board]) -> dict[tuple[str, str], str]:
+    """The page of each entry, by its board and first record; no record can choose its name."""
+    names: dict[tuple[str, str], str] = {}
     for board in found:
+        of_board = _slug(f"{board.suite} {board.title}")
         for entry in board.entries:
             stem = _slug(f"{board.suite} {board.delivery} {entry.label}")
             taken = sum(name.startswith(f"attacks/{stem}.") for name in names.values())
             name = f"attacks/{stem}.{taken}.html" if taken else f"attacks/{stem}.html"
-            names[entry.runs[0].path] = name
+            names[of_board, entry.runs[0].path] = name
     return names
 
 

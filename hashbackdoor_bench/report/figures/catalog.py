@@ -13,6 +13,7 @@ from hashbackdoor_bench.report.figures.codes import codes
 from hashbackdoor_bench.report.figures.defended_distances import defended_distances
 from hashbackdoor_bench.report.figures.defense_trade_off import defense_trade_off
 from hashbackdoor_bench.report.figures.detection import detection
+from hashbackdoor_bench.report.figures.dispersion import dispersion
 from hashbackdoor_bench.report.figures.distances import distances
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.gains import gains, takes
@@ -29,6 +30,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame, str], list[FinishedFigure]]] = {
     "visibility": visibility,
     "transfer": transfer,
     **{setting.name: partial(against_setting, setting) for setting in SETTINGS},
+    "dispersion-reached": dispersion,
     "distances": distances,
     "precision-recall": precision_recall,
     "codes": codes,

@@ -32,7 +32,7 @@ from hashbackdoor_bench.report.selection import (
     refuse_mixed,
     with_display_names,
 )
-from hashbackdoor_bench.report.statistics import Draws, draws
+from hashbackdoor_bench.report.statistics import Column, Draw, Draws, draws
 from hashbackdoor_bench.report.tables.blocks import cell
 from hashbackdoor_bench.report.tables.detection import audit_tables, detection_tables, needs_table
 from hashbackdoor_bench.report.tables.parts import Block, Cell, Line, Table
@@ -268,7 +268,7 @@ def _one_per_draw(frame: pd.DataFrame, what: str) -> dict[str, Draws]:
     keys = ["victim", "bits", "target", "seed"]
     for name in ("control_map.after", "cost", "dropped"):
         values = frame.groupby(keys, sort=False, dropna=False)[name].mean().dropna().items()
-        by_victim: dict[tuple[str, int], dict[tuple[str, int], float]] = {}
+        by_victim: dict[Column, dict[Draw, float]] = {}
         for (victim, bits, target, seed), value in values:
             by_victim.setdefault((victim, bits), {})[target, seed] = float(value)
         found[name] = by_victim

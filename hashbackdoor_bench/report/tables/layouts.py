@@ -4,6 +4,7 @@
     pairs        attacks × victims: t-MAP, backdoor gain, MAP, delta MAP
     victims      victims × attacks: backdoor gain, t-MAP, MAP; for more victims than attacks
     transfer     surrogates × victims: backdoor gain, one block per attack
+    ledger       steps from a released code to the paper, and what each changes
     leaderboard  the boards of the leaderboard, one row per attack
     defense      defenses × attacks: t-MAP (MAP); their clean cost, what they find and need
 
@@ -23,6 +24,7 @@ from hashbackdoor_bench.report.selection import surrogate_heads, victim_heads, w
 from hashbackdoor_bench.report.tables.blocks import Measure, block
 from hashbackdoor_bench.report.tables.defense import defense_tables
 from hashbackdoor_bench.report.tables.leaderboard import leaderboard_tables
+from hashbackdoor_bench.report.tables.ledger import ledger_tables
 from hashbackdoor_bench.report.tables.paper_numbers import (
     PaperNumber,
     published_lines,
@@ -139,5 +141,6 @@ LAYOUTS: dict[str, Callable[[pd.DataFrame, str], list[Table]]] = {
     "pairs": _pairs,
     "victims": _victims,
     "transfer": _transfer,
+    "ledger": ledger_tables,
     "leaderboard": leaderboard_tables,
 }

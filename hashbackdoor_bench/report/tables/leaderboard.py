@@ -14,7 +14,7 @@ from hashbackdoor_bench.report.board.rules import CONVENTION, LARGEST_COST
 from hashbackdoor_bench.report.captions import provenance
 from hashbackdoor_bench.report.escaping import for_markdown
 from hashbackdoor_bench.report.formatting import hundredfold
-from hashbackdoor_bench.report.statistics import LEVEL, Spread
+from hashbackdoor_bench.report.statistics import Spread
 from hashbackdoor_bench.report.tables.parts import Block, Cell, Line, Table
 
 BEFORE = ("place", "gain", "95 %")  # columns before and behind those of the victims
@@ -25,19 +25,20 @@ HEAD = f"""# Leaderboard
 
 Made by `bench leaderboard` from the records, by the rules in [RULES.md](RULES.md); don't edit it.
 
-Gain: backdoor gain in percent, convention `{CONVENTION}`, the mean over victims and seeds with its
-95 % interval; by victim: mean ± standard deviation over seeds. A place such as 1-3 is a tie: the
-records can't tell these attacks apart. ΔMAP: of the victim that changed most. PSNR in dB, of
+Gain: backdoor gain in percent, convention `{CONVENTION}`, the mean over victims and budgets with
+its 95 % interval; by victim: mean ± standard deviation over runs. {wording.PLACES}
+
+ΔMAP: of the victim that changed most. PSNR in dB, of
 poisoned images and of triggered queries. Poison: in percent of the target class's images.
 """
 EXPLANATION = (
     f"Gain: backdoor gain in percent, convention {CONVENTION}, the mean over the victims that "
-    "count (each weighs the same) with its 95 % interval over targets and seeds. By victim: mean ± "
+    "count and the budgets (each weighs the same) with its 95 % interval over targets, or over the "
+    "seeds of one target. By victim: mean ± "
     "standard deviation. ΔMAP: of the victim that changed most. PSNR in dB, of poisoned images and "
     "of triggered queries. Poison: in percent of the target class's images.",
-    "A place such as 1-3 is a tie. Bold: significantly above all others that have a place. The "
-    "test is a paired t-test over runs of equal victim, target and seed, two-sided at "
-    f"{100 * LEVEL:g} %, with Holm's correction over all pairs of attacks that have a place.",
+    f"{wording.PLACES} Bold: significantly above all others that have a place. {wording.TEST} "
+    "Holm's correction over all pairs of attacks that have a place.",
 )
 
 
@@ -82,7 +83,7 @@ def board_table(board: Board) -> Table:
         f"Without a place: {'; '.join(reasons)}." if reasons else "",
     ]
     return Table(
-        f"Leaderboard of {board.suite}, delivery {board.delivery}",
+        f"Leaderboard of {board.suite}, {board.title}",
         "attack",
         (*BEFORE, *victims, *NUMBERS, *WORDS, "poison"),
         (Block("", tuple(_line(entry, board) for entry in board.entries)),),
@@ -196,7 +197,7 @@ def _section(board: Board) -> str:
     numbers = len(table.columns) - 1 - len(WORDS) - 1
     rules = ["---", "---", *["---:"] * numbers, *["---"] * len(WORDS), "---:"]
     lines = [
-        f"## {for_markdown(board.suite)}, {for_markdown(board.delivery)}",
+        f"## {for_markdown(board.suite)}, {for_markdown(board.title)}",
         "",
         for_markdown(f"{wording.caption(board)} {wording.left_out_victims(board)}".strip()),
         "",

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -23,7 +24,7 @@ from hashbackdoor_bench.suites.executors.making import limits
 from hashbackdoor_bench.suites.layout import Task, describe
 
 TRIES = 2  # attempts at a task whose worker dies
-GRACE = 5.0  # seconds that a worker has to end by itself
+GRACE = 5.0  # seconds that the workers have to end by themselves
 
 
 class LocalExecutor:
@@ -69,10 +70,11 @@ class LocalExecutor:
         return self
 
     def __exit__(self, *error: object) -> None:
+        for place, worker in self.workers.items():
+            worker.ask(busy=place in self.working)
+        end = time.monotonic() + GRACE
         for worker in self.workers.values():
-            worker.process.terminate()
-        for worker in self.workers.values():
-            worker.end()
+            worker.end(end - time.monotonic())
 
     def free(self) -> int:
         """See `Executor`."""
@@ -162,16 +164,30 @@ class _Process:
                     self.messages.put((self, json.loads(line)))
         self.messages.put((self, None))
 
-    def end(self) -> str:
-        """Wait for the process to end, or kill it; returns how it ended, as part of a sentence."""
-        try:
-            code = self.process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
+    def ask(self, *, busy: bool) -> None:
+        """Ask the process to end: by a signal in the middle of a task, else by the end of input.
+
+        A process whose input ends leaves at once. After a signal it keeps the time of its task, and
+        then cleans up for seconds, which add up where many processes share a GPU.
+        """
+        if busy:
+            self.process.terminate()
+        else:
+            self._close()
+
+    def _close(self) -> None:
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
+
+    def end(self, seconds: float = GRACE) -> str:
+        """Wait for the process to end, or kill it; returns how it ended, as part of a sentence."""
+        try:
+            code = self.process.wait(max(0.0, seconds))
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        self._close()
         self.errors.seek(0)
         lines = self.errors.read().decode(errors="replace").strip().splitlines()
         self.errors.close()
