@@ -470,9 +470,12 @@ SIZES = {
     "victims": 3 * 11 * 3,
     "takes": 4 * 6 * 2 * 2,
     "takes96": 4 * 4 * 2,
-    "defenses": (5 * 2 + 1) * 23 * 2 * 3,
+    "defenses": (5 * 2 + 1) * 24 * 2 * 3,
     "baselines": (3 + 22 * 2) * 2 * 2 * 3,
     "sensitivity": (6 + 6 + 5 + 5 + 4) * 3,
+    "ledger": 23 * 2 * 5,
+    "standard": 13 * 4 * 20,
+    "standard_frozen": 13 * 4 * 60,
 }
 
 
@@ -482,8 +485,7 @@ def test_a_shipped_suite_has_as_many_runs_as_its_table(name: str):
     assert len(suite.runs) == SIZES[name]
     assert (suite.name, suite.title) == (name, shipped()[name])
     said = re.findall(r"(?:^|\s)(\d+)\s+runs", suite.path.read_text().replace("\n#", ""))
-    expected = [] if name == "ciba-table-fashion" else [str(SIZES[name])]  # that one says none
-    assert said[:1] == expected
+    assert name == "ciba-table-fashion" or str(SIZES[name]) in said  # that one says none
 
 
 @pytest.mark.parametrize("name", list(shipped()))
