@@ -57,7 +57,7 @@ def draws(frame: pd.DataFrame, what: str, column: str, *, by_budget: bool = Fals
     """
     found: dict[Column, dict[Draw, float]] = {}
     paths: dict[tuple[Column, Draw], str] = {}
-    needed = ["victim", "bits", "target", "seed", "path", "record", column]
+    needed = dict.fromkeys(("victim", "bits", "target", "seed", "path", "record", column))
     for row in frame[[name for name in needed if name in frame]].to_dict("records"):
         key: Column = (row["victim"], row["bits"])
         if by_budget:
