@@ -293,7 +293,7 @@ def test_the_rules_page_says_what_the_code_does():
     assert f"at least {100 * rules.LEAST_CLEAN_MAP:.0f} %" in text
     assert f"at most {100 * rules.MOST_POISON:.1f} %" in text
     assert f"at most {100 * rules.LARGEST_COST:.1f} points" in text
-    assert f"less than {100 * LEAST_ABOVE:.0f} points above the floor" in text
+    assert f"at least {100 * LEAST_ABOVE:.0f} points above the floor" in text
     assert f"convention `{rules.CONVENTION}`" in text
     assert f"two-sided\nat {100 * LEVEL:g} %" in text
     assert len(text.split()) < 650  # a page
