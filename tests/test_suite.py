@@ -367,8 +367,8 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path):
 
 def test_listing_the_suites_gives_their_titles():
     assert list(shipped()) == [
-        "badhash", "baselines", "ciba-table", "ciba-table-fashion", "finetuned", "frozen", "quick",
-        "sensitivity", "takes", "takes96", "transfer", "transfer-mini", "victims",
+        "badhash", "baselines", "ciba-table", "ciba-table-fashion", "finetuned", "frozen", "ledger",
+        "quick", "sensitivity", "takes", "takes96", "transfer", "transfer-mini", "victims",
     ]  # fmt: skip
     assert all(title and "\n" not in title for title in shipped().values())
 
@@ -386,6 +386,7 @@ SIZES = {
     "takes": 4 * 6 * 2 * 2,
     "takes96": 4 * 4 * 2,
     "baselines": (3 + 22 * 2) * 2 * 2 * 3,
+    "ledger": (13 + 10) * 2 * 5,
     "sensitivity": (6 + 6 + 5 + 5 + 4) * 3,
 }
 
