@@ -218,6 +218,15 @@ def test_a_setting_without_default_or_of_another_type_is_told():
     assert "2.5, is not of its declared type" in told(check_attack(method(Typed)))
 
 
+def test_a_later_setting_that_does_not_exist_is_told():
+    class Misspelt(Good):
+        """A later setting that is none."""
+
+        later = frozenset({"sied"})
+
+    assert "'later' names 'sied'" in told(check_attack(method(Misspelt)))
+
+
 def test_a_dirty_label_must_be_the_targets():
     class Dirty(Good):
         """Keeps the labels of other classes."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_records import made, stored
+from made_records import dispersed, made, stored
 from msgspec.structs import replace
 from scipy.stats import spearmanr
 from test_pipeline import CPU, spec
@@ -15,10 +15,6 @@ from hashbackdoor_bench import ATTACKS, UserError
 from hashbackdoor_bench.metrics import distances, most_dispersed
 from hashbackdoor_bench.network import sign
 from hashbackdoor_bench.records import (
-    CodeDistances,
-    DispersedCodes,
-    Dispersion,
-    Distances,
     Record,
     read_record,
     record_key,
@@ -30,8 +26,7 @@ from hashbackdoor_bench.report.figures.finished import Unfilled
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.pipeline import Run, run
 
-assert "ciba" in ATTACKS  # imports its parts
-ATTACKS["ciba"]
+_ = ATTACKS["ciba"]  # makes the modules of attacks importable
 from hashbackdoor_bench.attacks.ciba_perturbations import objective  # noqa: E402
 
 
@@ -100,7 +95,7 @@ def crafted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, 
         cache=Cache(folder / "cache"),
         results=folder / "results",
         device="cpu",
-    )  # fmt: skip
+    )
     return stages, record, path
 
 
@@ -148,18 +143,6 @@ def test_an_attack_that_perturbs_nothing_has_no_dispersion(tiny: Path, tmp_path:
 
 
 # ---- the report ---------------------------------------------------------------------------------
-
-
-def dispersed(record: Record, surrogate: float, victim: float) -> Record:
-    """The record with these shares of the largest dispersion."""
-
-    def codes(share: float) -> DispersedCodes:
-        one = CodeDistances(l_a=0.25 * 48, l_c=24 * share, l_a_share=0.25, l_c_share=share)
-        both = Distances(relaxed=one, hard=one)
-        return DispersedCodes(plain=both, perturbed=both, stamped=both)
-
-    images = record.threat.poisoned
-    return replace(record, dispersion=Dispersion(images, codes(surrogate), codes(victim)))
 
 
 def test_distances_that_no_codes_have_are_refused():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from coarse import resolution
 from made_defenses import defended
-from made_records import FOUND, indexed, made, stored
+from made_records import FOUND, dispersed, indexed, made, stored
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, StepPatch
@@ -70,7 +70,8 @@ def run(folder: Path, **spec: Any) -> Path:
     # no two runs have the same, or one would be a copy of the other
     own = record.retrieval.untriggered.hit_at_10
     found = replace(found, untriggered=replace(found.untriggered, hit_at_10=own))
-    return stored(folder, replace(record, retrieval=found))
+    share = own - 0.5  # between 0 and .5
+    return stored(folder, dispersed(replace(record, retrieval=found), share, share))
 
 
 def draw(name: str, folder: Path) -> FinishedFigure:
