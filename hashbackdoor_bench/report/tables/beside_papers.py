@@ -42,7 +42,11 @@ def beside_papers(frame: pd.DataFrame) -> str:
         for record in records
     ]
     ours = frame.assign(regime=regimes)[same]
-    ours = ours[ours["delivery"] == DELIVERY]
+    ours = ours[ours["delivery"] == DELIVERY].sort_values(
+        "suite", na_position="last", kind="stable"
+    )
+    # a run that stands in two suites, or is repeated outside one, counts once
+    ours = ours.drop_duplicates(["attack", "dataset", "regime", "victim", "bits", "target", "seed"])
     text = io.StringIO(newline="")
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(COLUMNS)
