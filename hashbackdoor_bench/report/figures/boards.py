@@ -166,7 +166,10 @@ def _forest(axes: Axes, board: Board) -> None:
         )  # fmt: skip
         axes.text(1.04, row, place(one), transform=axes.get_yaxis_transform(), va="center",
                   ha="center", fontsize=LEAST)  # fmt: skip
-    for number, (first, last) in enumerate(_ties(entries)):
+    ends: list[int] = []  # the last row of the brackets of each lane
+    for first, last in _ties(entries):
+        number = next((n for n, end in enumerate(ends) if end < first), len(ends))
+        ends[number : number + 1] = [last]
         axes.plot(
             [1.1 + TIED * number] * 2, [first - 0.3, last + 0.3], color="0.3", linewidth=1,
             transform=axes.get_yaxis_transform(), clip_on=False, solid_capstyle="butt",

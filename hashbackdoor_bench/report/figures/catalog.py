@@ -37,7 +37,6 @@ OF_BOARDS: dict[str, Callable[[pd.DataFrame], list[FinishedFigure]]] = {
     "targets": by_target,
 }
 FIGURES: dict[str, Callable[[pd.DataFrame, str], list[FinishedFigure]]] = {
-    **{name: partial(_of_boards, draw) for name, draw in OF_BOARDS.items()},
     "gains": gains,
     "takes": takes,
     "visibility": visibility,
@@ -46,6 +45,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame, str], list[FinishedFigure]]] = {
     "distances": distances,
     "precision-recall": precision_recall,
     "codes": codes,
+    **{name: partial(_of_boards, draw) for name, draw in OF_BOARDS.items()},
 }
 
 
