@@ -43,6 +43,9 @@ def figure_command(
     """Draw a figure of records, as PDF and PNG, with its caption beside it.
 
     \b
+    places            the boards of the leaderboard, with ties
+    area              backdoor gain over the budget, for each board
+    targets           backdoor gain by target, for each board
     gains             backdoor gain of every attack on every victim
     takes             the same by victim, where there are more victims than attacks
     visibility        backdoor gain against PSNR

@@ -24,13 +24,20 @@ from hashbackdoor_bench.records import OWN
 )
 @click.option("--site", type=FOLDER, help="Write the static page into this folder too.")
 @click.option(
+    "--papers", type=FILE, help="Write what papers print beside our records to this CSV file too."
+)
+@click.option(
     "--out",
     type=FILE,
     show_default="LEADERBOARD.md in results if nothing is given, else in runs",
     help="The table as Markdown.",
 )
 def leaderboard_command(
-    results: tuple[Path, ...], suites: tuple[str, ...], site: Path | None, out: Path | None
+    results: tuple[Path, ...],
+    suites: tuple[str, ...],
+    site: Path | None,
+    papers: Path | None,
+    out: Path | None,
 ) -> None:
     """Rank the attacks and defenses of a suite by the rules of results/RULES.md.
 
@@ -56,6 +63,16 @@ def leaderboard_command(
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}; give a file to write.") from error
     say(f"table  {out}")
+    if papers is not None:
+        from hashbackdoor_bench.report.tables import beside_papers
+
+        try:
+            with whole(papers) as fresh:
+                text = beside_papers(collection.frame)
+                fresh.write_text(text, encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise UserError(f"--papers {papers}: {error.strerror}; give a file.") from error
+        say(f"papers {papers}")
     if site is not None:
         from hashbackdoor_bench.report.board import write_site
 

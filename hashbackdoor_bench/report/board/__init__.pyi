@@ -1,4 +1,5 @@
 from .boards import boards as boards
+from .claimed_order import claimed_order as claimed_order
 from .contest import Contest as Contest
 from .contest import contest as contest
 from .contest import looks as looks

@@ -20,6 +20,7 @@ from hashbackdoor_bench.png import read_png
 from hashbackdoor_bench.records import LARGEST
 from hashbackdoor_bench.report.board import rules, wording
 from hashbackdoor_bench.report.board.boards import Board
+from hashbackdoor_bench.report.board.claimed_order import claimed_order
 from hashbackdoor_bench.report.board.defenses import DefenseBoard
 from hashbackdoor_bench.report.board.entries import Entry, ScoredRun
 from hashbackdoor_bench.spec import RunSpec
@@ -88,6 +89,7 @@ def write_site(
     )
     environment.globals |= {
         "wording": wording, "rules": rules, "page_of": page_of, "files": files, "anchor": _slug,
+        "claimed_order": claimed_order,
     }  # fmt: skip
     index = folder / "index.html"
     victims = {wording.victim_name(victim, board) for board in found for victim in board.victims}

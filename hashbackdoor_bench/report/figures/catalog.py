@@ -8,7 +8,9 @@ import pandas as pd
 from matplotlib.style import context
 
 from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.report.board.rules import CONVENTION
 from hashbackdoor_bench.report.figures.against_setting import SETTINGS, against_setting
+from hashbackdoor_bench.report.figures.boards import by_target, over_budgets, places
 from hashbackdoor_bench.report.figures.codes import codes
 from hashbackdoor_bench.report.figures.defended_distances import defended_distances
 from hashbackdoor_bench.report.figures.defense_trade_off import defense_trade_off
@@ -24,6 +26,21 @@ from hashbackdoor_bench.report.figures.visibility import visibility
 from hashbackdoor_bench.report.selection import undefended, with_display_names
 from hashbackdoor_bench.report.style import STYLE
 
+
+def _of_boards(
+    draw: Callable[[pd.DataFrame], list[FinishedFigure]], frame: pd.DataFrame, convention: str
+) -> list[FinishedFigure]:
+    if convention != CONVENTION:
+        raise Unfilled(f"--convention {convention}: boards are of convention {CONVENTION} only.")
+    return draw(frame)
+
+
+# of the leaderboard's boards, whatever they mix, and in its convention
+OF_BOARDS: dict[str, Callable[[pd.DataFrame], list[FinishedFigure]]] = {
+    "places": places,
+    "area": over_budgets,
+    "targets": by_target,
+}
 FIGURES: dict[str, Callable[[pd.DataFrame, str], list[FinishedFigure]]] = {
     "gains": gains,
     "takes": takes,
@@ -38,6 +55,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame, str], list[FinishedFigure]]] = {
     "detection": detection,
     "suspicions": suspicions,
     "defended-distances": defended_distances,
+    **{name: partial(_of_boards, draw) for name, draw in OF_BOARDS.items()},
 }
 
 # Those of runs with a defense.
@@ -59,7 +77,8 @@ def figures(name: str, frame: pd.DataFrame, convention: str = "field") -> list[F
     if name not in FIGURES:
         raise unknown("figure", name, FIGURES)
     with context(["default", STYLE]):
-        return FIGURES[name](with_display_names(frame), convention)
+        shown = frame if name in OF_BOARDS else with_display_names(frame)
+        return FIGURES[name](shown, convention)
 
 
 def all_figures(frame: pd.DataFrame, convention: str = "field") -> Iterator[FinishedFigure | str]:

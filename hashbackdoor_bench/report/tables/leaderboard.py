@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from textwrap import fill
 
 import pandas as pd
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.report.board import wording
 from hashbackdoor_bench.report.board.boards import Board, boards
+from hashbackdoor_bench.report.board.claimed_order import claimed_order
 from hashbackdoor_bench.report.board.defenses import DefenseBoard, DefenseEntry
 from hashbackdoor_bench.report.board.entries import Entry
 from hashbackdoor_bench.report.board.rules import CONVENTION, LARGEST_COST
@@ -26,10 +28,11 @@ HEAD = f"""# Leaderboard
 Made by `bench leaderboard` from the records, by the rules in [RULES.md](RULES.md); don't edit it.
 
 Gain: backdoor gain in percent, convention `{CONVENTION}`, the mean over victims and budgets with
-its 95 % interval; by victim: mean ± standard deviation over runs. {wording.PLACES}
+its 95 % interval; by victim: mean ± standard deviation over runs. ΔMAP: of the victim that
+changed most. PSNR in dB, of poisoned images and of triggered queries. Poison: in percent of the
+target class's images.
 
-ΔMAP: of the victim that changed most. PSNR in dB, of
-poisoned images and of triggered queries. Poison: in percent of the target class's images.
+{fill(wording.PLACES, 100)}
 """
 EXPLANATION = (
     f"Gain: backdoor gain in percent, convention {CONVENTION}, the mean over the victims that "
@@ -212,4 +215,6 @@ def _section(board: Board) -> str:
     ]
     if reasons:
         lines += ["", "Without a place:", "", *reasons]
+    for outcome in claimed_order(board):
+        lines += ["", for_markdown(outcome.text())]
     return "\n".join(lines) + "\n"
