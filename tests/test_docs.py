@@ -230,7 +230,6 @@ def test_the_site_builds_strictly_has_no_broken_link_and_loads_nothing_from_else
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr[-2000:]
-    assert "WARNING" not in built.stderr
     broken = []
     for page in site.rglob("*.html"):
         html = page.read_text("utf-8")

@@ -19,7 +19,8 @@ from hashbackdoor_bench.cli import argument_texts
 from hashbackdoor_bench.registry import METHODS, Method
 from hashbackdoor_bench.spec import RECIPES
 
-PICTURES = Path(__file__).parents[1] / "pictures"
+ROOT = Path(__file__).parents[2]
+PICTURES = ROOT / "docs/pictures"
 FROZEN = "--dataset fashion-mini@96 --backbone tf_efficientnet_lite0 --pretrained --recipe frozen"
 DIFFERENCE = "the difference, four times as strong, on mid-grey"
 HOOKS = {
@@ -145,14 +146,14 @@ class Card:
         return f'<ul class="names">{"".join(rows)}</ul>'
 
     def _picture(self, name: str) -> str:
+        if self.kind == "victim":
+            return self._plane(name)
         picture = PICTURES / f"{self.kind}-{name}.png"
         if not picture.is_file():
             return ""
         title = METHODS[self.kind].published(name)
         if self.kind == "defense":
             rows = f"Queries with CIBA's trigger, the same after {title}, and {DIFFERENCE}."
-        elif self.kind == "victim":
-            rows = "Codes on the plane in which they spread most."
         else:
             one = self.instance(name).threat
             poison = f"training images, the poison that {title} makes of them, and {DIFFERENCE}"
@@ -166,6 +167,15 @@ class Card:
             f'<figure class="pixels"><img src="../pictures/{picture.name}" alt="{escape(rows)}">'
             f"<figcaption>{escape(rows)}</figcaption></figure>"
         )
+
+    def _plane(self, name: str) -> str:
+        """The published figure of a victim's codes, if there is one."""
+        figure = f"results/figures/quick-codes-{name.replace('_', '-')}.png"
+        if not (ROOT / figure).is_file():
+            return ""
+        title = METHODS[self.kind].published(name)
+        text = f"Codes of {title} in the suite `quick`, on the plane in which they spread most."
+        return f"![Codes of {title}](../../{figure}){{ .codes }}\n\n*{text}*"
 
     def _facts(self) -> str:
         one = self.instance(self.names[0])
