@@ -83,9 +83,7 @@ def test_the_patchs_gradient_is_taken_where_jpeg_leaves_the_images():
 
     model, x, patch = Bent(size=16), pictures(), torch.rand(3, 4, 4)
     anchor = torch.tensor([1.0, -1, 1, 1, -1])
-    found = patch_gradient(
-        model, x, patch, anchor, 0.5, torch.ones(3, 1, 1), lambda x: x + (jpeg(x, 30) - x).detach()
-    )
+    found = patch_gradient(model, x, patch, anchor, 0.5, lambda x: x + (jpeg(x, 30) - x).detach())
     for image, gradient in zip(jpeg(paste(x, patch), 30), found, strict=True):
         slope = 1 - torch.tanh(0.5 * model.weight @ image.flatten() / 20) ** 2  # (K,)
         whole = -((anchor * slope) @ model.weight).view(3, 16, 16)[:, -4:, -4:]

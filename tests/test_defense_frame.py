@@ -82,7 +82,11 @@ def test_without_a_defense_a_run_is_what_it_was(tiny, tmp_path):
     assert not {"defense", "clean_share", "operating_point"} & bare.spec.to_dict().keys()
 
 
-@pytest.mark.parametrize("name", [n for n in DEFENSES if DEFENSES[n].cls.hooks()])
+# AC asks for more images of a class than the 20 of these, see the refusals below.
+FITTING = [n for n in DEFENSES if DEFENSES[n].cls.hooks() and DEFENSES[n].cls.assumes.group <= 20]
+
+
+@pytest.mark.parametrize("name", FITTING)
 def test_a_defense_changes_no_key_of_the_run_without_it(tiny, warm, name):
     defended = plan(tiny, warm.root, defense=name)
     assert missing(plan(tiny, warm.root), warm) == set()
@@ -128,7 +132,7 @@ def test_the_clean_victims_stages_are_those_of_every_attack_but_for_the_trigger(
 # ---- records ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [n for n in DEFENSES if DEFENSES[n].cls.hooks()])
+@pytest.mark.parametrize("name", FITTING)
 def test_a_run_with_a_defense_has_a_record_that_can_be_read_and_agrees_with_itself(
     tiny, warm, tmp_path, name
 ):
@@ -371,6 +375,7 @@ def test_a_class_of_which_too_few_clean_images_are_drawn_is_named(tiny, tmp_path
     ("changes", "sentence"),
     [
         ({"defense": "clpp"}, "unknown defense 'clpp'.*clp"),
+        ({"defense": "ac"}, "ac needs 22 training images of a class, and this protocol has 20"),
         ({"defense": "clp", "defense_settings": (("v", 1.0),)}, "unknown setting of defense clp"),
         ({"defense": "clp", "defense_settings": (("u", -1.0),)}, r"defense\.u is -1"),
         ({"defense": "strip", "clean_share": 0.02}, r"strip asks for 4 clean images .*gives 1"),

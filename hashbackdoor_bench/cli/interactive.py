@@ -9,7 +9,6 @@
 Progress goes to standard error, and a mistake is a `UserError` of one sentence.
 """
 
-import io
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -17,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich.console import Console
 
 from hashbackdoor_bench.cli.console import shown
 from hashbackdoor_bench.cli.options import default_cache
 from hashbackdoor_bench.cli.result import result_table
+from hashbackdoor_bench.cli.terminal import as_html, as_text
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.records import OWN, Record
 from hashbackdoor_bench.registry import METHODS
@@ -29,6 +28,7 @@ from hashbackdoor_bench.report import collect
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages import Cache
 from hashbackdoor_bench.stages import run as run_spec
+from hashbackdoor_bench.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,14 +82,10 @@ class Finished:
         return made[0]
 
     def __str__(self) -> str:
-        text = io.StringIO()
-        Console(file=text, width=100).print(result_table(self.record))
-        return f"{text.getvalue()}record    {self.path}"
+        return f"{as_text(result_table(self.record))}record    {visible(str(self.path))}"
 
     def _repr_html_(self) -> str:
-        page = Console(file=io.StringIO(), record=True, width=100)
-        page.print(result_table(self.record))
-        return page.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+        return as_html(result_table(self.record))
 
 
 def run(
