@@ -214,8 +214,7 @@ def audit(victim: str, run: "Run", stage: "PlannedStage", work: Path) -> Content
     """How suspicious windows of clean queries are, and windows with triggered ones."""
     plan = run.plan
     view = view_of(served(DEFENDED[victim], plan.stages), victim, run, stage, work)
-    shown = DEFENDED[victim] if plan.defense.changes_codes else victim
-    codes = run.codes(shown)
+    codes = run.codes(plan.defense.encoder(victim))
     return audited(
         plan.defense.instance,
         view,

@@ -14,6 +14,7 @@ from hashbackdoor_bench.errors import NotApplicable, UserError
 from hashbackdoor_bench.network import Blueprint
 from hashbackdoor_bench.registry import DEFENSES, Method
 from hashbackdoor_bench.spec import RunSpec
+from hashbackdoor_bench.stages.codes import DEFENDED
 
 TRAINS, TUNABLE = {"screen", "backward"}, {"repair", "purify"}  # hooks
 NETWORK = {"backward", *TUNABLE, "suspect", "inspect"}  # hooks that run networks on images
@@ -74,6 +75,14 @@ class ResolvedDefense:
     def changes_codes(self) -> bool:
         """Whether queries or database get other codes."""
         return not (TRAINS | TUNABLE).isdisjoint(self.hooks)
+
+    def encoder(self, victim: str) -> str:
+        """Which of ``NETWORKS`` makes the codes that are searched for and found.
+
+        Args:
+            victim: ``CONTROL`` or ``VICTIM``.
+        """
+        return DEFENDED[victim] if self.changes_codes else victim
 
 
 def resolve_defense(spec: RunSpec, splits: Splits) -> ResolvedDefense:
