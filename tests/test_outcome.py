@@ -137,6 +137,7 @@ def test_triggered_queries_are_the_positives_and_the_effective_ones_find_the_tar
         {name: torch.randn(count, generator=random) for name, count in own.items()}
         for _ in range(2)
     )
+    made["calibration"] /= 4  # so that some queries are above the threshold
     plain = {
         name: (codes(9, random), codes(20, random), codes(6, random))
         for name in (VICTIM, DEFENDED[VICTIM])
@@ -161,6 +162,7 @@ def test_triggered_queries_are_the_positives_and_the_effective_ones_find_the_tar
     at = found["operating"]["0.05"]
     limit = sorted(made["calibration"].tolist())[38]  # ceil(.95 x 41) = 39
     assert at["threshold"] == pytest.approx(limit)
+    assert (made["clean"] > limit).sum() != (made["triggered"] > limit).sum()
     assert at["fpr"] == pytest.approx(float((made["clean"] > limit).float().mean()))
     assert at["tpr"] == pytest.approx(float((made["triggered"] > limit).float().mean()))
     assert found["calibration"] == 40
@@ -182,15 +184,15 @@ def test_the_targets_rank_is_its_place_among_the_classes_from_the_most_suspiciou
 def test_the_power_of_an_audit_is_the_share_of_windows_above_that_of_the_calibration():
     line = torch.arange(100.0)  # the threshold of rate .01 is the largest, 99
     made = {"calibration": line, "clean": line + 2, "popular": line + 50}
-    made |= {f"{share:g}": line + 300 * share for share in SHARES}
+    made |= {f"{share:g}": line + 1000 * share for share in SHARES}
     found = outcome._audited(run_of({f"{VICTIM}'s audit": made}))
     assert found["power"] == {
-        f"{share:g}": pytest.approx(sum(n + 300 * share > 99 for n in range(100)) / 100)
+        f"{share:g}": pytest.approx(sum(n + 1000 * share > 99 for n in range(100)) / 100)
         for share in SHARES
     }
-    assert found["smallest_share"] == 0.5
+    assert found["smallest_share"] == 0.1
     assert (found["false_alarms"], found["false_alarms_popular"]) == (0.02, 0.5)
-    assert found["auroc"]["0.1"] == pytest.approx(pairs(line + 30, line + 2))
+    assert found["auroc"]["0.1"] == pytest.approx(pairs(line + 100, line + 2))
 
 
 # ---- windows ------------------------------------------------------------------------------------
