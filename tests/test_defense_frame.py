@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hashbackdoor_bench import (
     DEFENSES,
     Assumes,
+    DefenderView,
     Defense,
     RunSpec,
     Screening,
@@ -554,6 +555,45 @@ def test_a_strength_is_allowed_if_the_upper_end_of_its_loss_is(
         mean = sum(losses) / 100
         spread = (sum((value - mean) ** 2 for value in losses) / 100) ** 0.5
         assert upper == pytest.approx(mean + 1.96 * spread / 10, abs=0.012)
+
+
+def test_a_repair_is_tuned_on_images_that_it_was_not_given(tiny, warm, tmp_path, method):
+    given = []
+
+    class Learns(Defense):
+        """Remembers what it is given, and changes nothing."""
+
+        assumes = Assumes(per_class=2)
+        strength = "rate"
+        grid = (1.0, 2.0)
+
+        def __init__(self, *, rate: float = 1.0) -> None:
+            self.rate = rate
+
+        def repair(self, view):
+            given.append(set(view.clean.item.tolist()))
+            return view.model
+
+    searched = []
+    measure = DefenderView.average_precisions
+
+    def watched(self, *arguments):
+        searched.append(set(self.clean.item.tolist()))
+        return measure(self, *arguments)
+
+    name = method(Learns)
+    with pytest.raises(UserError, match=r"asks for 4 clean images per class \(12\).* gives 9"):
+        plan(tiny, tmp_path, defense=name, operating_point="tuned", clean_share=0.15)
+    made = Run(spec(tiny, defense=name, operating_point="tuned"), cache=warm, device=CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DefenderView, "average_precisions", watched)
+        made.make("victim's tuning")
+    assert given == [given[0]] * 2
+    assert searched == [searched[0]] * 3  # before, and at each strength
+    assert len(given[0]) == len(searched[0]) == 15
+    assert not given[0] & searched[0]
+    made.make("repaired victim")
+    assert given[2] == given[0] | searched[0]
 
 
 def test_the_loss_of_a_purifier_is_that_of_the_same_images():

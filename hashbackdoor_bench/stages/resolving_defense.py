@@ -76,12 +76,17 @@ class ResolvedDefense:
         """Whether queries or database get other codes."""
         return not (TRAINS | TUNABLE).isdisjoint(self.hooks)
 
-    def encoder(self, victim: str) -> str:
-        """Which of ``NETWORKS`` makes the codes that are searched for and found.
+    @property
+    def holds_out(self) -> bool:
+        """Whether its strength is chosen on other clean images than those that it repairs with.
 
-        Args:
-            victim: ``CONTROL`` or ``VICTIM``.
+        A network finds the images that it was trained on better than others.
         """
+        assumes = self.method.cls.assumes
+        return self.tuned and "repair" in self.hooks and bool(assumes.clean or assumes.per_class)
+
+    def encoder(self, victim: str) -> str:
+        """Which of ``NETWORKS`` makes the codes: ``CONTROL`` or ``VICTIM``, or it defended."""
         return DEFENDED[victim] if self.changes_codes else victim
 
 
@@ -210,7 +215,8 @@ def refuse(
 
 def _per_class(defense: ResolvedDefense) -> int:
     """The clean images of each class that it needs; a MAP among them needs two."""
-    return max(defense.instance.assumes.per_class, 2 if defense.tuned else 0)
+    least = max(defense.instance.assumes.per_class, 2 if defense.tuned else 0)
+    return 2 * least if defense.holds_out else least
 
 
 def refuse_drawn(defense: ResolvedDefense, labels: Tensor, splits: Splits) -> None:
