@@ -23,7 +23,7 @@ from hashbackdoor_bench import (
     to_bytes,
     to_unit,
 )
-from hashbackdoor_bench.api import COVER, POISON
+from hashbackdoor_bench.api import COVER, HOOKS, POISON
 from hashbackdoor_bench.cli.defended import defense_rows
 from hashbackdoor_bench.data import Split
 from hashbackdoor_bench.records import load_record, read_record
@@ -504,6 +504,27 @@ def test_what_a_defense_needs_is_looked_for(tiny, tmp_path, method, assumed, vic
 
     with pytest.raises(UserError, match=sentence):
         plan(tiny, tmp_path, defense=method(Needy), victim=victim)
+
+
+def test_a_defense_with_a_misspelt_hook_is_refused(tiny, tmp_path, method):
+    class Typo(Defense):
+        """Would purify."""
+
+        def purfy(self, x, item):
+            return x.clone()
+
+    with pytest.raises(UserError, match=r"defense typo has none of .*purify.*misspelt"):
+        plan(tiny, tmp_path, defense=method(Typo))
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_that_is_not_overridden_is_no_hook_and_says_so_when_it_is_called(hook):
+    inner = type("Own", (Defense,), {hook: lambda self, *given: None})
+    outer = type("Heir", (inner,), {})
+    assert inner.hooks() == outer.hooks() == (hook,)
+    arguments = {"purify": 2, "suspect": 3, "audit": 2}.get(hook, 1)
+    with pytest.raises(NotImplementedError):
+        getattr(Defense(), hook)(*[None] * arguments)
 
 
 # ---- tuned strength -----------------------------------------------------------------------------

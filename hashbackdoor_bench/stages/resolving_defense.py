@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hashbackdoor_bench.api import AnyAttack, Defense, ModelAttack
+from hashbackdoor_bench.api import HOOKS, AnyAttack, Defense, ModelAttack
 from hashbackdoor_bench.data import Splits
 from hashbackdoor_bench.errors import NotApplicable, UserError
 from hashbackdoor_bench.network import Blueprint
@@ -60,11 +60,8 @@ class ResolvedDefense:
 
     def with_strength(self, value: float) -> Defense:
         """The defense of another strength."""
-        return self.method.cls(**self.method.resolve({**self.settings, self._strength: value}))
-
-    @property
-    def _strength(self) -> str:
-        return str(self.method.cls.strength)
+        changed = {**self.settings, str(self.method.cls.strength): value}
+        return self.method.cls(**self.method.resolve(changed))
 
     @property
     def hooks(self) -> tuple[str, ...]:
@@ -94,12 +91,17 @@ def resolve_defense(spec: RunSpec, splits: Splits) -> ResolvedDefense:
     """The defense of a spec.
 
     Raises:
-        UserError: a name or value that doesn't exist.
+        UserError: a name or value that doesn't exist, or a defense that does nothing.
         NotApplicable: the defense can't be tuned.
     """
     method: Method[Defense] = DEFENSES[spec.defense]
     settings = method.resolve(dict(spec.defense_settings))
     cls, tuned = method.cls, spec.operating_point == "tuned"
+    if not cls.hooks() and not cls.control:
+        raise UserError(
+            f"defense {method.name} has none of the methods {', '.join(HOOKS)}, so it would do "
+            "nothing: look for a misspelt name in its class."
+        )
     if tuned and (cls.strength is None or not cls.grid or TRAINS & set(cls.hooks())):
         why = (
             "trains a victim for each strength" if TRAINS & set(cls.hooks()) else "has no strength"
