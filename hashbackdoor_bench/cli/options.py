@@ -47,7 +47,7 @@ class NumberRange(click.FloatRange):
     """A range of numbers. That of click takes ``nan``, which no comparison finds outside of it."""
 
     def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """See `click.ParamType`."""
         found: float = super().convert(value, param, ctx)
