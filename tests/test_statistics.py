@@ -145,7 +145,12 @@ def test_all_runs_of_one_target_are_one_number_if_there_are_several_targets():
 def test_the_spread_of_an_incomplete_design_is_that_of_leaving_each_target_out():
     rng = np.random.default_rng(1)
     columns = {
-        ("csq", 48, budget): {(f"class{t}", t): rng.normal() for t in range(6) if (t + k) % 3}
+        ("csq", 48, budget): {
+            (f"class{t}", seed): rng.normal()
+            for t in range(6)
+            if (t + k) % 3
+            for seed in range(1 + t % 2)
+        }
         for k, budget in enumerate((0.1, 0.2, 0.6))
     }
 
