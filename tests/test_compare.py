@@ -120,11 +120,11 @@ def test_the_text_says_what_the_runs_can_tell_and_what_five_points_need():
     (line,) = [one for one in standing_text(found).splitlines() if "can tell" in one]
     assert line == (
         f"These 6 runs can tell {100 * found.power.tells:.1f} points from another attack (in 80 % "
-        "of cases, tested at 5 % over 1 pair); 5 points need 32 runs, about 16 minutes of one "
-        "core as measured in the records."
+        "of cases, tested at 5 % over 1 pair, estimated from 3 seeds); 5 points need 32 runs, "
+        "about 16 minutes of one core as measured in the records."
     )
     (line,) = [one for one in standing_text(found, 0.9).splitlines() if "can tell" in one]
-    assert line.endswith("over 1 pair).")
+    assert line.endswith("over 1 pair, estimated from 3 seeds).")
 
 
 def test_a_contest_is_decided_by_a_difference_or_by_nearness():
