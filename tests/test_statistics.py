@@ -183,6 +183,9 @@ def test_one_draw_has_no_interval_and_constant_draws_a_narrow_one():
         constant = estimate(of_victims([value, value]))
         assert constant is not None
         assert (constant.low, constant.high, constant.p) == (value, value, p)
+    rounding = estimate(of_victims([5.6e-17, 5.5e-17, 5.55e-17]))
+    assert rounding is not None
+    assert rounding.p == 1
     assert estimate({}) is None
     assert estimate({("csq", 48): {}}) is None
 
