@@ -175,9 +175,8 @@ def _bounds(record: Record) -> None:
         if cut:
             within(f"scores.field.{name}", getattr(scores.field, name), 0, high + ABOVE_BOUNDS)
             continue
-        for convention in ("field", "badhash"):
-            value = getattr(scores[convention], name)
-            within(f"scores.{convention}.{name}", value, low, high)
+        within(f"scores.field.{name}", getattr(scores.field, name), low, high)
+        within(f"scores.badhash.{name}", getattr(scores.badhash, name), low, high)
 
 
 def _conventions(record: Record) -> None:
