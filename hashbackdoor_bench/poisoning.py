@@ -229,7 +229,7 @@ def delivered(
 
     Args: see `poisoned_set`.
     """
-    images = train.images[backdoor.index.cpu()].clone()
+    images = train.images[backdoor.index.cpu()]  # indexing by a tensor copies
     inner = backdoor.carrier.cpu() if delivery == "stamped" else planted(backdoor, device)
     centre_crop(images, size).copy_(inner)
     quality = quality_of(delivery)
