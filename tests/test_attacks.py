@@ -18,9 +18,9 @@ def model(dtype: torch.dtype = torch.float64, bits: int = 12) -> HashModel:
     network = HashModel("cnn32", bits, HashLoss).to(dtype).eval().requires_grad_(False)
     for module in network.modules():  # batch norm with statistics that are not 0 and 1
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
-            module.running_var.uniform_(0.3, 0.6)  # type: ignore[union-attr]
-    network.head.weight.mul_(20)  # type: ignore[union-attr,operator]
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.3, 0.6)
+    network.head.weight.mul_(20)
     return network
 
 
@@ -72,17 +72,20 @@ def test_the_released_patch_gradient_is_taken_in_normalised_units():
     torch.testing.assert_close(found, expected, atol=1e-13, rtol=0)
 
 
-def test_a_gradient_of_length_1e_8_moves_the_released_patch_half_as_far_as_the_corrected_one():
+@pytest.mark.parametrize(("length", "released_step"), [(1e-8, 0.5), (1e-10, 1 / 101)])
+def test_a_tiny_gradient_moves_the_released_patch_less_far_than_the_corrected_one(
+    length: float, released_step: float
+):
     network, x = model(), images()
     network.std.fill_(1.0)
     patch, anchor = torch.zeros(3, 4, 4).double(), torch.ones(12).double()
     copies = patch.repeat(5, 1, 1, 1).requires_grad_()
     code = torch.tanh(network(paste(x, copies)))
     (gradient,) = torch.autograd.grad(-(code @ anchor).sum() / 12, copies)
-    flat = anchor * 1e-8 / float(gradient[0].norm())  # the loss is linear in the anchor
-    for released, length in ((True, 0.5), (False, 1.0)):
+    flat = anchor * length / float(gradient[0].norm())  # the loss is linear in the anchor
+    for released, step in ((True, released_step), (False, 1.0)):
         found = ciba_patch.patch_gradient(network, x, patch, flat, 1.0, released=released)
-        assert float(found[0].norm()) == pytest.approx(length, rel=1e-6)
+        assert float(found[0].norm()) == pytest.approx(step, rel=1e-6)
 
 
 def test_sharpness_follows_the_papers_schedule():
@@ -102,7 +105,7 @@ def test_the_patch_lowers_the_distance_to_the_anchor_and_keeps_to_whole_levels()
 
     def toward(patch: Tensor) -> float:
         stamped = paste(to_unit(seen.images), patch)
-        return float((seen.surrogate(stamped) @ anchor).mean())  # type: ignore[misc]
+        return float((seen.surrogate(stamped) @ anchor).mean())
 
     assert found["patch"].dtype == torch.uint8
     assert found["patch"].shape == (3, 8, 8)
@@ -387,9 +390,19 @@ def test_the_released_patch_is_cut_off_and_the_corrected_one_rounded():
         assert (crafted.patch == grey).all(), settings
 
 
+def test_the_released_batches_are_in_one_random_order_that_follows_the_seed():
+    seen, attack = view(count=122, poisoned=61), ATTACKS["ciba"](variant="released")
+    order = torch.randperm(61, generator=seen.generator("order of poison"))
+    for _ in range(2):
+        torch.rand(1)  # nothing is drawn from torch's own generator
+        assert torch.equal(torch.cat(attack.batches(seen)), order)
+    seen.seed = 1
+    assert not torch.equal(torch.cat(attack.batches(seen)), order)
+
+
 def test_each_deviation_of_the_authors_code_can_be_mended_alone(monkeypatch):
     seen = view(surrogate=model(torch.float32))
-    seen.surrogate.std.fill_(0.25)  # type: ignore[union-attr]
+    seen.surrogate.std.fill_(0.25)
     given: list[dict[str, Any]] = []
 
     def look(network: HashModel, x: Tensor, epsilon: Tensor, **settings: Any) -> Tensor:

@@ -18,7 +18,7 @@ def pictures(count: int, side: int) -> Tensor:
 
 
 def blueprint(augmented: str) -> Blueprint:
-    recipe = replace(RECIPES["scratch32"][1], augment=augmented)  # type: ignore[arg-type]
+    recipe = replace(RECIPES["scratch32"][1], augment=augmented)
     return Blueprint("hashnet", {}, 8, 2, 32, "cnn32", False, None, recipe, "0")
 
 

@@ -121,7 +121,7 @@ def test_a_patch_that_is_made_behind_a_purifier_fits_it_better(defense, strength
 
 
 def test_an_attack_that_declares_a_purifier_and_ignores_it_fails_the_check():
-    class Deaf(ATTACKS["tri"].cls):  # type: ignore[name-defined,misc]
+    class Deaf(ATTACKS["tri"].cls):
         """Args:"""
 
         def craft(self, view):

@@ -11,23 +11,17 @@ from scipy.stats import spearmanr
 from test_pipeline import CPU, spec
 from torch import Tensor
 
-from hashbackdoor_bench import ATTACKS, UserError
+from hashbackdoor_bench import UserError
+from hashbackdoor_bench.attacks.ciba_perturbations import objective
 from hashbackdoor_bench.metrics import distances, most_dispersed
 from hashbackdoor_bench.network import sign
-from hashbackdoor_bench.records import (
-    Record,
-    read_record,
-    record_key,
-)
+from hashbackdoor_bench.records import Record, read_record, record_key
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.consistency import check_record
 from hashbackdoor_bench.report.figures.catalog import figures
 from hashbackdoor_bench.report.figures.finished import Unfilled
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.pipeline import Run, run
-
-_ = ATTACKS["ciba"]  # makes the modules of attacks importable
-from hashbackdoor_bench.attacks.ciba_perturbations import objective  # noqa: E402
 
 
 def every(count: int, bits: int) -> list[Tensor]:

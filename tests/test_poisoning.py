@@ -81,7 +81,10 @@ def backdoor(train: Split, size: int, index: tuple[int, ...] = (3, 9, 12)) -> Pa
 @pytest.mark.parametrize("side", [32, 40])
 def test_files_hold_the_trigger_and_stamped_carriers_do_not(side: int):
     train = split(side)
-    bad = backdoor(train, 32)
+    bad, before = backdoor(train, 32), train.images.clone()
+    for delivery in ("files", "frozen", "stamped", "jpeg:90"):
+        poisoned_set(train, bad, delivery, 32, CPU)
+        assert torch.equal(train.images, before)  # not written into
     for delivery in ("files", "frozen", "stamped"):
         items = poisoned_set(train, bad, delivery, 32, CPU)
         every = torch.arange(30)
