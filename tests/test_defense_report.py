@@ -131,10 +131,19 @@ def test_the_clean_cost_is_of_the_clean_victim_and_one_draw_for_all_attacks(tmp_
         for label, attack, after, t_map in (("Tri", "tri", 0.77, 0.6), ("CIBA", "ciba", 0.79, 0.7))
     ]
     _, clean, *_ = made_tables(suite(tmp_path, records))
-    map_after, cost, dropped = line(clean, "CLP")
+    map_after, cost = line(clean, "CLP")
     assert (map_after.mean, map_after.n) == (pytest.approx(78), 1)
     assert cost.mean == pytest.approx(100 * (0.81 - 0.78))
-    assert dropped.mean is None
+
+
+def test_filters_have_words_and_a_column_only_where_there_are_some(tmp_path: Path):
+    for name, filtered in (("with", True), ("without", False)):
+        (tmp_path / name).mkdir()
+        records = [one for one in some() if filtered or one[1].spec.defense in ("clp", "blur")]
+        matrix, clean, *_ = made_tables(suite(tmp_path / name, records))
+        assert ("Filters are read" in " ".join(matrix.caption)) == filtered
+        assert ("images dropped" in clean.columns) == filtered
+        assert ("Images dropped" in " ".join(clean.caption)) == filtered
 
 
 def test_detection_and_audits_show_what_the_records_hold(tmp_path: Path):

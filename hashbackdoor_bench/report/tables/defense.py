@@ -19,6 +19,7 @@ from hashbackdoor_bench.report.captions import conditions, provenance, spread_ru
 from hashbackdoor_bench.report.defended import (
     CONTROLS,
     ORDER,
+    STAGES,
     UNDEFENDED,
     Reasons,
     reasons_by_cell,
@@ -40,6 +41,10 @@ from hashbackdoor_bench.spec import POINTS
 
 FLOOR = "floor: clean victim"
 REFERENCE = "no backdoor"
+FILTERS_BETWEEN = (
+    "Filters are read between the oracle, which drops exactly the poison, and as many images "
+    "dropped at random."
+)
 
 
 def defense_tables(
@@ -136,9 +141,9 @@ def _matrix(
     names = list(dict.fromkeys(apart))
     caption = (
         f"Cells: t-MAP (MAP) in percent after the defense, with {share} of the target class "
-        "poisoned. Filters are read between the oracle, which drops exactly the poison, and as "
-        "many images dropped at random. Of the last row, t-MAP is what the trigger gives without a "
-        "backdoor, and MAP that of the clean victim.",
+        "poisoned. Of the last row, t-MAP is what the trigger gives without a backdoor, and MAP "
+        "that of the clean victim.",
+        *([FILTERS_BETWEEN] if (frame["stage"] == STAGES["screen"]).any() else []),
         spread_rule(usual),
         *conditions(frame, convention),
         *surrogates(frame),
@@ -211,12 +216,14 @@ def _clean_cost(frame: pd.DataFrame, convention: str) -> Iterator[Table]:
         return
     heads = list(dict.fromkeys(frame["head"]))
     several = len(heads) > 1
-    measures = ("MAP", "clean cost", "images dropped")
-    columns = [f"{name}, {head}" if several else name for head in heads for name in measures]
     frame = frame.assign(
         cost=frame["control_map.before"] - frame["control_map.after"],
         dropped=[_dropped_control(record) for record in frame["record"]],
     )
+    measures = {"MAP": ("control_map.after", percent), "clean cost": ("cost", signed)}
+    if filtered := bool(frame["dropped"].notna().any()):
+        measures["images dropped"] = ("dropped", percent)
+    columns = [f"{name}, {head}" if several else name for head in heads for name in measures]
     parts = {
         (defense, head): _one_per_draw(part, f"{defense} on {head}")
         for (defense, head), part in frame.groupby(["defense", "head"], sort=False)
@@ -232,18 +239,17 @@ def _clean_cost(frame: pd.DataFrame, convention: str) -> Iterator[Table]:
             for head in heads:
                 values = parts.get((defense, head), {})
                 cells += [
-                    cell(values.get("control_map.after", {}), percent, usual),
-                    cell(values.get("cost", {}), signed, usual),
-                    cell(values.get("dropped", {}), percent, usual),
+                    cell(values.get(name, {}), written, usual)
+                    for name, written in measures.values()
                 ]
             lines.append(Line(defense, tuple(cells)))
         if lines:
             blocks.append(Block(stage, tuple(lines)))
     caption = (
         "Every defense on the victim that was trained without poison: MAP after it; clean cost, "
-        "MAP before less MAP after, in points; and how much of the clean training set a filter "
-        "drops. All in percent. Where clean images are drawn among those that are not poisoned, "
-        "runs against several attacks are averaged first.",
+        "MAP before less MAP after, in points. All in percent. Where clean images are drawn among "
+        "those that are not poisoned, runs against several attacks are averaged first.",
+        *(["Images dropped: of the clean training set, by filters."] if filtered else []),
         spread_rule(usual),
         *conditions(frame, convention),
         *held(frame),

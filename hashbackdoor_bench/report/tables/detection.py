@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 
 import pandas as pd
@@ -133,6 +134,10 @@ def _blocks(
 # ---- audits -------------------------------------------------------------------------------------
 
 
+def _power(audit: Audited, share: str) -> float | None:
+    return audit.power.get(share)
+
+
 def audit_tables(frame: pd.DataFrame) -> Iterator[Table]:
     """One table per victim and poisoned share, with a block for each attack.
 
@@ -145,10 +150,7 @@ def audit_tables(frame: pd.DataFrame) -> Iterator[Table]:
         audits = [record.defense.audit for record in part["record"]]
         shares = list(dict.fromkeys(share for audit in audits for share in audit.power))
         values: dict[str, Callable[[Audited], float | None]] = {
-            **{
-                f"power at {100 * float(one):g} %": lambda audit, one=one: audit.power.get(one)  # type: ignore[misc]
-                for one in shares
-            },
+            **{f"power at {100 * float(one):g} %": partial(_power, share=one) for one in shares},
             "false alarms": lambda audit: audit.false_alarms,
             "popular class": lambda audit: audit.false_alarms_popular,
         }
