@@ -46,6 +46,18 @@ def test_places_shows_means_intervals_places_and_what_is_not_told_apart(folder):
     assert means == pytest.approx([63.7, 63.1, 13.1], abs=0.1)
 
 
+def test_places_says_why_an_attack_has_none(tmp_path):
+    rows = {"A": runs("a", 0.5), "Harmful": runs("b", 0.6, map=0.75, map_clean_victim=0.8)}
+    (found,) = figures("places", collect([suite(tmp_path, rows)]).frame)
+    (axes,) = found.figure.axes
+    assert [text.get_text() for text in axes.texts] == ["1", "–"]
+    marks = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"]
+    assert marks.index("white") == 1
+    caption = " ".join(found.caption)
+    assert "Without a place: Harmful (delta MAP -5.0: a fall of more than 2)." in caption
+    assert "A (" not in caption
+
+
 def test_targets_shows_every_targets_gain_with_one_legend(folder):
     (found,) = figures("targets", collect([folder]).frame)
     files, stamped = found.figure.axes

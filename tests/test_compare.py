@@ -1,6 +1,7 @@
 """``bench compare``: a stranger's attack among those of a suite."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -119,11 +120,11 @@ def test_the_text_says_what_the_runs_can_tell_and_what_five_points_need():
     (line,) = [one for one in standing_text(found).splitlines() if "can tell" in one]
     assert line == (
         f"These 6 runs can tell {100 * found.power.tells:.1f} points from another attack (in 80 % "
-        "of cases, tested at 5 % over 1 pair); 5 points need 32 runs, about 16 minutes of one "
-        "core as measured in the records."
+        "of cases, tested at 5 % over 1 pair, estimated from 3 seeds); 5 points need 32 runs, "
+        "about 16 minutes of one core as measured in the records."
     )
     (line,) = [one for one in standing_text(found, 0.9).splitlines() if "can tell" in one]
-    assert line.endswith("over 1 pair).")
+    assert line.endswith("over 1 pair, estimated from 3 seeds).")
 
 
 def test_a_contest_is_decided_by_a_difference_or_by_nearness():
@@ -260,11 +261,12 @@ def test_a_suite_is_looked_at_target_by_target_and_one_target_seed_by_seed(tmp_p
     assert [count_of(part) for part in in_groups(find_suite(str(path)))] == [2]
 
 
-def test_a_verdict_says_why_to_stop(tmp_path):
-    parts = [SimpleNamespace(runs=range(n)) for n in (10, 20)]
+def test_a_verdict_says_why_to_stop():
+    suite = find_suite("standard")
+    parts = [replace(suite, runs=suite.runs[:n]) for n in (10, 20)]
     still, done = Contest({"a": "", "b": "below"}), Contest({"a": "above", "b": "below"})
     verdicts = [
-        verdict_on(found, parts, look, spent, minutes)  # type: ignore[arg-type]
+        verdict_on(found, parts, look, spent, minutes)
         for found, look, spent, minutes in (
             (done, 0, 1.0, None), (still, 0, 1.0, None), (still, 0, 3.0, 6.0), (still, 0, 3.1, 6.0),
             (still, 1, 1.0, None),
@@ -313,6 +315,14 @@ def test_mistakes_are_told_before_anything_is_run(stranger, tmp_path, capsys, mo
     for words in ("unknown attack 'blend'", "the suite sets its victims", "bench suite run quick"):
         assert words in err
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("name", ["--until", "--minutes"])
+@pytest.mark.parametrize("value", ["nan", "NaN", "-nan", "0", "-1", "x"])
+def test_a_goal_or_a_time_that_is_no_positive_number_is_refused(name, value, capsys):
+    assert main(["compare", "ciba", f"{name}={value}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"Invalid value for '{name}'" in line
 
 
 def test_a_suite_keeps_all_but_its_rows(tmp_path: Path):

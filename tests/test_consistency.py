@@ -3,15 +3,19 @@
 import json
 import os
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
+import torch
 from made_records import indexed, made, stored
 from msgspec.structs import replace
 
 from hashbackdoor_bench import UserError
 from hashbackdoor_bench.cli import main
+from hashbackdoor_bench.metrics.ranking import rank, score_all
 from hashbackdoor_bench.records import (
     Numerics,
     checksum_of,
@@ -101,7 +105,7 @@ TRIGGERED, CURVE = part("retrieval", "triggered"), ("precision_recall", "recall"
     ("change", "words"),
     [
         (raised, "scores.field.backdoor_gain is 0.914681, which is not between 0.57"),
-        (raised_with_intervals, "scores.field.t_map is 0.99, which is not between 0.608"),
+        (raised_with_intervals, "scores.field.t_map is 0.99, which is not between 0 and 0.743"),
         (field(t_map=None), "scores.field.backdoor_gain was changed"),
         (lambda v: v["scores"]["ciba"].update(t_map_clean_victim=0.01), "don't belong together"),
         (lambda v: v["scores"]["ciba"].update(t_map_clean_victim=0.0), "don't belong together"),
@@ -148,6 +152,54 @@ def test_a_contradiction_is_named_and_the_record_left_out(tmp_path: Path, change
     assert told.startswith(f"{path.as_posix()} is left out: ")
     assert words in told
     assert main(["verify", str(tmp_path), "-q"]) == 1
+
+
+# ---- ties ---------------------------------------------------------------------------------------
+
+
+def tied(folder: Path, value: float, low: float, high: float, database: int) -> Path:
+    """A record of 1000 of ``database`` items, whose t-MAP has the given value and bounds."""
+    record = made(t_map=value, dataset="lists", shift=0.0)
+    field = record.scores.field
+    field = replace(field, bounds={**field.bounds, "t_map": (low, high)})
+    record = replace(
+        record,
+        protocol=replace(record.protocol, name="lists", database=database),
+        scores=replace(record.scores, field=field),
+    )
+    return stored(folder, record)
+
+
+def test_a_score_below_both_ends_of_a_cut_tie_is_sound_and_its_record_stays(tmp_path: Path):
+    # One relevant item is nearest; of six tied ones, three relevant, three fall out of R = 4.
+    query, wanted = torch.ones(1, 2), torch.ones(1, 1)
+    database = torch.tensor([[1, 1], *[[1, -1]] * 6])
+    relevant = torch.tensor([[1], [1], [1], [1], [0], [0], [0]])
+    found = score_all(rank(query, wanted, database, relevant), 4)
+    value, best, worst = (
+        float(found[name]) for name in ("field", "field_optimistic", "field_pessimistic")
+    )
+    orders = [(1, *order) for order in permutations([1, 1, 1, 0, 0, 0], 3)]
+    each = [fmean(sum(order[: n + 1]) / (n + 1) for n in range(4) if order[n]) for order in orders]
+    assert value == pytest.approx(fmean(each))
+    assert (best, worst) == (1.0, 1.0)
+    assert value < 0.9
+    check_record(read_record(tied(tmp_path, value, worst, best, database=5000)))
+
+
+@pytest.mark.parametrize(
+    ("value", "database", "words"),
+    [
+        (0.66, 5000, "scores.field.t_map is 0.66, which is not between 0 and 0.65"),
+        (0.601, 1000, "scores.field.t_map is 0.601, which is not between 0.5 and 0.6"),
+        (0.499, 1000, "scores.field.t_map is 0.499, which is not between 0.5 and 0.6"),
+    ],
+)
+def test_a_score_beyond_what_any_order_of_ties_gives_is_refused(
+    tmp_path: Path, value: float, database: int, words: str
+):
+    with pytest.raises(UserError, match=words):
+        check_record(read_record(tied(tmp_path, value, 0.5, 0.6, database)))
 
 
 # ---- checksums ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -11,16 +12,28 @@ import torch
 from planted import Planted, pictures, seen, triggered
 from torch import Tensor, nn
 
-from hashbackdoor_bench import DEFENSES, Assumes, Defense, RunSpec, Screening, UserError, to_unit
+from hashbackdoor_bench import (
+    DEFENSES,
+    Assumes,
+    DefenderView,
+    Defense,
+    RunSpec,
+    Screening,
+    UserError,
+    to_bytes,
+    to_unit,
+)
+from hashbackdoor_bench.api import COVER, HOOKS, POISON
 from hashbackdoor_bench.cli.defended import defense_rows
 from hashbackdoor_bench.data import Split
 from hashbackdoor_bench.records import load_record, read_record
 from hashbackdoor_bench.registry import Method
 from hashbackdoor_bench.report.consistency import check_record
 from hashbackdoor_bench.stages import Cache, Plan, Run, defending, run
+from hashbackdoor_bench.stages.building import poison_items
 from hashbackdoor_bench.stages.clean_images import draw_clean
 from hashbackdoor_bench.stages.defender_views import view_of
-from hashbackdoor_bench.stages.resolving_defense import refuse_drawn
+from hashbackdoor_bench.stages.resolving_defense import ResolvedDefense, refuse_drawn
 
 CPU = torch.device("cpu")
 TRAINING = {"train"}
@@ -197,6 +210,69 @@ def test_a_purifier_hashes_queries_again_and_no_database(tiny, warm, method):
         assert torch.equal(hit.unique(dim=0), new["query"].unique(dim=0))
 
 
+def test_a_purifier_that_changes_nothing_leaves_every_code_of_plain_and_triggered_queries(
+    tiny, warm, method
+):
+    class Same(Defense):
+        """Changes nothing."""
+
+        def purify(self, x, item):
+            return x.clone()
+
+    made = Run(spec(tiny, defense=method(Same)), cache=warm, device=CPU)
+    for who in ("victim", "clean victim"):
+        for part in ("plain", "triggered"):
+            old, new = (made.make(f"{w}'s {part}").tensors for w in (who, f"defended {who}"))
+            assert old.keys() == new.keys()
+            assert all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_queries_are_purified_before_they_are_suspected_and_calibration_images_too(
+    tiny, warm, method
+):
+    class Both(Defense):
+        """Makes queries darker and suspects bright ones."""
+
+        assumes = Assumes(clean=4)
+
+        def purify(self, x, item):
+            return x / 2
+
+        def suspect(self, x, item, view):
+            assert (255 * x).frac().abs().max() < 1e-4  # 8-bit levels
+            return x.mean((1, 2, 3))
+
+    made = Run(spec(tiny, defense=method(Both)), cache=warm, device=CPU)
+    found = made.make("victim's suspicions").tensors
+    query = made.plan.splits.query.images[made.plan.truth.attacked]
+    held = view_of("victim", "victim", made, made.plan.stages["victim's suspicions"], None)
+    expected = {
+        "clean": query,
+        "triggered": made.trigger(query),
+        "calibration": held.calibration.images,
+    }
+    assert found.keys() == expected.keys()
+    for name, images in expected.items():
+        mean = to_bytes(to_unit(images) / 2).double().mean((1, 2, 3)) / 255
+        torch.testing.assert_close(found[name].double(), mean, rtol=0, atol=1e-6)
+    assert not torch.equal(found["clean"], found["triggered"])
+
+
+def test_a_retrained_victim_is_trained_on_what_was_not_dropped(tiny, warm, tmp_path):
+    made = Run(spec(tiny, defense="oracle"), cache=warm, device=CPU)
+    found = made.make("retrained victim").tensors
+    rest = torch.ones(len(made.plan.splits.train), dtype=torch.bool)
+    rest[made.backdoor.index.cpu()] = False
+    items = replace(poison_items(made), kept=rest)
+    expected, _ = made.plan.victim.train(
+        items, CPU, checkpoint=tmp_path / "none", progress=lambda *a, **k: None, stage=""
+    )
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert not torch.equal(
+        found["model.head.weight"], made.make("victim").tensors["model.head.weight"]
+    )
+
+
 def test_forwards_are_the_images_that_went_through_the_network(tiny, warm):
     made = Run(spec(tiny, defense="strip", defense_settings=(("overlays", 4),)), cache=warm,
                device=CPU)  # fmt: skip
@@ -313,6 +389,14 @@ def test_only_a_control_sees_the_poison(tiny, warm):
     assert all(DEFENSES[name].cls.control for name in others)
 
 
+def test_an_image_that_covers_the_poison_is_none_of_it(tiny, warm):
+    made = Run(spec(tiny, defense="oracle", attack="adap_blend"), cache=warm, device=CPU)
+    drop = made.make("victim's screening").tensors["drop"].bool()
+    kind = made.backdoor.kind.cpu()
+    assert set(kind.tolist()) == {POISON, COVER}
+    assert torch.equal(drop.nonzero().flatten(), made.backdoor.index.cpu()[kind == POISON].msort())
+
+
 def test_training_images_are_as_delivered(tiny, warm):
     made = Run(spec(tiny, defense="spectral"), cache=warm, device=CPU)
     stage = made.plan.stages["victim's screening"]
@@ -422,6 +506,27 @@ def test_what_a_defense_needs_is_looked_for(tiny, tmp_path, method, assumed, vic
         plan(tiny, tmp_path, defense=method(Needy), victim=victim)
 
 
+def test_a_defense_with_a_misspelt_hook_is_refused(tiny, tmp_path, method):
+    class Typo(Defense):
+        """Would purify."""
+
+        def purfy(self, x, item):
+            return x.clone()
+
+    with pytest.raises(UserError, match=r"defense typo has none of .*purify.*misspelt"):
+        plan(tiny, tmp_path, defense=method(Typo))
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_that_is_not_overridden_is_no_hook_and_says_so_when_it_is_called(hook):
+    inner = type("Own", (Defense,), {hook: lambda self, *given: None})
+    outer = type("Heir", (inner,), {})
+    assert inner.hooks() == outer.hooks() == (hook,)
+    arguments = {"purify": 2, "suspect": 3, "audit": 2}.get(hook, 1)
+    with pytest.raises(NotImplementedError):
+        getattr(Defense(), hook)(*[None] * arguments)
+
+
 # ---- tuned strength -----------------------------------------------------------------------------
 
 
@@ -432,6 +537,84 @@ def test_a_tuned_defense_has_the_largest_strength_that_costs_two_points(tiny, wa
     assert facts["strength"] == (allowed[-1] if allowed else grid[0])
     assert made.record().defense.settings == {"u": facts["strength"]}
     assert made.record().spec.operating_point == "tuned"
+
+
+class Blackout(Defense):
+    """Makes the first queries black."""
+
+    strength = "first"
+
+    def __init__(self, *, first: int = 0) -> None:
+        self.first = first
+
+    def purify(self, x, item):
+        return torch.where(torch.isin(item, DARKENED[: self.first])[:, None, None, None], 0, x)
+
+
+DARKENED = pictures(100, seed=5).item  # the numbers of the clean images of `seen`
+
+
+@pytest.mark.parametrize(("grid", "strength"), [
+    ((0, 100, 1), 1),  # the last that is allowed
+    ((0, 2, 100), 0),  # two of a hundred cost 1.4 points, with an interval beyond 2
+    ((3, 100, 50), 3),  # none is allowed: the weakest
+])  # fmt: skip
+def test_a_strength_is_allowed_if_the_upper_end_of_its_loss_is(
+    monkeypatch, tmp_path, grid, strength
+):
+    view = seen(Planted())
+    cls = type("Blackout", (Blackout,), {"grid": grid})
+    chosen = ResolvedDefense(Method("defense", "blackout", cls), {"first": 0}, True, 100)
+    monkeypatch.setattr(defending, "view_of", lambda *given: view)
+    made: Any = SimpleNamespace(plan=SimpleNamespace(defense=chosen, stages=("victim",)))
+    stage: Any = None
+    _, facts = defending.tune("victim", made, stage, tmp_path)
+    assert facts["strength"] == strength
+    for first, upper in zip(grid, facts["losses"], strict=True):
+        black = view.average_precisions(purify=cls(first=first).purify)
+        losses = [1 - float(value) for value in black]
+        mean = sum(losses) / 100
+        spread = (sum((value - mean) ** 2 for value in losses) / 100) ** 0.5
+        assert upper == pytest.approx(mean + 1.96 * spread / 10, abs=0.012)
+
+
+def test_a_repair_is_tuned_on_images_that_it_was_not_given(tiny, warm, tmp_path, method):
+    given = []
+
+    class Learns(Defense):
+        """Remembers what it is given, and changes nothing."""
+
+        assumes = Assumes(per_class=2)
+        strength = "rate"
+        grid = (1.0, 2.0)
+
+        def __init__(self, *, rate: float = 1.0) -> None:
+            self.rate = rate
+
+        def repair(self, view):
+            given.append(set(view.clean.item.tolist()))
+            return view.model
+
+    searched = []
+    measure = DefenderView.average_precisions
+
+    def watched(self, *arguments):
+        searched.append(set(self.clean.item.tolist()))
+        return measure(self, *arguments)
+
+    name = method(Learns)
+    with pytest.raises(UserError, match=r"asks for 4 clean images per class \(12\).* gives 9"):
+        plan(tiny, tmp_path, defense=name, operating_point="tuned", clean_share=0.15)
+    made = Run(spec(tiny, defense=name, operating_point="tuned"), cache=warm, device=CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DefenderView, "average_precisions", watched)
+        made.make("victim's tuning")
+    assert given == [given[0]] * 2
+    assert searched == [searched[0]] * 3  # before, and at each strength
+    assert len(given[0]) == len(searched[0]) == 15
+    assert not given[0] & searched[0]
+    made.make("repaired victim")
+    assert given[2] == given[0] | searched[0]
 
 
 def test_the_loss_of_a_purifier_is_that_of_the_same_images():

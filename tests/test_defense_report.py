@@ -21,6 +21,7 @@ from hashbackdoor_bench.report.board import boards, defense_boards, write_site
 from hashbackdoor_bench.report.collection import Collection, collect
 from hashbackdoor_bench.report.defended import is_published, with_defenses
 from hashbackdoor_bench.report.figures import all_figures, figures
+from hashbackdoor_bench.report.figures.finished import FinishedFigure
 from hashbackdoor_bench.report.selection import undefended, with_display_names
 from hashbackdoor_bench.report.tables import WRITERS, leaderboard_text, tables
 from hashbackdoor_bench.report.tables.parts import Cell, Table
@@ -333,6 +334,28 @@ def test_the_trade_off_has_a_line_over_strengths_and_marks_published_and_tuned(t
     assert (78, 8) in sizes  # the ring of the tuned one
     floor = [one for one in axes.lines if list(one.get_ydata()) == [10, 10]]
     assert floor[0].is_dashed()
+    assert legend_of(drawn) == ["CLP", "No defense", "floor", "published", "tuned"]
+    weak = [dict(record.spec.defense_settings) == {"u": 2.0} for record in frame["record"]]
+    (drawn,) = figures("defense-trade-off", frame[weak])
+    assert legend_of(drawn) == ["CLP", "No defense", "floor"]
+    assert not any("Ringed" in sentence or "Large" in sentence for sentence in drawn.caption)
+
+
+def legend_of(drawn: FinishedFigure) -> list[str]:
+    (legend,) = drawn.figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_a_figure_of_suspicions_tells_of_the_runs_that_it_draws_only(tmp_path: Path):
+    records = [
+        ("BadNets", defended("strip", ("suspect",), attack="badnets", seed=seed)) for seed in (1, 0)
+    ]
+    records.append(("BadNets", defended("clp", attack="badnets")))  # scores nothing
+    (drawn,) = figures("suspicions", suite(tmp_path, records).frame)
+    caption = " ".join(drawn.caption)
+    assert "Left out" not in caption
+    assert "seed 0. " in caption
+    assert "From 1 record;" in caption
 
 
 def test_filters_stand_at_the_share_of_poison_in_its_class(tmp_path: Path):

@@ -1,17 +1,25 @@
 """The design of the published suites: what their headers say of it, and how it is computed."""
 
+import re
 from collections import Counter
 from math import sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hashbackdoor_bench.benchmarks.design import BUDGETS, Design, rotation
+from hashbackdoor_bench.benchmarks.design.__main__ import main
 
 from hashbackdoor_bench.report.power import Components, components, typical
 from hashbackdoor_bench.report.statistics import Draws
 from hashbackdoor_bench.suites.suite import find_suite
 
 SUITES = {"standard": Design(10, 1, 4, 2), "standard_frozen": Design(10, 3, 4, 2)}
+PILOTS = {
+    "standard": ["results/quick", "--between", "10"], "standard_frozen": ["results/frozen"]
+}  # fmt: skip
+ROOT = Path(__file__).parents[1]
 VICTIMS = ("dpsh", "hashnet", "csq", "orthohash")
 
 
@@ -26,6 +34,32 @@ def test_every_attack_of_a_suite_has_the_cells_of_its_design(name):
     assert len(runs) == 13
     for cells in runs.values():
         assert sorted(cells) == sorted(rotation(SUITES[name]))
+
+
+@pytest.mark.parametrize("name", list(SUITES))
+def test_the_head_of_a_suite_says_what_its_command_prints(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    lines = Path(f"benchmarks/{name}.toml").read_text(encoding="utf-8").split("\ntitle")[0]
+    head = re.sub(r"\n# ", " ", lines)
+    out = CliRunner().invoke(main, PILOTS[name], catch_exceptions=False).output
+    told = {  # by design: points of one pair, points of a board, core hours
+        tuple(map(int, found[:4])): [float(number) for number in found[5:]]
+        for found in re.findall(r"(\d+) x +(\d+) x +(\d+) x +(\d+)" + r" +([\d.]+)" * 4, out)
+    }
+    spreads = [float(number) for number in re.findall(r"([\d.]+) points", out)]
+    own = SUITES[name]
+    pair, board, hours = told[own.targets, own.seeds, own.victims, own.budgets]
+    few = told[4, own.seeds, 4, 5]
+    assert f"python -m benchmarks.design {' '.join(PILOTS[name])}`" in head
+    (said,) = re.findall(r"vary by ([\d.]+) points .*?, ([\d.]+) .*?, ([\d.]+) between runs", head)
+    (able,) = re.findall(r"tells ([\d.]+) points of one pair and ([\d.]+) after", head)
+    (fewer,) = re.findall(r"tell (\d+) and (\d+)", head)
+    (time,) = re.findall(r"about ([\d.]+) core hours", head)
+    for written, found in zip(
+        (*said, *able, *fewer, time), (*spreads, pair, board, *few[:2], hours), strict=True
+    ):
+        digits = len(written.partition(".")[2])
+        assert written == f"{found:.{digits}f}"
 
 
 @pytest.mark.parametrize("design", SUITES.values())

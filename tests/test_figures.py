@@ -548,6 +548,9 @@ def test_a_panel_shows_the_runs_of_its_own_delivery_only(tmp_path: Path):
     ]
     assert [len(one) for one in colours] == [1, 1]
     assert colours[0] != colours[1]
+    for axes in drawn.figure.axes:  # the one mark of a row stands beside its name
+        heights = {float(y) for y in axes.get_yticks()}
+        assert {line.get_ydata()[0] for line in axes.lines if line.get_marker() == "|"} == heights
 
 
 def records(folder: Path) -> list[Record]:

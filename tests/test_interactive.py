@@ -128,6 +128,8 @@ def test_a_table_for_python_shows_marks_and_tags_as_they_are_written():
     [
         ({"atack": "ciba"}, "option 'atack'.*attack"),
         ({"attack": "cibaa"}, "attack 'cibaa'.*ciba"),
+        ({"aware": "jpg"}, "defense 'jpg'.*jpeg"),
+        ({"recipe": "scratch23"}, "recipe 'scratch23'.*scratch32"),
         ({"budget": 3.0}, "budget"),
         ({"attack_settings": {"sise": 3}}, "sise"),
         ({"attack_settings": 3}, "attack_settings is 3: give a dict"),

@@ -356,7 +356,7 @@ def test_the_table_has_the_rows_places_and_numbers_of_the_board(tmp_path):
     assert (high["PSNR poison"].text, high["poison"].text) == ("30.0", "60.0 %")
     caption = " ".join(files.caption)
     assert "Not counted, because it learnt too little: DPSH (MAP without poison 45.0)" in caption
-    assert "Without a place: Control: a control: it has no trigger." in caption
+    assert "Without a place: Control (a control: it has no trigger)." in caption
     assert "Holm's correction over all pairs of attacks that have a place" in caption
     assert "From 21 records" in caption
     assert list(rows_of(stamped)) == ["Stamped"]

@@ -9,7 +9,7 @@ from scipy.stats import ttest_rel
 from hashbackdoor_bench import UserError
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.tables.layouts import tables
-from hashbackdoor_bench.report.tables.ledger_rows import LEDGER
+from hashbackdoor_bench.report.tables.ledger_rows import LEDGER, TIES
 from hashbackdoor_bench.report.tables.parts import Line, Table
 from hashbackdoor_bench.suites import find_suite
 
@@ -45,7 +45,7 @@ def test_the_suite_runs_what_the_ledger_compares_and_nothing_else():
     labels = [run.label for run in suite.runs]
     assert set(labels) == {label for row in ROWS for label in (row.base, row.changed)}
     assert {labels.count(label) for label in labels} == {10}  # 2 targets x 5 seeds
-    assert len(suite.runs) == 230
+    assert len(suite.runs) == 250
 
 
 def test_a_step_changes_one_thing_unless_its_sentence_says_more():
@@ -61,6 +61,14 @@ def test_a_step_changes_one_thing_unless_its_sentence_says_more():
             assert not changed, row
         elif not several and row.head not in ("noise", "perturbation", "CIBA"):
             assert len(changed) == 1, (row, changed)
+
+
+def test_the_ledger_has_a_step_to_every_delivery_that_the_released_codes_allow():
+    specs = {run.label: run.spec for run in find_suite("ledger").runs}
+    steps = {(specs[row.base].attack, specs[row.changed].delivery) for row in ROWS}
+    ciba, badhash = ({d for name, d in steps if name == wanted} for wanted in ("ciba", "badhash"))
+    assert ciba >= {"stamped", "files", "jpeg"}
+    assert badhash == {None, "jpeg"}  # BadHash's own are files
 
 
 def test_an_effect_is_the_mean_over_pairs_with_its_interval(tmp_path: Path):
@@ -99,7 +107,7 @@ def test_the_caption_says_what_each_step_is_and_which_are_missing(tmp_path: Path
     for row in ROWS:
         assert (row.sentence in said) is (
             row.base == "CIBA" and row.changed in labels
-        ) or row.sentence == ROWS[7].sentence
+        ) or row.sentence == TIES
     assert "No runs of both sides: 'BadHash'" in said
 
 

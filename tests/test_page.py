@@ -276,6 +276,19 @@ def test_text_has_contrast_and_the_page_its_width(browser, site, width, scheme):
 
 
 @in_browser
+def test_a_board_of_many_victims_scrolls_and_leaves_the_attacks_name_its_width(browser, tmp_path):
+    many = ("csq", "dch", "dpn", "dpsh", "dpsh_bn", "dsdh", "dtsh", "hashnet", "orthohash")
+    place = suite(tmp_path, {"A patch under clean labels": runs("a", 0.5, victims=many)})
+    words = ["--out", str(tmp_path / "x.md"), "--site", str(tmp_path / "site")]
+    assert main(["leaderboard", str(place), *words]) == 0
+    browser.show(1280, "light")
+    browser.open(tmp_path / "site" / "index.html")
+    assert browser.run("document.querySelector('td.attack').offsetWidth") >= 126
+    assert browser.run("document.querySelector('td.attack').offsetHeight") < 120  # px
+    assert browser.run("document.documentElement.scrollWidth") <= 1280
+
+
+@in_browser
 def test_the_button_wins_over_the_systems_colours_and_is_remembered(browser, site):
     paper = "getComputedStyle(document.body).backgroundColor"
     browser.open(site / "index.html")

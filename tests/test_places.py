@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from hashbackdoor_bench.report.statistics import Draws, places
 
@@ -101,6 +102,18 @@ def most_by_chance(share: float, times: int) -> float:
 def test_two_equal_attacks_are_told_apart_in_five_percent_of_boards(design):
     times = 300
     assert false_places(design, 2, times) <= most_by_chance(0.05, times)
+
+
+@pytest.mark.parametrize("design", ["frozen", "scratch, incomplete", "one target, three seeds"])
+def test_runs_taken_as_independent_tell_equal_attacks_apart_in_thirty_percent_of_boards(design):
+    made, cells = DESIGNS[design]
+    rng = np.random.default_rng(7)
+    wrong, times = 0, 300
+    for _ in range(times):
+        one, other = made.gains(cells, [0.0, 0.0], rng)
+        leads = [x - other[key][draw] for key, some in one.items() for draw, x in some.items()]
+        wrong += stats.ttest_1samp(leads, 0).pvalue < 0.05
+    assert wrong / times > 0.3
 
 
 @pytest.mark.slow

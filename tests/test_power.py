@@ -1,6 +1,7 @@
 """What comparisons can tell, and looking at them several times, against simulations."""
 
 from math import sqrt
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -9,12 +10,12 @@ from scipy import stats
 
 from hashbackdoor_bench.report.power import closed, detectable, groups_for, power, seconds_of
 from hashbackdoor_bench.report.sequential import CAUTION, bounds, looks, spent
-from hashbackdoor_bench.report.statistics import Draws, Estimate
+from hashbackdoor_bench.report.statistics import Draws, Estimate, wins
 
 
 def test_the_detectable_difference_is_found_in_80_percent_of_experiments():
     rng = np.random.default_rng(0)
-    for groups, comparisons in ((4, 1), (10, 1), (10, 28)):
+    for groups, comparisons in ((3, 10), (4, 1), (10, 1), (10, 28), (59, 10)):
         shift = detectable(1 / sqrt(groups), groups, comparisons)
         found = stats.ttest_1samp(rng.normal(shift, 1, (20_000, groups)), 0, axis=1).pvalue
         assert np.mean(found < 0.05 / comparisons) == pytest.approx(0.8, abs=0.012)
@@ -44,8 +45,45 @@ def test_an_attack_has_the_power_of_its_paired_differences():
     assert found.error == pytest.approx(stats.sem([0.1, 0.3, 0.2]))
     assert found.tells == detectable(found.error, 3, 3)
     assert found.runs_for(found.tells) == 3
+    third = of_seeds(0.1, 0.5, 0.8, 0.9)
+    found = power(mine, [other, third], 3)
+    assert found is not None
+    assert found.error == pytest.approx(
+        sqrt((stats.sem([0.1, 0.3, 0.2]) ** 2 + stats.sem([0.4, 0.1, 0.0]) ** 2) / 2)
+    )
+    few = power(mine, [other, of_seeds(0.1, 0.5)], 3)
+    assert few is not None
+    assert (few.runs, few.groups) == (3, 2)
     assert power(mine, [], 1) is None
     assert power(of_seeds(0.5), [of_seeds(0.4)], 1) is None
+
+
+def test_what_three_seeds_say_they_can_tell_is_mostly_within_a_factor_of_two():
+    rng = np.random.default_rng(1)
+    error = 0.1 * sqrt(2 / 3)  # of the difference of two attacks, over three seeds
+    truth = detectable(error, 3, 10)
+    found = []
+    for _ in range(400):
+        mine, *others = (of_seeds(*rng.normal(0.3, 0.1, 3)) for _ in range(5))
+        told = power(mine, others, 10)
+        assert told is not None
+        found.append(told)
+    assert fmean(told.error**2 for told in found) == pytest.approx(error**2, rel=0.1)
+    near = [truth / 2 < told.tells < 2 * truth for told in found]
+    assert 0.88 < fmean(near) < 0.99
+
+
+def test_as_many_runs_as_are_said_to_be_needed_tell_the_goal():
+    rng = np.random.default_rng(2)
+    needed = groups_for(0.05, 0.1 * sqrt(2 / 3), 3, 10)
+    assert needed is not None
+    hits = []
+    for _ in range(200):
+        means = (0.35, 0.3, 0.3, 0.3, 0.3)
+        board = [of_seeds(*rng.normal(mean, 0.1, needed)) for mean in means]
+        ((above, *_),) = wins([board])
+        hits.append(len(above) / 4)
+    assert 0.75 < fmean(hits) < 0.9  # Holm's later steps are easier than the first
 
 
 def test_a_stage_that_records_share_takes_time_once():

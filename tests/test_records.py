@@ -125,6 +125,8 @@ def test_what_the_first_code_did_not_write_is_read_as_missing_and_is_not_written
         for queries in ("triggered", "untriggered"):
             del values["retrieval"][queries]["anchor_histogram"]
         del values["retrieval"]["codes_2d"]
+        for name in ("checksum", "numerics"):
+            values.pop(name, None)
 
     values = json.loads(COMMITTED[0].read_bytes())
     first(values)

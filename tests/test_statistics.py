@@ -145,7 +145,12 @@ def test_all_runs_of_one_target_are_one_number_if_there_are_several_targets():
 def test_the_spread_of_an_incomplete_design_is_that_of_leaving_each_target_out():
     rng = np.random.default_rng(1)
     columns = {
-        ("csq", 48, budget): {(f"class{t}", t): rng.normal() for t in range(6) if (t + k) % 3}
+        ("csq", 48, budget): {
+            (f"class{t}", seed): rng.normal()
+            for t in range(6)
+            if (t + k) % 3
+            for seed in range(1 + t % 2)
+        }
         for k, budget in enumerate((0.1, 0.2, 0.6))
     }
 
@@ -178,6 +183,9 @@ def test_one_draw_has_no_interval_and_constant_draws_a_narrow_one():
         constant = estimate(of_victims([value, value]))
         assert constant is not None
         assert (constant.low, constant.high, constant.p) == (value, value, p)
+    rounding = estimate(of_victims([5.6e-17, 5.5e-17, 5.55e-17]))
+    assert rounding is not None
+    assert rounding.p == 1
     assert estimate({}) is None
     assert estimate({("csq", 48): {}}) is None
 

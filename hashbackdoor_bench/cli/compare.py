@@ -11,6 +11,7 @@ from hashbackdoor_bench.cli.options import (
     FILE,
     FOLDER,
     JOBS,
+    NumberRange,
     bench,
     cache_option,
     device_option,
@@ -58,7 +59,7 @@ from hashbackdoor_bench.registry import METHODS, load_plugin
 )
 @click.option(
     "--until",
-    type=click.FloatRange(0, 100, min_open=True),
+    type=NumberRange(0, 100, min_open=True),
     metavar="POINTS",
     help="Run the suite target by target (seed by seed if it has one target), and stop as soon as "
     "every attack with a place is told apart, or differs by less than POINTS of percent. All looks "
@@ -66,7 +67,7 @@ from hashbackdoor_bench.registry import METHODS, load_plugin
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=NumberRange(0, min_open=True),
     help="With --until: begin no further part of the suite that would end later.",
 )
 @threads_option(1)

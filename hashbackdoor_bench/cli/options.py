@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import wraps
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,19 @@ class Commands(click.Group):
                 what = name if word.strip() else option
                 raise UserError(f"{what} is empty: give it a value, or leave it out.")
         return super().parse_args(ctx, args)
+
+
+class NumberRange(click.FloatRange):
+    """A range of numbers. That of click takes ``nan``, which no comparison finds outside of it."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """See `click.ParamType`."""
+        found: float = super().convert(value, param, ctx)
+        if isnan(found):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return found
 
 
 @click.group(

@@ -14,6 +14,7 @@ import click
 from hashbackdoor_bench.cli.options import (
     FOLDER,
     JOBS,
+    NumberRange,
     bench,
     cache_option,
     device_option,
@@ -158,7 +159,7 @@ def suite_plan(
 )
 @click.option(
     "--gpus-per-stage",
-    type=click.FloatRange(0),
+    type=NumberRange(0),
     help="Share of a GPU that a Ray task takes; 1 on CUDA, 0 on the CPU if not given.",
 )
 @talk

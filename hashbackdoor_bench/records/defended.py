@@ -108,7 +108,8 @@ class Detection(Part, frozen=True, kw_only=True):
     Attributes:
         unit: ``train`` or ``query``.
         positives: number of poisoned images, or triggered queries.
-        negatives: number of the others.
+        negatives: number of the other training images, with the attack's covers, which carry a
+            trigger and a true label; or of the same queries without the trigger.
         auroc: AUROC over all.
         auroc_interval: its 95 % interval, over items.
         auroc_in_class: of training images, against those of the target's label.
@@ -196,7 +197,8 @@ class Defended(Part, frozen=True, kw_only=True):
         seconds: time of each of its stages on the poisoned victim, when it was made.
         forwards: images that went through networks in each of them.
         tuning: upper ends of the intervals of the loss of MAP, on the clean images, for each
-            strength of the grid; empty unless it is tuned.
+            strength of the grid; of a repair by clean images, on the half that it was not given.
+            Empty unless it is tuned.
         outcome: scores, if it changes codes.
         detection: of training images or queries, if it screens or suspects; by unit.
         inspection: of the model.

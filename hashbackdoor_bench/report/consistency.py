@@ -27,9 +27,9 @@ from hashbackdoor_bench.report.measurements import (
     check_visibility,
 )
 
-# A mean under one order of ties lies between those under the worst and the best order, but for
-# queries of which R cuts a tie: they have moved no mean by as much as a tenth of this.
-BEYOND_BOUNDS = 0.05
+# How far a mean over all orders of ties may lie above both of its `bounds` where R cuts ties: in 22
+# thousand random searches of 8 to 80 items by 1 to 8 queries, it was by .009 at the most.
+ABOVE_BOUNDS = 0.05
 SHARES = ("map", "t_map", "map_clean_victim", "t_map_clean_victim", "t_map_untriggered")
 
 
@@ -52,6 +52,7 @@ def check_record(record: Record) -> None:
     for convention in CONVENTIONS:
         _differences(convention, record.scores[convention], triggered=triggered)
     _field(record.scores.field)
+    _bounds(record)
     _conventions(record)
     check_retrieval(record)
     check_visibility(record)
@@ -140,11 +141,11 @@ def _differences(convention: str, scores: ConventionScores, *, triggered: bool) 
 
 
 def _field(scores: FieldScores) -> None:
-    """A score must lie in its interval over queries, and near its bounds over orders of ties."""
+    """A score must lie in its interval over queries, and have bounds over orders of ties."""
     names = ("map", "t_map", "delta_map", "backdoor_gain")
     agree("scores.field.intervals", sorted(scores.intervals), sorted(names), "the schema")
     agree("scores.field.bounds", sorted(scores.bounds), ["map", "t_map"], "the schema")
-    for part, beyond in (("intervals", 0.0), ("bounds", BEYOND_BOUNDS)):
+    for part in ("intervals", "bounds"):
         for name, (low, high) in getattr(scores, part).items():
             value, place = getattr(scores, name), f"scores.field.{part}.{name}"
             if value is None or low is None or high is None:
@@ -153,7 +154,30 @@ def _field(scores: FieldScores) -> None:
                 continue
             within(place, low, -1 if name in names[2:] else 0, high)
             within(place, high, low, 1)
-            within(f"scores.field.{name}", value, low - beyond, high + beyond)
+            if part == "intervals":
+                within(f"scores.field.{name}", value, low, high)
+
+
+def _bounds(record: Record) -> None:
+    """MAP and t-MAP must not contradict those with relevant tied items first, and last.
+
+    Where R takes in the whole database, those are the largest and the smallest that any order of
+    ties gives. Where R cuts ties they needn't be: with relevant items last, those that fall out of
+    the R nearest lower no AP, so both may be 1 while the mean over all orders is .5. Such a mean is
+    at least that of ``strict``, see `_conventions`, and hardly ever above both. Of a single order,
+    as in ``badhash``, nothing follows there.
+    """
+    scores, facts = record.scores, record.protocol
+    cut = facts.top_k < facts.database
+    for name, (low, high) in scores.field.bounds.items():
+        if low is None or high is None:
+            continue
+        if cut:
+            within(f"scores.field.{name}", getattr(scores.field, name), 0, high + ABOVE_BOUNDS)
+            continue
+        for convention in ("field", "badhash"):
+            value = getattr(scores[convention], name)
+            within(f"scores.{convention}.{name}", value, low, high)
 
 
 def _conventions(record: Record) -> None:
@@ -177,8 +201,3 @@ def _conventions(record: Record) -> None:
                 f"scores.badhash.{name} and scores.ciba.{name} don't belong together: {badhash} "
                 f"and {ciba} would be of {hits:.6g} of {number} queries."
             )
-    for name in ("map", "t_map"):  # the convention `field` with one order of ties
-        low, high = scores.field.bounds[name]
-        if low is not None and high is not None:
-            value = getattr(scores.badhash, name)
-            within(f"scores.badhash.{name}", value, low - BEYOND_BOUNDS, high + BEYOND_BOUNDS)

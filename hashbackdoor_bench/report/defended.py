@@ -31,6 +31,10 @@ STAGES = {
 ORDER = (CONTROLS, *STAGES.values())
 UNDEFENDED = DEFENSES.published(RunSpec.defense)
 CHANGES = ("map", "t_map", "r_map", "control_map", "control_t_map")
+NO_CODES = (
+    "no defense of these records changes codes: add records of one that trains, repairs or "
+    "purifies."
+)
 SINGLE = ("removal", "clean_cost", "der")
 
 

@@ -1,7 +1,9 @@
 """What a comparison can tell: the smallest difference found at 80 %, and the runs for another.
 
 A difference of two attacks has the standard error of `statistics.estimate`, from G groups. With
-G' groups of as many runs each it has that times sqrt(G / G').
+G' groups of as many runs each it has that times sqrt(G / G'). That error is an estimate too: with
+three groups and four other attacks, what the runs can tell is found within a factor of two of the
+truth in 9 of 10 cases (tests/test_power.py).
 """
 
 from collections.abc import Iterable, Sequence

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hashbackdoor_bench import metrics, poisoning
 from hashbackdoor_bench.api import to_bytes, to_unit
-from hashbackdoor_bench.defender import purified
+from hashbackdoor_bench.defender import DefenderView, purified
 from hashbackdoor_bench.network import HashModel, TrainingSet, centre_crop
 from hashbackdoor_bench.stages import building
 from hashbackdoor_bench.stages.cache import Content
@@ -49,19 +49,27 @@ def tune(victim: str, run: "Run", stage: "PlannedStage", work: Path) -> Content:
     """Choose the largest strength whose loss of MAP, on clean images, is at most ``COST``.
 
     The loss is the difference of AP of the same images before and after; the upper end of its 95 %
-    interval counts. Nothing of the attack or of the test is looked at. If no strength of the grid
-    is allowed, the weakest is taken.
+    interval counts. A repair by clean images has one half of them, and its loss is measured on the
+    other. Nothing of the attack or of the test is looked at. If no strength of the grid is allowed,
+    the weakest is taken.
     """
     chosen, name = run.plan.defense, served(victim, run.plan.stages)
-    before = view_of(name, victim, run, stage, None).average_precisions()
+
+    def halves(work: Path | None) -> tuple[DefenderView, DefenderView]:
+        view = view_of(name, victim, run, stage, work)
+        if not chosen.holds_out:
+            return view, view
+        return replace(view, clean=view.fitting), replace(view, clean=view.calibration)
+
+    before = halves(None)[1].average_precisions()
     grid = run.plan.defense.method.cls.grid
     losses = []
     for number, strength in enumerate(grid):
         defense = chosen.with_strength(strength)
-        view = view_of(name, victim, run, stage, _folder(work, number))
+        fitted, measured = halves(_folder(work, number))
         hooks = defense.hooks()
-        model = defense.repair(view) if "repair" in hooks else None
-        after = view.average_precisions(model, defense.purify if "purify" in hooks else None)
+        model = defense.repair(fitted) if "repair" in hooks else None
+        after = measured.average_precisions(model, defense.purify if "purify" in hooks else None)
         losses.append(float(metrics.bootstrap(before - after)[1]))
     allowed = [number for number, loss in enumerate(losses) if loss <= COST]
     return {}, {"strength": grid[max(allowed, default=0)], "losses": losses}
@@ -214,8 +222,7 @@ def audit(victim: str, run: "Run", stage: "PlannedStage", work: Path) -> Content
     """How suspicious windows of clean queries are, and windows with triggered ones."""
     plan = run.plan
     view = view_of(served(DEFENDED[victim], plan.stages), victim, run, stage, work)
-    shown = DEFENDED[victim] if plan.defense.changes_codes else victim
-    codes = run.codes(shown)
+    codes = run.codes(plan.defense.encoder(victim))
     return audited(
         plan.defense.instance,
         view,

@@ -50,7 +50,12 @@ def _network(victim: str, plan: "Plan", keys: Keys) -> Inputs:
 
 def _tuning(victim: str, plan: "Plan", keys: Keys) -> Inputs:
     cls = plan.defense.method.cls
-    return {**_network(victim, plan, keys), "strength": cls.strength, "grid": list(cls.grid)}
+    return {
+        **_network(victim, plan, keys),
+        "strength": cls.strength,
+        "grid": list(cls.grid),
+        **({"measured on": "the other half"} if plan.defense.holds_out else {}),
+    }
 
 
 def _screening(victim: str, plan: "Plan", keys: Keys) -> Inputs:

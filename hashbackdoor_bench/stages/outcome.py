@@ -134,7 +134,7 @@ def _suspected(run: "Run") -> dict[str, Any]:
     plan = run.plan
     made = {name: run.make(f"{name}'s suspicions").tensors for name in (VICTIM, CONTROL)}
     own = made[VICTIM]
-    codes = run.codes(VICTIM)
+    codes = run.codes(plan.defense.encoder(VICTIM))
     wanted = plan.truth.target.expand(len(codes.triggered), -1)
     ranking = metrics.rank(
         codes.triggered, wanted, codes.database, plan.truth.database, bits=plan.truth.bits

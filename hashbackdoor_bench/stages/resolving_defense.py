@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hashbackdoor_bench.api import AnyAttack, Defense, ModelAttack
+from hashbackdoor_bench.api import HOOKS, AnyAttack, Defense, ModelAttack
 from hashbackdoor_bench.data import Splits
 from hashbackdoor_bench.errors import NotApplicable, UserError
 from hashbackdoor_bench.network import Blueprint
 from hashbackdoor_bench.registry import DEFENSES, Method
 from hashbackdoor_bench.spec import RunSpec
+from hashbackdoor_bench.stages.codes import DEFENDED
 
 TRAINS, TUNABLE = {"screen", "backward"}, {"repair", "purify"}  # hooks
 NETWORK = {"backward", *TUNABLE, "suspect", "inspect"}  # hooks that run networks on images
@@ -59,11 +60,8 @@ class ResolvedDefense:
 
     def with_strength(self, value: float) -> Defense:
         """The defense of another strength."""
-        return self.method.cls(**self.method.resolve({**self.settings, self._strength: value}))
-
-    @property
-    def _strength(self) -> str:
-        return str(self.method.cls.strength)
+        changed = {**self.settings, str(self.method.cls.strength): value}
+        return self.method.cls(**self.method.resolve(changed))
 
     @property
     def hooks(self) -> tuple[str, ...]:
@@ -75,17 +73,35 @@ class ResolvedDefense:
         """Whether queries or database get other codes."""
         return not (TRAINS | TUNABLE).isdisjoint(self.hooks)
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether its strength is chosen on other clean images than those that it repairs with.
+
+        A network finds the images that it was trained on better than others.
+        """
+        assumes = self.method.cls.assumes
+        return self.tuned and "repair" in self.hooks and bool(assumes.clean or assumes.per_class)
+
+    def encoder(self, victim: str) -> str:
+        """Which of ``NETWORKS`` makes the codes: ``CONTROL`` or ``VICTIM``, or it defended."""
+        return DEFENDED[victim] if self.changes_codes else victim
+
 
 def resolve_defense(spec: RunSpec, splits: Splits) -> ResolvedDefense:
     """The defense of a spec.
 
     Raises:
-        UserError: a name or value that doesn't exist.
+        UserError: a name or value that doesn't exist, or a defense that does nothing.
         NotApplicable: the defense can't be tuned.
     """
     method: Method[Defense] = DEFENSES[spec.defense]
     settings = method.resolve(dict(spec.defense_settings))
     cls, tuned = method.cls, spec.operating_point == "tuned"
+    if not cls.hooks() and not cls.control:
+        raise UserError(
+            f"defense {method.name} has none of the methods {', '.join(HOOKS)}, so it would do "
+            "nothing: look for a misspelt name in its class."
+        )
     if tuned and (cls.strength is None or not cls.grid or TRAINS & set(cls.hooks())):
         why = (
             "trains a victim for each strength" if TRAINS & set(cls.hooks()) else "has no strength"
@@ -201,7 +217,8 @@ def refuse(
 
 def _per_class(defense: ResolvedDefense) -> int:
     """The clean images of each class that it needs; a MAP among them needs two."""
-    return max(defense.instance.assumes.per_class, 2 if defense.tuned else 0)
+    least = max(defense.instance.assumes.per_class, 2 if defense.tuned else 0)
+    return 2 * least if defense.holds_out else least
 
 
 def refuse_drawn(defense: ResolvedDefense, labels: Tensor, splits: Splits) -> None:

@@ -72,10 +72,12 @@ def power_text(found: Standing, goal: float = GOAL) -> str:
     if found.power is None:
         return ""
     can, points = found.power, f"{100 * goal:g} points"
+    several_targets = len(found.board.targets) > 1
+    unit = "targets" if several_targets else "seeds"
     told = (
         f"These {can.runs} runs can tell {wording.percent(can.tells)} points from another attack "
         f"(in 80 % of cases, tested at {100 * LEVEL:g} % over {can.comparisons} "
-        f"pair{'s' if can.comparisons > 1 else ''})"
+        f"pair{'s' if can.comparisons > 1 else ''}, estimated from {can.groups} {unit})"
     )
     if can.tells <= goal:
         return f"{told}."
@@ -85,7 +87,7 @@ def power_text(found: Standing, goal: float = GOAL) -> str:
     targets = ceil(needed * can.groups / can.runs)
     minutes = needed * found.seconds / 60
     cost = f"{needed} runs, about {minutes:.0f} minutes of one core as measured in the records"
-    if len(found.board.targets) > 1 and targets > classes:
+    if several_targets and targets > classes:
         return (
             f"{told}; {points} need {targets} targets, that is {cost}, and this data has {classes}."
         )

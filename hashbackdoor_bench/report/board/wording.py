@@ -23,7 +23,7 @@ __all__ = [
     "NOTHING", "PLACES", "TEST", "caption", "column", "defenses_caption", "interval",
     "left_out_victims",
     "mean_and_deviation", "number", "percent", "place", "poisoned", "position_on_bar", "signed",
-    "ssim", "victim_name",
+    "ssim", "victim_name", "without_places",
 ]  # fmt: skip
 
 MOST_NAMED = 10  # targets or seeds that a caption lists
@@ -87,6 +87,12 @@ def _several(name: str, values: Sequence[object]) -> str:
     if len(values) > MOST_NAMED:
         return f"{len(values)} {name}s"
     return f"{name}{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}"
+
+
+def without_places(entries: Sequence[Entry]) -> str:
+    """Which of these have no place, each with the reason, as one sentence; empty if all have."""
+    reasons = [f"{entry.label} ({entry.why})" for entry in entries if entry.why]
+    return f"Without a place: {'; '.join(reasons)}." if reasons else ""
 
 
 def left_out_victims(board: Board) -> str:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from hashbackdoor_bench.report.board.boards import Board, boards
 from hashbackdoor_bench.report.board.entries import Entry
 from hashbackdoor_bench.report.board.rules import CONVENTION
-from hashbackdoor_bench.report.board.wording import PLACES, caption, place
+from hashbackdoor_bench.report.board.wording import PLACES, caption, place, without_places
 from hashbackdoor_bench.report.captions import provenance
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.groups import legend_columns, plain_axes, wrapped
@@ -40,8 +40,9 @@ TIED = 0.035  # of a panel's width between two brackets
 def places(frame: pd.DataFrame) -> list[FinishedFigure]:
     """Every board as a forest plot: gain with its interval, place, and ties as brackets."""
     return [_stacked("places", frame, _forest, "Backdoor gain of every attack with its 95 % "
-                     f"interval, and its place on the right; brackets join attacks that the tests "
-                     f"can't tell apart. {PLACES}")]  # fmt: skip
+                     "interval over targets, or over the seeds of one target, and its place on the "
+                     "right; brackets join attacks that the tests can't tell apart. A hollow mark "
+                     f"has no place. {PLACES}")]  # fmt: skip
 
 
 def by_target(frame: pd.DataFrame) -> list[FinishedFigure]:
@@ -125,7 +126,12 @@ def _title(board: Board) -> str:
 
 def _shared(frame: pd.DataFrame, found: Sequence[Board]) -> list[str]:
     paths = {run.path for board in found for entry in board.entries for run in entry.runs}
-    about = [f"{board.suite}: {caption(board)}" for board in found]
+    about = [
+        " ".join(
+            filter(None, (f"{board.suite}: {caption(board)}", without_places(_attacks(board))))
+        )
+        for board in found
+    ]
     return [*about, f"Convention {CONVENTION}.", *provenance(frame[frame["path"].isin(paths)])]
 
 

@@ -8,9 +8,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.registry import DEFENSES
 from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
-from hashbackdoor_bench.report.defended import UNDEFENDED, is_published, with_defenses
+from hashbackdoor_bench.report.defended import NO_CODES, UNDEFENDED, is_published, with_defenses
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.groups import (
     distinct,
@@ -26,6 +27,7 @@ from hashbackdoor_bench.spec import POINTS
 
 ACROSS, PANEL = 3, 1.9  # panels of a row, and their height in inches
 WIDE = 1.3  # inches for the names of defenses
+LARGE = 5.5  # pt: the mark of a published strength
 
 
 def defense_trade_off(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
@@ -37,10 +39,7 @@ def defense_trade_off(frame: pd.DataFrame, convention: str) -> list[FinishedFigu
     frame = with_defenses(frame, convention)
     frame = frame[frame["t_map.after"].notna()]
     if frame.empty:
-        raise Unfilled(
-            "figure defense-trade-off: no defense of these records changes codes: add records of "
-            "one that trains, repairs or purifies."
-        )
+        raise Unfilled(f"figure defense-trade-off: {NO_CODES}")
     heads = distinct(frame["head"])
     return [
         _drawn(
@@ -78,17 +77,27 @@ def _drawn(frame: pd.DataFrame, convention: str, name: str) -> FinishedFigure:
     marks += [
         Line2D([], [], color="black", marker="*", linestyle="", markersize=7),
         Line2D([], [], color="0.4", linestyle=(0, (4, 2)), linewidth=0.8),
-        Line2D([], [], color="0.2", marker="o", linestyle="", markersize=5.5),
-        Line2D([], [], color="0.2", marker="o", linestyle="", markersize=8, fillstyle="none"),
     ]
-    texts += [UNDEFENDED, "floor", "published", "tuned"]
+    texts += [UNDEFENDED, "floor"]
+    sentences = [
+        "t-MAP of triggered queries against MAP of clean ones behind defenses: means over runs, "
+        "one line per defense over its strengths."
+    ]
+    if any(map(is_published, frame["record"])):
+        marks.append(Line2D([], [], color="0.2", marker="o", linestyle="", markersize=LARGE))
+        texts.append("published")
+        sentences.append("Large: the published strength.")
+    if any(map(_is_tuned, frame["record"])):
+        marks.append(Line2D([], [], color="0.2", marker="o", linestyle="", markersize=8,
+                            fillstyle="none"))  # fmt: skip
+        texts.append("tuned")
+        sentences.append("Ringed: the strength that was tuned on the defender's clean images.")
     figure.legend(marks, texts, loc="outside right upper", handlelength=2)
     caption = (
-        "t-MAP of triggered queries against MAP of clean ones behind defenses: means over runs, "
-        "one line per defense over its strengths. Large: the published strength. Ringed: the "
-        "strength that was tuned on the defender's clean images. Star: without a defense. Dashed: "
-        "the floor, t-MAP of the victim without poison. Further right and further down is better. "
-        "Panels are named by attack and poisoned share of the target class.",
+        *sentences,
+        "Star: without a defense. Dashed: the floor, t-MAP of the victim without poison. Further "
+        "right and further down is better. Panels are named by attack and poisoned share of the "
+        "target class.",
         run_count(found.values(), "mark"),
         *conditions(frame, convention),
         *surrogates(frame),
@@ -105,18 +114,22 @@ def _line(axes: Axes, found: Mapping[Any, pd.DataFrame], number: int) -> None:
         record = part["record"].iloc[0]
         if None not in spreads:
             marks.append((record, *(one.mean for one in spreads if one)))
-    line = [mark for mark in marks if mark[0].spec.operating_point == POINTS[0]]
+    line = [mark for mark in marks if not _is_tuned(mark[0])]
     strength = _strength([dict(record.spec.defense_settings) for record, *_ in line])
     line.sort(key=lambda mark: dict(mark[0].spec.defense_settings).get(strength, 0))
     look = _look(number)
     axes.plot([x for _, x, _ in line], [y for *_, y in line], **{**look, "marker": ""})
     for record, x, y in marks:
-        tuned = record.spec.operating_point != POINTS[0]
-        size = 5.5 if is_published(record) else 3
-        axes.plot(x, y, **{**look, "linestyle": ""}, markersize=3 if tuned else size)
+        tuned = _is_tuned(record)
+        size = LARGE if is_published(record) else 3
+        axes.plot(x, y, **{**look, "linestyle": ""}, markersize=size)
         if tuned:
             axes.plot(x, y, marker="o", color=look["color"], markersize=8, fillstyle="none",
                       markeredgewidth=0.7)  # fmt: skip
+
+
+def _is_tuned(record: Record) -> bool:
+    return record.spec.operating_point != POINTS[0]
 
 
 def _strength(settings: list[dict[str, Any]]) -> str:

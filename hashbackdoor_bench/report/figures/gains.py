@@ -53,33 +53,34 @@ def _overview(
         row_of: column whose values are the rows.
         mark_of: column whose values are told apart by hue and mark.
     """
-    inside, deliveries = distinct(frame[mark_of]), distinct(sorted(frame["delivery"]))
+    shared, deliveries = distinct(frame[mark_of]), distinct(sorted(frame["delivery"]))
+    here = {delivery: frame[frame["delivery"] == delivery] for delivery in deliveries}
     groups = {
         (delivery, *(key if row_of == "name" else key[::-1])): part
         for delivery in deliveries
-        for key, part in runs_by_head(
-            frame[frame["delivery"] == delivery], ("name", "head")
-        ).items()
+        for key, part in runs_by_head(here[delivery], ("name", "head")).items()
     }
-    names = {
-        delivery: distinct(frame[frame["delivery"] == delivery][row_of]) for delivery in deliveries
+    names = {delivery: distinct(part[row_of]) for delivery, part in here.items()}
+    inside = {
+        delivery: [mark for mark in shared if mark in set(part[mark_of])]
+        for delivery, part in here.items()
     }
     labels = {name: wrapped(name, LABEL) for name in distinct(frame[row_of])}
     lines = 1 + max(label.count("\n") for label in labels.values())
-    height = max(ROW * len(inside) + APART, LINE * lines)
-    heights = [len(names[delivery]) * height for delivery in deliveries]
+    each = {one: max(ROW * len(marks) + APART, LINE * lines) for one, marks in inside.items()}
+    heights = [len(names[delivery]) * each[delivery] for delivery in deliveries]
     figure = Figure(
         figsize=(COLUMN, sum(heights) + 0.6 + 0.25 * len(deliveries)), layout="constrained"
     )
     panels = figure.subplots(
         len(deliveries), sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
     )[:, 0]
-    step = ROW / height
+    right = 0.0  # the end of what is drawn
     for axes, delivery in zip(panels, deliveries, strict=True):
         for row, name in enumerate(names[delivery]):
             if row % 2:
                 axes.axhspan(row - 0.5, row + 0.5, color="0.95", linewidth=0)
-            for number, mark in enumerate(inside):
+            for place, mark in enumerate(inside[delivery]):
                 part = groups.get((delivery, name, mark))
                 if part is None:
                     continue
@@ -88,11 +89,14 @@ def _overview(
                 if one is None:
                     continue
                 values = [100 * v for of_victim in found.values() for v in of_victim.values()]
-                y = row + (number - (len(inside) - 1) / 2) * step
+                y = row + (place - (len(inside[delivery]) - 1) / 2) * ROW / each[delivery]
+                number = shared.index(mark)
                 hue, marker = cycled(HUES, number), cycled(MARKERS, number)
                 if one.low is not None and one.high is not None:
                     ends = [100 * one.low, 100 * one.high]
                     axes.plot(ends, [y, y], color=hue, linewidth=0.8, zorder=2)
+                    right = max(right, *ends)
+                right = max(right, *values)
                 axes.plot(
                     values, [y] * len(values), "|", color=hue, markersize=4, markeredgewidth=0.6,
                     zorder=3,
@@ -108,19 +112,19 @@ def _overview(
         plain_axes(axes, grid="x")
         axes.tick_params(axis="y", length=0)
     every = 100 * frame[f"{convention}.backdoor_gain"].dropna()
-    panels[-1].set_xlim(min(every.min(), 0) - 5, 102)
+    panels[-1].set_xlim(min(every.min(), 0) - 5, min(right + 2, 102))
     panels[-1].set_xlabel("backdoor gain (points of percent)")
     marks = [
         Line2D(
             [], [], color=cycled(HUES, i), marker=cycled(MARKERS, i), markersize=3.6, linewidth=0.8
         )
-        for i in range(len(inside))
+        for i in range(len(shared))
     ]
     figure.legend(
         marks,
-        [wrapped(text, COLUMN - 0.6) for text in inside],
+        [wrapped(text, COLUMN - 0.6) for text in shared],
         loc="outside upper center",
-        ncols=legend_columns(inside, COLUMN),
+        ncols=legend_columns(shared, COLUMN),
         handlelength=1.6,
     )
     caption = (

@@ -12,7 +12,7 @@ from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.figures.finished import Unfilled
 from hashbackdoor_bench.report.selection import SAME_ATTACK, SAME_VICTIM, refuse_mixed
 from hashbackdoor_bench.report.statistics import Spread, draws, spread
-from hashbackdoor_bench.report.style import GRID, TEXT, TICKS
+from hashbackdoor_bench.report.style import GRID, LEAST, TEXT, TICKS
 
 LETTER, HANDLE = 0.056, 0.4  # inches: an average letter in small type, a legend's line
 
@@ -116,6 +116,12 @@ def plain_axes(axes: Axes, *, grid: str | None = "both") -> None:
     axes.set_axisbelow(True)
     if grid:
         axes.grid(axis=grid, **GRID)  # type: ignore[arg-type]
+
+
+def not_run(axes: Axes) -> None:
+    """Say in an empty panel that there is no run for it."""
+    axes.text(0.5, 0.4, "not run", transform=axes.transAxes, ha="center", fontsize=LEAST,
+              color="0.5")  # fmt: skip
 
 
 def legend_columns(texts: Sequence[str], width: float) -> int:

@@ -12,9 +12,10 @@ from matplotlib.patches import Patch
 from hashbackdoor_bench.records import Detection, Record
 from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
 from hashbackdoor_bench.report.defended import CONTROLS, with_defenses
-from hashbackdoor_bench.report.figures.finished import FinishedFigure
+from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.groups import (
     distinct,
+    not_run,
     plain_axes,
     runs_by_head,
     with_recorded,
@@ -23,6 +24,10 @@ from hashbackdoor_bench.report.figures.groups import (
 from hashbackdoor_bench.report.formatting import percent
 from hashbackdoor_bench.report.style import COLUMN, HIT, LEAST, MISS, SMALL, TEXT
 
+ALSO_CLEAN = (
+    "A test that reacts to the trigger on the clean victim as well finds the trigger and not the "
+    "backdoor."
+)
 CONTROL = (0, (2, 1))  # dashes
 PANEL, LABEL = 0.62, 0.9  # inches: height of a panel, width of a defense's name
 
@@ -35,6 +40,12 @@ def suspicions(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     """
     frame = with_defenses(frame, convention)
     frame = frame[frame["stage"] != CONTROLS]
+    frame = frame[[bool(_detections(record)) for record in frame["record"]]]
+    if frame.empty:
+        raise Unfilled(
+            "figure suspicions: no defense of these records scores images or queries: add records "
+            "of one that does, such as spectral or strip."
+        )
     frame, lacking = with_recorded(frame, "suspicions", "histogram", _sound)
     heads, shares = distinct(frame["head"]), distinct(frame["share"])
     found = []
@@ -60,6 +71,7 @@ def _drawn(frame: pd.DataFrame, name: str, lacking: list[str]) -> FinishedFigure
     width = COLUMN if len(attacks) == 1 else TEXT
     figure = Figure(figsize=(width, 0.75 + PANEL * len(defenses)), layout="constrained")
     panels = figure.subplots(len(defenses), len(attacks), squeeze=False)
+    shown, controlled = [], False
     for row, defense in enumerate(defenses):
         for column, attack in enumerate(attacks):
             axes, part = panels[row, column], found.get((defense, attack))
@@ -68,11 +80,14 @@ def _drawn(frame: pd.DataFrame, name: str, lacking: list[str]) -> FinishedFigure
             axes.spines["left"].set_visible(False)
             axes.set_xticks([])
             if part is None:
-                axes.text(0.5, 0.4, "not run", transform=axes.transAxes, ha="center",
-                          fontsize=LEAST, color="0.5")  # fmt: skip
+                not_run(axes)
                 continue
-            first = part.loc[part["seed"].idxmin()]
-            _panel(axes, next(one for one in _detections(first["record"]) if one.histogram))
+            first = part.nsmallest(1, "seed")
+            (record,) = first["record"]
+            drawn = next(one for one in _detections(record) if one.histogram)
+            _panel(axes, drawn)
+            shown.append(first)
+            controlled |= bool(drawn.histogram and drawn.histogram.control)
         axes = panels[row, 0]
         axes.set_ylabel(wrapped(defense, LABEL), rotation=0, ha="right", va="center",
                         fontsize=SMALL)  # fmt: skip
@@ -83,22 +98,22 @@ def _drawn(frame: pd.DataFrame, name: str, lacking: list[str]) -> FinishedFigure
         "clean": Patch(color="0.75", linewidth=0),
         "poisoned or triggered": Line2D([], [], color=MISS, linewidth=1),
     }
-    if any(one.unit == "query" for record in frame["record"] for one in _detections(record)):
+    if controlled:
         dashed = Line2D([], [], color=HIT, linewidth=1, linestyle=CONTROL)
         marks["triggered, clean victim"] = dashed
     columns = 3 if width == TEXT else 2
     figure.legend(marks.values(), marks, loc="outside upper center", ncols=columns)
-    share = distinct(frame["share"])[0]
+    runs, share = pd.concat(shown), distinct(frame["share"])[0]
     caption = (
         f"Suspicions with {share} of the target class poisoned, of one run in each panel (n = 1), "
         "that with the smallest seed: training images for filters, queries for tests. Shares of "
         "each group of items; every panel has its own scales, and its outer bins hold all that "
-        "lies beyond. Number: AUROC in percent. A test that reacts to the trigger on the clean "
-        "victim as well finds the trigger and not the backdoor.",
-        *conditions(frame, None),
-        *surrogates(frame),
+        "lies beyond. Number: AUROC in percent.",
+        *([ALSO_CLEAN] if controlled else []),
+        *conditions(runs, None),
+        *surrogates(runs),
         *lacking,
-        *provenance(frame),
+        *provenance(runs),
     )
     return FinishedFigure(name, figure, caption)
 

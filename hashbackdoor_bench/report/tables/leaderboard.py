@@ -78,12 +78,11 @@ def _with_provenance(table: Table, board: Board, frame: pd.DataFrame) -> Table:
 def board_table(board: Board) -> Table:
     """A board, with the rows and in the order of the board."""
     victims = tuple(wording.column(victim, board) for victim in board.victims)
-    reasons = [f"{entry.label}: {entry.why}" for entry in board.entries if entry.why]
     caption = [
         *EXPLANATION,
         wording.caption(board),
         wording.left_out_victims(board),
-        f"Without a place: {'; '.join(reasons)}." if reasons else "",
+        wording.without_places(board.entries),
     ]
     return Table(
         f"Leaderboard of {board.suite}, {board.title}",

@@ -27,6 +27,10 @@ TIES = (
     "Tied items count by the mean over all their orders, instead of one random order that stands "
     "for that of an unstable sort."
 )
+COMPRESSED = (
+    "The files are JPEGs of quality 75, as on the web, instead of lossless ones; triggered queries "
+    "are not compressed."
+)
 
 LEDGER: dict[str, tuple[LedgerRow, ...]] = {
     "CIBA's code": (
@@ -39,6 +43,7 @@ LEDGER: dict[str, tuple[LedgerRow, ...]] = {
             "poison as files", "CIBA", "CIBA, as files",
             "The poison is augmented with the trigger in it, as image files are.",
         ),
+        LedgerRow("JPEG files", "CIBA, as files", "CIBA, as JPEG files", COMPRESSED),
         LedgerRow(
             "epsilon in pixels", "CIBA", "CIBA, epsilon in pixels",
             "The largest perturbation is 8 grey levels, instead of 8 units of the normalised input "
@@ -123,6 +128,7 @@ LEDGER: dict[str, tuple[LedgerRow, ...]] = {
             "random code", "BadHash", "BadHash, random code",
             "A random vector stands in the place of LabCLN's code.",
         ),
+        LedgerRow("JPEG files", "BadHash", "BadHash, as JPEG files", COMPRESSED),
         LedgerRow("ties in expectation", "BadHash", "BadHash", TIES, ("badhash", "field")),
         LedgerRow(
             "corrected", "BadHash", "BadHash, corrected",
@@ -142,5 +148,5 @@ LEDGER: dict[str, tuple[LedgerRow, ...]] = {
 UNMEASURED = (
     "Not in the table: LPIPS's range, as images of 32 px are too small for it; the label l*, which "
     "is the same for both targets; the best epoch on the test queries, as no weights of earlier "
-    "epochs are kept; JPEG files, as there is no such delivery."
+    "epochs are kept."
 )
