@@ -10,22 +10,20 @@ Progress goes to standard error, and a mistake is a `UserError` of one sentence.
 """
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from hashbackdoor_bench.cli.console import shown
-from hashbackdoor_bench.cli.names import refuse_unknown_names
+from hashbackdoor_bench.cli.given import run_given
 from hashbackdoor_bench.cli.options import default_cache
 from hashbackdoor_bench.cli.result import result_table
 from hashbackdoor_bench.cli.terminal import as_html, as_text
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.records import OWN, Record
 from hashbackdoor_bench.report import collect
-from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages import Cache
 from hashbackdoor_bench.stages import run as run_spec
 from hashbackdoor_bench.text import visible
@@ -33,8 +31,6 @@ from hashbackdoor_bench.text import visible
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
-
-FIELDS = [field.name for field in fields(RunSpec)]
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,8 @@ class Finished:
 
         drawn = {path.stem: path for path in self.pictures}
         if name in drawn:
-            return Image.open(drawn[name])
+            with Image.open(drawn[name]) as picture:
+                return picture.copy()
         if name not in FIGURES:
             raise unknown("figure", name, [*drawn, *FIGURES])
         found = list(figures(name, collect([self.path]).frame, convention))
@@ -109,22 +106,14 @@ def run(
         quiet: show no progress.
         given: the fields of `RunSpec`, which are the options of ``bench run``: ``attack``,
             ``victim``, ``bits``, ``defense``, ``target``, ``seed``, …. ``attack_settings``,
-            ``victim_settings`` and ``defense_settings`` may be dicts.
+            ``victim_settings`` and ``defense_settings`` are dicts.
 
     Raises:
         UserError: a mistake in what is given.
     """
     from hashbackdoor_bench.report.pictures import draw_missing
 
-    for name, value in given.items():
-        if name not in FIELDS:
-            raise unknown("option", name, FIELDS)
-        if isinstance(value, Mapping):
-            given[name] = tuple(value.items())
-        elif isinstance(value, Path):
-            given[name] = str(value.absolute())
-    spec = RunSpec(**given)
-    refuse_unknown_names(spec)
+    spec = run_given(given)
     with shown("quiet" if quiet else "lines") as progress:
         record, path, stages = run_spec(
             spec,

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.text import visible
@@ -90,11 +90,15 @@ def say(*lines: str, err: bool = False) -> None:
 
 
 def console(*, err: bool = False) -> "Console":
-    """A console of rich on standard output or error, which reads no markup and no emoji codes."""
+    """A console of rich on standard output or error, see `literal`."""
+    return literal(file=sys.stderr if err else _messages or sys.stdout)
+
+
+def literal(**options: Any) -> "Console":
+    """A console of rich that shows words as they are: no markup, no emoji codes."""
     from rich.console import Console
 
-    stream = sys.stderr if err else _messages or sys.stdout
-    return Console(file=stream, markup=False, emoji=False, highlight=False)
+    return Console(**options, markup=False, emoji=False, highlight=False)
 
 
 def print_whole(table: "Table") -> None:
@@ -156,17 +160,13 @@ def silence() -> None:
 
 def as_text(table: "Table") -> str:
     """A table as `console` prints it, without colours."""
-    from rich.console import Console
-
     text = io.StringIO()
-    Console(file=text, width=WIDTH).print(table)
+    literal(file=text, width=WIDTH).print(table)
     return text.getvalue()
 
 
 def as_html(table: "Table") -> str:
     """A table for a page: one ``pre`` with its colours; what stands in it is escaped."""
-    from rich.console import Console
-
-    page = Console(file=io.StringIO(), record=True, width=WIDTH)
+    page = literal(file=io.StringIO(), record=True, width=WIDTH)
     page.print(table)
     return page.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
