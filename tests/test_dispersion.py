@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hashbackdoor_bench.attacks.ciba_perturbations import objective
 from made_records import dispersed, made, stored
 from msgspec.structs import replace
 from scipy.stats import spearmanr
@@ -12,7 +13,6 @@ from test_pipeline import CPU, spec
 from torch import Tensor
 
 from hashbackdoor_bench import UserError
-from hashbackdoor_bench.attacks.ciba_perturbations import objective
 from hashbackdoor_bench.metrics import distances, most_dispersed
 from hashbackdoor_bench.network import sign
 from hashbackdoor_bench.records import Record, read_record, record_key
