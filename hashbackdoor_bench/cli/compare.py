@@ -16,6 +16,7 @@ from hashbackdoor_bench.cli.options import (
     cache_option,
     device_option,
     first_of,
+    log_option,
     mode_of,
     plugin_option,
     talk,
@@ -74,6 +75,7 @@ from hashbackdoor_bench.registry import METHODS, load_plugin
 @plugin_option
 @cache_option
 @device_option
+@log_option
 @talk
 def compare_command(
     name: str,
@@ -88,6 +90,7 @@ def compare_command(
     plugin: tuple[Path, ...],
     cache_dir: Path,
     device: str,
+    log_dir: Path | None,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -123,6 +126,7 @@ def compare_command(
     known = collect(places)  # before the runs: it raises if there are no records to compare with
     for sentence in first_of(known.left_out):
         say(f"note: {sentence}", err=True)
+    from hashbackdoor_bench.cli.training_log import training_log
     from hashbackdoor_bench.files import writable
     from hashbackdoor_bench.suites import write_index
 
@@ -134,39 +138,41 @@ def compare_command(
     batches = in_groups(mine) if until is not None else [mine]
     goal = GOAL if until is None else until / 100
     began, failures, verdict = time.monotonic(), 0, ""
-    for look, batch in enumerate(batches):
-        cache, layout = lay_out_suite(batch, cache_dir, folder, device, threads, mode)
-        keys = {one.tasks[-1].key for one in layout.planned}
-        layout.done |= keys & set(known.frame["key"])
-        failures += len(
-            run_missing(
-                layout,
-                cache,
-                results=folder,
-                device=device,
-                plugin=plugin,
-                jobs=jobs,
-                threads=threads,
-                mode=mode,
+    with training_log(log_dir, folder) as log:
+        for look, batch in enumerate(batches):
+            cache, layout = lay_out_suite(batch, cache_dir, folder, device, threads, mode)
+            keys = {one.tasks[-1].key for one in layout.planned}
+            layout.done |= keys & set(known.frame["key"])
+            failures += len(
+                run_missing(
+                    layout,
+                    cache,
+                    results=folder,
+                    device=device,
+                    plugin=plugin,
+                    jobs=jobs,
+                    threads=threads,
+                    mode=mode,
+                    log=log,
+                )
             )
-        )
-        own = [one for one in layout.planned if one.path.is_file()]
-        if own:
-            write_index(replace(layout, planned=own), folder)
-        frame = collect([*places, *([folder] if own else [])]).frame
-        if not frame["key"].isin(keys).any():
-            return 1
-        frame, left_out = rivals(frame, mine.name, [one.spec for one in layout.planned], keys)
-        label = str(frame["label"][frame["key"].isin(keys)].iloc[0])
-        board = board_with(boards(frame, [mine.name]), label)
-        found = standing(board, label)
-        if until is None or found.entry.place is None:
-            break
-        result = contest(board, label, [count_of(one) for one in batches], look, goal)
-        spent = (time.monotonic() - began) / 60
-        verdict = verdict_on(result, batches, look, spent, minutes)
-        if verdict:
-            break
+            own = [one for one in layout.planned if one.path.is_file()]
+            if own:
+                write_index(replace(layout, planned=own), folder)
+            frame = collect([*places, *([folder] if own else [])]).frame
+            if not frame["key"].isin(keys).any():
+                return 1
+            frame, left_out = rivals(frame, mine.name, [one.spec for one in layout.planned], keys)
+            label = str(frame["label"][frame["key"].isin(keys)].iloc[0])
+            board = board_with(boards(frame, [mine.name]), label)
+            found = standing(board, label)
+            if until is None or found.entry.place is None:
+                break
+            result = contest(board, label, [count_of(one) for one in batches], look, goal)
+            spent = (time.monotonic() - began) / 60
+            verdict = verdict_on(result, batches, look, spent, minutes)
+            if verdict:
+                break
     for sentence in left_out:
         say(f"note: {sentence}", err=True)
     say(*standing_text(found, goal).split("\n"), err=as_json)

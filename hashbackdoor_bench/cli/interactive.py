@@ -91,6 +91,7 @@ def run(
     cache_dir: Path | str | None = None,
     device: str = "auto",
     threads: int | None = None,
+    log_dir: Path | str | None = None,
     quiet: bool = False,
     **given: Any,
 ) -> Finished:
@@ -103,6 +104,7 @@ def run(
         cache_dir: folder of the stages' artifacts; ``bench run``'s if None.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: torch's threads; None: as many as it takes. Results on a CPU depend on it.
+        log_dir: folder of a log of every training, for TensorBoard; None: there is none.
         quiet: show no progress.
         given: the fields of `RunSpec`, which are the options of ``bench run``: ``attack``,
             ``victim``, ``bits``, ``defense``, ``target``, ``seed``, …. ``attack_settings``,
@@ -111,17 +113,23 @@ def run(
     Raises:
         UserError: a mistake in what is given.
     """
+    from hashbackdoor_bench.cli.training_log import training_log
     from hashbackdoor_bench.report.pictures import draw_missing
 
     spec = run_given(given)
-    with shown("quiet" if quiet else "lines") as progress:
+    results = Path(results_dir)
+    with (
+        training_log(Path(log_dir) if log_dir else None, results) as log,
+        shown("quiet" if quiet else "lines") as progress,
+    ):
         record, path, stages = run_spec(
             spec,
             cache=Cache(Path(cache_dir) if cache_dir else default_cache()),
-            results=Path(results_dir),
+            results=results,
             device=device,
             threads=threads,
             progress=progress,
+            log=log,
             draw=draw_missing,
         )
     return Finished(record, path, tuple(stages.pictures))

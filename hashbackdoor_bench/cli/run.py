@@ -15,6 +15,7 @@ from hashbackdoor_bench.cli.options import (
     FILE,
     bench,
     device_option,
+    log_option,
     mode_of,
     places,
     plugin_option,
@@ -141,6 +142,7 @@ from hashbackdoor_bench.text import shortened
 @threads_option()
 @results_option
 @places
+@log_option
 @talk
 def run_command(
     settings: tuple[str, ...],
@@ -149,6 +151,7 @@ def run_command(
     threads: int | None,
     results_dir: Path,
     cache_dir: Path,
+    log_dir: Path | None,
     quiet: bool,
     as_json: bool,
     **values: Any,
@@ -164,11 +167,15 @@ def run_command(
     with no_collection():
         from hashbackdoor_bench.cli.console import shown
         from hashbackdoor_bench.cli.result import result_table
+        from hashbackdoor_bench.cli.training_log import training_log
         from hashbackdoor_bench.records import collapsed
         from hashbackdoor_bench.report.pictures import draw_missing
         from hashbackdoor_bench.stages import Cache, run
 
-    with shown(mode_of(quiet, as_json)) as progress:
+    with (
+        training_log(log_dir, results_dir) as log,
+        shown(mode_of(quiet, as_json)) as progress,
+    ):
         record, path, stages = run(
             spec,
             cache=Cache(cache_dir),
@@ -176,6 +183,7 @@ def run_command(
             device=device,
             threads=threads,
             progress=progress,
+            log=log,
             draw=draw_missing,
         )
     pictures = stages.pictures

@@ -14,6 +14,7 @@ from hashbackdoor_bench.suites import Suite
 WORKER = 9 * 10**9  # bytes of a GPU for each worker; ResNet-50 at 224 px takes 7 in batches of 128
 
 if TYPE_CHECKING:
+    from hashbackdoor_bench.progress import Log
     from hashbackdoor_bench.stages import Cache
     from hashbackdoor_bench.suites import Failure, Layout
 
@@ -29,6 +30,7 @@ def run_missing(
     threads: int,
     mode: str,
     cluster: dict[str, Any] | None = None,
+    log: "Log | None" = None,
 ) -> list["Failure"]:
     """Run the missing runs; print each that failed, with the command that repeats it alone.
 
@@ -43,8 +45,9 @@ def run_missing(
         mode: see `mode_of`.
         cluster: ``address`` of a Ray cluster and ``gpus`` (the share of a GPU per stage); None: use
             processes on this machine.
+        log: see `execute`.
     """
-    from hashbackdoor_bench.cli.console import suite_shown
+    from hashbackdoor_bench.cli.suite_console import suite_shown
     from hashbackdoor_bench.suites import Times, describe, execute
 
     failures = list(layout.refused)
@@ -67,7 +70,9 @@ def run_missing(
                 jobs=jobs, threads=threads, gpus=gpus, cache=cache.root, **places
             )
         with chosen as workers, suite_shown(mode) as watch:
-            failures = execute(layout, workers, cache=cache, times=Times(cache), watch=watch)
+            failures = execute(
+                layout, workers, cache=cache, times=Times(cache), watch=watch, log=log
+            )
     here = {"--cache-dir": cache.root, "--results-dir": results, "--device": device}
     here |= {"--threads": threads}
     alone = [word for flag, value in here.items() for word in (flag, str(value))]
