@@ -1,8 +1,10 @@
-from .cache import FILES as FILES
-from .cache import Artifact as Artifact
+from .artifact import FILES as FILES
+from .artifact import Artifact as Artifact
+from .artifact import Content as Content
+from .artifact import Damaged as Damaged
+from .cache import READ_ONLY as READ_ONLY
 from .cache import Cache as Cache
-from .cache import Content as Content
-from .cache import Damaged as Damaged
+from .cache import open_cache as open_cache
 from .cache_users import in_use as in_use
 from .codes import CONTROL as CONTROL
 from .codes import DEFENDED as DEFENDED
@@ -28,7 +30,9 @@ from .plan import keys_of as keys_of
 from .provenance import device_name as device_name
 from .provenance import device_of as device_of
 from .provenance import made_by as made_by
+from .pruning import Entry as Entry
 from .pruning import entries as entries
+from .pruning import entries_elsewhere as entries_elsewhere
 from .pruning import prune as prune
 from .stage import Stage as Stage
 from .stored import moved as moved
