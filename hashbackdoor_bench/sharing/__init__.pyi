@@ -1,0 +1,2 @@
+from .merging import Merged as Merged
+from .merging import merge as merge
