@@ -48,6 +48,7 @@ class Merged:
         refused: a sentence for every record that was not taken, and why.
         left: a sentence for every other file that was not taken, and why.
         unread: a sentence for every record of the merged folder that tables leave out, and why.
+        apart: keys of the runs whose record stands beside another one.
     """
 
     copied: int = 0
@@ -56,6 +57,7 @@ class Merged:
     refused: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
+    apart: list[str] = field(default_factory=list)
 
 
 def merge(sources: Sequence[Path], into: Path, progress: Progress = silent) -> Merged:
@@ -183,6 +185,7 @@ def _put(path: Path, record: Record, data: bytes, root: Path, merged: Merged) ->
                     fresh.write_bytes(data)
             merged.copied += 1
             if place is beside:
+                merged.apart.append(record.key)
                 merged.conflicts.append(
                     visible(
                         f"{path} is the run of {first} with other results (made on "
@@ -197,6 +200,8 @@ def _put(path: Path, record: Record, data: bytes, root: Path, merged: Merged) ->
             return None
         if _results(other) == _results(record):
             merged.known += 1
+            if place is beside:
+                merged.apart.append(record.key)
             return place
     merged.refused.append(
         visible(

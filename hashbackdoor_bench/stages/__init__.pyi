@@ -1,7 +1,10 @@
 from .artifact import FILES as FILES
+from .artifact import LARGEST_FACTS as LARGEST_FACTS
 from .artifact import Artifact as Artifact
 from .artifact import Content as Content
 from .artifact import Damaged as Damaged
+from .artifact import content_hash as content_hash
+from .artifact import read_artifact as read_artifact
 from .cache import READ_ONLY as READ_ONLY
 from .cache import Cache as Cache
 from .cache import open_cache as open_cache
@@ -11,6 +14,7 @@ from .codes import DEFENDED as DEFENDED
 from .codes import VICTIM as VICTIM
 from .codes import code_stages as code_stages
 from .codes import codes_of as codes_of
+from .dispersing import DISPERSION as DISPERSION
 from .loading import Loaded as Loaded
 from .loading import LoadedSets as LoadedSets
 from .loading import load_data as load_data

@@ -19,7 +19,7 @@ from hashbackdoor_bench.files import open_regular, sha256_of
 from hashbackdoor_bench.spec import digest
 
 FILES = ("facts.json", "tensors.safetensors")
-LARGEST = 200_000_000  # bytes of facts.json that are read; a usual one has 3 000
+LARGEST_FACTS = 200_000_000  # bytes of facts.json that are read; a usual one has 3 000
 Content = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
 
@@ -40,6 +40,16 @@ class Artifact:
     seconds: float
 
 
+def content_hash(folder: Path) -> str | None:
+    """SHA-256 of the tensors in the folder of an artifact, as its facts say; None if they don't."""
+    try:
+        with open_regular(folder / FILES[0], links=False) as file:
+            found = json.loads(file.read(LARGEST_FACTS))["sha256"]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError, UserError):
+        return None
+    return found if isinstance(found, str) else None
+
+
 class Damaged(Exception):
     """The files of a stored artifact are damaged or belong to another artifact."""
 
@@ -55,9 +65,9 @@ def read_artifact(folder: Path, stage: str, key: str) -> Artifact:
         raise Damaged("it is no directory")
     try:
         with open_regular(folder / FILES[0], links=False) as file:
-            text = file.read(LARGEST + 1)
-        if len(text) > LARGEST:
-            raise Damaged(f"{FILES[0]} has more than {LARGEST / 1e6:g} MB")
+            text = file.read(LARGEST_FACTS + 1)
+        if len(text) > LARGEST_FACTS:
+            raise Damaged(f"{FILES[0]} has more than {LARGEST_FACTS / 1e6:g} MB")
         body = json.loads(text)
         check = body.pop("check")
         if digest(body) != check:

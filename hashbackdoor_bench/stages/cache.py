@@ -126,9 +126,9 @@ class Cache:
 
     def has(self, stage: str, key: str) -> bool:
         """Whether the artifact is stored here or in another cache; its files are not read."""
-        return self._folder(stage, key) is not None
+        return self.folder(stage, key) is not None
 
-    def _folder(self, stage: str, key: str) -> Path | None:
+    def folder(self, stage: str, key: str) -> Path | None:
         """Where an artifact is stored, of this cache before others; None if nowhere."""
         for root in (self.root, *self.others):
             folder = root / stage / key
@@ -151,7 +151,7 @@ class Cache:
         Raises:
             FileNotFoundError: there is no such artifact.
         """
-        folder = self._folder(stage, key) or self.root / stage / key
+        folder = self.folder(stage, key) or self.root / stage / key
         return tuple((folder / name).read_bytes() for name in FILES)
 
     def unpack(self, stage: str, key: str, files: tuple[bytes, ...]) -> None:
