@@ -120,14 +120,17 @@ def pull(
     return found
 
 
-def _counter(title: str, total: int, progress: Progress) -> Callable[[int], None]:
-    """A function that adds bytes to those that are shown."""
-    came = 0
+def _counter(title: str, size: int, progress: Progress) -> Callable[[int], None]:
+    """A function that adds bytes to those that are shown, in MB."""
+    total, came, told = max(1, size // 10**6), 0, -1
 
     def tell(count: int) -> None:
-        nonlocal came
+        nonlocal came, told
         came += count
-        progress(title, min(came, total) // 10**6, total // 10**6 + 1)
+        done = total if came >= size else min(came // 10**6, total - 1)
+        if done != told:
+            told = done
+            progress(title, done, total)
 
     tell(0)
     return tell

@@ -114,8 +114,13 @@ def source_of(text: str) -> Source:
 
         return Repository.named(text)
     if "://" in text:
-        if urlsplit(text).scheme not in ("http", "https"):
-            raise UserError(f"{text}: give an address that begins with https:// or http://.")
+        try:
+            parts = urlsplit(text)
+            known = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:
+            known = False
+        if not known:
+            raise UserError(f"{text} is no address: give one that begins with https:// or http://.")
         from hashbackdoor_bench.sharing.web import Web
 
         return Web(text)
