@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from hashbackdoor_bench import UserError
-from hashbackdoor_bench.report.tables.latex import latex
+from hashbackdoor_bench.report.tables.latex_tables import latex
 from hashbackdoor_bench.report.tables.parts import Block, Cell, Line, Table
 from hashbackdoor_bench.report.tables.typeset import html as to_html
 from hashbackdoor_bench.report.tables.typeset import markdown, rich_table, tidy

@@ -159,7 +159,7 @@ def _matrix(
         *reasons.sentences,
         *provenance(frame),
     )
-    title = f"t-MAP (MAP) behind defenses, {share} of the target class poisoned (%)"
+    title = f"t-MAP (MAP) behind defenses (%), budget {share}"
     brief = brief_spread(usual, frame)
     return Table(title, "defense", tuple(columns), tuple(blocks), caption, brief)
 

@@ -171,7 +171,7 @@ def _transfer(frame: pd.DataFrame, convention: str) -> list[Table]:
         for label, part in frame.groupby("name", sort=False)
     ]
     caption = (*table_caption(frame, convention), WHITE_BOX)
-    title = "Backdoor gain (%) of triggers made on one network against another"
+    title = "Backdoor gain (%), surrogates against victims"
     return [
         Table(title, "surrogate", tuple(columns), tuple(blocks), caption,
               brief=brief_spread(n, frame))

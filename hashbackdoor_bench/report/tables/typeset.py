@@ -9,7 +9,7 @@ from rich.text import Text
 
 from hashbackdoor_bench.report.escaping import for_csv, for_html, for_markdown, for_rich
 from hashbackdoor_bench.report.formatting import NOTHING
-from hashbackdoor_bench.report.tables.latex import latex
+from hashbackdoor_bench.report.tables.latex_tables import latex
 from hashbackdoor_bench.report.tables.parts import LINE_FACTS, Line, Table
 from hashbackdoor_bench.text import one_line
 
