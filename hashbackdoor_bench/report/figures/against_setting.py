@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -67,12 +67,18 @@ def setting_named(name: str) -> Setting | None:
     """Any number that runs may differ in, by its name on the command line; None for another name.
 
     Args:
-        name: ``attack.NAME``, ``victim.NAME`` or a field of `RunSpec`.
+        name: ``attack.NAME``, ``victim.NAME`` or a number of `RunSpec`.
     """
     method, _, rest = name.partition(".")
-    if (rest and method in METHODS) or name in {one.name for one in fields(RunSpec)}:
+    if (rest and method in METHODS) or name in _numbers():
         return Setting(name, name, name, "")
     return None
+
+
+def _numbers() -> set[str]:
+    """The fields of a run that are numbers and may stand on an axis."""
+    kinds = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(RunSpec).items()}
+    return {name for name, kind in kinds.items() if {int, float} & set(kind)} - {"seed"}
 
 
 @dataclass(frozen=True)
@@ -142,9 +148,9 @@ def against_setting(setting: Setting, frame: pd.DataFrame, convention: str) -> l
     figure.legend(marks, texts, loc="outside upper center",
                   ncols=across, handlelength=2.2, columnspacing=1.2)  # fmt: skip
     caption = (
-        f"t-MAP, backdoor gain and MAP against {setting.label}: mean and, as a band, ± one standard "
-        "deviation of a single run. Dotted: the larger control of t-MAP (the trigger on a victim "
-        "without poison, the poisoned victim without the trigger), which the gain is over.",
+        f"t-MAP, backdoor gain and MAP against {setting.label}: mean and, as a band, ± one "
+        "standard deviation of a single run. Dotted: the larger control of t-MAP (the trigger on a "
+        "victim without poison, the poisoned victim without the trigger), which the gain is over.",
         run_count((part for line in found for part in line.points.values()), "point"),
         *([f"Victim {victims[0]}."] if len(victims) == 1 else []),
         *conditions(used, convention),

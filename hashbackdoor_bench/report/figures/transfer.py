@@ -1,32 +1,21 @@
 """How triggers made on one network do on another: one heatmap per attack."""
 
-import math
-from collections.abc import Mapping
-
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from hashbackdoor_bench.report.captions import conditions, provenance
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.groups import (
-    Heads,
     distinct,
     run_count,
     runs_by_head,
     spread_of,
     wrapped,
 )
+from hashbackdoor_bench.report.figures.heatmap import heatmap, ink, limits_of, scale
 from hashbackdoor_bench.report.selection import surrogate_difference, surrogate_heads, victim_heads
-from hashbackdoor_bench.report.statistics import Spread
-from hashbackdoor_bench.report.style import COLUMN, LEAST, SEQUENCE, SMALL, TEXT
-
-STEP = 10  # points of percent: the range of the colours begins and ends at multiples
-LETTER = 0.058  # inches for each letter of a head
-DARK = 0.45  # share of the range where the text turns from white to black
+from hashbackdoor_bench.report.style import COLUMN, SMALL, TEXT
 
 
 def transfer(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
@@ -63,20 +52,25 @@ def transfer(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     levels = {
         heads: spread_of(part, f"{convention}.backdoor_gain", 100) for heads, part in found.items()
     }
-    means = [one.mean for one in levels.values() if one is not None]
-    low, high = STEP * math.floor(min(means) / STEP), STEP * math.ceil(max(means) / STEP)
-    limits = low, max(high, low + STEP)
+    limits = limits_of(levels.values())
     for axes, name in zip(panels.flat, names, strict=False):
-        picture = _panel(axes, found, (name, rows, columns), levels, limits, side)
+        cells = {
+            (row, column): levels.get((name, row, column)) for row in rows for column in columns
+        }
+        picture = heatmap(axes, cells, (rows, columns), limits, side)
+        for (row, column), one in cells.items():
+            if one and not surrogate_difference(found[name, row, column].iloc[0].to_dict()):
+                place = columns.index(column) - 0.46, rows.index(row) - 0.46
+                axes.add_patch(
+                    Rectangle(place, 0.92, 0.92, fill=False, edgecolor=ink(one.mean, limits),
+                              linewidth=0.9)
+                )  # fmt: skip
         axes.set_title(titles[name], fontsize=SMALL)
     for axes in panels[-1]:
         axes.set_xlabel("victim")
     for axes in panels[:, 0]:
         axes.set_ylabel("surrogate")
-    bar = figure.colorbar(picture, ax=panels, aspect=20 * down, pad=0.02)
-    bar.ax.tick_params(labelsize=SMALL, length=2, pad=2)
-    bar.outline.set_visible(False)
-    bar.set_label("backdoor gain (points)")
+    scale(figure, picture, panels.flat, "backdoor gain (points)")
     caption = (
         "Backdoor gain, in points of percent, of triggers crafted on one network (rows) against "
         "another (columns): the mean and below it the standard deviation of a single run; × was "
@@ -88,42 +82,3 @@ def transfer(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
         *provenance(taken),
     )
     return [FinishedFigure("transfer", figure, caption)]
-
-
-def _panel(
-    axes: Axes,
-    found: dict[Heads, pd.DataFrame],
-    heads: tuple[str, list[str], list[str]],
-    levels: Mapping[Heads, Spread | None],
-    limits: tuple[int, int],
-    side: float,
-) -> AxesImage:
-    name, rows, columns = heads
-    low, high = limits
-    level = np.full((len(rows), len(columns)), np.nan)
-    for y, row in enumerate(rows):
-        for x, column in enumerate(columns):
-            one = levels.get((name, row, column))
-            if one is None:
-                axes.text(x, y, "×", ha="center", va="center", color="0.5", fontsize=SMALL)
-                continue
-            level[y, x] = one.mean
-            ink = "white" if level[y, x] < low + DARK * (high - low) else "black"
-            spread = "n = 1" if one.deviation is None else f"±{one.deviation:.1f}"
-            text = f"{level[y, x]:.1f}".replace("-", "−")
-            axes.text(x, y - 0.03, text, ha="center", va="bottom", color=ink, fontsize=SMALL)
-            axes.text(x, y + 0.03, spread, ha="center", va="top", color=ink, fontsize=LEAST)
-            if not surrogate_difference(found[name, row, column].iloc[0].to_dict()):
-                axes.add_patch(
-                    Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=ink,
-                              linewidth=0.9)
-                )  # fmt: skip
-    picture = axes.imshow(level, cmap=SEQUENCE, vmin=low, vmax=high, aspect="auto")
-    wide = max(map(len, columns)) * LETTER > side
-    axes.set_xticks(
-        range(len(columns)), columns, rotation=30 if wide else 0, ha="right" if wide else "center"
-    )
-    axes.set_yticks(range(len(rows)), rows)
-    axes.tick_params(labelsize=SMALL, length=0, pad=2)
-    axes.spines[:].set_visible(False)
-    return picture
