@@ -31,12 +31,19 @@ KINDS = ("pdf", "png")
 @click.option(
     "--format", "formats", default="pdf,png", show_default=True, help="pdf, png, or both."
 )
+@click.option(
+    "--figure-size",
+    "size",
+    metavar="WIDTH[xHEIGHT]",
+    help="Size in mm, cm or in, as in 84mm or 174mmx90mm; letters keep theirs.",
+)
 @records_options
 def figure_command(
     arguments: tuple[str, ...],
     everything: bool,
     out: Path | None,
     formats: str,
+    size: str | None,
     convention: str,
     conditions: tuple[str, ...],
 ) -> None:
@@ -78,7 +85,11 @@ def figure_command(
         all_figures,
         figure_named,
         figures,
+        resize,
+        size_of,
     )
+
+    asked = None if size is None else size_of(size)
 
     if everything and len(arguments) > 1:
         raise UserError(f"--all takes one folder of results, not {len(arguments)} arguments.")
@@ -103,6 +114,8 @@ def figure_command(
         if isinstance(made, str):
             say(f"note: {made}", err=True)
             continue
+        if asked:
+            resize(made, asked)
         try:
             files = made.write(folder, kinds)
         except OSError as error:
