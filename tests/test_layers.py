@@ -26,7 +26,8 @@ FLOORS: tuple[set[str], ...] = (
     {"clusters", "defender", "poisoning", "repairs", "triggers"},
     {"stages"},
     {"checks", "report", "templates"},
-    {"search", "sharing", "suites", "trust"},
+    {"sharing"},
+    {"search", "suites", "trust"},
     {"cli"},
     {"__main__"},
 )
