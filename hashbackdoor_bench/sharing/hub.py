@@ -18,10 +18,11 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.sharing.sources import HUB, Tell
+from hashbackdoor_bench.sharing.sources import Tell
 from hashbackdoor_bench.text import one_line, shortened
 
 PATIENCE = 10.0  # s in which the hub must answer
+HUB = "hf:"  # how the name of a repository begins
 TYPE = "dataset"
 NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 

@@ -8,13 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import open_regular, room
 
 BLOCK = 1 << 20  # bytes that are read at once
-HUB = "hf:"  # how the name of a repository begins
 Tell = Callable[[int], None]  # is told how many bytes came
 
 
@@ -97,36 +95,3 @@ class Folder:
             f"{self.root / path} can't be pulled ({why}): give a folder that `bench push` has "
             "written, as it was written."
         )
-
-
-def source_of(text: str) -> Source:
-    """The source that a user has named.
-
-    Args:
-        text: a folder, an address that begins with ``http://`` or ``https://``, or
-            ``hf:OWNER/NAME`` with an optional ``@REVISION``.
-
-    Raises:
-        UserError: it is none of these.
-    """
-    if text.startswith(HUB):
-        from hashbackdoor_bench.sharing.hub import Repository
-
-        return Repository.named(text)
-    if "://" in text:
-        try:
-            parts = urlsplit(text)
-            known = parts.scheme in ("http", "https") and bool(parts.hostname)
-        except ValueError:
-            known = False
-        if not known:
-            raise UserError(f"{text} is no address: give one that begins with https:// or http://.")
-        from hashbackdoor_bench.sharing.web import Web
-
-        return Web(text)
-    if not Path(text).is_dir():
-        raise UserError(
-            f"{text} is no folder: give a folder that `bench push` has written, its address on the "
-            f"web (https://…), or a repository of Hugging Face's hub ({HUB}OWNER/NAME)."
-        )
-    return Folder(Path(text))
