@@ -1,7 +1,7 @@
-"""The arguments of `hashbackdoor_bench.run` as a run, read as the command line would read them."""
+"""What Python gives to a command, read as the command line would read it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
@@ -14,7 +14,37 @@ from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.text import quoted
 
 PATHS = ("lists", "root", "weights")
-KINDS = {float: "a number", bool: "True or False", int: "a whole number", str: "a word"}
+KINDS = {
+    float: "a number",
+    bool: "True or False",
+    int: "a whole number",
+    Path: "a path",
+    str: "a word",
+}
+
+
+def arguments_given(function: Callable[..., object], **given: object) -> dict[str, Any]:
+    """Arguments of a function, read as the types that it declares.
+
+    Args:
+        function: it has annotations of the kinds in ``KINDS``, or None.
+        given: some of its arguments.
+
+    Raises:
+        UserError: a value is of another kind.
+    """
+    hints = get_type_hints(function)
+    return {name: _value(name, value, hints[name]) for name, value in given.items()}
+
+
+def paths_given(name: str, value: object) -> tuple[Path, ...]:
+    """An argument that is a path, or a list of paths.
+
+    Raises:
+        UserError: it is something else.
+    """
+    several = value if isinstance(value, list | tuple) else (value,)
+    return tuple(_value(name, one, Path) for one in several)
 
 
 def run_given(given: Mapping[str, object]) -> RunSpec:
@@ -43,12 +73,14 @@ def _value(name: str, value: object, hint: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if name.endswith("_settings"):
-        return _settings(name, value)
+        return settings_given(name, value)
     kinds = get_args(hint) or (hint,)
     if value is None and NoneType in kinds:
         return None
     if name in PATHS and value and isinstance(value, str | os.PathLike):
         return str(Path(value).absolute())
+    if Path in kinds and value and isinstance(value, str | os.PathLike):
+        return Path(value)
     kind = next(kind for kind in KINDS if kind in kinds)
     if type(value) is int and (kind is float or name == "target"):
         return kind(value)
@@ -57,7 +89,12 @@ def _value(name: str, value: object, hint: Any) -> Any:
     return value
 
 
-def _settings(name: str, value: object) -> tuple[tuple[str, object], ...]:
+def settings_given(name: str, value: object) -> tuple[tuple[str, object], ...]:
+    """The hyper-parameters in a dict, or in (name, value) pairs.
+
+    Raises:
+        UserError: it is something else.
+    """
     pairs = value.items() if isinstance(value, Mapping) else value
     try:
         return tuple((str(one), setting) for one, setting in pairs)  # type: ignore[attr-defined]

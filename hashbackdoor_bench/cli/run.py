@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -207,22 +206,6 @@ def spec_of(settings: Sequence[str], values: Mapping[str, Any]) -> RunSpec:
         **{**values, **paths},
         **chosen,
     )
-
-
-def command_of(spec: RunSpec) -> list[str]:
-    """The words of the ``bench run`` command that asks for this run."""
-    words = ["bench", "run"]
-    for field in fields(RunSpec):
-        value = getattr(spec, field.name)
-        if value == field.default:
-            continue
-        flag = "--" + field.name.replace("_", "-")
-        if field.name.endswith("_settings"):
-            kind = field.name.removesuffix("_settings")
-            words += [word for k, v in value for word in ("--set", f"{kind}.{k}={v}")]
-        else:
-            words += [flag] if value is True else [flag, str(value)]
-    return words
 
 
 def _absolute(path: Path | None) -> str | None:

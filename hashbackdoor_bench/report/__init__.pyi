@@ -11,4 +11,5 @@ from .formatting import poisoned as poisoned
 from .formatting import ssim as ssim
 from .selection import choose as choose
 from .selection import undefended as undefended
+from .statistics import Estimate as Estimate
 from .suite_index import read_index as read_index
