@@ -13,6 +13,7 @@ from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.text import quoted
 
+RUN = get_type_hints(RunSpec)
 PATHS = ("lists", "root", "weights")
 KINDS = {
     float: "a number",
@@ -34,7 +35,7 @@ def arguments_given(function: Callable[..., object], **given: object) -> dict[st
         UserError: a value is of another kind.
     """
     hints = get_type_hints(function)
-    return {name: _value(name, value, hints[name]) for name, value in given.items()}
+    return {name: value_given(name, value, hints[name]) for name, value in given.items()}
 
 
 def paths_given(name: str, value: object) -> tuple[Path, ...]:
@@ -44,7 +45,7 @@ def paths_given(name: str, value: object) -> tuple[Path, ...]:
         UserError: it is something else.
     """
     several = value if isinstance(value, list | tuple) else (value,)
-    return tuple(_value(name, one, Path) for one in several)
+    return tuple(value_given(name, one, Path) for one in several)
 
 
 def run_given(given: Mapping[str, object]) -> RunSpec:
@@ -58,18 +59,34 @@ def run_given(given: Mapping[str, object]) -> RunSpec:
         UserError: there is no such field or method, or a value is of another kind or out
             of range.
     """
-    hints = get_type_hints(RunSpec)
-    values = {}
-    for name, value in given.items():
-        if name not in hints:
-            raise unknown("option", name, hints)
-        values[name] = _value(name, value, hints[name])
-    spec = RunSpec(**values)
+    spec = RunSpec(**fields_given(given))
     refuse_unknown_names(spec)
     return spec
 
 
-def _value(name: str, value: object, hint: Any) -> Any:
+def fields_given(given: Mapping[str, object]) -> dict[str, Any]:
+    """Fields of a run, read as the types that they have; their ranges are not checked.
+
+    Raises:
+        UserError: there is no such field, or a value is of another kind.
+    """
+    for name in given:
+        if name not in RUN:
+            raise unknown("option", name, RUN)
+    return {name: value_given(name, value, RUN[name]) for name, value in given.items()}
+
+
+def value_given(name: str, value: object, hint: Any) -> Any:
+    """A value, read as a type.
+
+    Args:
+        name: what it is called.
+        value: what was given. Numbers may be numpy's, and a class is a word or a number.
+        hint: a kind in ``KINDS``, or several with ``|``; with None among them, None is allowed.
+
+    Raises:
+        UserError: it is of another kind.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if name.endswith("_settings"):
