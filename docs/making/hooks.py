@@ -11,6 +11,7 @@ from posixpath import normpath
 from typing import Any
 
 import data_cards
+import notebook
 from cards import Card, cards, overview
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -45,6 +46,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     data = files.get_file_from_path("data-sets.md")
     assert data is not None
     data.content_string = data_cards.page(data.content_string)
+    text, pictures = notebook.page()
+    for uri, content in {notebook.PAGE: text, **pictures}.items():
+        files.append(File.generated(config, uri, content=content))
     for uri in PAGES:
         files.append(File.generated(config, uri, abs_src_path=str(ROOT / uri)))
     for page in list(files.documentation_pages()):

@@ -33,7 +33,7 @@ class NoRun(UserError):
     """No run of the attack has a record, so there is nothing to compare."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """An attack among those of a suite; a notebook shows it as ``bench compare`` prints it.
 
@@ -102,6 +102,8 @@ class Comparison:
     def __str__(self) -> str:
         text = standing_text(self.standing, self.goal)
         return f"{text}\n\n{self.verdict}" if self.verdict else text
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         return f'<pre style="white-space: pre-wrap">{escape(str(self))}</pre>'

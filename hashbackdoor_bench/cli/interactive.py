@@ -13,6 +13,8 @@ Progress goes to standard error, and a mistake is a `UserError` of one sentence.
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +44,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-@dataclass(frozen=True)
+def _png(figure: "Figure") -> bytes:
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=200)
+    return file.getvalue()
+
+
+@dataclass(frozen=True, repr=False)
 class Finished:
     """A finished run; a notebook shows it as the table that ``bench run`` prints.
 
@@ -85,10 +93,13 @@ class Finished:
         made = [one.figure for one in found if not isinstance(one, str)]
         if not made:
             raise UserError(" ".join(sentences))
+        vars(made[0])["_repr_png_"] = partial(_png, made[0])  # by itself a notebook shows pyplot's
         return made[0]
 
     def __str__(self) -> str:
         return f"{as_text(result_table(self.record))}record    {visible(str(self.path))}"
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         return as_html(result_table(self.record))
