@@ -20,8 +20,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[2]
 KINDS = ("attack", "victim", "defense")
 PAGES = ("results/RULES.md", "results/LEADERBOARD.md", "results/speed/nvidia-h100-80gb-hbm3.md",
-         "results/search/fashion-mini.md", "results/search/fashion-mini-k10.md",
-         "results/search/fashion-mini-1e6.md")  # fmt: skip
+         "results/speed/amd-epyc-2-threads.md", "results/search/fashion-mini.md",
+         "results/search/fashion-mini-k10.md", "results/search/fashion-mini-1e6.md")  # fmt: skip
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
 
