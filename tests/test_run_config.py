@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doc_pages import blocks
 
 from hashbackdoor_bench.cli import main
+from hashbackdoor_bench.cli.config import read_config
 from hashbackdoor_bench.records import read_record
 from hashbackdoor_bench.stages import Cache
 from hashbackdoor_bench.templates import write_skeleton
@@ -86,6 +88,15 @@ def test_paths_in_a_file_are_relative_to_the_file(folder, capsys):
     assert found["spec"]["root"] == str(folder / "images")
     assert (folder / "cache").is_dir()
     assert not list((folder / "here").iterdir())
+
+
+def test_the_file_that_a_page_shows_is_read(tmp_path):
+    (block,) = [block for block in blocks("toml") if not block.title]
+    path = tmp_path / "run.toml"
+    path.write_text(block.text, encoding="utf-8")
+    found = read_config(path)
+    assert found["attack_settings"] == (("epsilon", 4),)
+    assert found["results_dir"] == tmp_path / "runs"
 
 
 def test_a_flag_of_a_file_can_be_taken_back(folder, capsys):

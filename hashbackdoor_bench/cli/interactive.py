@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 def _png(figure: "Figure") -> bytes:
     file = BytesIO()
-    figure.savefig(file, format="png", dpi=200)
+    figure.savefig(file, format="png", dpi=150)
     return file.getvalue()
 
 
