@@ -54,7 +54,8 @@ class Method(Generic[T]):
     def identity(self) -> dict[str, str | int | None]:
         """What an artifact made by this class depends on; the presets of a class share it.
 
-        Our own files raise ``version``; a file from outside is known by its hash.
+        Our own files, of one class each, raise ``version``. A class from outside is known by its
+        name and its file's hash.
         """
         module = self.cls.__module__
         ours = module.startswith(OURS)
@@ -63,6 +64,7 @@ class Method(Generic[T]):
             "module": module.rpartition(".")[2] if ours else module,
             "version": getattr(self.cls, "version", 1),
             "sha256": source and hashlib.sha256(Path(source).read_bytes()).hexdigest(),
+            **({} if ours else {"class": self.cls.__qualname__}),
         }
 
     def resolve(self, settings: Mapping[str, object]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ FLOORS: tuple[set[str], ...] = (
     {"clusters", "defender", "poisoning", "repairs", "triggers"},
     {"stages"},
     {"checks", "report", "templates"},
-    {"search", "suites", "trust"},
+    {"search", "sharing", "suites", "trust"},
     {"cli"},
     {"__main__"},
 )

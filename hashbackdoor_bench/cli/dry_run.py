@@ -8,7 +8,7 @@ from typing import Any
 from hashbackdoor_bench.cli.console import shown, spell_seconds
 from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.spec import RunSpec
-from hashbackdoor_bench.stages import Cache, device_of
+from hashbackdoor_bench.stages import device_of, open_cache
 from hashbackdoor_bench.suites import Times, lay_out_run
 
 
@@ -28,7 +28,7 @@ def show_plan(
     Raises:
         UserError: a mistake in the run.
     """
-    cache = Cache(cache_dir)
+    cache = open_cache(cache_dir)
     with shown(mode) as progress:
         layout = lay_out_run(
             spec,

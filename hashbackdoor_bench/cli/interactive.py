@@ -34,7 +34,7 @@ from hashbackdoor_bench.cli.terminal import as_html, as_text
 from hashbackdoor_bench.errors import UserError, check, unknown
 from hashbackdoor_bench.records import OWN, Record
 from hashbackdoor_bench.report import collect
-from hashbackdoor_bench.stages import Cache
+from hashbackdoor_bench.stages import open_cache
 from hashbackdoor_bench.stages import run as run_spec
 from hashbackdoor_bench.suites import Failure, describe
 from hashbackdoor_bench.text import visible
@@ -147,7 +147,7 @@ def run(
     with shown("quiet" if quiet else "lines") as progress:
         record, path, stages = run_spec(
             spec,
-            cache=Cache(read["cache_dir"] or default_cache()),
+            cache=open_cache(read["cache_dir"] or default_cache()),
             results=read["results_dir"],
             device=device,
             threads=threads,

@@ -187,10 +187,10 @@ def records_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def first_of(sentences: Sequence[str]) -> list[str]:
+def first_of(sentences: Sequence[str], command: str = "bench verify") -> list[str]:
     """The first twenty sentences, and how many more there are."""
     more = len(sentences) - 20
-    rest = [f"and {more} more, which `bench verify --json` lists."] if more > 0 else []
+    rest = [f"and {more} more, which `{command} --json` lists."] if more > 0 else []
     return [*sentences[:20], *rest]
 
 

@@ -179,12 +179,12 @@ def run_command(
         from hashbackdoor_bench.cli.result import result_table
         from hashbackdoor_bench.records import collapsed
         from hashbackdoor_bench.report.pictures import draw_missing
-        from hashbackdoor_bench.stages import Cache, run
+        from hashbackdoor_bench.stages import open_cache, run
 
     with shown(mode) as progress:
         record, path, stages = run(
             spec,
-            cache=Cache(cache_dir),
+            cache=open_cache(cache_dir),
             results=results_dir,
             device=device,
             threads=threads,

@@ -68,7 +68,12 @@ def run_missing(
 
             jobs = jobs_of(jobs, threads, gpus)
             chosen = LocalExecutor(
-                jobs=jobs, threads=threads, gpus=gpus, cache=cache.root, **places
+                jobs=jobs,
+                threads=threads,
+                gpus=gpus,
+                cache=cache.root,
+                others=cache.others,
+                **places,
             )
         with chosen as workers, suite_shown(mode) as watch:
             failures = execute(layout, workers, cache=cache, times=Times(cache), watch=watch)
@@ -123,10 +128,10 @@ def lay_out_suite(
 ) -> tuple["Cache", "Layout"]:
     """The cache, and the layout of a suite's runs, see `layout.lay_out`."""
     from hashbackdoor_bench.cli.console import shown
-    from hashbackdoor_bench.stages import Cache, device_of
+    from hashbackdoor_bench.stages import device_of, open_cache
     from hashbackdoor_bench.suites import lay_out
 
-    cache = Cache(cache_dir)
+    cache = open_cache(cache_dir)
     with shown(mode) as progress:
         return cache, lay_out(
             suite.runs,

@@ -1,6 +1,7 @@
 """``bench reproduce``, ``verify`` and ``submit``: check published results."""
 
 import json
+import os
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -110,11 +111,12 @@ def verify_command(results: Path, cache_dir: Path, quiet: bool, as_json: bool, *
     is no problem, but neither does it show that its scores are true.
     """
     from hashbackdoor_bench.cli.console import shown
-    from hashbackdoor_bench.stages import Cache
+    from hashbackdoor_bench.stages import READ_ONLY, open_cache
     from hashbackdoor_bench.trust import verify
 
     with shown(mode_of(quiet, as_json)) as progress:
-        cache = Cache(cache_dir) if cache_dir.is_dir() else None
+        there = cache_dir.is_dir() or os.environ.get(READ_ONLY)
+        cache = open_cache(cache_dir) if there else None
         found = verify(results, cache, progress=progress, **where)
     if as_json:
         say(json.dumps({"event": "result", **asdict(found)}))
@@ -144,10 +146,10 @@ def submit_command(
         load_plugin(path)
     from hashbackdoor_bench.errors import UserError
     from hashbackdoor_bench.records import read_record
-    from hashbackdoor_bench.stages import Cache
+    from hashbackdoor_bench.stages import open_cache
     from hashbackdoor_bench.trust import pack
 
     if out.suffix != ".zip":
         raise UserError(f"--out {out}: give a name that ends in .zip.")
-    poisoned = pack(read_record(record), Cache(cache_dir), out, **where)
+    poisoned = pack(read_record(record), open_cache(cache_dir), out, **where)
     say(f"wrote {out}: {poisoned} poisoned images and the trigger")

@@ -4,7 +4,6 @@ Runs share stages, so each stage is one task for all runs that have it. No stage
 the plans give the keys of all stages, and the cache shows which of them are done.
 """
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -175,18 +174,13 @@ def lay_out_run(
 
 def _find_done(layout: Layout, cache: Cache) -> None:
     """Fill in ``layout.done``."""
-    stored = {kind: _names(cache.root / kind) for kind in {t.kind for t in layout.tasks.values()}}
+    stored = {kind: cache.keys(kind) for kind in {t.kind for t in layout.tasks.values()}}
     for task in layout.tasks.values():
         if task.key in stored[task.kind] and cache.has(task.kind, task.key):
             layout.done.add(task.key)
     for one in layout.planned:
         if stands(one.path, one.tasks[-1].key):
             layout.done.add(one.tasks[-1].key)
-
-
-def _names(folder: Path) -> set[str]:
-    """What is in a folder: reading it is faster than asking for each of many thousand names."""
-    return set(os.listdir(folder)) if folder.is_dir() else set()
 
 
 def _planned(tasks: dict[str, Task], run: SuiteRun, plan: Plan, results: Path) -> PlannedRun:
