@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path)
+MOST_THREADS = 1024  # of a process
 
 
 class Commands(click.Group):
@@ -112,7 +113,7 @@ def threads_option(
     """
     return click.option(
         "--threads",
-        type=click.IntRange(1, 1024),
+        type=click.IntRange(1, MOST_THREADS),
         default=default,
         show_default=otherwise if default is None else True,
         help="Threads of each process. On the CPU results depend on this number, so it enters the "

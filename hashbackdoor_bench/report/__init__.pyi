@@ -16,6 +16,7 @@ from .refusals import write_refusals as write_refusals
 from .scan import scan_records as scan_records
 from .selection import choose as choose
 from .selection import undefended as undefended
+from .statistics import Estimate as Estimate
 from .suite_index import IndexLine as IndexLine
 from .suite_index import read_index as read_index
 from .suite_index import write_index as write_index
