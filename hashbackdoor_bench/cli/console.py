@@ -116,3 +116,13 @@ def spell_facts(facts: Mapping[str, float]) -> str:
     if "epoch" in shown and "epochs" in shown:
         shown["epoch"] += f"/{shown.pop('epochs')}"
     return "  ".join(f"{name} {value}" for name, value in shown.items())
+
+
+def spell_seconds(seconds: float | None) -> str:
+    """A time in readable units: ``48 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

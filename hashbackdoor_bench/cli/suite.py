@@ -24,7 +24,13 @@ from hashbackdoor_bench.cli.options import (
     talk,
     threads_option,
 )
-from hashbackdoor_bench.cli.suite_running import gpus_of, jobs_of, lay_out_suite, run_missing
+from hashbackdoor_bench.cli.suite_running import (
+    gpus_of,
+    jobs_of,
+    lay_out_suite,
+    run_missing,
+    tell_failures,
+)
 from hashbackdoor_bench.cli.terminal import console, for_messages_only, say
 from hashbackdoor_bench.records import OWN
 from hashbackdoor_bench.registry import load_plugin
@@ -103,7 +109,7 @@ def suite_plan(
 
     SUITE is a name of ``bench suite list``, or a TOML file.
     """
-    from hashbackdoor_bench.cli.suite_console import spell_seconds
+    from hashbackdoor_bench.cli.console import spell_seconds
     from hashbackdoor_bench.network import install_hint
     from hashbackdoor_bench.stages import GROUPS
     from hashbackdoor_bench.suites import Times, describe
@@ -194,19 +200,12 @@ def suite_run(
     mode = mode_of(quiet, as_json)
     cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, threads, mode)
     cluster = {"address": address, "gpus": gpus_per_stage} if executor == "ray" else None
+    where: dict[str, Any] = {"device": device, "plugin": plugin, "threads": threads, "mode": mode}
     with training_log(log_dir, results_dir) as log:
         failures = run_missing(
-            layout,
-            cache,
-            results=results_dir,
-            device=device,
-            plugin=plugin,
-            jobs=jobs,
-            threads=threads,
-            mode=mode,
-            cluster=cluster,
-            log=log,
+            layout, cache, results=results_dir, jobs=jobs, cluster=cluster, log=log, **where
         )
+    tell_failures(failures, results_dir, cache=cache.root, **where)
     left = {n.key for one in layout.missing for n in one.tasks} - layout.done
     write_index(layout, results_dir)
     done = len(layout.planned) - len(layout.missing)

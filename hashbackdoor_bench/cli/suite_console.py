@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from hashbackdoor_bench.cli.console import pause, spell_facts
+from hashbackdoor_bench.cli.console import pause, spell_facts, spell_seconds
 from hashbackdoor_bench.cli.heartbeat import now_doing
 from hashbackdoor_bench.cli.terminal import console, say
 from hashbackdoor_bench.report import for_rich
@@ -57,16 +57,6 @@ def suite_shown(mode: str) -> Iterator[Callable[[Message], None]]:
         yield _SuiteBeat()
     else:
         yield _SuiteLines()
-
-
-def spell_seconds(seconds: float | None) -> str:
-    """A time in readable units: ``48 s``, ``12 min``, ``3 h 20 min``."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _state(message: Message) -> str:

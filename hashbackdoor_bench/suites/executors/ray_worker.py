@@ -10,7 +10,7 @@ from typing import Any
 
 from hashbackdoor_bench.registry import load_plugin
 from hashbackdoor_bench.spec import RunSpec
-from hashbackdoor_bench.stages import FILES, Cache, attacker_of, device_of
+from hashbackdoor_bench.stages import FILES, Cache, attacker_of, device_of, open_cache
 from hashbackdoor_bench.suites.executors.mailbox import Letters
 from hashbackdoor_bench.suites.executors.making import Telling, Workbench, sentence
 from hashbackdoor_bench.suites.executors.temporary import temporary_folder
@@ -72,7 +72,7 @@ def _bench(place: Workplace) -> Workbench:
     for name, text in plugins:
         (folder / name).write_text(text, encoding="utf-8")
         load_plugin(folder / name)
-    cache = Cache(Path(os.environ.get("HASHBACKDOOR_CACHE") or root))
+    cache = open_cache(Path(os.environ.get("HASHBACKDOOR_CACHE") or root))
     return Workbench(cache, folder, device_of(device))
 
 
