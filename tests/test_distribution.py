@@ -21,10 +21,15 @@ from hashbackdoor_bench.records import read_record
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("hashbackdoor_bench", "attacks", "victims", "defenses", "benchmarks")
-OPTIONAL = {"ray": "ray", "faiss": "search", "tensorboard": "tensorboard"}  # and their extras
+OPTIONAL = {
+    "ray": "ray",
+    "faiss": "search",
+    "pyarrow": "parquet",
+    "tensorboard": "tensorboard",
+}  # and their extras
 NAMES = {"PIL": "pillow"}  # distributions that are imported by another name
 # what a plain installation lacks, and scikit-learn, which other packages may bring
-ABSENT = ("ray", "faiss", "sklearn", "tensorboard", "mkdocs", "pytest", "mypy", "build")
+ABSENT = ("ray", "faiss", "pyarrow", "sklearn", "tensorboard", "mkdocs", "pytest", "mypy", "build")
 
 WITHOUT = """
 import sys
