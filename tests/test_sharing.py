@@ -445,6 +445,10 @@ def test_pushing_into_a_folder_of_something_else_is_refused(made: Path, tmp_path
     assert "push to a folder, and put that on the server" in capsys.readouterr().err
     assert main(["push", str(tmp_path / "gone"), "--to", str(tmp_path / "to")]) == 2
     assert "gone is no folder" in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
+    assert main([*words, str(made / "quick/share")]) == 2
+    assert "lie in one another" in capsys.readouterr().err
+    assert not (made / "quick/share").exists()
 
 
 def test_a_folder_whose_name_cannot_be_shared_is_refused(made: Path, tmp_path: Path):

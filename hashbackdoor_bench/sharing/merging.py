@@ -110,7 +110,7 @@ def _check_folders(sources: Sequence[Path], into: Path) -> None:
             raise UserError(f"{source} is no folder: give folders of results.")
         real = source.resolve()
         if real in seen:
-            raise UserError(f"{source} is {seen[real]} again: give each folder once.")
+            raise UserError(f"{source} is given twice, as {seen[real]}: give each folder once.")
         seen[real] = source
     for one, other in ((a, b) for a in (*seen, into.resolve()) for b in seen if a != b):
         if one.is_relative_to(other) or other.is_relative_to(one):
