@@ -229,3 +229,9 @@ def test_a_folder_may_be_merged_into_another_of_them(machines, tmp_path: Path):
     found = merge(machines, machines[0])
     assert (found.copied, found.known) == (1, 1)
     assert [row["seed"] for row in rows(machines[0])] == ["0", "1", "2"]
+
+
+def test_a_folder_of_anything_is_left_within_seconds(machines, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("hashbackdoor_bench.sharing.joined_index.MOST", 5)
+    with pytest.raises(UserError, match="more than 5 files: give a folder that has results only"):
+        merge([machines[0]], tmp_path / "all")

@@ -11,7 +11,7 @@ which are made of those of all folders. Whatever is not taken is named.
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +30,12 @@ from hashbackdoor_bench.records import (
     read_record,
     record_path,
 )
-from hashbackdoor_bench.sharing.joined_index import JoinedIndex, indexed, refused_and_made
+from hashbackdoor_bench.sharing.joined_index import (
+    JoinedIndex,
+    files_below,
+    indexed,
+    refused_and_made,
+)
 from hashbackdoor_bench.spec import digest
 from hashbackdoor_bench.text import visible
 
@@ -148,7 +153,7 @@ def _merge_one(
         place = root.relative_to(source.absolute())
         index = indexes.setdefault(place, JoinedIndex())
         merged.conflicts += index.add(root, places.get(place, {}))
-    for path in _files(source.absolute()):
+    for path in files_below(source.absolute()):
         if path not in taken:
             merged.left.append(visible(f"{path} is not copied: it belongs to no record."))
 
@@ -245,11 +250,3 @@ def _put_pictures(folder: Path, to: Path, merged: Merged) -> set[Path]:
                 visible(f"{path} differs from {place}, of the same results: the latter is kept.")
             )
     return seen
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder, and links to folders, which are not followed."""
-    for where, folders, names in os.walk(folder):
-        for name in sorted(names):
-            yield Path(where, name)
-        yield from (Path(where, name) for name in folders if Path(where, name).is_symlink())
