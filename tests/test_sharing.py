@@ -466,3 +466,15 @@ def test_artifacts_of_another_cache_are_pushed_too(made: Path, tmp_path: Path, m
 
 def test_an_empty_listing_is_one():
     assert read_listing(Listing({}).to_json(), "x") == Listing({})
+
+
+def test_a_link_that_leads_in_a_circle_is_one_sentence(made: Path, tmp_path: Path, capsys):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for words in (
+        ["push", str(made / "quick"), "--to", str(tmp_path / "loop")],
+        ["merge", str(made / "quick"), "--into", str(tmp_path / "loop")],
+        ["merge", str(tmp_path / "loop"), "--into", str(tmp_path / "all")],
+        ["pull", str(tmp_path / "loop")],
+    ):
+        assert main([*words, "-q"]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1

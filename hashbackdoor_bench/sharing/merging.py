@@ -19,7 +19,7 @@ from msgspec import structs
 
 from hashbackdoor_bench import report
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.files import open_regular, room, whole, writable
+from hashbackdoor_bench.files import open_regular, real, room, whole, writable
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import (
     INDEX,
@@ -86,7 +86,7 @@ def merge(sources: Sequence[Path], into: Path, progress: Progress = silent) -> M
         index = indexes.setdefault(root.relative_to(into), JoinedIndex())
         merged.conflicts += index.add(root)
     for source in sources:
-        if source.resolve() != into.resolve():
+        if real(source) != real(into):
             _merge_one(source, into, indexes, merged, progress)
     with room(into):
         for place, index in indexes.items():
@@ -113,11 +113,11 @@ def _check_folders(sources: Sequence[Path], into: Path) -> None:
     for source in sources:
         if not source.is_dir():
             raise UserError(f"{source} is no folder: give folders of results.")
-        real = source.resolve()
-        if real in seen:
-            raise UserError(f"{source} is given twice, as {seen[real]}: give each folder once.")
-        seen[real] = source
-    for one, other in ((a, b) for a in (*seen, into.resolve()) for b in seen if a != b):
+        place = real(source)
+        if place in seen:
+            raise UserError(f"{source} is given twice, as {seen[place]}: give each folder once.")
+        seen[place] = source
+    for one, other in ((a, b) for a in (*seen, real(into)) for b in seen if a != b):
         if one.is_relative_to(other) or other.is_relative_to(one):
             raise UserError(
                 f"{one} and {other} lie in one another: give folders that have no file in common, "

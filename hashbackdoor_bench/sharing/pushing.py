@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from hashbackdoor_bench import report
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.files import room, writable
+from hashbackdoor_bench.files import real, room, writable
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import read_record
 from hashbackdoor_bench.sharing.hub import Repository
@@ -104,7 +104,7 @@ def push(
     """
     _check_folders(folders)
     for folder in folders:
-        one, other = to.resolve(), folder.resolve()
+        one, other = real(to), real(folder)
         if one.is_relative_to(other) or other.is_relative_to(one):
             raise UserError(f"--to {to} and {folder} lie in one another: give another folder.")
     there = [path for path in to.iterdir() if path.name[0] != "."] if to.is_dir() else []
@@ -172,7 +172,7 @@ def _check_folders(folders: Sequence[Path]) -> None:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder: give folders of results.")
-        if not NAME.fullmatch(folder.resolve().name):
+        if not NAME.fullmatch(real(folder).name):
             raise UserError(
                 f"{folder} can't be shared under its name: rename it to one of the letters a to z, "
                 "digits, '-', '_' and '.'."
@@ -198,7 +198,7 @@ def _add(
     wanted: dict[tuple[str, str], None] = {}  # in order
     names = frozenset().union(*(PARTS[part] for part in parts))
     for folder in folders:
-        place = to / RESULTS / folder.resolve().name
+        place = to / RESULTS / real(folder).name
         merged = merge([folder], place, progress)
         _join(pushed.merged, merged)
         for path in report.scan_records(place.absolute()).paths:
