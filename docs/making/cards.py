@@ -13,10 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import record_rows
-from docstring_html import Explained, explained, facts_table, text_html
 
 from hashbackdoor_bench.cli import argument_texts
 from hashbackdoor_bench.registry import METHODS, Method
+from hashbackdoor_bench.report.docstring_html import (
+    Explained,
+    explained,
+    facts_table,
+    text_html,
+)
 from hashbackdoor_bench.spec import RECIPES
 
 ROOT = Path(__file__).parents[2]
