@@ -9,7 +9,6 @@ from html import unescape
 from pathlib import Path
 
 import click
-import doc_pages
 import pytest
 from doc_pages import DOCS, ROOT, blocks, command_lines, generated, pages
 
