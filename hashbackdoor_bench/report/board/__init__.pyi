@@ -1,3 +1,4 @@
+from .all_suites import all_boards as all_boards
 from .boards import boards as boards
 from .claimed_order import claimed_order as claimed_order
 from .contest import Contest as Contest

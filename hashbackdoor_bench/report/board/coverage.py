@@ -13,6 +13,7 @@ from hashbackdoor_bench.report.board import wording
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.defenses import DefenseBoard
 from hashbackdoor_bench.report.refusals import Refusal
+from hashbackdoor_bench.report.selection import published_victims
 from hashbackdoor_bench.spec import RunSpec
 
 Draw = tuple[float | None, str, int]  # budget (None: the attack's own), target and seed
@@ -38,12 +39,15 @@ class Coverage:
     Attributes:
         columns: victims; for defenses attacks and victims.
         rows: methods, in the order of the board.
-        missing: what is missing, a clause for each method, column, budget and target.
+        missing: what is missing and could be run, a clause for each method, column, budget and
+            target.
+        refused: how many runs are missing because the suite refused them.
     """
 
     columns: tuple[str, ...]
     rows: tuple[CoverageRow, ...]
     missing: tuple[str, ...]
+    refused: int
 
     @property
     def runs(self) -> tuple[int, int]:
@@ -52,10 +56,23 @@ class Coverage:
         return sum(have for have, _ in cells), sum(wanted for _, wanted in cells)
 
 
-def attack_coverage(board: Board) -> Coverage:
-    """The runs of a board of attacks, by attack and victim."""
+def attack_coverage(board: Board, refused: Iterable[Refusal] = ()) -> Coverage:
+    """The runs of a board of attacks, by attack and victim.
+
+    Args:
+        board: the board.
+        refused: runs that suites could not plan.
+    """
     columns = [wording.column(victim, board) for victim in board.victims]
     named = dict(zip(board.victims, columns, strict=True))
+    by_key = {(name, str(bits)): named[one] for one in named for name, bits in [one.key]}
+    never = {
+        (one.label, by_key[one.victim, one.bits], one.seed)
+        for one in refused
+        if one.suite == board.suite
+        and one.defense in ("", RunSpec.defense)
+        and (one.victim, one.bits) in by_key
+    }
     done = []
     for entry in board.entries:
         runs: dict[str, set[Draw]] = {}
@@ -63,36 +80,66 @@ def attack_coverage(board: Board) -> Coverage:
             budget = run.record.spec.budget if board.budgets else None
             runs.setdefault(named[run.victim], set()).add((budget, run.target, run.seed))
         done.append((entry.label, runs))
-    return _coverage(done, columns)
+    return _coverage(done, columns, never)
 
 
-def defense_coverage(board: DefenseBoard) -> Coverage:
-    """The runs of a board of defenses, by defense, and by attack and victim."""
+def defense_coverage(board: DefenseBoard, refused: Iterable[Refusal] = ()) -> Coverage:
+    """The runs of a board of defenses, by defense, and by attack and victim.
+
+    Args:
+        board: the board.
+        refused: runs that suites could not plan.
+    """
+    names = published_victims({cell[1] for entry in board.entries for cell in entry.cells})
+    columns: dict[str, tuple[str, str, str]] = {}
     done = []
     for entry in board.entries:
         runs: dict[str, set[Draw]] = {}
         for attack, victim, bits, target, seed in entry.cells:
-            runs.setdefault(f"{attack} on {victim} {bits}", set()).add((None, target, seed))
+            column = f"{attack} on {names[victim]}, {bits} bits"
+            columns[column] = attack, victim, str(bits)
+            runs.setdefault(column, set()).add((None, target, seed))
         done.append((entry.name, runs))
-    return _coverage(done, sorted({column for _, runs in done for column in runs}))
+    never = {
+        (DEFENSES.published(one.defense), column, one.seed)
+        for one in refused
+        if one.suite == board.suite
+        for column, (attack, *victim_and_bits) in columns.items()
+        # a cell has the attack's share of poison where a label has its budget
+        if attack.startswith(f"{one.label.partition(', budget=')[0]} ")
+        and victim_and_bits == [one.victim, one.bits]
+    }
+    return _coverage(done, sorted(columns), never)
 
 
 def _coverage(
-    done: Sequence[tuple[str, Mapping[str, AbstractSet[Draw]]]], columns: Sequence[str]
+    done: Sequence[tuple[str, Mapping[str, AbstractSet[Draw]]]],
+    columns: Sequence[str],
+    never: AbstractSet[tuple[str, str, str]],
 ) -> Coverage:
-    """Count runs against all draws with which any of the methods was run in a column."""
+    """Count runs against all draws with which any of the methods was run in a column.
+
+    Args:
+        done: the runs of each method, by column.
+        columns: in their order.
+        never: method, column and seed of runs that were refused.
+    """
     empty: set[Draw] = set()
     wanted = {
         column: empty.union(*(runs.get(column, empty) for _, runs in done)) for column in columns
     }
-    rows, missing = [], []
+    rows, missing, refused = [], [], 0
     for name, runs in done:
-        own = [runs.get(column, empty) for column in columns]
-        counts = [(len(of), len(wanted[column])) for of, column in zip(own, columns, strict=True)]
-        rows.append(CoverageRow(name, tuple(counts)))
-        for of, column in zip(own, columns, strict=True):
-            missing += _missing(name, column, wanted[column] - of)
-    return Coverage(tuple(columns), tuple(rows), tuple(missing))
+        cells = []
+        for column in columns:
+            own = runs.get(column, empty)
+            cells.append((len(own), len(wanted[column])))
+            lacking = wanted[column] - own
+            possible = {draw for draw in lacking if (name, column, str(draw[2])) not in never}
+            missing += _missing(name, column, possible)
+            refused += len(lacking) - len(possible)
+        rows.append(CoverageRow(name, tuple(cells)))
+    return Coverage(tuple(columns), tuple(rows), tuple(missing), refused)
 
 
 def _missing(name: str, column: str, draws: Iterable[Draw]) -> list[str]:

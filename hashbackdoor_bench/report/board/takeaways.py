@@ -7,6 +7,10 @@ out in turn, two-sided at 5 %, after Holm's correction over all pairs of the boa
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hashbackdoor_bench.report.board import wording
+from hashbackdoor_bench.report.board.boards import Board
+from hashbackdoor_bench.report.board.defenses import DefenseBoard
+from hashbackdoor_bench.report.board.victims import VictimBoard
 from hashbackdoor_bench.report.statistics import Draws, Estimate, wins
 
 MOST_GROUPS = 3  # sentences on who is above whom
@@ -125,3 +129,34 @@ def _quoted(name: str) -> str:
 
 def _and(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def of_attacks(board: Board) -> str:
+    """What a board of attacks says."""
+    return takeaway(
+        [Contender(one.label, one.counted_draws, one.gain) for one in board.entries if one.place],
+        ATTACKS,
+        board.targets,
+    )
+
+
+def of_victims(board: VictimBoard) -> str:
+    """What a board of victims says."""
+    return takeaway(
+        [
+            Contender(wording.column(one.victim, board.board), one.draws, one.gain)
+            for one in board.entries
+            if one.place
+        ],
+        VICTIMS,
+        board.board.targets,
+    )
+
+
+def of_defenses(board: DefenseBoard) -> str:
+    """What a board of defenses says."""
+    return takeaway(
+        [Contender(one.name, one.draws, one.removal) for one in board.entries if one.place],
+        DEFENSES,
+        board.targets,
+    )
