@@ -99,7 +99,7 @@ def attack_pages(found: Iterable[Board], frame: pd.DataFrame) -> list[AttackPage
                 attack=attack,
                 title=ATTACKS.published(attack),
                 page=_name(attack, taken),
-                method=_method(attack),
+                method=method_of(attack),
                 threat=tuple(threat_words(first.threat, poisons=bool(first.threat.poisoned))),
                 command=_command(attack, first),
                 pictures=shown,
@@ -120,7 +120,8 @@ def _name(attack: str, taken: set[str]) -> str:
     return name
 
 
-def _method(attack: str) -> Method | None:
+def method_of(attack: str) -> Method | None:
+    """What the file of an attack says; None where it is not known here."""
     docstring = ATTACKS.docstring(attack)
     if not docstring:
         return None
