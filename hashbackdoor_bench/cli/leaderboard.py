@@ -11,8 +11,6 @@ from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import OWN
 
-DEFAULT = ("quick",)  # whose boards LEADERBOARD.md has if no suite is named
-
 
 @bench.command("leaderboard")
 @click.argument("results", nargs=-1, type=FILE)
@@ -47,7 +45,7 @@ def leaderboard_command(
     """
     from hashbackdoor_bench.files import whole
     from hashbackdoor_bench.report import collect, undefended
-    from hashbackdoor_bench.report.board import boards, defense_boards
+    from hashbackdoor_bench.report.board import FIRST, boards, defense_boards
     from hashbackdoor_bench.report.tables import leaderboard_text
 
     whole_folder = published_or_own()
@@ -56,8 +54,8 @@ def leaderboard_command(
     for sentence in first_of(collection.left_out):
         say(f"note: {sentence}", err=True)
     plain = undefended(collection.frame)
-    found = boards(plain, suites or DEFAULT)
-    defenses = defense_boards(collection.frame, suites or DEFAULT, collection.refused)
+    found = boards(plain, suites or (FIRST,))
+    defenses = defense_boards(collection.frame, suites or (FIRST,), collection.refused)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole(out) as fresh:

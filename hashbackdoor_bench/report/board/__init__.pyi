@@ -1,3 +1,4 @@
+from .all_suites import FIRST as FIRST
 from .all_suites import all_boards as all_boards
 from .boards import boards as boards
 from .bundle import Drawn as Drawn
