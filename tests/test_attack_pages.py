@@ -10,9 +10,16 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Browser
+from made_defenses import defended
 from test_leaderboard import runs, suite
+from test_page import PNG
 
 from hashbackdoor_bench.cli import main
+from hashbackdoor_bench.records import read_record
+from hashbackdoor_bench.report.board.attack_pages import attack_pages
+from hashbackdoor_bench.report.board.boards import boards
+from hashbackdoor_bench.report.collection import collect
+from hashbackdoor_bench.report.selection import undefended
 
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")
 RESULTS = Path(__file__).parents[1] / "results"
@@ -69,6 +76,20 @@ def test_an_attacks_pictures_are_those_of_a_published_record_which_the_page_name
     assert [Path(image).stem for image in images] == ["poison", "queries", "trigger", "retrieval"]
     originals = {path.read_bytes() for path in RESULTS.rglob("ciba-s0-*/*.png")}
     assert {(published / image).read_bytes() for image in images} <= originals
+
+
+def test_a_run_without_a_defense_is_pictured_before_one_with_it(tmp_path):
+    plain, bare = runs("a", 0.5, seeds=(0, 1), victims=("csq",))
+    guarded = defended("clp", attack="a", victim="csq", seed=2)
+    place = suite(tmp_path, {"A": [guarded, bare, plain]})
+    for path in place.rglob("a-s*.json"):
+        if read_record(path).key != bare.key:
+            path.with_suffix("").mkdir()
+            (path.with_suffix("") / "poison.png").write_bytes(PNG)
+    frame = collect([place]).frame
+    (page,) = attack_pages(boards(undefended(frame), ["quick"]), frame)
+    assert page.pictures is not None
+    assert page.pictures.record.key == plain.key
 
 
 def test_ssim_has_one_unit_on_all_pages(published):

@@ -17,6 +17,7 @@ from hashbackdoor_bench.records import read_record
 from hashbackdoor_bench.report import result_rows
 
 PUBLISHED = Path(__file__).parents[1] / "results/fashion-mini/hashnet-48"
+PICTURE = "ciba-s0-dc13248777/trigger.png"
 EVIL = "<script>document.title=1</script>"
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")
 
@@ -86,12 +87,12 @@ def test_what_a_record_says_stays_text_in_its_bundle(tmp_path):
     path = stored(tmp_path / "runs", record)
     path.with_suffix("").mkdir()
     (path.with_suffix("") / "poison.png").write_bytes(PNG)
-    (path.with_suffix("") / "secret.png").symlink_to(__file__)
+    (path.with_suffix("") / "secret.png").symlink_to(PUBLISHED / PICTURE)
     assert main(["show", "record", str(path), "--bundle", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out/index.html").read_text(encoding="utf-8")
     assert "<script>" not in text
     assert unescape(text).count(EVIL) >= 4
-    assert "secret.png is left out" in text
+    assert "secret.png is left out: it is a link" in text
     assert sorted(p.name for p in (tmp_path / "out/images").rglob("*.png")) == ["poison.png"]
 
 
