@@ -77,7 +77,10 @@ def test_where_and_convention_reach_the_table(suite: Path, capsys: pytest.Captur
 def test_published_rows_come_when_asked_for(suite: Path, capsys: pytest.CaptureFixture[str]):
     main(["table", "mine", "--layout", "ciba", "--format", "md"])
     assert "published" not in capsys.readouterr().out
-    main(["table", "mine", "--layout", "ciba", "--format", "md", "--with-published"])
+    published = ["table", "mine", "--layout", "ciba", "--format", "md", "--with-published"]
+    assert main(published) == 2  # a paper's numbers belong to no victim of ours
+    assert "--where victim=hashnet" in capsys.readouterr().err
+    main([*published, "--where", "victim=hashnet"])
     assert "| CIBA (published) | 51.8 | 53.7 | 74.7 | 77.7 |" in capsys.readouterr().out
 
 

@@ -1,7 +1,7 @@
 import math
 import statistics
 from collections.abc import Iterable
-from itertools import combinations
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +103,23 @@ def test_the_convention_decides_the_scores_and_is_named(
     )
 
 
-def test_every_victim_has_its_own_ciba_table(tmp_path: Path):
-    records = [made(victim=victim) for victim in ("csq", "dpsh")]
-    found = tables(frame(tmp_path, [*records, made(victim="csq", backbone="vgg11")]), "ciba")
-    assert sorted(table.title.split(" of ")[1] for table in found) == [
-        "CSQ (cnn32) by code length", "CSQ (vgg11) by code length", "DPSH by code length",
+def test_the_ciba_table_has_the_code_lengths_of_every_victim_side_by_side(tmp_path: Path):
+    records = [made(victim="csq", bits=bits, t_map=bits / 100) for bits in (16, 32)]
+    records += [made(victim="dpsh"), made(victim="csq", backbone="vgg11")]
+    (table,) = tables(frame(tmp_path, records), "ciba")
+    assert sorted(table.heads) == [
+        "CSQ (cnn32), 16 bits", "CSQ (cnn32), 32 bits", "CSQ (vgg11), 48 bits", "DPSH, 48 bits",
     ]  # fmt: skip
+    assert [f"{bits}.0 (n = 1)" for bits in (16, 32)] == [
+        table.blocks[0].lines[0].cells[table.heads.index(f"CSQ (cnn32), {bits} bits")].text
+        for bits in (16, 32)
+    ]
+    assert [len(list(columns)) for _, columns in groupby(table.over)] == [
+        len([head for head in table.heads if head.startswith(network)])
+        for network in dict.fromkeys(table.over)
+    ]  # the columns of a victim stand side by side
+    (alone,) = tables(frame(tmp_path / "alone", [made(victim="dpsh")]), "ciba")
+    assert (alone.title, alone.over) == ("t-MAP and MAP (%) of DPSH by code length", ())
 
 
 def test_pairs_shows_four_figures_of_attacks_against_victims(tmp_path: Path):

@@ -6,15 +6,17 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from hashbackdoor_bench import UserError
+from hashbackdoor_bench.report.tables.latex_tables import latex
 from hashbackdoor_bench.report.tables.parts import Block, Cell, Line, Table
 from hashbackdoor_bench.report.tables.typeset import html as to_html
-from hashbackdoor_bench.report.tables.typeset import latex, markdown, rich_table, tidy
+from hashbackdoor_bench.report.tables.typeset import markdown, rich_table, tidy
 
 NASTY = [
     "a & b_c % d # e $x$ {y} ~ ^ \\input{/etc/passwd}",
@@ -171,16 +173,25 @@ def test_latex_rows_have_as_many_cells_as_columns():
         assert columns == (1 if row.startswith(r"\multicolumn{3}") else 3), row
     assert source.count(r"\begin{table}") == source.count(r"\end{table}") == 1
     assert source.count(r"\begin{tabular}") == source.count(r"\end{tabular}}") == 1
-    assert r"\textbf{77.7 \ensuremath{\pm} 1.2}" in source
+    assert r"\textbf{77.7 $\pm$ 1.2}" in source
+
+
+FORMULA = re.compile(r"\$(\\[A-Za-z]+|-)\$")  # signs that only a formula has
+
+
+def without_comments(source: str) -> str:
+    return "\n".join(line for line in source.splitlines() if not line.startswith("%"))
 
 
 def test_latex_lets_no_character_of_a_label_through_as_a_command():
-    source = latex([nasty()])
-    assert r"\input" not in source.replace(r"{\textbackslash}input", "")
+    source = without_comments(latex([nasty()], [r"A \emph{caption} with 5\,\% of $x$."]))
+    assert (
+        r"\caption{A \emph{caption} with 5\,\% of $x$.}" in source
+    )  # the user's own r"\input" not in source.replace(r"{\textbackslash}input", "")
     assert "<" not in source
     for line in rows_of(source):
         assert not re.match(r"[\[*]", line), line  # would be an argument of \\
-        assert not re.search(r"(?<!\\)[#$]|(?<!\\)%|\^\^", line), line
+        assert not re.search(r"(?<!\\)[#$]|(?<!\\)%|\^\^", FORMULA.sub("", line)), line
     assert max(source) < "\u0250"
     assert "U+4E2D" in source
 
@@ -192,7 +203,7 @@ def test_letters_stay_and_signs_that_tex_would_join_are_kept_apart():
         "café Łódź",
         "a-{}-b-{}-{}-c",
         "`{}`d'{}' ?{}` it's x-1",
-        r"naïve \textemdash{} \textquotedblleft{}\ensuremath{\Delta}\textquotedblright{} "
+        r"naïve \textemdash{} \textquotedblleft{}$\Delta$\textquotedblright{} "
         r"\textellipsis{} U+20BF",
         r"\textasciitilde{}\{y\}\textasciicircum{}2",
     ]
@@ -202,7 +213,63 @@ def test_negative_numbers_have_a_minus_and_words_keep_their_hyphens():
     cells = (Cell("-1.2 ± 0.3", -1.2, 0.3, 2), Cell("clean-label"))
     table = Table("t", "c", ("a", "b"), (Block("", (Line("x-1", cells),)),), ())
     source = latex([table])
-    assert r"x-1 & \ensuremath{-}1.2 \ensuremath{\pm} 0.3 & clean-label \\" in source
+    assert r"x-1 & $-$1.2 $\pm$ 0.3 & clean-label \\" in source
+
+
+def small(columns: int, *cells: Cell, **more: Any) -> Table:
+    heads = tuple(f"c{number}" for number in range(columns))
+    return Table(
+        "Title", "corner", heads, (Block("", (Line("row", cells),)),), ("Commit abc.",), **more
+    )
+
+
+def test_the_caption_is_brief_and_the_rest_is_a_comment():
+    source = latex([small(1, Cell("7.0 ± 1.0", 7, 1, 3, best=True), brief="Mean ± s.d.")])
+    assert r"\caption{Title. Mean $\pm$ s.d. Bold: significantly best.}" in source
+    assert "% Title. Commit abc." in source.splitlines()
+    assert "Commit" not in without_comments(source)
+    assert "Bold" not in latex([small(1, Cell("7.0 ± 1.0", 7, 1, 3))])
+
+
+def test_an_unusual_number_of_runs_is_raised_and_single_runs_alone_are_not():
+    single, pair = Cell("7.0 (n = 1)", 7, None, 1), Cell("8.0 (70.0; n = 1)", 8, None, 1)
+    usual = Cell("9.0 ± 1.0", 9, 1, 3)
+    source = latex([small(3, single, pair, usual)])
+    raised = r"\textsuperscript{$n$=1}"
+    assert rf"row & 7.0{raised} & 8.0 (70.0){raised} & 9.0 $\pm$ 1.0 \\" in source
+    assert r"row & 7.0 & 8.0 (70.0) \\" in latex([small(2, single, pair)])
+    word = Cell("an attack (n = 1)")  # no number: the text is someone's name
+    assert "row & an attack (n = 1) & 9.0" in latex([small(2, word, usual)])
+
+
+def test_columns_in_groups_have_their_group_above_them():
+    cells = (Cell("1"), Cell("2"), Cell("3"))
+    table = small(3, *cells, over=("HashNet", "HashNet", "CSQ & co"))
+    source = latex([table])
+    assert (
+        r" & \multicolumn{2}{c}{HashNet} & \multicolumn{1}{c}{CSQ \& co} \\" + "\n"
+        r"\cmidrule(lr){2-3} \cmidrule(lr){4-4}" + "\n"
+        r"corner & c0 & c1 & c2 \\"
+    ) in source
+    heads = ["HashNet, c0", "HashNet, c1", "CSQ & co, c2"]
+    assert Reader(to_html([table])).rows[0] == ["corner", *heads]
+    assert [row["column"] for row in csv.DictReader(io.StringIO(tidy([table])))] == heads
+
+
+def test_a_wide_table_spans_both_columns_of_a_paper():
+    assert r"\begin{table}" in latex([small(3)])
+    wide = latex([small(4)])
+    assert wide.count(r"\begin{table*}") == wide.count(r"\end{table*}") == 1
+
+
+def test_every_table_takes_a_caption_and_a_label_of_its_own():
+    source = latex([small(1), small(1)], ["One\n\ntwo.", "Three."], ["tab:a", "tab:b"])
+    assert r"\caption{One two.}\label{tab:a}" in source
+    assert r"\caption{Three.}\label{tab:b}" in source
+    with pytest.raises(UserError, match="--caption is given 1 times, and these records make 2"):
+        latex([small(1), small(1)], ["One."])
+    with pytest.raises(UserError, match="--label 'a}b'"):
+        latex([small(1)], (), ["a}b"])
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX on this machine")
@@ -211,11 +278,18 @@ def test_latex_compiles(tmp_path: Path):
     preamble = (
         r"\documentclass{article}\usepackage[T1]{fontenc}"
         r"\IfFileExists{booktabs.sty}{\usepackage{booktabs}}{\let\toprule\hline"
-        r"\let\midrule\hline\let\bottomrule\hline\let\addlinespace\relax}"
+        r"\let\midrule\hline\let\bottomrule\hline\let\addlinespace\relax"
+        r"\def\cmidrule(##1)##2{}}"
         r"\IfFileExists{graphicx.sty}{\usepackage{graphicx}}{\newcommand\resizebox[3]{#3}}"
     )
     rows = (Line("".join(map(chr, range(n, n + 128))), ()) for n in range(0, 0x2300, 128))
-    body = latex([nasty(), nasty(), Table("characters", "c", (), (Block("", tuple(rows)),), ())])
+    body = latex(
+        [
+            nasty(),
+            small(4, *[Cell("1 ± 1")] * 4, over=("a", "a", "b", "b")),
+            Table("characters", "c", (), (Block("", tuple(rows)),), ()),
+        ]
+    )
     (tmp_path / "t.tex").write_text(f"{preamble}\\begin{{document}}\n{body}\\end{{document}}\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)

@@ -31,12 +31,19 @@ KINDS = ("pdf", "png")
 @click.option(
     "--format", "formats", default="pdf,png", show_default=True, help="pdf, png, or both."
 )
+@click.option(
+    "--figure-size",
+    "size",
+    metavar="WIDTH[xHEIGHT]",
+    help="Size in mm, cm or in, as in 84mm or 174mmx90mm; letters keep theirs.",
+)
 @records_options
 def figure_command(
     arguments: tuple[str, ...],
     everything: bool,
     out: Path | None,
     formats: str,
+    size: str | None,
     convention: str,
     conditions: tuple[str, ...],
 ) -> None:
@@ -50,8 +57,11 @@ def figure_command(
     takes             the same by victim, where there are more victims than attacks
     visibility        backdoor gain against PSNR
     transfer          backdoor gain, surrogates x victims
+    by-target         t-MAP, attacks x targets
     bits, budget, size, epsilon, dispersion
-                      t-MAP and MAP against that setting
+                      t-MAP, gain and MAP against that setting
+    attack.NAME, victim.NAME, epochs, ...
+                      the same against any number in which runs differ
     distances         Hamming distance of queries to the target's anchor
     precision-recall  over the Hamming radius
     codes             codes on a plane
@@ -69,13 +79,23 @@ def figure_command(
     for kind in kinds:
         if kind not in KINDS:
             raise unknown("--format", kind, KINDS)
-    from hashbackdoor_bench.report.figures import DEFENDED, FIGURES, all_figures, figures
+    from hashbackdoor_bench.report.figures import (
+        DEFENDED,
+        FIGURES,
+        all_figures,
+        figure_named,
+        figures,
+        resize,
+        size_of,
+    )
+
+    asked = None if size is None else size_of(size)
 
     if everything and len(arguments) > 1:
         raise UserError(f"--all takes one folder of results, not {len(arguments)} arguments.")
-    if not everything and (not arguments or arguments[0] not in FIGURES):
-        if arguments:
-            raise unknown("figure", arguments[0], FIGURES)
+    if not everything and arguments:
+        figure_named(arguments[0])
+    if not everything and not arguments:
         raise UserError(f"no figure is named: choose one of {', '.join(FIGURES)}, or give --all.")
     if not everything and len(arguments) == 1:
         raise UserError(
@@ -94,6 +114,8 @@ def figure_command(
         if isinstance(made, str):
             say(f"note: {made}", err=True)
             continue
+        if asked:
+            resize(made, asked)
         try:
             files = made.write(folder, kinds)
         except OSError as error:

@@ -1,11 +1,16 @@
 """``bench table``: the tables of a paper, from records."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hashbackdoor_bench.cli.options import FILE, bench, records_options, records_read
 from hashbackdoor_bench.cli.terminal import print_whole, say
+from hashbackdoor_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from hashbackdoor_bench.report import Collection
 
 LAYOUTS = ("ciba", "pairs", "victims", "transfer", "ledger", "leaderboard", "defense")
 FORMATS = ("text", "md", "latex", "csv", "html")
@@ -33,6 +38,25 @@ FORMATS = ("text", "md", "latex", "csv", "html")
 @click.option(
     "--with-published", is_flag=True, help="Print the paper's numbers below, marked as published."
 )
+@click.option(
+    "--caption",
+    "captions",
+    multiple=True,
+    metavar="LATEX",
+    help="With --format latex: the caption, instead of title and spread. Once for each table.",
+)
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    help="With --format latex: the label for \\ref, as in tab:attacks. Once for each table.",
+)
+@click.option(
+    "--per-run",
+    type=FILE,
+    help="Write one row per run to this file instead of printing a table: CSV or, with pyarrow, "
+    "Parquet, as its name ends.",
+)
 def table_command(
     places: tuple[Path, ...],
     layout: str,
@@ -40,19 +64,46 @@ def table_command(
     convention: str,
     conditions: tuple[str, ...],
     with_published: bool,
+    captions: tuple[str, ...],
+    labels: tuple[str, ...],
+    per_run: Path | None,
 ) -> None:
     """Print a table of records: means over targets and seeds, with their spread.
 
     Takes records, folders of them, and names of suites, whose records are in runs/SUITE, or else in
     results/SUITE.
     """
-    from hashbackdoor_bench.report.tables import WRITERS, published_numbers, rich_table, tables
+    from hashbackdoor_bench.report.tables import (
+        WRITERS,
+        latex,
+        published_numbers,
+        rich_table,
+        tables,
+    )
 
+    if (captions or labels) and kind != "latex":
+        raise UserError(f"--caption and --label are of --format latex, not of --format {kind}.")
+    if per_run:
+        _write_per_run(per_run, records_read(places, conditions), convention)
+        return
     numbers = published_numbers() if with_published else ()
     read = records_read(places, conditions, defended=layout == "defense")
     made = tables(read.frame, layout, convention, numbers, read.refused)
     if kind != "text":
-        say(*WRITERS[kind](made).removesuffix("\n").split("\n"))
+        text = latex(made, captions, labels) if kind == "latex" else WRITERS[kind](made)
+        say(*text.removesuffix("\n").split("\n"))
         return
     for table in map(rich_table, made):
         print_whole(table)
+
+
+def _write_per_run(path: Path, read: "Collection", convention: str) -> None:
+    from hashbackdoor_bench.report.tables import per_run, write_runs
+
+    try:
+        write_runs(per_run(read.frame, convention), path)
+    except OSError as error:
+        raise UserError(
+            f"--per-run {path}: {error.strerror}; give a file in a folder to write."
+        ) from error
+    say(f"{path}: {len(read.frame)} runs")

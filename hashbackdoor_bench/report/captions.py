@@ -44,6 +44,12 @@ def spread_rule(n: int) -> str:
     )
 
 
+def brief_spread(n: int, frame: pd.DataFrame) -> str:
+    """`spread_rule` in a few words, for a caption of two lines."""
+    runs = "One run each" if n == 1 else f"Mean ± s.d. of {n} runs"
+    return f"{runs}, {frame['dataset'].iloc[0]}."
+
+
 def usual_run_count(frame: pd.DataFrame) -> int:
     """The most common number of runs in a cell."""
     sizes = Counter(map(int, frame.groupby(["name", "row", "column"]).size()))

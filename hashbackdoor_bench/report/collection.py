@@ -68,7 +68,9 @@ class Collection:
             columns: ``path``, ``key``, ``suite`` (None outside one), ``label`` (of the attack, in
             tables), those of ``FACTS`` (the surrogate's are None for an attack that takes none),
             ``settings`` and ``victim_settings`` (canonical JSON), ``CONVENTION.FIELD`` for all of
-            `records` (shares of one, NaN where there is none), ``psnr_poison`` to
+            `records` (shares of one, NaN where there is none), ``field.t_map_dominant`` and
+            ``field.backdoor_gain_dominant`` (NaN but for attacks without a target of their own, see
+            `records.Dominant`), ``psnr_poison`` to
             ``similarity_query`` (NaN where there is none), ``seconds``, ``device``, ``commit``,
             ``dirty``, and last ``record``, the `Record` itself.
         left_out: a sentence for every file and row that is not in the frame, and why.
@@ -120,7 +122,7 @@ def collect(places: Iterable[Path]) -> Collection:
                 record = read_record(path, links=scan.named)
                 check_record(record)
                 if not scan.named:
-                    _check_place(path, record)
+                    check_place(path, record)
             except UserError as error:
                 left_out.append(_left_out(path, error))
                 continue
@@ -157,7 +159,7 @@ def _left_out(path: Path, error: UserError) -> str:
     return visible(f"{name} is left out: {'it ' if text.startswith('is ') else ''}{text}")
 
 
-def _check_place(path: Path, record: Record) -> None:
+def check_place(path: Path, record: Record) -> None:
     """Refuse a record that stands where another run's does.
 
     Raises:
@@ -189,6 +191,10 @@ def _row(found: Found) -> dict[str, Any]:
         for name in CONVENTION_FIELDS:
             score = getattr(record.scores[convention], name)
             row[f"{convention}.{name}"] = math.nan if score is None else score
+    dominant = record.retrieval.dominant
+    for name in ("t_map", "backdoor_gain"):
+        score = None if dominant is None else getattr(dominant, name)
+        row[f"field.{name}_dominant"] = math.nan if score is None else score
     for images in ("poison", "query"):
         seen = getattr(record.imperceptibility, images)
         for name in VISIBILITY:

@@ -36,8 +36,8 @@ MATH = {
 LATEX = {
     **{c: f"\\{c}" for c in "#$%&_{}"},
     **{c: rf"\text{name}{{}}" for c, name in TEXT.items()},
-    **{c: rf"\ensuremath{{\{name}}}" for c, name in MATH.items()},
-    **{"−": r"\ensuremath{-}", "[": "{[}", "*": "{*}"},  # [ or * after \\ would be its argument
+    **{c: rf"$\{name}$" for c, name in MATH.items()},
+    **{"−": "$-$", "[": "{[}", "*": "{*}"},  # [ or * after \\ would be its argument
 }
 # The letters that it reads in UTF-8 and has in T1 fonts; others are written as code points.
 LETTERS = "[ -~À-ÖØ-öø-ÿĂăĄąĆćČčĎďĐđĘęĚěĞğİıŁłŃńŇňŐőŒœŔŕŘřŚśŞşŠšŢţŤťŮůŰűŸŹźŻżŽž]"

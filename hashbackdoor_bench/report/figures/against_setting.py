@@ -1,10 +1,10 @@
-"""t-MAP and MAP against the one setting that some runs vary, with a band of one deviation."""
+"""t-MAP, backdoor gain and MAP against the one setting that some runs vary."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -23,9 +23,12 @@ from hashbackdoor_bench.report.figures.groups import (
 )
 from hashbackdoor_bench.report.selection import SAME_ATTACK, SAME_VICTIM, with_display_names
 from hashbackdoor_bench.report.statistics import draws
-from hashbackdoor_bench.report.style import COLUMN, DASHES, HUES, MARKERS, SMALL, cycled
-from hashbackdoor_bench.spec import canonical
+from hashbackdoor_bench.report.style import COLUMN, DASHES, HUES, MARKERS, SMALL, TEXT, cycled
+from hashbackdoor_bench.spec import RunSpec, canonical
 
+MEASURES = {"t-MAP (%)": 1.15, "gain (points)": 1.15, "MAP (%)": 0.7}  # inches of a panel
+NARROW = 2  # victims side by side in a column of a paper
+DOTTED = (0, (1, 1.5))
 TIGHT = 0.12  # of the axis: values that lie nearer have no tick each
 
 
@@ -39,7 +42,7 @@ class Setting:
         label: of the axis, with its unit.
         factor: from the field's unit to the axis'.
         log: equal factors lie equally far apart.
-        suite: that varies it.
+        suite: that varies it; empty if none that comes with the package does.
     """
 
     name: str
@@ -51,12 +54,31 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("bits", "bits", "code length K (bits)", "ciba-table-fashion"),
+    Setting("bits", "bits", "code length K (bits)", "sensitivity"),
     Setting("budget", "budget", "poison (% of the target class)", "sensitivity", 100, log=True),
     Setting("size", "attack.patch", "side of the patch (px)", "sensitivity"),
     Setting("epsilon", "attack.epsilon", "ε (grey levels of 255)", "sensitivity", log=True),
     Setting("dispersion", "attack.dispersion", "λ (weight of dispersion)", "sensitivity"),
 )
+METHODS = ("attack", "victim")
+
+
+def setting_named(name: str) -> Setting | None:
+    """Any number that runs may differ in, by its name on the command line; None for another name.
+
+    Args:
+        name: ``attack.NAME``, ``victim.NAME`` or a number of `RunSpec`.
+    """
+    method, _, rest = name.partition(".")
+    if (rest and method in METHODS) or name in _numbers():
+        return Setting(name, name, name, "")
+    return None
+
+
+def _numbers() -> set[str]:
+    """The fields of a run that are numbers and may stand on an axis."""
+    kinds = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(RunSpec).items()}
+    return {name for name, kind in kinds.items() if {int, float} & set(kind)} - {"seed"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +97,7 @@ class Series:
 
 
 def against_setting(setting: Setting, frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
-    """The figure of one setting: per victim a row of panels, t-MAP on the left, MAP on the right.
+    """The figure of one setting: a column of panels per victim, with t-MAP, gain and MAP.
 
     Raises:
         Unfilled: no two runs differ in the setting only.
@@ -87,22 +109,33 @@ def against_setting(setting: Setting, frame: pd.DataFrame, convention: str) -> l
     used = pd.concat([part for line in found for part in line.points.values()])
     victims = distinct(line.network for line in found)
     names = distinct(line.name for line in found)
-    texts = [wrapped(text, COLUMN - 0.6) for text in (*names, "control")]
-    across = legend_columns(texts, COLUMN)
-    height = 0.4 + 1.35 * len(victims) + 0.16 * -(-len(texts) // across)
-    figure = Figure(figsize=(COLUMN, height), layout="constrained")
-    panels = figure.subplots(len(victims), 2, sharex=True, sharey=True, squeeze=False)
-    for (left, right), victim in zip(panels, victims, strict=True):
-        for line in (line for line in found if line.network == victim):
-            number = names.index(line.name)
-            _line(left, line, f"{convention}.t_map", number)
-            _control(left, line, convention, number)
-            _line(right, line, f"{convention}.map", number)
-        where = f", {victim}" if len(victims) > 1 else ""
-        left.set_title(f"t-MAP{where}")
-        right.set_title(f"MAP{where}")
-        left.set_ylabel("%")
+    width = COLUMN if len(victims) <= NARROW else TEXT
+    texts = [wrapped(text, width - 0.6) for text in (*names, "larger control")]
+    across = legend_columns(texts, width)
+    height = 0.45 + sum(MEASURES.values()) + 0.16 * -(-len(texts) // across)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = figure.subplots(
+        len(MEASURES), len(victims), sharex=True, sharey="row", squeeze=False,
+        gridspec_kw={"height_ratios": list(MEASURES.values())},
+    )  # fmt: skip
+    for line in found:
+        column, number = panels[:, victims.index(line.network)], names.index(line.name)
+        for axes, field in zip(column, ("t_map", "backdoor_gain", "map"), strict=True):
+            _line(axes, line, f"{convention}.{field}", number)
+        _control(column[0], line, convention, number)
+    for axes, victim in zip(panels[0], victims, strict=True):
+        axes.set_title(wrapped(victim, width / len(victims) - 0.2), fontsize=SMALL)
+    for axes, label in zip(panels[:, 0], MEASURES, strict=True):
+        axes.set_ylabel(label)
     _axis(setting, list(panels.flat), found)
+    for axes in panels[0]:
+        axes.set_ylim(bottom=0)
+    for axes in panels[1]:
+        axes.axhline(0, color="0.4", linewidth=0.6, zorder=1)
+    for axes in panels[2]:
+        axes.set_ylim(0, 100)
+        axes.set_yticks([0, 50, 100])
+    figure.align_ylabels(panels[:, 0])
     figure.supxlabel(setting.label, fontsize=SMALL)
     marks = [
         Line2D(
@@ -111,13 +144,13 @@ def against_setting(setting: Setting, frame: pd.DataFrame, convention: str) -> l
         )
         for i in range(len(names))
     ]  # fmt: skip
-    marks.append(Line2D([], [], color="0.5", linewidth=0.7, linestyle=(0, (1, 1.5))))
+    marks.append(Line2D([], [], color="0.5", linewidth=0.7, linestyle=DOTTED))
     figure.legend(marks, texts, loc="outside upper center",
                   ncols=across, handlelength=2.2, columnspacing=1.2)  # fmt: skip
     caption = (
-        f"t-MAP and MAP against {setting.label}: mean and, as a band, ± one standard deviation of "
-        "a single run. Dotted: the larger control of t-MAP (the trigger on a victim without "
-        "poison, the poisoned victim without the trigger).",
+        f"t-MAP, backdoor gain and MAP against {setting.label}: mean and, as a band, ± one "
+        "standard deviation of a single run. Dotted: the larger control of t-MAP (the trigger on a "
+        "victim without poison, the poisoned victim without the trigger), which the gain is over.",
         run_count((part for line in found for part in line.points.values()), "point"),
         *([f"Victim {victims[0]}."] if len(victims) == 1 else []),
         *conditions(used, convention),
@@ -147,7 +180,11 @@ def _series(setting: Setting, frame: pd.DataFrame) -> list[Series]:
         raise Unfilled(
             f"figure {setting.name}: no two of these {len(frame)} records differ in "
             f"{setting.field} and in nothing else but target and seed; "
-            f"`bench suite run {setting.suite}` makes such runs."
+            + (
+                f"`bench suite run {setting.suite}` makes such runs."
+                if setting.suite
+                else "a list of its values in a suite makes such runs."
+            )
         )
     heads: dict[tuple[str, str], list[str]] = {}
     for key in lines:
@@ -167,7 +204,9 @@ def _fixed(row: Mapping[Any, Any]) -> dict[str, Any]:
     """All that the runs of a line share, and the setting that they don't."""
     spec = row["record"].spec
     rest = {name: getattr(spec, name) for name in (*SAME_ATTACK, *SAME_VICTIM, "bits")}
-    rest |= {f"attack.{name}": value for name, value in rest.pop("attack_settings")}
+    for method in METHODS:
+        settings = rest.pop(f"{method}_settings")
+        rest |= {f"{method}.{name}": value for name, value in settings}
     if row["surrogate"] is None:
         rest |= dict.fromkeys(("surrogate", "surrogate_backbone", "surrogate_bits"))
     elif spec.surrogate == spec.victim:
@@ -223,7 +262,7 @@ def _control(axes: Axes, line: Series, convention: str, number: int) -> None:
             level[x] = 100 * control.mean()
     axes.plot(
         list(level), list(level.values()), color=cycled(HUES, number), linewidth=0.7,
-        linestyle=(0, (1, 1.5)),
+        linestyle=DOTTED,
     )  # fmt: skip
 
 
@@ -232,8 +271,6 @@ def _axis(setting: Setting, panels: Sequence[Axes], found: Sequence[Series]) -> 
     for axes in panels:
         plain_axes(axes)
         axes.margins(x=0.07)
-        axes.set_ylim(0, 100)
-        axes.set_yticks([0, 25, 50, 75, 100])
         if setting.log and ticks[0] > 0:
             axes.set_xscale("log")
             axes.minorticks_off()

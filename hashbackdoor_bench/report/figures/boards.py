@@ -45,7 +45,7 @@ def places(frame: pd.DataFrame) -> list[FinishedFigure]:
                      f"has no place. {PLACES}")]  # fmt: skip
 
 
-def by_target(frame: pd.DataFrame) -> list[FinishedFigure]:
+def gain_by_target(frame: pd.DataFrame) -> list[FinishedFigure]:
     """Every board with the gain of each attack on each target.
 
     Raises:

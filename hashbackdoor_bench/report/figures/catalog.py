@@ -9,8 +9,13 @@ from matplotlib.style import context
 
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.report.board.rules import CONVENTION
-from hashbackdoor_bench.report.figures.against_setting import SETTINGS, against_setting
-from hashbackdoor_bench.report.figures.boards import by_target, over_budgets, places
+from hashbackdoor_bench.report.figures.against_setting import (
+    SETTINGS,
+    against_setting,
+    setting_named,
+)
+from hashbackdoor_bench.report.figures.boards import gain_by_target, over_budgets, places
+from hashbackdoor_bench.report.figures.by_target import by_target
 from hashbackdoor_bench.report.figures.codes import codes
 from hashbackdoor_bench.report.figures.defended_distances import defended_distances
 from hashbackdoor_bench.report.figures.defense_trade_off import defense_trade_off
@@ -39,13 +44,14 @@ def _of_boards(
 OF_BOARDS: dict[str, Callable[[pd.DataFrame], list[FinishedFigure]]] = {
     "places": places,
     "area": over_budgets,
-    "targets": by_target,
+    "targets": gain_by_target,
 }
 FIGURES: dict[str, Callable[[pd.DataFrame, str], list[FinishedFigure]]] = {
     "gains": gains,
     "takes": takes,
     "visibility": visibility,
     "transfer": transfer,
+    "by-target": by_target,
     **{setting.name: partial(against_setting, setting) for setting in SETTINGS},
     "dispersion-reached": dispersion,
     "distances": distances,
@@ -62,11 +68,25 @@ FIGURES: dict[str, Callable[[pd.DataFrame, str], list[FinishedFigure]]] = {
 DEFENDED = frozenset({"defense-trade-off", "detection", "suspicions", "defended-distances"})
 
 
+def figure_named(name: str) -> Callable[[pd.DataFrame, str], list[FinishedFigure]]:
+    """What draws a figure: one of ``FIGURES``, or curves against a setting.
+
+    Raises:
+        UserError: no such figure.
+    """
+    if name in FIGURES:
+        return FIGURES[name]
+    setting = setting_named(name)
+    if setting is None:
+        raise unknown("figure", name, FIGURES)
+    return partial(against_setting, setting)
+
+
 def figures(name: str, frame: pd.DataFrame, convention: str = "field") -> list[FinishedFigure]:
     """One kind of figure; several if a victim needs one of its own.
 
     Args:
-        name: of ``FIGURES``.
+        name: see `figure_named`.
         frame: of a `Collection`, or a part of it; for those of ``DEFENDED`` with the runs that have
             a defense, and for others without them.
         convention: whose scores are shown.
@@ -74,11 +94,10 @@ def figures(name: str, frame: pd.DataFrame, convention: str = "field") -> list[F
     Raises:
         UserError: no such figure, the records can't fill it, or they are never mixed.
     """
-    if name not in FIGURES:
-        raise unknown("figure", name, FIGURES)
+    draw = figure_named(name)
     with context(["default", STYLE]):
         shown = frame if name in OF_BOARDS else with_display_names(frame)
-        return FIGURES[name](shown, convention)
+        return draw(shown, convention)
 
 
 def all_figures(frame: pd.DataFrame, convention: str = "field") -> Iterator[FinishedFigure | str]:

@@ -13,17 +13,18 @@ from hashbackdoor_bench.records import Plane, Record
 from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
 from hashbackdoor_bench.report.figures.finished import FinishedFigure
 from hashbackdoor_bench.report.figures.groups import (
+    deliveries,
     distinct,
     runs_by_head,
+    title,
     with_recorded,
-    wrapped,
 )
 from hashbackdoor_bench.report.selection import victim_heads
-from hashbackdoor_bench.report.style import COLUMN, HIT, HUES, LEAST, MISS, SMALL, TEXT, cycled
+from hashbackdoor_bench.report.style import COLUMN, HIT, HUES, MISS, TEXT, cycled
 
 FIELD = "codes_2d"
 ACROSS = 4
-SHARE = 0.35  # inches beside a panel's title
+SPARE = 0.15  # inches beside a panel's title
 GROWTH = 1 / 3  # a mark of eight queries is twice as wide as that of one
 MARKS: dict[str, dict[str, Any]] = {
     "target": {"marker": "s", "color": HIT, "markersize": 2.6, "markeredgewidth": 0},
@@ -48,11 +49,12 @@ def codes(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     first = frame.sort_values("seed", kind="stable")
     first = first.sort_values("target", kind="stable", key=lambda targets: targets.astype(str))
     first = first.groupby(["name", "head"], sort=False).head(1).sort_index()
-    victims = distinct(first["file_head"])
+    victims, delivered = distinct(first["file_head"]), deliveries(frame)
     return [
         _figure(
             first[first["file_head"] == victim],
             "codes" if len(victims) == 1 else f"codes-{_hyphenated(victim)}",
+            delivered,
             lacking,
         )
         for victim in victims
@@ -64,7 +66,9 @@ def _hyphenated(victim: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in victim).split())
 
 
-def _figure(runs: pd.DataFrame, name: str, lacking: list[str]) -> FinishedFigure:
+def _figure(
+    runs: pd.DataFrame, name: str, delivered: dict[str, str], lacking: list[str]
+) -> FinishedFigure:
     across = min(len(runs), 2 if len(runs) <= 2 else ACROSS)
     down, width = -(-len(runs) // across), COLUMN if len(runs) <= 2 else TEXT
     figure = Figure(figsize=(width, (width / across + 0.1) * down + 0.3), layout="constrained")
@@ -73,8 +77,11 @@ def _figure(runs: pd.DataFrame, name: str, lacking: list[str]) -> FinishedFigure
         axes.set_visible(False)
     for axes, row in zip(panels.flat, runs.to_dict("records"), strict=False):
         _panel(axes, row["record"].retrieval.codes_2d)
-        axes.set_title(wrapped(row["name"], width / across - SHARE), fontsize=SMALL)
+        title(axes, row["name"], delivered.get(row["name"], ""), width / across - SPARE)
     target = runs["target"].iloc[0]
+    planes = [record.retrieval.codes_2d for record in runs["record"]]
+    shares = sorted({f"{100 * sum(plane.explained):.0f}" for plane in planes}, key=float)
+    kept = f"{shares[0]} to {shares[-1]} %" if len(shares) > 1 else f"{shares[0]} %"
     texts = (f"database: {target} (target)", "other classes", "queries", "with the trigger")
     figure.legend(
         [Line2D([], [], linestyle="", **style) for style in MARKS.values()], texts,
@@ -84,8 +91,9 @@ def _figure(runs: pd.DataFrame, name: str, lacking: list[str]) -> FinishedFigure
     one = runs.iloc[0]
     caption = (
         f"Codes of victim {one['head']} on the plane of their two largest principal components "
-        "(fitted to the database items shown; its share of their variance on the right): a few "
-        "items of every class, each class in its pale hue, and the same attacked queries without "
+        f"(fitted to the database items shown, of whose variance it keeps {kept}, so that codes "
+        "which lie together here may be many bits apart): a few items of every class, "
+        "each class in its pale hue, and the same attacked queries without "
         "and with the trigger. The more queries have one code, the larger its mark.",
         "Each panel is one run (n = 1): the first target and seed.",
         *conditions(runs, None),
@@ -108,8 +116,6 @@ def _panel(axes: Axes, plane: Plane) -> None:
         for (x, y), count in together.items():
             size = MARKS[name]["markersize"] * count**GROWTH
             axes.plot(x, y, linestyle="", **MARKS[name] | {"markersize": size})
-    share = f"{100 * sum(plane.explained):.0f} %"
-    axes.set_title(share, loc="right", fontsize=LEAST, color="0.4")
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xticks([])
     axes.set_yticks([])

@@ -60,8 +60,9 @@ def _drawn(frame: pd.DataFrame, name: str, lacking: list[str]) -> FinishedFigure
     caption = (
         "Hamming distance of triggered queries to the target's anchor (the majority bits of its "
         f"database items, in the codes of the network that serves), with {share} of the target "
-        "class poisoned: outline without a defense, filled with it. Shares of queries are means "
-        "over runs; every panel has its own scale, and an outline more than three times as high "
+        "class poisoned: outline without a defense, filled with it. Dashed: half the bits, the "
+        "distance of unrelated codes. Shares are means over runs; on the left of a panel is its "
+        "highest, as every panel has its own scale, and an outline more than three times as high "
         "as what is filled is cut. Numbers: mean distance without → with the "
         "defense.",
         run_count(found.values(), "histogram"),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from hashbackdoor_bench.report.figures.groups import (
@@ -37,7 +35,7 @@ def distance_rows(
     extra: float,
     tallest: float = inf,
 ) -> Figure:
-    """A panel for each row and column, on a scale of its own.
+    """A panel for each row and column; its height is the share on the left of it.
 
     Args:
         found: the runs of each (row, column); a panel without runs says so.
@@ -56,21 +54,20 @@ def distance_rows(
     panels = figure.subplots(len(rows), len(columns), sharex="col", squeeze=False)
     for row, name in enumerate(rows):
         for axes, column in zip(panels[row], columns, strict=True):
-            axes.set_yticks([])
             plain_axes(axes, grid="x")
-            axes.tick_params(axis="y", length=0)
-            axes.spines["left"].set_visible(False)
             part = found.get((name, column))
             if part is None:
+                axes.set_yticks([])
                 not_run(axes)
             else:
                 _panel(axes, *shares(part), tallest)
-        middle = fmean(panels[row, 0].get_ylim())
-        panels[row, 0].set_yticks([middle], [wrapped(name, label)])
+        panels[row, 0].set_ylabel(
+            wrapped(name, label), rotation=0, ha="right", va="center", fontsize=SMALL, labelpad=3
+        )
     for axes, column in zip(panels[0], columns, strict=True):
         axes.set_title(wrapped(column, width / len(columns) - 0.3), fontsize=SMALL)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     figure.supxlabel("Hamming distance to the target's anchor (bits)", fontsize=SMALL)
+    figure.supylabel("share of queries (%)", fontsize=SMALL)
     figure.legend(
         [Line2D([], [], color="black", linewidth=0.8), Patch(color=HIT, alpha=0.75, linewidth=0)],
         texts, loc="outside upper center", ncols=legend_columns(texts, width),
@@ -86,5 +83,10 @@ def _panel(axes: Axes, outline: Shares, filled: Shares, tallest: float) -> None:
     means = (float(shares @ distances) for shares in (outline, filled))
     axes.text(1, 0.97, " → ".join(f"{mean:.1f}" for mean in means), ha="right", va="top",
               transform=axes.transAxes, fontsize=LEAST)  # fmt: skip
+    bits = len(filled) - 1
     axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(0, 1.05 * max(filled.max(), min(outline.max(), tallest * filled.max())))
+    axes.set_xticks([bits * quarter / 4 for quarter in range(5)])
+    axes.axvline(bits / 2, color="0.55", linewidth=0.6, linestyle=(0, (2, 2)), zorder=0)
+    top = max(filled.max(), min(outline.max(), tallest * filled.max()))
+    axes.set_ylim(0, 1.05 * top)
+    axes.set_yticks([top], [f"{100 * top:.0f}"], fontsize=LEAST)

@@ -38,8 +38,9 @@ def distances(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     caption = (
         "Hamming distance of attacked queries to the target's anchor (the majority bits of its "
         "database items, in the poisoned victim's codes): outline without the trigger, filled with "
-        "it. Shares of queries are means over runs, and every panel has its own scale. Numbers: "
-        "mean distance without → with the trigger.",
+        "it. Dashed: half the bits, the distance of unrelated codes. Shares are means over runs; "
+        "on the left of a panel is its highest, as every panel has its own scale. Numbers: mean "
+        "distance without → with the trigger.",
         run_count(found.values(), "histogram"),
         *conditions(frame, None),
         *surrogates(frame),

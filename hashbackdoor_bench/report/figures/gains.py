@@ -1,27 +1,22 @@
 """The overview: backdoor gain of every attack on every victim, by attack or by victim."""
 
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.axes import Axes
 
 from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
-from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
-from hashbackdoor_bench.report.figures.groups import (
-    distinct,
-    legend_columns,
-    plain_axes,
-    run_count,
-    runs_by_head,
-    wrapped,
+from hashbackdoor_bench.report.figures.attack_rows import (
+    MARK,
+    legend_of_marks,
+    panels_of_rows,
+    rows_by_delivery,
 )
+from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
+from hashbackdoor_bench.report.figures.groups import distinct, run_count, runs_by_head
 from hashbackdoor_bench.report.selection import victim_heads
-from hashbackdoor_bench.report.statistics import draws, estimate
-from hashbackdoor_bench.report.style import COLUMN, HUES, MARKERS, SMALL, cycled
+from hashbackdoor_bench.report.statistics import Estimate, draws, estimate
+from hashbackdoor_bench.report.style import COLUMN, HUES, MARKERS, cycled
 
-ROW = 0.095  # inches for each victim
-APART = 0.11  # inches between attacks
-LINE = 0.13  # inches for each line of a label
-LABEL = 1.3  # inches for the attacks' names
+BEYOND = 5  # points of percent beyond the runs that the axis shows of an interval
 
 
 def gains(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
@@ -53,85 +48,46 @@ def _overview(
         row_of: column whose values are the rows.
         mark_of: column whose values are told apart by hue and mark.
     """
-    shared, deliveries = distinct(frame[mark_of]), distinct(sorted(frame["delivery"]))
-    here = {delivery: frame[frame["delivery"] == delivery] for delivery in deliveries}
-    groups = {
-        (delivery, *(key if row_of == "name" else key[::-1])): part
-        for delivery in deliveries
-        for key, part in runs_by_head(here[delivery], ("name", "head")).items()
-    }
-    names = {delivery: distinct(part[row_of]) for delivery, part in here.items()}
-    inside = {
-        delivery: [mark for mark in shared if mark in set(part[mark_of])]
-        for delivery, part in here.items()
-    }
-    labels = {name: wrapped(name, LABEL) for name in distinct(frame[row_of])}
-    lines = 1 + max(label.count("\n") for label in labels.values())
-    each = {one: max(ROW * len(marks) + APART, LINE * lines) for one, marks in inside.items()}
-    heights = [len(names[delivery]) * each[delivery] for delivery in deliveries]
-    figure = Figure(
-        figsize=(COLUMN, sum(heights) + 0.6 + 0.25 * len(deliveries)), layout="constrained"
-    )
-    panels = figure.subplots(
-        len(deliveries), sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
-    )[:, 0]
-    right = 0.0  # the end of what is drawn
-    for axes, delivery in zip(panels, deliveries, strict=True):
-        for row, name in enumerate(names[delivery]):
-            if row % 2:
-                axes.axhspan(row - 0.5, row + 0.5, color="0.95", linewidth=0)
-            for place, mark in enumerate(inside[delivery]):
-                part = groups.get((delivery, name, mark))
-                if part is None:
-                    continue
-                found = draws(part, str(part["name"].iloc[0]), f"{convention}.backdoor_gain")
-                one = estimate(found)
-                if one is None:
-                    continue
-                values = [100 * v for of_victim in found.values() for v in of_victim.values()]
-                y = row + (place - (len(inside[delivery]) - 1) / 2) * ROW / each[delivery]
-                number = shared.index(mark)
-                hue, marker = cycled(HUES, number), cycled(MARKERS, number)
-                if one.low is not None and one.high is not None:
-                    ends = [100 * one.low, 100 * one.high]
-                    axes.plot(ends, [y, y], color=hue, linewidth=0.8, zorder=2)
-                    right = max(right, *ends)
-                right = max(right, *values)
-                axes.plot(
-                    values, [y] * len(values), "|", color=hue, markersize=4, markeredgewidth=0.6,
-                    zorder=3,
-                )  # fmt: skip
-                axes.plot(
-                    100 * one.mean, y, marker, color=hue, markersize=3.6, zorder=4,
-                    markeredgewidth=0.7, markerfacecolor=hue if len(values) > 1 else "white",
-                )  # fmt: skip
-        axes.set_yticks(range(len(names[delivery])), [labels[name] for name in names[delivery]])
-        axes.set_ylim(len(names[delivery]) - 0.5, -0.5)
-        axes.axvline(0, color="0.4", linewidth=0.6, zorder=1)
-        axes.set_title(f"delivery: {delivery}", fontsize=SMALL)
-        plain_axes(axes, grid="x")
-        axes.tick_params(axis="y", length=0)
+    shared, rows = distinct(frame[mark_of]), rows_by_delivery(frame, row_of, mark_of)
+    groups = runs_by_head(frame, ("delivery", row_of, mark_of))
+    figure, panels = panels_of_rows(rows, 1, COLUMN)
+    places = {one.delivery: (one, axes) for one, (axes,) in zip(rows, panels, strict=True)}
+    bars: list[tuple[Axes, float, Estimate, str]] = []
     every = 100 * frame[f"{convention}.backdoor_gain"].dropna()
-    panels[-1].set_xlim(min(every.min(), 0) - 5, min(right + 2, 102))
-    panels[-1].set_xlabel("backdoor gain (points of percent)")
-    marks = [
-        Line2D(
-            [], [], color=cycled(HUES, i), marker=cycled(MARKERS, i), markersize=3.6, linewidth=0.8
+    for heads, part in groups.items():
+        delivery, name, mark = map(str, heads)
+        one, axes = places[delivery]
+        found = draws(part, str(part["name"].iloc[0]), f"{convention}.backdoor_gain")
+        mean = estimate(found)
+        if mean is None:
+            continue
+        values = [100 * v for of_victim in found.values() for v in of_victim.values()]
+        y, number = one.y(name, mark), shared.index(mark)
+        hue, marker = cycled(HUES, number), cycled(MARKERS, number)
+        bars.append((axes, y, mean, hue))
+        axes.plot(
+            values, [y] * len(values), "|", color=hue, markersize=4, markeredgewidth=0.6, zorder=3
         )
-        for i in range(len(shared))
-    ]
-    figure.legend(
-        marks,
-        [wrapped(text, COLUMN - 0.6) for text in shared],
-        loc="outside upper center",
-        ncols=legend_columns(shared, COLUMN),
-        handlelength=1.6,
-    )
+        axes.plot(
+            100 * mean.mean, y, marker, color=hue, markersize=MARK, zorder=4, markeredgewidth=0.7,
+            markerfacecolor=hue if len(values) > 1 else "white",
+        )  # fmt: skip
+    ends = [100 * end for _, _, mean, _ in bars for end in (mean.low, mean.high) if end is not None]
+    spare = 0.03 * max(every.max() - min(every.min(), 0), 1)
+    left = max(min(every.min(), 0, *ends), min(every.min(), 0) - BEYOND) - spare
+    right = min(max(every.max(), 0, *ends), every.max() + BEYOND, 100) + spare
+    panels[-1][0].set_xlim(left, right)
+    cut = [_interval(*bar, (left, right)) for bar in bars]
+    for (axes,) in panels:
+        axes.axvline(0, color="0.4", linewidth=0.6, zorder=1)
+    panels[-1][0].set_xlabel("backdoor gain (points of percent)")
+    legend_of_marks(figure, shared)
+    beyond = "; one that goes on beyond the edge ends in an arrow" if any(cut) else ""
     caption = (
         "Backdoor gain of every attack on every victim: t-MAP minus the larger of its two controls "
         "(the trigger on a victim without poison, the poisoned victim without the trigger).",
         "Each stroke is a run, each mark a mean, and each line its 95 % interval (over targets, "
-        "or over seeds if there is one target), cut off at the edge of the figure. A hollow mark "
+        f"or over seeds if there is one target){beyond}. A hollow mark "
         "is a single run (n = 1). Deliveries are not compared.",
         run_count(groups.values(), "mark"),
         *conditions(frame, convention),
@@ -139,3 +95,17 @@ def _overview(
         *provenance(frame),
     )
     return FinishedFigure(title, figure, caption)
+
+
+def _interval(axes: Axes, y: float, mean: Estimate, hue: str, limits: tuple[float, float]) -> bool:
+    """Draw an interval, with an arrow where an end lies beyond the edge; whether one does."""
+    if mean.low is None or mean.high is None:
+        return False
+    low, high = (100 * end for end in (mean.low, mean.high))
+    left, right = limits
+    axes.plot([max(low, left), min(high, right)], [y, y], color=hue, linewidth=0.8, zorder=2)
+    for outside, edge, arrow in ((low < left, left, "<"), (high > right, right, ">")):
+        if outside:
+            axes.plot(edge, y, arrow, color=hue, markersize=MARK, markeredgewidth=0, zorder=4,
+                      clip_on=False)  # fmt: skip
+    return low < left or high > right

@@ -12,7 +12,7 @@ from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.figures.finished import Unfilled
 from hashbackdoor_bench.report.selection import SAME_ATTACK, SAME_VICTIM, refuse_mixed
 from hashbackdoor_bench.report.statistics import Spread, draws, spread
-from hashbackdoor_bench.report.style import GRID, LEAST, TEXT, TICKS
+from hashbackdoor_bench.report.style import GRID, LEAST, SMALL, TEXT, TICKS
 
 LETTER, HANDLE = 0.056, 0.4  # inches: an average letter in small type, a legend's line
 
@@ -116,6 +116,32 @@ def plain_axes(axes: Axes, *, grid: str | None = "both") -> None:
     axes.set_axisbelow(True)
     if grid:
         axes.grid(axis=grid, **GRID)  # type: ignore[arg-type]
+
+
+def deliveries(frame: pd.DataFrame) -> dict[str, str]:
+    """The delivery of every name of an attack; empty where all are of one."""
+    if frame["delivery"].nunique() == 1:
+        return {}
+    return dict(zip(frame["name"], frame["delivery"], strict=True))
+
+
+def without_delivery(name: str, delivery: str) -> str:
+    """The name of an attack without the delivery, which stands beside it."""
+    return name.removesuffix(f", {delivery}")
+
+
+def title(axes: Axes, name: str, delivery: str, inches: float) -> None:
+    """Write an attack's name over a panel and, on the right, its delivery if there is one to tell.
+
+    Args:
+        axes: the panel.
+        name: see `selection.with_display_names`.
+        delivery: from `deliveries`; may be empty.
+        inches: that both may take.
+    """
+    room = inches - LETTER * len(delivery)
+    axes.set_title(wrapped(without_delivery(name, delivery), room), fontsize=SMALL)
+    axes.set_title(delivery, loc="right", fontsize=LEAST, color="0.4")
 
 
 def not_run(axes: Axes) -> None:

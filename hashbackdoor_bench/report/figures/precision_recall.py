@@ -13,13 +13,14 @@ from hashbackdoor_bench.report.captions import conditions, provenance, surrogate
 from hashbackdoor_bench.report.figures.finished import FinishedFigure
 from hashbackdoor_bench.report.figures.groups import (
     complete,
+    deliveries,
     distinct,
     legend_columns,
     plain_axes,
     run_count,
     runs_by_head,
+    title,
     with_recorded,
-    wrapped,
 )
 from hashbackdoor_bench.report.selection import victim_heads
 from hashbackdoor_bench.report.style import COLUMN, HUES, MARKERS, SMALL, TEXT, cycled
@@ -35,6 +36,7 @@ def precision_recall(frame: pd.DataFrame, convention: str) -> list[FinishedFigur
     frame = frame.assign(head=victim_heads(frame))
     found = runs_by_head(frame, ("name", "head"))
     names, victims = distinct(frame["name"]), distinct(frame["head"])
+    delivered = deliveries(frame)
     across = min(len(names), 2 if len(names) <= 2 else 4)
     down = -(-len(names) // across)
     figure = Figure(
@@ -53,7 +55,7 @@ def precision_recall(frame: pd.DataFrame, convention: str) -> list[FinishedFigur
                 markevery=(2 * number, MARKED), clip_on=False,
             )  # fmt: skip
     for axes, name in zip(panels.flat, names, strict=False):
-        axes.set_title(wrapped(name, 1.5), fontsize=SMALL)
+        title(axes, name, delivered.get(name, ""), 1.5)
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 100)
         axes.set_xticks([0, 50, 100])

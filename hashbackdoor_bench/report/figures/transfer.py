@@ -1,28 +1,21 @@
 """How triggers made on one network do on another: one heatmap per attack."""
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from hashbackdoor_bench.report.captions import conditions, provenance
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.groups import (
-    Heads,
     distinct,
     run_count,
     runs_by_head,
     spread_of,
     wrapped,
 )
+from hashbackdoor_bench.report.figures.heatmap import heatmap, ink, limits_of, scale
 from hashbackdoor_bench.report.selection import surrogate_difference, surrogate_heads, victim_heads
-from hashbackdoor_bench.report.style import COLUMN, LEAST, SEQUENCE, SMALL, TEXT
-
-LOW, HIGH = 0, 100  # points of percent; the same colours in all figures
-LETTER = 0.058  # inches for each letter of a head
-DARK = 45  # where the text turns from white to black
+from hashbackdoor_bench.report.style import COLUMN, SMALL, TEXT
 
 
 def transfer(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
@@ -56,65 +49,36 @@ def transfer(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
+    levels = {
+        heads: spread_of(part, f"{convention}.backdoor_gain", 100) for heads, part in found.items()
+    }
+    limits = limits_of(levels.values())
     for axes, name in zip(panels.flat, names, strict=False):
-        picture = _panel(axes, found, (name, rows, columns), convention, side)
+        cells = {
+            (row, column): levels.get((name, row, column)) for row in rows for column in columns
+        }
+        picture = heatmap(axes, cells, (rows, columns), limits, side)
+        for (row, column), one in cells.items():
+            if one and not surrogate_difference(found[name, row, column].iloc[0].to_dict()):
+                place = columns.index(column) - 0.46, rows.index(row) - 0.46
+                axes.add_patch(
+                    Rectangle(place, 0.92, 0.92, fill=False, edgecolor=ink(one.mean, limits),
+                              linewidth=0.9)
+                )  # fmt: skip
         axes.set_title(titles[name], fontsize=SMALL)
     for axes in panels[-1]:
         axes.set_xlabel("victim")
     for axes in panels[:, 0]:
         axes.set_ylabel("surrogate")
-    bar = figure.colorbar(
-        picture, ax=panels, aspect=20 * down, pad=0.02, ticks=[0, 25, 50, 75, 100]
-    )
-    bar.ax.tick_params(labelsize=SMALL, length=2, pad=2)
-    bar.outline.set_visible(False)
-    bar.set_label("backdoor gain (points)")
+    scale(figure, picture, panels.flat, "backdoor gain (points)")
     caption = (
         "Backdoor gain, in points of percent, of triggers crafted on one network (rows) against "
         "another (columns): the mean and below it the standard deviation of a single run; × was "
-        "not run. A frame is the white box: the surrogate is of the victim's method, backbone and "
+        "not run. The colours span the gains that are shown. "
+        "A frame is the white box: the surrogate is of the victim's method, backbone and "
         "bits, with a seed of its own.",
         run_count(found.values(), "cell"),
         *conditions(taken, convention),
         *provenance(taken),
     )
     return [FinishedFigure("transfer", figure, caption)]
-
-
-def _panel(
-    axes: Axes,
-    found: dict[Heads, pd.DataFrame],
-    heads: tuple[str, list[str], list[str]],
-    convention: str,
-    side: float,
-) -> AxesImage:
-    name, rows, columns = heads
-    gain = f"{convention}.backdoor_gain"
-    level = np.full((len(rows), len(columns)), np.nan)
-    for y, row in enumerate(rows):
-        for x, column in enumerate(columns):
-            part = found.get((name, row, column))
-            one = None if part is None else spread_of(part, gain, 100)
-            if part is None or one is None:
-                axes.text(x, y, "×", ha="center", va="center", color="0.5", fontsize=SMALL)
-                continue
-            level[y, x] = one.mean
-            ink = "white" if level[y, x] < DARK else "black"
-            spread = "n = 1" if one.deviation is None else f"±{one.deviation:.1f}"
-            text = f"{level[y, x]:.1f}".replace("-", "−")
-            axes.text(x, y - 0.03, text, ha="center", va="bottom", color=ink, fontsize=SMALL)
-            axes.text(x, y + 0.03, spread, ha="center", va="top", color=ink, fontsize=LEAST)
-            if not surrogate_difference(part.iloc[0].to_dict()):
-                axes.add_patch(
-                    Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=ink,
-                              linewidth=0.9)
-                )  # fmt: skip
-    picture = axes.imshow(level, cmap=SEQUENCE, vmin=LOW, vmax=HIGH, aspect="auto")
-    wide = max(map(len, columns)) * LETTER > side
-    axes.set_xticks(
-        range(len(columns)), columns, rotation=30 if wide else 0, ha="right" if wide else "center"
-    )
-    axes.set_yticks(range(len(rows)), rows)
-    axes.tick_params(labelsize=SMALL, length=0, pad=2)
-    axes.spines[:].set_visible(False)
-    return picture

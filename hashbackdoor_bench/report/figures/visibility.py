@@ -1,40 +1,44 @@
-"""How strong, how visible: backdoor gain against PSNR, one mark per attack and victim."""
+"""How visible, how strong: PSNR beside backdoor gain, a row for each attack."""
 
 from typing import Any
 
 import pandas as pd
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
-from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
-from hashbackdoor_bench.report.figures.groups import (
-    distinct,
-    plain_axes,
-    run_count,
-    runs_by_head,
-    spread_of,
-    wrapped,
+from hashbackdoor_bench.report.figures.attack_rows import (
+    MARK,
+    legend_of_marks,
+    panels_of_rows,
+    rows_by_delivery,
 )
+from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
+from hashbackdoor_bench.report.figures.groups import distinct, run_count, runs_by_head, spread_of
 from hashbackdoor_bench.report.selection import victim_heads
-from hashbackdoor_bench.report.style import FILLS, HUES, MARKERS, SMALL, TEXT, cycled
+from hashbackdoor_bench.report.style import HUES, MARKERS, TEXT, cycled
 
-LABEL = 1.3  # inches for the attacks' names
-LINE = 0.155  # inches for each line of the legend
 LEAST_RANGE = 4  # dB along the axis, so that a small difference looks small
-IMAGES = {"poison": "poisoned images", "query": "triggered queries"}
+# the queries' mark is a ring around that of the poison where both are equally visible
+LOOKS: dict[str, dict[str, Any]] = {
+    "query": {"markersize": MARK + 2, "markerfacecolor": "none"},
+    "poison": {"markersize": MARK - 0.4},
+}
+BARS: dict[str, dict[str, Any]] = {  # so that one is seen behind the other
+    "query": {"elinewidth": 3, "alpha": 0.25},
+    "poison": {"elinewidth": 0.8},
+}
 
 
 def visibility(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
-    """One row of panels per delivery, poison on the left and queries on the right.
+    """One row of panels per delivery, PSNR on the left and gain on the right.
 
     Raises:
-        Unfilled: no record has a gain and a PSNR, or there are more attacks than shapes.
+        Unfilled: no record has a gain and a PSNR.
     """
     frame = frame.assign(head=victim_heads(frame))
     gain = f"{convention}.backdoor_gain"
-    seen = [f"psnr_{images}" for images in IMAGES]
+    seen = [f"psnr_{images}" for images in LOOKS]
     shown = frame[frame[gain].notna() & frame[seen].notna().any(axis=1)]
     if shown.empty:
         raise Unfilled(
@@ -42,61 +46,38 @@ def visibility(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
             "records of an attack that changes images."
         )
     found = runs_by_head(shown, ("delivery", "name", "head"))
-    deliveries, names = distinct(sorted(shown["delivery"])), distinct(shown["name"])
-    victims = distinct(frame["head"])
-    if len(names) > len(MARKERS):
-        raise Unfilled(
-            f"figure visibility: {len(names)} attacks can't be told apart by {len(MARKERS)} "
-            "shapes: choose some with --where label=NAME."
-        )
-    texts = ["attack", *(wrapped(name, LABEL) for name in names), "victim", *victims]
-    lines = sum(1 + text.count("\n") for text in texts)
-    height = max(0.5 + 1.75 * len(deliveries), LINE * lines + 0.2)
-    figure = Figure(figsize=(TEXT, height), layout="constrained")
-    panels = figure.subplots(len(deliveries), 2, sharex=True, sharey=True, squeeze=False)
-    for (delivery, name, victim), part in found.items():
-        number, strength = victims.index(victim), spread_of(part, gain, 100)
-        for axes, column in zip(panels[deliveries.index(delivery)], seen, strict=True):
-            psnr = spread_of(part, column)
-            if psnr is None or strength is None:
-                continue
-            axes.errorbar(
-                psnr.mean, strength.mean, xerr=psnr.deviation or None,
-                yerr=strength.deviation or None, fmt=cycled(MARKERS, names.index(name)),
-                elinewidth=0.6, ecolor=(*to_rgb(cycled(HUES, number)), 0.5), **_look(number),
-            )  # fmt: skip
-    for row, delivery in enumerate(deliveries):
-        for axes, images in zip(panels[row], IMAGES.values(), strict=True):
-            axes.set_title(f"{images}, delivery: {delivery}", fontsize=SMALL)
-            axes.axhline(0, color="0.4", linewidth=0.6, zorder=1)
-            plain_axes(axes)
-        panels[row, 0].set_ylabel("backdoor gain (points)")
-    low, high = panels[0, 0].get_xlim()
+    rows, victims = rows_by_delivery(shown, "name", "head"), distinct(shown["head"])
+    figure, panels = panels_of_rows(rows, 2, TEXT)
+    places = {one.delivery: (one, pair) for one, pair in zip(rows, panels, strict=True)}
+    for heads, part in found.items():
+        delivery, name, victim = map(str, heads)
+        one, (left, right) = places[delivery]
+        y, number = one.y(name, victim), victims.index(victim)
+        for images, look in LOOKS.items():
+            _mark(left, part, f"psnr_{images}", y, number, look, BARS[images])
+        _mark(right, part, gain, y, number, {"markersize": MARK}, BARS["poison"], 100)
+    for _, right in panels:
+        right.axvline(0, color="0.4", linewidth=0.6, zorder=1)
+    left, right = panels[-1]
+    low, high = left.get_xlim()
     spare = max(0, LEAST_RANGE - (high - low)) / 2
-    panels[0, 0].set_xlim(low - spare, high + spare)
-    for axes in panels[-1]:
-        axes.set_xlabel("PSNR (dB): harder to see →")
-    marks = [
-        Line2D([], [], color="0.2", marker=cycled(MARKERS, i), linestyle="", markersize=5)
-        for i in range(len(names))
-    ]
-    kinds = [
-        Line2D([], [], marker="o", linestyle="", **_look(number)) for number in range(len(victims))
-    ]
-    blank = Line2D([], [], linestyle="")
-    legend = figure.legend(
-        [blank, *marks, blank, *kinds], texts, loc="outside right upper", handletextpad=0.3
+    left.set_xlim(low - spare, high + spare)
+    left.set_xlabel("PSNR (dB): harder to see →")
+    right.set_xlabel("backdoor gain (points of percent): stronger →")
+    legend_of_marks(
+        figure,
+        victims,
+        more=[
+            Line2D([], [], color="0.3", marker="o", linestyle="", label=label, **LOOKS[images])
+            for images, label in (("poison", "poisoned images"), ("query", "triggered queries"))
+        ],
     )
-    for text in legend.get_texts():
-        if text.get_text() in ("attack", "victim"):
-            text.set_fontweight("bold")
-    hidden = distinct(frame["name"][~frame["name"].isin(names)])
+    hidden = distinct(frame["name"][~frame["name"].isin(shown["name"])])
     caption = (
-        "Backdoor gain against PSNR of the poisoned images (left) and of the triggered queries "
-        "(right): means, with one standard deviation of a single run. Shape: the attack. Colour "
-        "and filling: the victim. Further to the right is harder to see, further up is stronger. "
+        "PSNR of the poisoned images (filled mark, thin bar) and of the triggered queries (ring, "
+        "broad pale bar), and backdoor gain: means, with one standard deviation of a single run. "
         "Deliveries are not compared.",
-        *([f"No mark, as no image is changed: {'; '.join(hidden)}."] if hidden else []),
+        *([f"No row, as no image is changed: {'; '.join(hidden)}."] if hidden else []),
         run_count(found.values(), "mark"),
         *conditions(shown, convention),
         *surrogates(shown),
@@ -105,18 +86,22 @@ def visibility(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     return [FinishedFigure("visibility", figure, caption)]
 
 
-def _look(number: int) -> dict[str, Any]:
-    """Colour, filling and size of a victim's marks.
-
-    Empty ones are white, so that no bar shows in them; later ones are smaller, so that one trigger
-    of equal gain on several victims is seen as rings.
-    """
-    hue, fill = cycled(HUES, number), cycled(FILLS, number)
-    return {
-        "color": hue,
-        "fillstyle": "full" if fill == "none" else fill,
-        "markerfacecolor": "white" if fill == "none" else hue,
-        "markerfacecoloralt": "white",
-        "markersize": max(4.0, 6.8 - 1.2 * number),
-        "markeredgewidth": 0.7,
-    }
+def _mark(
+    axes: Axes,
+    part: pd.DataFrame,
+    column: str,
+    y: float,
+    number: int,
+    look: dict[str, Any],
+    bar: dict[str, Any],
+    factor: float = 1,
+) -> None:
+    one = spread_of(part, column, factor)
+    if one is None:
+        return
+    hue = cycled(HUES, number)
+    if one.deviation:
+        axes.errorbar(one.mean, y, xerr=one.deviation, fmt="none", ecolor=hue, zorder=2, **bar)
+    axes.plot(
+        one.mean, y, cycled(MARKERS, number), color=hue, markeredgewidth=0.7, zorder=3, **look
+    )

@@ -1,6 +1,9 @@
 from .beside_papers import beside_papers as beside_papers
+from .latex_tables import latex as latex
 from .layouts import tables as tables
 from .leaderboard import leaderboard_text as leaderboard_text
 from .paper_numbers import published_numbers as published_numbers
+from .runs import per_run as per_run
+from .runs import write_runs as write_runs
 from .typeset import WRITERS as WRITERS
 from .typeset import rich_table as rich_table

@@ -15,7 +15,13 @@ import pandas as pd
 
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.registry import DEFENSES
-from hashbackdoor_bench.report.captions import conditions, provenance, spread_rule, surrogates
+from hashbackdoor_bench.report.captions import (
+    brief_spread,
+    conditions,
+    provenance,
+    spread_rule,
+    surrogates,
+)
 from hashbackdoor_bench.report.defended import (
     CONTROLS,
     ORDER,
@@ -153,8 +159,9 @@ def _matrix(
         *reasons.sentences,
         *provenance(frame),
     )
-    title = f"t-MAP (MAP) behind defenses, {share} of the target class poisoned (%)"
-    return Table(title, "defense", tuple(columns), tuple(blocks), caption)
+    title = f"t-MAP (MAP) behind defenses (%), budget {share}"
+    brief = brief_spread(usual, frame)
+    return Table(title, "defense", tuple(columns), tuple(blocks), caption, brief)
 
 
 def _columns(frame: pd.DataFrame, *, several: bool) -> list[str]:
@@ -257,7 +264,8 @@ def _clean_cost(frame: pd.DataFrame, convention: str) -> Iterator[Table]:
         *provenance(frame),
     )
     title = "Clean cost: defenses on the clean victim (%)"
-    yield Table(title, "defense", tuple(columns), tuple(blocks), caption)
+    brief = brief_spread(usual, frame)
+    yield Table(title, "defense", tuple(columns), tuple(blocks), caption, brief)
 
 
 def _dropped_control(record: Record) -> float:

@@ -10,7 +10,13 @@ from statistics import fmean
 import pandas as pd
 
 from hashbackdoor_bench.records import Audited, Detection, Record
-from hashbackdoor_bench.report.captions import conditions, provenance, spread_rule, surrogates
+from hashbackdoor_bench.report.captions import (
+    brief_spread,
+    conditions,
+    provenance,
+    spread_rule,
+    surrogates,
+)
 from hashbackdoor_bench.report.defended import ORDER, seconds_of, trainings_of
 from hashbackdoor_bench.report.formatting import NOTHING, percent
 from hashbackdoor_bench.report.selection import SAME_ATTACK, refuse_mixed
@@ -96,7 +102,8 @@ def detection_tables(frame: pd.DataFrame) -> Iterator[Table]:
             *surrogates(part),
             *provenance(part),
         )
-        yield Table(title, "defense", tuple(c.head for c in DETECTED), blocks, caption)
+        heads, brief = tuple(c.head for c in DETECTED), brief_spread(usual, part)
+        yield Table(title, "defense", heads, blocks, caption, brief)
 
 
 def _detected(part: pd.DataFrame, what: str, usual: int) -> tuple[Cell, ...]:
@@ -191,7 +198,8 @@ def audit_tables(frame: pd.DataFrame) -> Iterator[Table]:
             *surrogates(part),
             *provenance(part),
         )
-        yield Table(title, "defense", tuple(values), blocks, caption)
+        brief = brief_spread(usual, part)
+        yield Table(title, "defense", tuple(values), blocks, caption, brief)
 
 
 # ---- what a defender needs and pays -------------------------------------------------------------

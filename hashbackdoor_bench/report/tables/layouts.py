@@ -1,7 +1,8 @@
 """The tables of the papers, from collected records.
 
-    ciba         methods × bits, t-MAP above MAP; one table per victim
-    pairs        attacks × victims: t-MAP, backdoor gain, MAP, delta MAP
+    ciba         methods × (victims × bits), t-MAP above MAP
+    pairs        attacks × victims: t-MAP, backdoor gain, MAP, delta MAP; t-MAP@dominant where an
+                 attack has no target of its own
     victims      victims × attacks: backdoor gain, t-MAP, MAP; for more victims than attacks
     transfer     surrogates × victims: backdoor gain, one block per attack
     ledger       steps from a released code to the paper, and what each changes
@@ -17,7 +18,12 @@ from dataclasses import replace
 import pandas as pd
 
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.report.captions import surrogates, table_caption, usual_run_count
+from hashbackdoor_bench.report.captions import (
+    brief_spread,
+    surrogates,
+    table_caption,
+    usual_run_count,
+)
 from hashbackdoor_bench.report.formatting import percent, signed
 from hashbackdoor_bench.report.refusals import Refusal
 from hashbackdoor_bench.report.selection import surrogate_heads, victim_heads, with_display_names
@@ -36,6 +42,14 @@ T_MAP = Measure("t-MAP", "t_map", percent, marks_best=True)
 MAP = Measure("MAP", "map", percent)
 GAIN = Measure("backdoor gain", "backdoor_gain", signed, marks_best=True)
 DELTA = Measure("delta MAP", "delta_map", signed)
+DOMINANT = (
+    Measure("t-MAP@dominant", "t_map_dominant", percent),
+    Measure("gain@dominant", "backdoor_gain_dominant", signed),
+)
+DOMINANT_RULE = (
+    "@dominant, of attacks without a target of their own: for the class that every other triggered "
+    "query's ten nearest items name most often, on the rest of the queries."
+)
 DEFENSE = "defense"  # the only layout of runs with a defense
 WHITE_BOX = "A surrogate of the victim's own method, backbone and bits is the white box."
 
@@ -75,35 +89,56 @@ def _with_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ciba(frame: pd.DataFrame, convention: str, numbers: Sequence[PaperNumber]) -> list[Table]:
-    found = []
-    for network, part in _with_rows(frame).groupby("network", sort=False):
-        bits = sorted({*part["bits"], *(one.bits for one in numbers)})
-        columns = [f"{k} bits" for k in bits]
-        part = part.assign(column=[f"{k} bits" for k in part["bits"]])
-        n, blocks = usual_run_count(part), []
-        for measure in (T_MAP, MAP):
-            one = block(measure.name, measure, part, columns, convention, n)
-            rows = (*one.lines, *published_lines(numbers, measure.field, bits))
-            blocks.append(replace(one, lines=rows))
-        title = f"t-MAP and MAP (%) of {network} by code length"
-        caption = (
-            *table_caption(part, convention), *surrogates(part), *published_sources(numbers)
-        )  # fmt: skip
-        found.append(Table(title, "method", tuple(columns), tuple(blocks), caption))
-    return found
+    frame = _with_rows(frame)
+    frame = frame.assign(column=[f"{row.network}, {row.bits} bits" for row in frame.itertuples()])
+    networks = list(dict.fromkeys(frame["network"]))
+    if numbers and len(networks) > 1:
+        raise UserError(
+            f"--with-published: a paper's numbers stand below the rows of one victim, and here are "
+            f"{', '.join(networks)}: choose one with --where victim={frame['victim'].iloc[0]}."
+        )
+    printed = {one.bits for one in numbers}
+    lengths = [
+        (network, bits)
+        for network, part in frame.groupby("network", sort=False)
+        for bits in sorted({*part["bits"], *printed})
+    ]
+    columns = [f"{network}, {bits} bits" for network, bits in lengths]
+    n, blocks = usual_run_count(frame), []
+    for measure in (T_MAP, MAP):
+        one = block(measure.name, measure, frame, columns, convention, n, victims="network")
+        published = published_lines(numbers, measure.field, [bits for _, bits in lengths])
+        blocks.append(replace(one, lines=(*one.lines, *published)))
+    whose = f"of {networks[0]} " if len(networks) == 1 else ""
+    return [
+        Table(
+            f"t-MAP and MAP (%) {whose}by code length",
+            "method",
+            tuple(f"{bits} bits" for _, bits in lengths),
+            tuple(blocks),
+            (*table_caption(frame, convention), *surrogates(frame), *published_sources(numbers)),
+            brief=brief_spread(n, frame),
+            over=tuple(network for network, _ in lengths) if len(networks) > 1 else (),
+        )
+    ]
 
 
 def _pairs(frame: pd.DataFrame, convention: str) -> list[Table]:
     frame = _with_rows(frame)
     frame = frame.assign(column=victim_heads(frame))
     columns, n = list(dict.fromkeys(frame["column"])), usual_run_count(frame)
-    blocks = [
-        block(measure.name, measure, frame, columns, convention, n)
-        for measure in (T_MAP, GAIN, MAP, DELTA)
-    ]
+    shown = (T_MAP, GAIN, MAP, DELTA)
+    blocks = [block(measure.name, measure, frame, columns, convention, n) for measure in shown]
+    caption = [*table_caption(frame, convention), *surrogates(frame)]
+    untargeted = frame[frame[f"field.{DOMINANT[0].field}"].notna()]
+    if convention == "field" and len(untargeted):
+        blocks += [block(one.name, one, untargeted, columns, convention, n) for one in DOMINANT]
+        caption.append(DOMINANT_RULE)
     title = "Attacks against victims (%)"
-    caption = (*table_caption(frame, convention), *surrogates(frame))
-    return [Table(title, "attack", tuple(columns), tuple(blocks), caption)]
+    return [
+        Table(title, "attack", tuple(columns), tuple(blocks), tuple(caption),
+              brief=brief_spread(n, frame))
+    ]  # fmt: skip
 
 
 def _victims(frame: pd.DataFrame, convention: str) -> list[Table]:
@@ -115,7 +150,10 @@ def _victims(frame: pd.DataFrame, convention: str) -> list[Table]:
         for measure in (replace(GAIN, marks_best=False), replace(T_MAP, marks_best=False), MAP)
     ]
     caption = (*table_caption(frame, convention, bold=False), *surrogates(frame))
-    return [Table("Victims against attacks (%)", "victim", tuple(columns), tuple(blocks), caption)]
+    title = "Victims against attacks (%)"
+    return [
+        Table(title, "victim", tuple(columns), tuple(blocks), caption, brief=brief_spread(n, frame))
+    ]
 
 
 def _transfer(frame: pd.DataFrame, convention: str) -> list[Table]:
@@ -133,8 +171,11 @@ def _transfer(frame: pd.DataFrame, convention: str) -> list[Table]:
         for label, part in frame.groupby("name", sort=False)
     ]
     caption = (*table_caption(frame, convention), WHITE_BOX)
-    title = "Backdoor gain (%) of triggers made on one network against another"
-    return [Table(title, "surrogate", tuple(columns), tuple(blocks), caption)]
+    title = "Backdoor gain (%), surrogates against victims"
+    return [
+        Table(title, "surrogate", tuple(columns), tuple(blocks), caption,
+              brief=brief_spread(n, frame))
+    ]  # fmt: skip
 
 
 LAYOUTS: dict[str, Callable[[pd.DataFrame, str], list[Table]]] = {

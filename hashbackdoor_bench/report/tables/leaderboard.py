@@ -45,6 +45,9 @@ EXPLANATION = (
 )
 
 
+BRIEF = "95 %: interval of the mean gain, in points. A place such as 1-3 is a tie."
+
+
 def leaderboard_tables(frame: pd.DataFrame, convention: str) -> list[Table]:
     """A table for each board of the records' suites.
 
@@ -90,6 +93,7 @@ def board_table(board: Board) -> Table:
         (*BEFORE, *victims, *NUMBERS, *WORDS, "poison"),
         (Block("", tuple(_line(entry, board) for entry in board.entries)),),
         tuple(sentence for sentence in caption if sentence),
+        BRIEF,
     )
 
 

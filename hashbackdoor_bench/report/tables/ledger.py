@@ -53,6 +53,7 @@ EFFECTS = (
     Effect("PSNR (dB)", "psnr_poison", False, number, 1),
 )
 COLUMNS = (*(effect.name for effect in EFFECTS), "n", "told from zero")
+BRIEF = "Changes in points (PSNR: dB) with their 95 % intervals over n pairs."
 DIGITS = 12  # of a value; what lies behind is rounding, which would pass for a sure difference
 EXPLANATION = (
     "First line of a block: mean ± standard deviation of a single run. Others: what a step changes "
@@ -104,7 +105,7 @@ def ledger_tables(frame: pd.DataFrame, convention: str) -> list[Table]:
         *provenance(used),
     )
     title = "From the released codes to the papers, one step at a time"
-    return [Table(title, "step", COLUMNS, tuple(blocks), caption)]
+    return [Table(title, "step", COLUMNS, tuple(blocks), caption, BRIEF)]
 
 
 def _lines(rows: list[LedgerRow], frame: pd.DataFrame, convention: str) -> Iterator[Line]:

@@ -77,6 +77,9 @@ class Table:
         columns: heads of the others.
         blocks: at least one; a single one needs no title.
         caption: sentences.
+        brief: what a caption of two lines says beside the title, in a sentence or two.
+        over: a head above that of each column, where columns stand in groups; equal neighbours are
+            one group.
     """
 
     title: str
@@ -84,3 +87,13 @@ class Table:
     columns: tuple[str, ...]
     blocks: tuple[Block, ...]
     caption: tuple[str, ...]
+    brief: str = ""
+    over: tuple[str, ...] = ()
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The columns' heads in one line, for what can't print two."""
+        if not self.over:
+            return self.columns
+        pairs = zip(self.over, self.columns, strict=True)
+        return tuple(f"{above}, {column}" for above, column in pairs)

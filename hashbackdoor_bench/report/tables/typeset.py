@@ -2,20 +2,18 @@
 
 import csv
 import io
-import re
 from collections.abc import Callable, Iterator, Sequence
 
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from hashbackdoor_bench.report.escaping import for_csv, for_html, for_latex, for_markdown, for_rich
+from hashbackdoor_bench.report.escaping import for_csv, for_html, for_markdown, for_rich
 from hashbackdoor_bench.report.formatting import NOTHING
-from hashbackdoor_bench.report.tables.parts import LINE_FACTS, Cell, Line, Table
+from hashbackdoor_bench.report.tables.latex_tables import latex
+from hashbackdoor_bench.report.tables.parts import LINE_FACTS, Line, Table
 from hashbackdoor_bench.text import one_line
 
 Writer = Callable[[Sequence[Table]], str]
-
-SHRUNK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"  # to the line
 
 
 def rich_table(table: Table) -> RichTable:
@@ -29,7 +27,7 @@ def rich_table(table: Table) -> RichTable:
         caption_justify="left",
     )
     made.add_column(for_rich(table.corner), no_wrap=True)
-    for column in table.columns:
+    for column in table.heads:
         made.add_column(for_rich(column), justify="right", no_wrap=True)
     for block in table.blocks:
         if block.title:
@@ -54,7 +52,7 @@ def _markdown(table: Table) -> Iterator[str]:
 
     blank = [""] * len(table.columns)
     yield from (f"### {for_markdown(table.title)}", "")
-    yield row([for_markdown(table.corner), *map(for_markdown, table.columns)])
+    yield row([for_markdown(table.corner), *map(for_markdown, table.heads)])
     yield row(["---", *["---:"] * len(table.columns)])
     for block in table.blocks:
         if block.title:
@@ -68,40 +66,6 @@ def _markdown(table: Table) -> Iterator[str]:
     yield from ("", for_markdown(" ".join(table.caption)), "")
 
 
-def latex(tables: Sequence[Table]) -> str:
-    """``table`` environments with booktabs' rules."""
-    needs = r"% needs \usepackage[T1]{fontenc} and \usepackage{booktabs,graphicx}"
-    return "\n".join([needs, *(line for table in tables for line in _latex(table))])
-
-
-def _latex(table: Table) -> Iterator[str]:
-    def row(cells: Sequence[str]) -> str:
-        return " & ".join(cells) + r" \\"
-
-    width = len(table.columns)
-    yield from (r"\begin{table}", r"\centering\footnotesize")
-    yield rf"\caption{{{for_latex(table.title)}. {for_latex(' '.join(table.caption))}}}"
-    yield SHRUNK
-    yield from (rf"\begin{{tabular}}{{l*{{{width}}}{{r}}}}", r"\toprule")
-    yield row([for_latex(table.corner), *map(for_latex, table.columns)])
-    for block in table.blocks:
-        yield r"\midrule"
-        if block.title:
-            yield rf"\multicolumn{{{width + 1}}}{{l}}{{\emph{{{for_latex(block.title)}}}}} \\"
-        ours = True
-        for line in block.lines:
-            if ours and line.from_paper:
-                yield r"\addlinespace"
-            ours = not line.from_paper
-            yield row([for_latex(line.head), *map(_latex_cell, line.cells)])
-    yield from (r"\bottomrule", r"\end{tabular}}", r"\end{table}", "")
-
-
-def _latex_cell(cell: Cell) -> str:
-    value = for_latex(re.sub(r"(?<!\w)-(?=\d)", "−", cell.text))
-    return rf"\textbf{{{value}}}" if cell.best else value
-
-
 def tidy(tables: Sequence[Table]) -> str:
     """CSV with one line per cell that has something; numbers are not rounded."""
     file = io.StringIO()
@@ -112,7 +76,7 @@ def tidy(tables: Sequence[Table]) -> str:
     for table in tables:
         for block in table.blocks:
             for line in block.lines:
-                for column, cell in zip(table.columns, line.cells, strict=True):
+                for column, cell in zip(table.heads, line.cells, strict=True):
                     if cell.mean is None and cell.text == NOTHING:
                         continue
                     place = (table.title, block.title, line.head, column)
@@ -139,7 +103,7 @@ def _html(table: Table) -> Iterator[str]:
     right = ' style="text-align: right"'
     yield "<figure>"
     yield f"<table>\n<caption>{for_html(table.title)}</caption>"
-    heads = "".join(f'<th scope="col"{right}>{for_html(column)}</th>' for column in table.columns)
+    heads = "".join(f'<th scope="col"{right}>{for_html(column)}</th>' for column in table.heads)
     yield f'<thead><tr><th scope="col">{for_html(table.corner)}</th>{heads}</tr></thead>'
     for block in table.blocks:
         yield "<tbody>"
