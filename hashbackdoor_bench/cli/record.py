@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hashbackdoor_bench.cli.run import command_of
+from hashbackdoor_bench.cli.suite_running import command_of
 from hashbackdoor_bench.cli.terminal import console, say
 from hashbackdoor_bench.errors import UserError
 
