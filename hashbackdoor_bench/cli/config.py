@@ -18,6 +18,7 @@ from hashbackdoor_bench.text import quoted
 
 PLACES: dict[str, Any] = {"device": str, "threads": int, "results_dir": Path, "cache_dir": Path}
 SETTINGS = {f"{kind}_settings": kind for kind in METHODS}
+WRITE = "[attack_settings], [victim_settings] or [defense_settings]"
 
 
 def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,7 +54,14 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"--config {path}: give the path of a TOML file that exists.")
     top, folder = parsed(path), path.parent.resolve()
     with KeyPath(path).named():
-        for name in top:
+        for name, value in top.items():
+            if name == "set":
+                raise UserError(f"set is a key of suites: write {WRITE} here.")
+            if isinstance(value, list) and name != "plugin":
+                raise UserError(
+                    f"{name} is {quoted(value)}: a run has one value; many runs are a suite, see "
+                    "bench suite run --help."
+                )
             if name not in (known := {*RUN, *PLACES, "plugin"}):
                 raise unknown("option", name, known)
         given = {name: value for name, value in top.items() if name in RUN}

@@ -274,4 +274,5 @@ def _warn(sentence: str) -> None:
 
 def _warn_of(failures: Sequence[Failure], folder: Path) -> None:
     for one in failures:
-        _warn(f"{describe(one.run)} failed: {one.stage}: {one.message}")
+        sentence = f"{describe(one.run)} failed: {one.stage}: {one.message}"
+        warnings.warn(sentence, stacklevel=4)
