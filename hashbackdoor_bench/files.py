@@ -47,6 +47,11 @@ def whole(path: Path) -> Iterator[Path]:
         fresh.unlink(missing_ok=True)
 
 
+def real(path: Path) -> Path:
+    """The absolute path without links; of links that lead in a circle, the path itself."""
+    return Path(os.path.realpath(path))
+
+
 def remove(path: Path) -> None:
     """Remove whatever stands at a path; what a link leads to is left alone."""
     if path.is_symlink() or not path.is_dir():

@@ -142,6 +142,11 @@ class Registry(Mapping[str, Method[T]]):
         """The first line of the method's file."""
         return self._home(name).description.summary
 
+    def docstring(self, name: str) -> str:
+        """That of the method's file; empty for one of an entry point or of an unknown name."""
+        home = {**self._homes, **self._plugins}.get(name.replace("-", "_"))
+        return home.description.docstring if home else ""
+
     def published(self, name: str) -> str:
         """How papers write the method.
 

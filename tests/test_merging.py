@@ -214,7 +214,7 @@ def test_links_and_other_files_are_not_copied_but_named(machines, tmp_path: Path
     ("folders", "into", "why"),
     [
         (("a", "gone"), "all", "gone is no folder"),
-        (("a", "a/."), "all", "again: give each folder once"),
+        (("a", "a/."), "all", "is given twice, as .*: give each folder once"),
         (("a", "b"), "a/all", "lie in one another"),
         (("a/fashion-mini", "a"), "all", "lie in one another"),
         (("a",), "a/index.csv", "is no folder: give another name"),
@@ -229,3 +229,9 @@ def test_a_folder_may_be_merged_into_another_of_them(machines, tmp_path: Path):
     found = merge(machines, machines[0])
     assert (found.copied, found.known) == (1, 1)
     assert [row["seed"] for row in rows(machines[0])] == ["0", "1", "2"]
+
+
+def test_a_folder_of_anything_is_left_within_seconds(machines, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("hashbackdoor_bench.sharing.joined_index.MOST", 5)
+    with pytest.raises(UserError, match="more than 5 files: give a folder that has results only"):
+        merge([machines[0]], tmp_path / "all")

@@ -445,6 +445,10 @@ def test_pushing_into_a_folder_of_something_else_is_refused(made: Path, tmp_path
     assert "push to a folder, and put that on the server" in capsys.readouterr().err
     assert main(["push", str(tmp_path / "gone"), "--to", str(tmp_path / "to")]) == 2
     assert "gone is no folder" in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
+    assert main([*words, str(made / "quick/share")]) == 2
+    assert "lie in one another" in capsys.readouterr().err
+    assert not (made / "quick/share").exists()
 
 
 def test_a_folder_whose_name_cannot_be_shared_is_refused(made: Path, tmp_path: Path):
@@ -462,3 +466,15 @@ def test_artifacts_of_another_cache_are_pushed_too(made: Path, tmp_path: Path, m
 
 def test_an_empty_listing_is_one():
     assert read_listing(Listing({}).to_json(), "x") == Listing({})
+
+
+def test_a_link_that_leads_in_a_circle_is_one_sentence(made: Path, tmp_path: Path, capsys):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for words in (
+        ["push", str(made / "quick"), "--to", str(tmp_path / "loop")],
+        ["merge", str(made / "quick"), "--into", str(tmp_path / "loop")],
+        ["merge", str(tmp_path / "loop"), "--into", str(tmp_path / "all")],
+        ["pull", str(tmp_path / "loop")],
+    ):
+        assert main([*words, "-q"]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1

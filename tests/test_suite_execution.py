@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import shutil
 import time
 from collections import Counter
 from pathlib import Path
@@ -282,6 +283,25 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("warm_workers")
+def test_workers_read_another_cache_and_write_only_their_own(tiny, tmp_path, one_thread):
+    these, theirs = [cell(tiny, "badnets_clean", victim="csq")], tmp_path / "theirs"
+    run(these[0].spec, cache=Cache(theirs), results=tmp_path / "single")
+    shutil.rmtree(theirs / "scores")
+    before = sorted(path for path in theirs.rglob("*") if "data" not in path.parts)
+    cache = Cache(tmp_path / "c", [theirs])
+    layout = lay_out(these, cache=cache, results=tmp_path / "r", device=CPU)
+    assert {layout.tasks[key].group for key in layout.tasks.keys() - layout.done} == {
+        "scores", RECORD,
+    }  # fmt: skip
+    with local(tmp_path, others=[theirs]) as executor:
+        failures = execute(layout, executor, cache=cache, times=Times(cache), watch=lambda m: None)
+    assert not failures
+    assert scores(tmp_path / "r") == scores(tmp_path / "single")
+    assert {kind for kind, *_ in cache.stored()} == {"scores"}
+    assert sorted(path for path in theirs.rglob("*") if "data" not in path.parts) == before
 
 
 @pytest.mark.usefixtures("warm_workers")

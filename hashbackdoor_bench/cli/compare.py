@@ -14,6 +14,7 @@ from hashbackdoor_bench.cli.options import (
     bench,
     cache_option,
     device_option,
+    log_option,
     mode_of,
     plugin_option,
     talk,
@@ -70,6 +71,7 @@ from hashbackdoor_bench.errors import UserError
 @plugin_option
 @cache_option
 @device_option
+@log_option
 @talk
 def compare_command(
     name: str,
@@ -84,6 +86,7 @@ def compare_command(
     plugin: tuple[Path, ...],
     cache_dir: Path,
     device: str,
+    log_dir: Path | None,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -110,6 +113,7 @@ def compare_command(
             jobs=jobs,
             until=until,
             minutes=minutes,
+            log_dir=log_dir,
             note=lambda sentence: say(f"note: {sentence}", err=True),
             tell=partial(tell_failures, cache=cache_dir, **where),
             **where,

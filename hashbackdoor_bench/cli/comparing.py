@@ -11,6 +11,7 @@ import pandas as pd
 from hashbackdoor_bench.cli.looking import count_of, in_groups, verdict_on
 from hashbackdoor_bench.cli.options import first_of
 from hashbackdoor_bench.cli.suite_running import lay_out_suite, run_missing
+from hashbackdoor_bench.cli.training_log import training_log
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.files import writable
 from hashbackdoor_bench.records import OWN
@@ -128,6 +129,7 @@ def compared(
     plugin: tuple[Path, ...],
     until: float | None,
     minutes: float | None,
+    log_dir: Path | None,
     mode: str,
     note: Callable[[str], None],
     tell: Callable[[Sequence[Failure], Path], None],
@@ -148,6 +150,7 @@ def compared(
         until: run the suite in parts until every difference is told, or is below so many points of
             percent; None: run all of it.
         minutes: with ``until``, begin no part that would end later.
+        log_dir: see `training_log`.
         mode: how progress is shown, see `mode_of`.
         note: is told which records are left out, sentence by sentence.
         tell: is told which runs failed, and the folder of the attack's records.
@@ -174,39 +177,41 @@ def compared(
     batches = in_groups(mine) if until is not None else [mine]
     goal = GOAL if until is None else until / 100
     began, verdict = time.monotonic(), ""
-    for look, batch in enumerate(batches):
-        cache, layout = lay_out_suite(batch, cache_dir, folder, device, threads, mode)
-        keys = {one.tasks[-1].key for one in layout.planned}
-        layout.done |= keys & set(known.frame["key"])
-        failures = run_missing(
-            layout,
-            cache,
-            results=folder,
-            device=device,
-            plugin=plugin,
-            jobs=jobs,
-            threads=threads,
-            mode=mode,
-        )
-        tell(failures, folder)
-        own = [one for one in layout.planned if one.path.is_file()]
-        if own:
-            write_index(replace(layout, planned=own), folder)
-        frame = collect([*places, *([folder] if own else [])]).frame
-        if not frame["key"].isin(keys).any():
-            why = f"{failures[0].stage}: {failures[0].message}" if failures else "see above."
-            raise NoRun(f"no run of {name} on the victims of {mine.name} worked: {why}")
-        frame, left_out = rivals(frame, mine.name, [one.spec for one in layout.planned], keys)
-        label = str(frame["label"][frame["key"].isin(keys)].iloc[0])
-        board = board_with(boards(frame, [mine.name]), label)
-        found = standing(board, label)
-        if until is None or found.entry.place is None:
-            break
-        result = contest(board, label, [count_of(one) for one in batches], look, goal)
-        spent = (time.monotonic() - began) / 60
-        verdict = verdict_on(result, batches, look, spent, minutes)
-        if verdict:
-            break
+    with training_log(log_dir, folder) as log:
+        for look, batch in enumerate(batches):
+            cache, layout = lay_out_suite(batch, cache_dir, folder, device, threads, mode)
+            keys = {one.tasks[-1].key for one in layout.planned}
+            layout.done |= keys & set(known.frame["key"])
+            failures = run_missing(
+                layout,
+                cache,
+                results=folder,
+                device=device,
+                plugin=plugin,
+                jobs=jobs,
+                threads=threads,
+                mode=mode,
+                log=log,
+            )
+            tell(failures, folder)
+            own = [one for one in layout.planned if one.path.is_file()]
+            if own:
+                write_index(replace(layout, planned=own), folder)
+            frame = collect([*places, *([folder] if own else [])]).frame
+            if not frame["key"].isin(keys).any():
+                why = f"{failures[0].stage}: {failures[0].message}" if failures else "see above."
+                raise NoRun(f"no run of {name} on the victims of {mine.name} worked: {why}")
+            frame, left_out = rivals(frame, mine.name, [one.spec for one in layout.planned], keys)
+            label = str(frame["label"][frame["key"].isin(keys)].iloc[0])
+            board = board_with(boards(frame, [mine.name]), label)
+            found = standing(board, label)
+            if until is None or found.entry.place is None:
+                break
+            result = contest(board, label, [count_of(one) for one in batches], look, goal)
+            spent = (time.monotonic() - began) / 60
+            verdict = verdict_on(result, batches, look, spent, minutes)
+            if verdict:
+                break
     for sentence in left_out:
         note(sentence)
     return Comparison(found, folder if own else None, tuple(failures), goal, verdict)

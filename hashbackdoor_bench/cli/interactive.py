@@ -31,6 +31,7 @@ from hashbackdoor_bench.cli.given import (
 from hashbackdoor_bench.cli.options import MOST_THREADS, default_cache
 from hashbackdoor_bench.cli.result import result_table
 from hashbackdoor_bench.cli.terminal import as_html, as_text
+from hashbackdoor_bench.cli.training_log import training_log
 from hashbackdoor_bench.errors import UserError, check, unknown
 from hashbackdoor_bench.records import OWN, Record
 from hashbackdoor_bench.report import collect
@@ -111,6 +112,7 @@ def run(
     cache_dir: Path | str | None = None,
     device: str = "auto",
     threads: int | None = None,
+    log_dir: Path | str | None = None,
     quiet: bool = False,
     **given: Any,
 ) -> Finished:
@@ -123,6 +125,7 @@ def run(
         cache_dir: folder of the stages' artifacts; ``bench run``'s if None.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: torch's threads; None: as many as it takes. Results on a CPU depend on it.
+        log_dir: folder of a log of every training, for TensorBoard; None: there is none.
         quiet: show no progress.
         given: the fields of `RunSpec`, which are the options of ``bench run``: ``attack``,
             ``victim``, ``bits``, ``defense``, ``target``, ``seed``, …. ``attack_settings``,
@@ -140,11 +143,15 @@ def run(
         cache_dir=cache_dir,
         device=device,
         threads=threads,
+        log_dir=log_dir,
         quiet=quiet,
     )
     if threads is not None:
         check("threads", threads, 1, MOST_THREADS)
-    with shown("quiet" if quiet else "lines") as progress:
+    with (
+        training_log(read["log_dir"], read["results_dir"]) as log,
+        shown("quiet" if quiet else "lines") as progress,
+    ):
         record, path, stages = run_spec(
             spec,
             cache=open_cache(read["cache_dir"] or default_cache()),
@@ -152,6 +159,7 @@ def run(
             device=device,
             threads=threads,
             progress=progress,
+            log=log,
             draw=draw_missing,
         )
     return Finished(record, path, tuple(stages.pictures))
@@ -189,6 +197,7 @@ def compare(
     jobs: int | None = None,
     until: float | None = None,
     minutes: float | None = None,
+    log_dir: Path | str | None = None,
     quiet: bool = False,
 ) -> Comparison:
     """Run an attack on the victims and seeds of a suite, and rank it, as ``bench compare`` does.
@@ -209,6 +218,7 @@ def compare(
         until: stop as soon as every other attack with a place is told apart, or differs by less
             than so many points of percent; None: run the whole suite.
         minutes: with ``until``, begin no further part of the suite that would end later.
+        log_dir: folder of a log of every training, for TensorBoard; None: there is none.
         quiet: show no progress.
 
     Raises:
@@ -228,6 +238,7 @@ def compare(
         jobs=jobs,
         until=until,
         minutes=minutes,
+        log_dir=log_dir,
         quiet=quiet,
     )
     check("threads", threads, 1, MOST_THREADS)
@@ -250,6 +261,7 @@ def compare(
         plugin=paths_given("plugin", plugin),
         until=read["until"],
         minutes=read["minutes"],
+        log_dir=read["log_dir"],
         mode="quiet" if quiet else "lines",
         note=_warn,
         tell=_warn_of,

@@ -15,6 +15,7 @@ from hashbackdoor_bench.cli.options import (
     FILE,
     bench,
     device_option,
+    log_option,
     mode_of,
     places,
     plugin_option,
@@ -146,6 +147,7 @@ from hashbackdoor_bench.text import shortened
 @threads_option()
 @results_option
 @places
+@log_option
 @config_option
 @talk
 def run_command(
@@ -156,6 +158,7 @@ def run_command(
     threads: int | None,
     results_dir: Path,
     cache_dir: Path,
+    log_dir: Path | None,
     quiet: bool,
     as_json: bool,
     **values: Any,
@@ -177,11 +180,12 @@ def run_command(
     with no_collection():
         from hashbackdoor_bench.cli.console import shown
         from hashbackdoor_bench.cli.result import result_table
+        from hashbackdoor_bench.cli.training_log import training_log
         from hashbackdoor_bench.records import collapsed
         from hashbackdoor_bench.report.pictures import draw_missing
         from hashbackdoor_bench.stages import open_cache, run
 
-    with shown(mode) as progress:
+    with training_log(log_dir, results_dir) as log, shown(mode) as progress:
         record, path, stages = run(
             spec,
             cache=open_cache(cache_dir),
@@ -189,6 +193,7 @@ def run_command(
             device=device,
             threads=threads,
             progress=progress,
+            log=log,
             draw=draw_missing,
         )
     pictures = stages.pictures

@@ -15,6 +15,7 @@ from hashbackdoor_bench.suites import Suite
 WORKER = 9 * 10**9  # bytes of a GPU for each worker; ResNet-50 at 224 px takes 7 in batches of 128
 
 if TYPE_CHECKING:
+    from hashbackdoor_bench.progress import Log
     from hashbackdoor_bench.stages import Cache
     from hashbackdoor_bench.suites import Failure, Layout
 
@@ -30,6 +31,7 @@ def run_missing(
     threads: int,
     mode: str,
     cluster: dict[str, Any] | None = None,
+    log: "Log | None" = None,
 ) -> list["Failure"]:
     """Run the missing runs.
 
@@ -44,11 +46,12 @@ def run_missing(
         mode: see `mode_of`.
         cluster: ``address`` of a Ray cluster and ``gpus`` (the share of a GPU per stage); None: use
             processes on this machine.
+        log: see `execute`.
 
     Returns:
         The runs that failed, those that can't be planned included.
     """
-    from hashbackdoor_bench.cli.console import suite_shown
+    from hashbackdoor_bench.cli.suite_console import suite_shown
     from hashbackdoor_bench.suites import Times, execute
 
     failures = list(layout.refused)
@@ -76,7 +79,9 @@ def run_missing(
                 **places,
             )
         with chosen as workers, suite_shown(mode) as watch:
-            failures = execute(layout, workers, cache=cache, times=Times(cache), watch=watch)
+            failures = execute(
+                layout, workers, cache=cache, times=Times(cache), watch=watch, log=log
+            )
     return failures
 
 

@@ -187,6 +187,8 @@ def submit_command(
             raise UserError(f"--out {out}: give a name that ends in .zip.")
         if len(records) != 1:
             raise UserError(f"--out holds one record, and {len(records)} are given: give --pr.")
+        if records[0].is_dir():
+            raise UserError(f"{records[0]} is a folder: give one record, or --pr for all of it.")
         images = pack(read_record(records[0]), open_cache(cache_dir), out, **where)
         say(f"wrote {out}: {images} poisoned images and the trigger")
         return

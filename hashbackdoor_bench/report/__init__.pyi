@@ -6,13 +6,14 @@ from .consistency import check_record as check_record
 from .escaping import for_file_name as for_file_name
 from .escaping import for_markdown as for_markdown
 from .escaping import for_rich as for_rich
-from .formatting import limits as limits
 from .formatting import percent as percent
-from .formatting import poisoned as poisoned
-from .formatting import ssim as ssim
 from .refusals import Refusal as Refusal
 from .refusals import read_refusals as read_refusals
 from .refusals import write_refusals as write_refusals
+from .result_rows import HEADLINES as HEADLINES
+from .result_rows import result_caption as result_caption
+from .result_rows import result_rows as result_rows
+from .result_rows import result_title as result_title
 from .scan import scan_records as scan_records
 from .selection import choose as choose
 from .selection import undefended as undefended

@@ -159,8 +159,8 @@ class Repository:
         except errors.RepositoryNotFoundError as error:
             raise UserError(
                 f"{self.name}: there is no such data set on the hub, or this machine may not see "
-                "it: log in with `hf auth login`, or make it with `hf repo create "
-                f"{self.repository} --type dataset`."
+                "it: log in with `hf auth login`, or make it with `hf repos create "
+                f"{self.repository} --repo-type dataset`."
             ) from error
         except (
             OSError, RuntimeError, ValueError, errors.HTTPError,  # type: ignore[attr-defined]

@@ -1,13 +1,17 @@
 """The index and the refused runs of a merged folder, put together from those of several."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from hashbackdoor_bench import report
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import INDEX, REFUSED
 from hashbackdoor_bench.report import Collection, IndexLine, Refusal
 from hashbackdoor_bench.text import visible
+
+MOST = 200_000  # files and folders that are looked at
 
 
 @dataclass
@@ -66,8 +70,31 @@ class JoinedIndex:
 
 
 def indexed(folder: Path) -> list[Path]:
-    """The folders, of all below a folder and itself, with an index or a list of refused runs."""
-    return sorted({path.parent for name in (INDEX, REFUSED) for path in folder.rglob(name)})
+    """The folders, of all below a folder and itself, with an index or a list of refused runs.
+
+    Raises:
+        UserError: see `files_below`.
+    """
+    return sorted({path.parent for path in files_below(folder) if path.name in (INDEX, REFUSED)})
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files below a folder, and links to folders, which are not followed.
+
+    Raises:
+        UserError: there are more than ``MOST``.
+    """
+    count = 0
+    for where, folders, names in os.walk(folder):
+        for name in (*sorted(names), *folders):
+            path = Path(where, name)
+            count += 1
+            if count > MOST:
+                raise UserError(
+                    f"{folder} holds more than {MOST} files: give a folder that has results only."
+                )
+            if name not in folders or path.is_symlink():
+                yield path
 
 
 def refused_and_made(found: Collection) -> Iterator[str]:

@@ -11,7 +11,7 @@ which are made of those of all folders. Whatever is not taken is named.
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from msgspec import structs
 
 from hashbackdoor_bench import report
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.files import open_regular, room, whole, writable
+from hashbackdoor_bench.files import open_regular, real, room, whole, writable
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import (
     INDEX,
@@ -30,7 +30,12 @@ from hashbackdoor_bench.records import (
     read_record,
     record_path,
 )
-from hashbackdoor_bench.sharing.joined_index import JoinedIndex, indexed, refused_and_made
+from hashbackdoor_bench.sharing.joined_index import (
+    JoinedIndex,
+    files_below,
+    indexed,
+    refused_and_made,
+)
 from hashbackdoor_bench.spec import digest
 from hashbackdoor_bench.text import visible
 
@@ -81,7 +86,7 @@ def merge(sources: Sequence[Path], into: Path, progress: Progress = silent) -> M
         index = indexes.setdefault(root.relative_to(into), JoinedIndex())
         merged.conflicts += index.add(root)
     for source in sources:
-        if source.resolve() != into.resolve():
+        if real(source) != real(into):
             _merge_one(source, into, indexes, merged, progress)
     with room(into):
         for place, index in indexes.items():
@@ -108,11 +113,11 @@ def _check_folders(sources: Sequence[Path], into: Path) -> None:
     for source in sources:
         if not source.is_dir():
             raise UserError(f"{source} is no folder: give folders of results.")
-        real = source.resolve()
-        if real in seen:
-            raise UserError(f"{source} is {seen[real]} again: give each folder once.")
-        seen[real] = source
-    for one, other in ((a, b) for a in (*seen, into.resolve()) for b in seen if a != b):
+        place = real(source)
+        if place in seen:
+            raise UserError(f"{source} is given twice, as {seen[place]}: give each folder once.")
+        seen[place] = source
+    for one, other in ((a, b) for a in (*seen, real(into)) for b in seen if a != b):
         if one.is_relative_to(other) or other.is_relative_to(one):
             raise UserError(
                 f"{one} and {other} lie in one another: give folders that have no file in common, "
@@ -148,7 +153,7 @@ def _merge_one(
         place = root.relative_to(source.absolute())
         index = indexes.setdefault(place, JoinedIndex())
         merged.conflicts += index.add(root, places.get(place, {}))
-    for path in _files(source.absolute()):
+    for path in files_below(source.absolute()):
         if path not in taken:
             merged.left.append(visible(f"{path} is not copied: it belongs to no record."))
 
@@ -245,11 +250,3 @@ def _put_pictures(folder: Path, to: Path, merged: Merged) -> set[Path]:
                 visible(f"{path} differs from {place}, of the same results: the latter is kept.")
             )
     return seen
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder, and links to folders, which are not followed."""
-    for where, folders, names in os.walk(folder):
-        for name in sorted(names):
-            yield Path(where, name)
-        yield from (Path(where, name) for name in folders if Path(where, name).is_symlink())

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from hashbackdoor_bench import report
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.files import room, writable
+from hashbackdoor_bench.files import real, room, writable
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import read_record
 from hashbackdoor_bench.sharing.hub import Repository
@@ -102,6 +102,11 @@ def push(
         UserError: a folder is missing or can't be shared under its name, or ``to`` can't be
             written, or has something else in it.
     """
+    _check_folders(folders)
+    for folder in folders:
+        one, other = real(to), real(folder)
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            raise UserError(f"--to {to} and {folder} lie in one another: give another folder.")
     there = [path for path in to.iterdir() if path.name[0] != "."] if to.is_dir() else []
     if there and not (to / LISTING).is_file():
         raise UserError(
@@ -136,6 +141,7 @@ def push_to_hub(
     Raises:
         UserError: see `push`; or the hub doesn't answer, or doesn't take it.
     """
+    _check_folders(folders)
     there = Listing({})
     if to.has(LISTING):
         name = f"the {LISTING} of {to.name}"
@@ -157,6 +163,22 @@ def push_to_hub(
     return _counted(pushed, listing)
 
 
+def _check_folders(folders: Sequence[Path]) -> None:
+    """Refuse folders that can't be pushed.
+
+    Raises:
+        UserError: which, and why.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder: give folders of results.")
+        if not NAME.fullmatch(real(folder).name):
+            raise UserError(
+                f"{folder} can't be shared under its name: rename it to one of the letters a to z, "
+                "digits, '-', '_' and '.'."
+            )
+
+
 def _counted(pushed: Pushed, listing: Listing) -> Pushed:
     pushed.files, pushed.sha256 = len(listing.files), listing.sha256
     pushed.size = sum(one.size for one in listing.files.values())
@@ -173,18 +195,10 @@ def _add(
     progress: Progress,
 ) -> None:
     """Merge the results into ``to``, and copy the artifacts that neither it nor ``there`` has."""
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder} is no folder: give folders of results.")
-        if not NAME.fullmatch(folder.resolve().name):
-            raise UserError(
-                f"{folder} can't be shared under its name: rename it to one of the letters a to z, "
-                "digits, '-', '_' and '.'."
-            )
     wanted: dict[tuple[str, str], None] = {}  # in order
     names = frozenset().union(*(PARTS[part] for part in parts))
     for folder in folders:
-        place = to / RESULTS / folder.resolve().name
+        place = to / RESULTS / real(folder).name
         merged = merge([folder], place, progress)
         _join(pushed.merged, merged)
         for path in report.scan_records(place.absolute()).paths:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.files import open_regular, room
+from hashbackdoor_bench.files import open_regular, real, room
 
 BLOCK = 1 << 20  # bytes that are read at once
 Tell = Callable[[int], None]  # is told how many bytes came
@@ -86,7 +86,7 @@ class Folder:
 
     def _path(self, path: str) -> Path:
         found = self.root / path
-        if not found.resolve().is_relative_to(self.root.resolve()):
+        if not real(found).is_relative_to(real(self.root)):
             raise self._failed(path, "a link in it leads out of the folder")
         return found
 

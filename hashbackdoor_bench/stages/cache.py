@@ -20,7 +20,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.files import remove, room, sha256_of, writable
+from hashbackdoor_bench.files import real, remove, room, sha256_of, writable
 from hashbackdoor_bench.locks import locked
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.spec import canonical, digest
@@ -43,7 +43,7 @@ class Cache:
     def __init__(self, root: Path, others: Sequence[Path] = ()) -> None:
         writable(root, "--cache-dir")
         self.root = root
-        self.others = tuple(other for other in others if other.resolve() != root.resolve())
+        self.others = tuple(other for other in others if real(other) != real(root))
         self._inner = 0.0  # seconds that went into artifacts since the current one was begun
         self._ignored: set[Path] = set()  # damaged artifacts of other caches
 

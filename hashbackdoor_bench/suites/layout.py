@@ -14,7 +14,7 @@ import torch
 from hashbackdoor_bench.errors import NotApplicable, UserError
 from hashbackdoor_bench.memory import no_collection
 from hashbackdoor_bench.progress import Progress, silent
-from hashbackdoor_bench.records import read_record, record_key, record_path
+from hashbackdoor_bench.records import read_record, record_path
 from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages import Cache, LoadedSets, Plan, attacker_of, keys_of
@@ -203,7 +203,7 @@ def _planned(tasks: dict[str, Task], run: SuiteRun, plan: Plan, results: Path) -
                 attacker=attacker_of(stage.inputs),
             ),
         )
-    key = record_key(plan.spec, {name: task.key for name, task in mine.items()})
+    key = plan.record_key
     parts = tuple(dict.fromkeys(mine.values()))
     record = tasks.setdefault(
         key,

@@ -1,4 +1,8 @@
+from .all_suites import FIRST as FIRST
+from .all_suites import all_boards as all_boards
 from .boards import boards as boards
+from .bundle import Drawn as Drawn
+from .bundle import write_bundle as write_bundle
 from .claimed_order import claimed_order as claimed_order
 from .contest import Contest as Contest
 from .contest import contest as contest
