@@ -21,7 +21,12 @@ from hashbackdoor_bench.report.figures.groups import (
     spread_of,
     wrapped,
 )
-from hashbackdoor_bench.report.selection import SAME_ATTACK, SAME_VICTIM, with_display_names
+from hashbackdoor_bench.report.selection import (
+    FORMS,
+    SAME_ATTACK,
+    SAME_VICTIM,
+    with_display_names,
+)
 from hashbackdoor_bench.report.statistics import draws
 from hashbackdoor_bench.report.style import COLUMN, DASHES, HUES, MARKERS, SMALL, TEXT, cycled
 from hashbackdoor_bench.spec import RunSpec, canonical
@@ -168,6 +173,8 @@ def _series(setting: Setting, frame: pd.DataFrame) -> list[Series]:
     for index, row in rows.items():
         rest = _fixed(row)
         value = rest.pop(setting.field, None)
+        if setting.field in FORMS:  # then the name of the victim has it too
+            rest["network"] = _without(rest["network"], FORMS[setting.field](str(value)))
         if setting.field == "bits" and rest["surrogate_bits"] == value:
             rest["surrogate_bits"] = "the victim's"
         if not _drawable(value) or (setting.field == "budget" and rest["poison_count"] is not None):
@@ -212,6 +219,13 @@ def _fixed(row: Mapping[Any, Any]) -> dict[str, Any]:
     elif spec.surrogate == spec.victim:
         rest["surrogate"] = "the victim's"
     return rest | {"network": row["network"], "name": row["name"]}
+
+
+def _without(network: str, form: str) -> str:
+    """A victim's name without one of the forms in its parentheses."""
+    name, _, forms = network.partition(" (")
+    kept = [one for one in forms.removesuffix(")").split(", ") if one not in ("", form)]
+    return f"{name} ({', '.join(kept)})" if kept else name
 
 
 def _drawable(value: object) -> bool:
