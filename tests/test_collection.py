@@ -101,7 +101,7 @@ def change(path: Path, edit: Any) -> None:
     path.write_text(json.dumps(values))
 
 
-@pytest.mark.parametrize("folder", ["speed", "search"])
+@pytest.mark.parametrize("folder", ["speed", "search", "taking"])
 def test_measurements_are_no_records_and_no_problem(tmp_path: Path, folder: str):
     stored(tmp_path, made())
     (tmp_path / folder).mkdir()

@@ -20,7 +20,7 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.spec import canonical, digest
 from hashbackdoor_bench.stages import Cache, Run, in_use
-from hashbackdoor_bench.stages.cache import FILES
+from hashbackdoor_bench.stages.artifact import FILES
 from hashbackdoor_bench.stages.cache_users import keys_in_use, no_new_users
 from hashbackdoor_bench.suites.executors import temporary
 

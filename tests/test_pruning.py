@@ -13,7 +13,8 @@ import torch
 from hashbackdoor_bench import RunSpec, UserError
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.spec import canonical, digest
-from hashbackdoor_bench.stages.cache import Cache, Damaged
+from hashbackdoor_bench.stages.artifact import Damaged
+from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.cache_users import in_use, keys_in_use, no_new_users
 from hashbackdoor_bench.stages.pipeline import run
 from hashbackdoor_bench.stages.pruning import CHECKPOINT, entries, prune, referenced

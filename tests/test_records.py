@@ -25,7 +25,9 @@ from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.spec import digest
 
 RESULTS = Path(__file__).parents[1] / "results"
-COMMITTED = [p for p in sorted(RESULTS.rglob("*.json")) if p.parent.name not in ("speed", "search")]
+COMMITTED = [
+    p for p in sorted(RESULTS.rglob("*.json")) if p.parent.name not in ("speed", "search", "taking")
+]
 LATER = make_dataclass(
     "LATER", [("shield", str | None, field(default=None))], bases=(RunSpec,), frozen=True
 )

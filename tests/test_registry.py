@@ -160,22 +160,26 @@ def test_a_name_is_not_registered_twice():
         registry.register(type("B", (), {"__module__": "y.same"}))
 
 
-def test_an_entry_point_brings_a_method(tmp_path: Path):
-    """A distribution that declares one, as pip would install it."""
+def test_entry_points_bring_methods_and_two_of_one_file_are_told_apart_in_keys(tmp_path: Path):
+    """A distribution that declares them, as pip would install it."""
     (tmp_path / "strange.py").write_text(
         '"""Strange."""\nclass Strange:\n    def __init__(self, *, x: int = 3): self.x = x\n'
+        "class Stranger(Strange): pass\n"
     )
     info = tmp_path / "strange-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1\n")
     (info / "entry_points.txt").write_text(
-        "[hashbackdoor_bench.attacks]\nstrange = strange:Strange\n"
+        "[hashbackdoor_bench.attacks]\nstrange = strange:Strange\nstranger = strange:Stranger\n"
     )
     code = (
         "from hashbackdoor_bench import ATTACKS\n"
         "assert 'strange' in ATTACKS and ATTACKS['strange'](x=4).x == 4\n"
         "assert ATTACKS['strange'].resolve({}) == {'x': 3}\n"
-        "assert ATTACKS.published('strange') == 'strange'"
+        "assert ATTACKS.published('strange') == 'strange'\n"
+        "first, second = (ATTACKS[name].identity for name in ('strange', 'stranger'))\n"
+        "assert first != second == ATTACKS['stranger'].identity\n"
+        "assert first['sha256'] == second['sha256'] and len(first['sha256']) == 64"
     )
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(tmp_path), "PATH": ""}

@@ -16,10 +16,10 @@ BITS = f"bits = {list(range(1, 1001))}\n"
 def told(folder: Path, text: str | bytes) -> str:
     path = folder / "mine.toml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UserError) as caught:
         find_suite(str(path))
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     said = str(caught.value)
     assert said.startswith(str(path))
     assert len(said) < 1200

@@ -1,13 +1,18 @@
 """``bench cache``: list the artifacts in the cache, and remove some."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hashbackdoor_bench.cli.options import FOLDER, bench, cache_option
 from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from hashbackdoor_bench.stages import Entry
 
 SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 SIZES = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -21,10 +26,22 @@ def cache_group() -> None:
 @cache_group.command("list")
 @cache_option
 def cache_list(cache_dir: Path) -> None:
-    """List the artifacts by kind: number, size and time since the last use."""
-    from hashbackdoor_bench.stages import Cache, entries
+    """List the artifacts by kind: number, size and time since the last use.
 
-    found = entries(Cache(cache_dir))
+    Those of other caches, which $HASHBACKDOOR_CACHE_READ names, are listed below; they are only
+    read.
+    """
+    from hashbackdoor_bench.stages import entries, entries_elsewhere, open_cache
+
+    cache = open_cache(cache_dir)
+    _list(entries(cache), f"in {cache_dir}")
+    for other, found in entries_elsewhere(cache).items():
+        say("")
+        _list(found, f"in {other}, which is only read")
+
+
+def _list(found: Sequence["Entry"], where: str) -> None:
+    """A line for each kind of artifact, and one for all."""
     say(f"{'kind':<14}{'count':>8}{'size':>12}  last used")
     for kind in sorted({entry.kind for entry in found}):
         these = [entry for entry in found if entry.kind == kind]
@@ -32,7 +49,7 @@ def cache_list(cache_dir: Path) -> None:
         when = " to ".join(dict.fromkeys([_span(these[-1].age), _span(these[0].age)]))
         say(f"{kind:<14}{len(these):>8}{size:>12}  {when} ago")
     total = spell_size(sum(entry.size for entry in found))
-    say(f"{'all':<14}{len(found):>8}{total:>12}  in {cache_dir}")
+    say(f"{'all':<14}{len(found):>8}{total:>12}  {where}")
 
 
 @cache_group.command("prune")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path)
+MOST_THREADS = 1024  # of a process
 
 
 class Commands(click.Group):
@@ -112,7 +113,7 @@ def threads_option(
     """
     return click.option(
         "--threads",
-        type=click.IntRange(1, 1024),
+        type=click.IntRange(1, MOST_THREADS),
         default=default,
         show_default=otherwise if default is None else True,
         help="Threads of each process. On the CPU results depend on this number, so it enters the "
@@ -186,10 +187,10 @@ def records_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def first_of(sentences: Sequence[str]) -> list[str]:
+def first_of(sentences: Sequence[str], command: str = "bench verify") -> list[str]:
     """The first twenty sentences, and how many more there are."""
     more = len(sentences) - 20
-    rest = [f"and {more} more, which `bench verify --json` lists."] if more > 0 else []
+    rest = [f"and {more} more, which `{command} --json` lists."] if more > 0 else []
     return [*sentences[:20], *rest]
 
 

@@ -16,11 +16,11 @@ from hashbackdoor_bench.errors import UserError
 def score_command(record: Path, cache_dir: Path, **where: Any) -> None:
     """Compute a record's scores again from its codes in the cache, and compare."""
     from hashbackdoor_bench.records import CONVENTION_FIELDS, CONVENTIONS, read_record
-    from hashbackdoor_bench.stages import Cache
+    from hashbackdoor_bench.stages import open_cache
     from hashbackdoor_bench.trust import rescore
 
     stored = read_record(record)
-    scores, _ = rescore(stored, Cache(cache_dir), **where)
+    scores, _ = rescore(stored, open_cache(cache_dir), **where)
     for convention in CONVENTIONS:
         for name in CONVENTION_FIELDS:
             value, known = (getattr(one[convention], name) for one in (scores, stored.scores))

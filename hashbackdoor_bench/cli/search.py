@@ -71,14 +71,14 @@ def search_command(
     from hashbackdoor_bench.files import writable
     from hashbackdoor_bench.records import read_record
     from hashbackdoor_bench.search import ROUNDS, faiss_library, index_of, report, search
-    from hashbackdoor_bench.stages import Cache
+    from hashbackdoor_bench.stages import open_cache
 
     indexes = [index_of(text) for text in texts]
     faiss_library()
     stored = [read_record(path) for path in records]
     if out is not None:
         writable(out.parent, "--out")
-    cache = Cache(cache_dir)
+    cache = open_cache(cache_dir)
     asked: dict[str, Any] = {"k": k, "items": items, "flip": flip, "threads": threads}
     with shown(mode_of(quiet, as_json)) as progress:
         runs = [

@@ -23,7 +23,13 @@ from hashbackdoor_bench.cli.options import (
     talk,
     threads_option,
 )
-from hashbackdoor_bench.cli.suite_running import gpus_of, jobs_of, lay_out_suite, run_missing
+from hashbackdoor_bench.cli.suite_running import (
+    gpus_of,
+    jobs_of,
+    lay_out_suite,
+    run_missing,
+    tell_failures,
+)
 from hashbackdoor_bench.cli.terminal import console, for_messages_only, say
 from hashbackdoor_bench.records import OWN
 from hashbackdoor_bench.registry import load_plugin
@@ -190,17 +196,9 @@ def suite_run(
     mode = mode_of(quiet, as_json)
     cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, threads, mode)
     cluster = {"address": address, "gpus": gpus_per_stage} if executor == "ray" else None
-    failures = run_missing(
-        layout,
-        cache,
-        results=results_dir,
-        device=device,
-        plugin=plugin,
-        jobs=jobs,
-        threads=threads,
-        mode=mode,
-        cluster=cluster,
-    )
+    where: dict[str, Any] = {"device": device, "plugin": plugin, "threads": threads, "mode": mode}
+    failures = run_missing(layout, cache, results=results_dir, jobs=jobs, cluster=cluster, **where)
+    tell_failures(failures, results_dir, cache=cache.root, **where)
     left = {n.key for one in layout.missing for n in one.tasks} - layout.done
     write_index(layout, results_dir)
     done = len(layout.planned) - len(layout.missing)

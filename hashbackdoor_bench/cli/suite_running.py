@@ -3,12 +3,13 @@
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hashbackdoor_bench.cli.run import command_of
 from hashbackdoor_bench.cli.terminal import say
+from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.suites import Suite
 
 WORKER = 9 * 10**9  # bytes of a GPU for each worker; ResNet-50 at 224 px takes 7 in batches of 128
@@ -30,7 +31,7 @@ def run_missing(
     mode: str,
     cluster: dict[str, Any] | None = None,
 ) -> list["Failure"]:
-    """Run the missing runs; print each that failed, with the command that repeats it alone.
+    """Run the missing runs.
 
     Args:
         layout: see `lay_out_suite`.
@@ -43,9 +44,12 @@ def run_missing(
         mode: see `mode_of`.
         cluster: ``address`` of a Ray cluster and ``gpus`` (the share of a GPU per stage); None: use
             processes on this machine.
+
+    Returns:
+        The runs that failed, those that can't be planned included.
     """
     from hashbackdoor_bench.cli.console import suite_shown
-    from hashbackdoor_bench.suites import Times, describe, execute
+    from hashbackdoor_bench.suites import Times, execute
 
     failures = list(layout.refused)
     if layout.missing:
@@ -64,11 +68,32 @@ def run_missing(
 
             jobs = jobs_of(jobs, threads, gpus)
             chosen = LocalExecutor(
-                jobs=jobs, threads=threads, gpus=gpus, cache=cache.root, **places
+                jobs=jobs,
+                threads=threads,
+                gpus=gpus,
+                cache=cache.root,
+                others=cache.others,
+                **places,
             )
         with chosen as workers, suite_shown(mode) as watch:
             failures = execute(layout, workers, cache=cache, times=Times(cache), watch=watch)
-    here = {"--cache-dir": cache.root, "--results-dir": results, "--device": device}
+    return failures
+
+
+def tell_failures(
+    failures: Iterable["Failure"],
+    results: Path,
+    *,
+    cache: Path,
+    device: str,
+    plugin: tuple[Path, ...],
+    threads: int,
+    mode: str,
+) -> None:
+    """Print each run that failed, with the command that repeats it alone; see `run_missing`."""
+    from hashbackdoor_bench.suites import describe
+
+    here = {"--cache-dir": cache, "--results-dir": results, "--device": device}
     here |= {"--threads": threads}
     alone = [word for flag, value in here.items() for word in (flag, str(value))]
     alone += [word for path in plugin for word in ("--plugin", str(path))]
@@ -80,7 +105,22 @@ def run_missing(
         else:
             say(f"failed  {describe(failure.run)}: {failure.stage}: {failure.message}")
             say(f"        {command}")
-    return failures
+
+
+def command_of(spec: RunSpec) -> list[str]:
+    """The words of the ``bench run`` command that asks for this run."""
+    words = ["bench", "run"]
+    for field in fields(RunSpec):
+        value = getattr(spec, field.name)
+        if value == field.default:
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        if field.name.endswith("_settings"):
+            kind = field.name.removesuffix("_settings")
+            words += [word for k, v in value for word in ("--set", f"{kind}.{k}={v}")]
+        else:
+            words += [flag] if value is True else [flag, str(value)]
+    return words
 
 
 def lay_out_suite(
@@ -88,10 +128,10 @@ def lay_out_suite(
 ) -> tuple["Cache", "Layout"]:
     """The cache, and the layout of a suite's runs, see `layout.lay_out`."""
     from hashbackdoor_bench.cli.console import shown
-    from hashbackdoor_bench.stages import Cache, device_of
+    from hashbackdoor_bench.stages import device_of, open_cache
     from hashbackdoor_bench.suites import lay_out
 
-    cache = Cache(cache_dir)
+    cache = open_cache(cache_dir)
     with shown(mode) as progress:
         return cache, lay_out(
             suite.runs,

@@ -1,6 +1,8 @@
 """``bench reproduce``, ``verify`` and ``submit``: check published results."""
 
 import json
+import os
+import shlex
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -110,11 +112,12 @@ def verify_command(results: Path, cache_dir: Path, quiet: bool, as_json: bool, *
     is no problem, but neither does it show that its scores are true.
     """
     from hashbackdoor_bench.cli.console import shown
-    from hashbackdoor_bench.stages import Cache
+    from hashbackdoor_bench.stages import READ_ONLY, open_cache
     from hashbackdoor_bench.trust import verify
 
     with shown(mode_of(quiet, as_json)) as progress:
-        cache = Cache(cache_dir) if cache_dir.is_dir() else None
+        there = cache_dir.is_dir() or os.environ.get(READ_ONLY)
+        cache = open_cache(cache_dir) if there else None
         found = verify(results, cache, progress=progress, **where)
     if as_json:
         say(json.dumps({"event": "result", **asdict(found)}))
@@ -132,22 +135,76 @@ def verify_command(results: Path, cache_dir: Path, quiet: bool, as_json: bool, *
 
 
 @bench.command("submit")
-@click.argument("record", type=FILE)
-@click.option("--out", type=FILE, required=True, help="The zip to write.")
+@click.argument("records", metavar="RECORD|FOLDER...", nargs=-1, required=True, type=FILE)
+@click.option("--out", type=FILE, help="The zip to write, of one record.")
+@click.option(
+    "--pr",
+    "clone",
+    type=FOLDER,
+    metavar="CLONE",
+    help="Prepare a pull request in this clone of the benchmark, of folders of results.",
+)
+@click.option("--name", help="Of the submission with --pr; the attack's name if not given.")
+@click.option(
+    "--push",
+    "remote",
+    metavar="REMOTE",
+    help="Push the branch of --pr there too; nothing leaves this machine if not given.",
+)
 @plugin_option
 @places
 def submit_command(
-    record: Path, out: Path, plugin: tuple[Path, ...], cache_dir: Path, **where: Any
+    records: tuple[Path, ...],
+    out: Path | None,
+    clone: Path | None,
+    name: str | None,
+    remote: str | None,
+    plugin: tuple[Path, ...],
+    cache_dir: Path,
+    **where: Any,
 ) -> None:
-    """Pack a record and its poison into a zip, from which a maintainer can reproduce the run."""
+    """Pack a record and its poison into a zip, from which a maintainer can reproduce the run.
+
+    With --pr, the records and the poison of all runs of some folders become a branch in a clone of
+    the benchmark, with the text of a pull request. The clone's files and its present branch stay as
+    they are, and the commands that push the branch are printed.
+    """
+    from hashbackdoor_bench.errors import UserError
+
+    if (out is None) == (clone is None):
+        raise UserError("give --out ZIP for one record, or --pr CLONE for folders of results.")
+    if clone is None and (name is not None or remote is not None):
+        raise UserError("--name and --push belong to --pr: give a clone of the benchmark with it.")
     for path in plugin:
         load_plugin(path)
-    from hashbackdoor_bench.errors import UserError
+    from hashbackdoor_bench.cli.console import shown
     from hashbackdoor_bench.records import read_record
-    from hashbackdoor_bench.stages import Cache
-    from hashbackdoor_bench.trust import pack
+    from hashbackdoor_bench.stages import open_cache
+    from hashbackdoor_bench.trust import Clone, pack, prepare
 
-    if out.suffix != ".zip":
-        raise UserError(f"--out {out}: give a name that ends in .zip.")
-    poisoned = pack(read_record(record), Cache(cache_dir), out, **where)
-    say(f"wrote {out}: {poisoned} poisoned images and the trigger")
+    if out is not None:
+        if out.suffix != ".zip":
+            raise UserError(f"--out {out}: give a name that ends in .zip.")
+        if len(records) != 1:
+            raise UserError(f"--out holds one record, and {len(records)} are given: give --pr.")
+        images = pack(read_record(records[0]), open_cache(cache_dir), out, **where)
+        say(f"wrote {out}: {images} poisoned images and the trigger")
+        return
+    assert clone is not None
+    there = Clone(clone)
+    with shown(mode_of(quiet=False, as_json=False)) as progress:
+        made = prepare(records, open_cache(cache_dir), there, name=name, progress=progress, **where)
+    git = shlex.join(["git", "-C", str(there.folder)])
+    say(
+        *made.text.splitlines(),
+        "",
+        f"branch  {made.branch} on {made.base} in {there.folder}: {made.records} records, poison "
+        f"of {made.zips}, in {made.folder}",
+        f"look    {git} show --stat {made.branch}",
+    )
+    if remote is None:
+        say(f"push    {git} push origin {made.branch}")
+    else:
+        there.push(remote, made.branch)
+        say(f"pushed  {made.branch} to {remote}")
+    say(f"open    cd {shlex.quote(str(there.folder))} && gh pr create --fill --head {made.branch}")

@@ -64,9 +64,7 @@ def fit(
     optimizer = _optimizer(model, loss, recipe)
     rates = [group["lr"] for group in optimizer.param_groups]
     items, size_of_batch = data.shown(), recipe.batch_size
-    steps, rest = divmod(len(items), size_of_batch)
-    if rest and (not steps or not (rest == 1 or loss.drop_last)):
-        steps += 1  # the rest is a batch, unless it is one image, without pairs and variance
+    steps = steps_of(len(items), size_of_batch, drop_last=loss.drop_last)
     total = recipe.epochs * steps
     kept = Checkpoint(checkpoint, model=model, loss=loss, optimizer=optimizer)
     found = kept.load() or {"epoch": 0, "history": []}
@@ -113,6 +111,19 @@ def fit(
         kept.keep(epoch=epoch + 1, history=history)
     model.eval()
     return history
+
+
+def steps_of(items: int, batch: int, *, drop_last: bool) -> int:
+    """Number of optimiser steps in an epoch.
+
+    Args:
+        items: number of images.
+        batch: number of images in a step; the last step may have fewer, but not only one, which has
+            no pairs and no variance, unless there is no other step.
+        drop_last: whether images that don't fill a step are left out.
+    """
+    steps, rest = divmod(items, batch)
+    return steps + bool(rest and (not steps or not (rest == 1 or drop_last)))
 
 
 @torch.no_grad()

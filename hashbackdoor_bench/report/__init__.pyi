@@ -1,5 +1,6 @@
 from .collection import Collection as Collection
 from .collection import NoRecords as NoRecords
+from .collection import check_place as check_place
 from .collection import collect as collect
 from .consistency import check_record as check_record
 from .escaping import for_file_name as for_file_name
@@ -9,6 +10,13 @@ from .formatting import limits as limits
 from .formatting import percent as percent
 from .formatting import poisoned as poisoned
 from .formatting import ssim as ssim
+from .refusals import Refusal as Refusal
+from .refusals import read_refusals as read_refusals
+from .refusals import write_refusals as write_refusals
+from .scan import scan_records as scan_records
 from .selection import choose as choose
 from .selection import undefended as undefended
+from .statistics import Estimate as Estimate
+from .suite_index import IndexLine as IndexLine
 from .suite_index import read_index as read_index
+from .suite_index import write_index as write_index

@@ -122,7 +122,7 @@ def collect(places: Iterable[Path]) -> Collection:
                 record = read_record(path, links=scan.named)
                 check_record(record)
                 if not scan.named:
-                    _check_place(path, record)
+                    check_place(path, record)
             except UserError as error:
                 left_out.append(_left_out(path, error))
                 continue
@@ -159,7 +159,7 @@ def _left_out(path: Path, error: UserError) -> str:
     return visible(f"{name} is left out: {'it ' if text.startswith('is ') else ''}{text}")
 
 
-def _check_place(path: Path, record: Record) -> None:
+def check_place(path: Path, record: Record) -> None:
     """Refuse a record that stands where another run's does.
 
     Raises:

@@ -6,11 +6,12 @@ stands in it is taken as words.
 
 import csv
 import io
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.files import open_regular
+from hashbackdoor_bench.files import open_regular, whole
 from hashbackdoor_bench.text import shortened, visible
 
 LARGEST = 10_000_000  # bytes; a line has about 250
@@ -41,6 +42,17 @@ class Refusal:
 
 
 COLUMNS = tuple(field.name for field in fields(Refusal))
+
+
+def write_refusals(path: Path, refusals: Iterable[Refusal]) -> None:
+    """Write the file completely or not at all; without refused runs, remove it."""
+    rows = [astuple(one) for one in refusals]
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    with whole(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([COLUMNS, *rows])
 
 
 def read_refusals(path: Path) -> tuple[list[Refusal], tuple[str, ...]]:

@@ -10,8 +10,8 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import OWN, PUBLISHED
 from hashbackdoor_bench.text import visible
 
-# folders of a place with measurements, which are no records: of benchmarks.speed and bench search
-MEASUREMENTS = ("speed", "search")
+# folders of a place with measurements, which are no records: of benchmarks, and of bench search
+MEASUREMENTS = ("speed", "search", "taking")
 MOST = 10_000  # files in a folder; their records take about a gigabyte of memory
 
 

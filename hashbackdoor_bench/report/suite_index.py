@@ -6,12 +6,12 @@ that it names says: its victim, bits, target and seed, and no other attack than 
 
 import csv
 import io
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.files import open_regular
+from hashbackdoor_bench.files import open_regular, whole
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.text import visible
@@ -19,6 +19,7 @@ from hashbackdoor_bench.text import visible
 LARGEST = 10_000_000  # bytes of an index; a line has about 100
 LONGEST = 200  # characters of a label
 NAMED = ("suite", "label", "record")  # columns that every line must fill
+FACTS = ("victim", "bits", "target", "seed")  # columns that say what the record says
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,21 @@ def read_index(path: Path) -> SuiteIndex:
     return SuiteIndex(lines, tuple(problems))
 
 
+def write_index(path: Path, lines: Iterable[IndexLine]) -> None:
+    """Write an index completely or not at all.
+
+    Args:
+        path: its path.
+        lines: its lines, which are numbered anew.
+    """
+    with whole(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow((*NAMED[:2], *FACTS, NAMED[2]))
+        for line in lines:
+            facts = (line.facts.get(name, "") for name in FACTS)
+            rows.writerow((line.suite, line.label, *facts, line.record))
+
+
 def _lines(text: str) -> Iterator[IndexLine]:
     rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     if not set(NAMED) <= set(rows.fieldnames or ()):
@@ -137,5 +153,5 @@ def _lines(text: str) -> Iterator[IndexLine]:
             raise ValueError(f"line {rows.line_num} has not as many cells as the head")
         if len(row["label"]) > LONGEST:
             raise ValueError(f"line {rows.line_num} has a label of more than {LONGEST} characters")
-        facts = {name: row[name] for name in ("victim", "bits", "target", "seed") if name in row}
+        facts = {name: row[name] for name in FACTS if name in row}
         yield IndexLine(rows.line_num, row["suite"], row["label"], row["record"], facts)

@@ -12,7 +12,7 @@ from torch import Tensor
 from hashbackdoor_bench import metrics, poisoning
 from hashbackdoor_bench.api import Attack, AttackerView, ModelAttack
 from hashbackdoor_bench.network import Blueprint, HashModel, TrainingSet, TrainStep, centre_crop
-from hashbackdoor_bench.stages.cache import Content
+from hashbackdoor_bench.stages.artifact import Content
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run

@@ -4,53 +4,29 @@ An artifact is a folder ``<root>/<stage>/<key>`` with ``tensors.safetensors`` an
 its key is the SHA-256 of its inputs. It is written under a temporary name and renamed when it is
 complete, under a lock of its own, so a killed process leaves no incomplete artifact, and two
 processes don't make the same one twice. No file is ever unpickled.
+
+Beside its own folder, a cache may read those of others, of a colleague or of a shared disk. Nothing
+is ever written, repaired or removed there, not even the time of the last use.
 """
 
-import json
 import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.files import open_regular, remove, room, sha256_of, writable
+from hashbackdoor_bench.files import remove, room, sha256_of, writable
 from hashbackdoor_bench.locks import locked
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.spec import canonical, digest
+from hashbackdoor_bench.stages.artifact import FILES, Artifact, Content, Damaged, read_artifact
 
-FILES = ("facts.json", "tensors.safetensors")
-LARGEST = 200_000_000  # bytes of facts.json that are read; a usual one has 3 000
-Content = tuple[Mapping[str, Tensor], Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """The stored result of a stage.
-
-    Attributes:
-        key: SHA-256, in hex, of the stage and its inputs.
-        tensors: tensors by name, on the CPU.
-        facts: JSON values by name.
-        seconds: the time it took to make.
-    """
-
-    key: str
-    tensors: dict[str, Tensor]
-    facts: dict[str, Any]
-    seconds: float
-
-
-class Damaged(Exception):
-    """The files of a stored artifact are damaged or belong to another artifact."""
+READ_ONLY = "HASHBACKDOOR_CACHE_READ"  # environment variable with folders of other caches
 
 
 class Cache:
@@ -58,15 +34,18 @@ class Cache:
 
     Args:
         root: the folder; made if it doesn't exist.
+        others: folders of other caches, which are only read, the first first.
 
     Raises:
         UserError: the folder can't be made or written to.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._inner = 0.0  # seconds that went into artifacts since the current one was begun
+    def __init__(self, root: Path, others: Sequence[Path] = ()) -> None:
         writable(root, "--cache-dir")
+        self.root = root
+        self.others = tuple(other for other in others if other.resolve() != root.resolve())
+        self._inner = 0.0  # seconds that went into artifacts since the current one was begun
+        self._ignored: set[Path] = set()  # damaged artifacts of other caches
 
     def key(self, stage: str, inputs: Mapping[str, object]) -> str:
         """The key of an artifact: SHA-256 over the stage's name and all that it reads."""
@@ -107,6 +86,7 @@ class Cache:
                     warnings.warn(f"cached {stage} {key[:12]} is damaged ({error}): made again.")
                     with room(self.root):
                         remove(self.root / stage / key)
+                    found = self._find_elsewhere(stage, key)
                 if found is None:
                     found = self._write(stage, key, inputs, build)
         finally:
@@ -114,32 +94,65 @@ class Cache:
         return found
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The stored artifact; None if there is none.
+        """The stored artifact, from this cache or else from another; None if there is none.
 
         Raises:
-            Damaged: a file is missing, cut off, or not what its hash says; or it is the artifact of
-                another key.
+            Damaged: a file of this cache is missing, cut off, or not what its hash says; or it is
+                the artifact of another key.
+
+        Warns:
+            UserWarning: that is so in another cache, whose artifact is ignored.
         """
         folder = self.root / stage / key
         if not os.path.lexists(folder):
-            return None
-        found = _read(folder, stage, key)
+            return self._find_elsewhere(stage, key)
+        found = read_artifact(folder, stage, key)
         with suppress(OSError):
             os.utime(folder)  # pruning goes by the time of the last use
         return found
 
+    def _find_elsewhere(self, stage: str, key: str) -> Artifact | None:
+        """The artifact of the first other cache that has it undamaged; None if there is none."""
+        for other in self.others:
+            folder = other / stage / key
+            if folder in self._ignored or not os.path.lexists(folder):
+                continue
+            try:
+                return read_artifact(folder, stage, key)
+            except Damaged as error:
+                self._ignored.add(folder)
+                warnings.warn(f"{stage} {key[:12]} in {other} is damaged ({error}): ignored.")
+        return None
+
     def has(self, stage: str, key: str) -> bool:
-        """Whether the artifact is stored; its files are not read."""
-        return (self.root / stage / key / FILES[0]).is_file()
+        """Whether the artifact is stored here or in another cache; its files are not read."""
+        return self.folder(stage, key) is not None
+
+    def folder(self, stage: str, key: str) -> Path | None:
+        """Where an artifact is stored, of this cache before others; None if nowhere."""
+        for root in (self.root, *self.others):
+            folder = root / stage / key
+            if folder not in self._ignored and (folder / FILES[0]).is_file():
+                return folder
+        return None
+
+    def keys(self, stage: str) -> set[str]:
+        """The names in the folders of a kind, here and in other caches: faster than many `has`."""
+        folders = (root / stage for root in (self.root, *self.others))
+        return {name for folder in folders if folder.is_dir() for name in os.listdir(folder)}
 
     def stored(self, kind: str = "*") -> Iterator[tuple[str, str, Path]]:
-        """Kind, key and folder of all artifacts, or of those of one kind."""
-        for path in self.root.glob(f"{kind}/{'[0-9a-f]' * 64}/{FILES[0]}"):
-            yield path.parts[-3], path.parts[-2], path.parent
+        """Kind, key and folder of all artifacts of this cache alone, or of those of one kind."""
+        yield from stored_in(self.root, kind)
 
     def pack(self, stage: str, key: str) -> tuple[bytes, ...]:
-        """The files of an artifact, for `unpack` in another cache."""
-        return tuple((self.root / stage / key / name).read_bytes() for name in FILES)
+        """The files of an artifact, for `unpack` in another cache.
+
+        Raises:
+            FileNotFoundError: there is no such artifact.
+        """
+        folder = self.folder(stage, key) or self.root / stage / key
+        return tuple((folder / name).read_bytes() for name in FILES)
 
     def unpack(self, stage: str, key: str, files: tuple[bytes, ...]) -> None:
         """Store an artifact of another cache, unless this cache has it.
@@ -147,20 +160,49 @@ class Cache:
         Raises:
             Damaged: the files are not that artifact, or are not as they were written.
         """
+
+        def bring(folder: Path) -> None:
+            with room(self.root):
+                for name, content in zip(FILES, files, strict=True):
+                    (folder / name).write_bytes(content)
+
+        self.receive(stage, key, bring)
+
+    def receive(self, stage: str, key: str, bring: Callable[[Path], None]) -> bool:
+        """Store an artifact that was made elsewhere, unless this cache has it; whether it did.
+
+        Args:
+            stage: kind of artifact.
+            key: its key.
+            bring: writes ``FILES`` into a folder. What it has written is kept if it raises, and
+                it finds that there the next time.
+
+        Raises:
+            Damaged: the files are not that artifact, or are not as they were written.
+            UserError: the disk is full, or can't be written any more.
+            Exception: whatever ``bring`` raises.
+        """
+        folder = self.root / stage / key
         work = self.root / "work" / f"{stage}-{key}"
         with self._locked(stage, key, silent):
-            if self.has(stage, key):
-                return
-            fresh = work / "artifact"
-            shutil.rmtree(fresh, ignore_errors=True)
+            if (folder / FILES[0]).is_file():
+                return False
+            fresh = work / "received"
             with room(self.root):
-                fresh.mkdir(parents=True)
-                for name, content in zip(FILES, files, strict=True):
-                    (fresh / name).write_bytes(content)
-            _read(fresh, stage, key)
-            (self.root / stage).mkdir(exist_ok=True)
-            os.replace(fresh, self.root / stage / key)
+                fresh.mkdir(parents=True, exist_ok=True)
+            bring(fresh)
+            try:
+                read_artifact(fresh, stage, key)
+            except Damaged:
+                shutil.rmtree(fresh)
+                raise
+            with room(self.root):
+                if os.path.lexists(folder):  # without its first file
+                    remove(folder)
+                folder.parent.mkdir(exist_ok=True)
+                os.replace(fresh, folder)
         shutil.rmtree(work, ignore_errors=True)
+        return True
 
     @contextmanager
     def _locked(self, stage: str, key: str, progress: Progress) -> Iterator[None]:
@@ -212,44 +254,29 @@ class Cache:
             folder.parent.mkdir(parents=True, exist_ok=True)
             os.replace(fresh, folder)
         shutil.rmtree(work, ignore_errors=True)
-        return _read(folder, stage, key)
+        return read_artifact(folder, stage, key)
 
 
-def _read(folder: Path, stage: str, key: str) -> Artifact:
-    """The artifact of this stage and key from a folder; nothing in the folder is trusted.
+def stored_in(root: Path, kind: str = "*") -> Iterator[tuple[str, str, Path]]:
+    """Kind, key and folder of all artifacts in the folder of a cache, or of those of one kind."""
+    for path in root.glob(f"{kind}/{'[0-9a-f]' * 64}/{FILES[0]}"):
+        yield path.parts[-3], path.parts[-2], path.parent
+
+
+def open_cache(root: Path) -> Cache:
+    """The cache in a folder, with the other caches that ``READ_ONLY`` names in the environment.
 
     Raises:
-        Damaged: a file is missing, cut off, or not what its hash says; or it is the artifact of
-            another key.
+        UserError: a folder can't be written, or one of the others is none.
     """
-    if folder.is_symlink() or not folder.is_dir():
-        raise Damaged("it is no directory")
-    try:
-        with open_regular(folder / FILES[0], links=False) as file:
-            text = file.read(LARGEST + 1)
-        if len(text) > LARGEST:
-            raise Damaged(f"{FILES[0]} has more than {LARGEST / 1e6:g} MB")
-        body = json.loads(text)
-        check = body.pop("check")
-        if digest(body) != check:
-            raise Damaged(f"{FILES[0]} was changed")
-        if (body["stage"], body["key"]) != (stage, key):
-            raise Damaged(f"it is {body['stage']} {str(body['key'])[:12]}")
-        if digest({"stage": stage, "inputs": body["inputs"]}) != key:
-            raise Damaged("its inputs belong to another artifact")
-        open_regular(folder / FILES[1], links=False).close()
-        if sha256_of(folder / FILES[1]) != body["sha256"]:
-            raise Damaged(f"{FILES[1]} was changed")
-        tensors = load_file(folder / FILES[1])
-        facts, seconds = body["facts"], float(body["seconds"])
-        if not isinstance(facts, dict):
-            raise Damaged("its facts have no names")
-    except (
-        OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError,
-        UserError,
-    ) as error:  # fmt: skip
-        raise Damaged(f"{type(error).__name__}: {error}") from error
-    return Artifact(key, tensors, facts, seconds)
+    others = [Path(name) for name in os.environ.get(READ_ONLY, "").split(os.pathsep) if name]
+    for other in others:
+        if not other.is_dir():
+            raise UserError(
+                f"{READ_ONLY} names {other}, which is no folder: give folders of caches with "
+                f"{os.pathsep!r} between them, or unset it."
+            )
+    return Cache(root, others)
 
 
 def _spent(work: Path) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from hashbackdoor_bench.metrics import Codes
-from hashbackdoor_bench.stages.cache import Artifact
+from hashbackdoor_bench.stages.artifact import Artifact
 
 CONTROL, VICTIM = "clean victim", "victim"  # the names of the stages that train them
 DEFENDED = {victim: f"defended {victim}" for victim in (CONTROL, VICTIM)}  # the same with a defense

@@ -10,7 +10,7 @@ from hashbackdoor_bench import metrics, poisoning
 from hashbackdoor_bench.api import Defense, Screening
 from hashbackdoor_bench.defender import DefenderView
 from hashbackdoor_bench.network import Images, centre_crop
-from hashbackdoor_bench.stages.cache import Artifact
+from hashbackdoor_bench.stages.artifact import Artifact
 from hashbackdoor_bench.stages.clean_images import images_of, numbers_of, split_of
 from hashbackdoor_bench.stages.codes import DEFENDED, VICTIM, code_stages
 

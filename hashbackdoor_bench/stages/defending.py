@@ -18,7 +18,7 @@ from hashbackdoor_bench.api import to_bytes, to_unit
 from hashbackdoor_bench.defender import DefenderView, purified
 from hashbackdoor_bench.network import HashModel, TrainingSet, centre_crop
 from hashbackdoor_bench.stages import building
-from hashbackdoor_bench.stages.cache import Content
+from hashbackdoor_bench.stages.artifact import Content
 from hashbackdoor_bench.stages.clean_images import numbers_of
 from hashbackdoor_bench.stages.codes import DEFENDED, code_stages, served
 from hashbackdoor_bench.stages.defender_views import defense_of, screening_of, view_of

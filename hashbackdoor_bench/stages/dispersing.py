@@ -12,7 +12,7 @@ from torch import Tensor
 from hashbackdoor_bench import metrics, poisoning
 from hashbackdoor_bench.api import POISON, to_unit
 from hashbackdoor_bench.network import HashModel, autocast, centre_crop, sign
-from hashbackdoor_bench.stages.cache import Content
+from hashbackdoor_bench.stages.artifact import Content
 from hashbackdoor_bench.stages.codes import VICTIM
 from hashbackdoor_bench.stages.stage import Inputs, Keys, Stage
 

@@ -12,7 +12,7 @@ from hashbackdoor_bench import poisoning
 from hashbackdoor_bench.api import COVER, POISON
 from hashbackdoor_bench.metrics import compare, residuals, score_run
 from hashbackdoor_bench.network import centre_crop
-from hashbackdoor_bench.stages.cache import Content
+from hashbackdoor_bench.stages.artifact import Content
 from hashbackdoor_bench.stages.codes import CONTROL, VICTIM
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from torch import Tensor
 from hashbackdoor_bench import metrics
 from hashbackdoor_bench.metrics import Codes, Truth
 from hashbackdoor_bench.records import worth
-from hashbackdoor_bench.stages.cache import Content
+from hashbackdoor_bench.stages.artifact import Content
 from hashbackdoor_bench.stages.codes import CONTROL, DEFENDED, VICTIM
 from hashbackdoor_bench.stages.windows import DRAWS, SHARES, WINDOW
 

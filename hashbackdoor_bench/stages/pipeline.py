@@ -16,8 +16,9 @@ from hashbackdoor_bench.network import FrozenHead, HashModel
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import Record, read_record, record_path
 from hashbackdoor_bench.spec import RunSpec, digest
+from hashbackdoor_bench.stages.artifact import Artifact, Content
 from hashbackdoor_bench.stages.building import TRIGGER
-from hashbackdoor_bench.stages.cache import Artifact, Cache, Content
+from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.cache_users import in_use
 from hashbackdoor_bench.stages.codes import code_stages, codes_of, served
 from hashbackdoor_bench.stages.loading import Loaded

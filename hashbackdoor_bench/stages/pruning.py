@@ -13,7 +13,8 @@ from pathlib import Path
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.locks import try_lock
-from hashbackdoor_bench.stages.cache import FILES, Cache
+from hashbackdoor_bench.stages.artifact import FILES
+from hashbackdoor_bench.stages.cache import Cache, stored_in
 from hashbackdoor_bench.stages.cache_users import keys_in_use, no_new_users
 from hashbackdoor_bench.stages.dispersing import DISPERSION
 from hashbackdoor_bench.stages.plan import attacker_of
@@ -49,7 +50,7 @@ class Entry:
 
 def entries(cache: Cache) -> list[Entry]:
     """All artifacts and checkpoints of a cache, the oldest first."""
-    found = list(_artifacts(cache))
+    found = list(_artifacts(cache.root))
     for path in (cache.root / "work").glob("*"):
         size, last = _measure(path)
         key = path.name.rpartition("-")[2]
@@ -57,8 +58,15 @@ def entries(cache: Cache) -> list[Entry]:
     return sorted(found, key=lambda entry: -entry.age)
 
 
-def _artifacts(cache: Cache) -> Iterator[Entry]:
-    for kind, key, path in cache.stored():
+def entries_elsewhere(cache: Cache) -> dict[Path, list[Entry]]:
+    """The artifacts of the other caches that a cache reads, by their folders, the oldest first."""
+    return {
+        other: sorted(_artifacts(other), key=lambda entry: -entry.age) for other in cache.others
+    }
+
+
+def _artifacts(root: Path) -> Iterator[Entry]:
+    for kind, key, path in stored_in(root):
         size, last = _measure(path)
         attacker = backdoor = None
         if kind in ("backdoor", "shared", DISPERSION.kind):

@@ -20,7 +20,7 @@ from hashbackdoor_bench.records import (
     record_key,
     with_checksum,
 )
-from hashbackdoor_bench.stages.cache import Artifact
+from hashbackdoor_bench.stages.artifact import Artifact
 from hashbackdoor_bench.stages.codes import CONTROL, VICTIM
 from hashbackdoor_bench.stages.dispersing import DISPERSION, disperses
 from hashbackdoor_bench.stages.queries import Aim

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hashbackdoor_bench.stages.cache import Content
+from hashbackdoor_bench.stages.artifact import Content
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run

@@ -8,7 +8,8 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.metrics import Codes, Truth
 from hashbackdoor_bench.records import Record, carry_trigger
 from hashbackdoor_bench.spec import RunSpec
-from hashbackdoor_bench.stages.cache import Cache, Damaged
+from hashbackdoor_bench.stages.artifact import Damaged
+from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.codes import code_stages, codes_of
 from hashbackdoor_bench.stages.loading import load_data, target_row, truth_of
 from hashbackdoor_bench.stages.queries import Aim, attacked_queries

@@ -4,14 +4,13 @@ The schedule chooses the next task, and the executor makes it on some process or
 message is a dict that ``--json`` prints unchanged.
 """
 
-import csv
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from hashbackdoor_bench.files import whole
+from hashbackdoor_bench import report
 from hashbackdoor_bench.records import INDEX, REFUSED
 from hashbackdoor_bench.stages import Cache, in_use
 from hashbackdoor_bench.suites.durations import Remaining, Times
@@ -188,30 +187,23 @@ def write_index(layout: Layout, results: Path) -> Path:
     Runs whose defense doesn't fit are in ``refused.csv``, which exists only if there are any.
     """
     path = results / INDEX
-    with whole(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("suite", "label", "victim", "bits", "target", "seed", "record"))
-        for one in layout.planned:
-            if one.tasks[-1].key in layout.done:
-                run, spec = one.run, one.run.spec
-                record = one.path.relative_to(results).as_posix()
-                rows.writerow(
-                    (run.suite, run.label, spec.victim, spec.bits, spec.target, spec.seed, record)
-                )
-    _write_refused(layout.unfit, results / REFUSED)
+    lines: list[report.IndexLine] = []
+    for one in layout.planned:
+        if one.tasks[-1].key in layout.done:
+            run, spec = one.run, one.run.spec
+            facts = {"victim": spec.victim, "bits": str(spec.bits), "seed": str(spec.seed)}
+            facts["target"] = spec.target or ""
+            record = one.path.relative_to(results).as_posix()
+            lines.append(report.IndexLine(len(lines) + 2, run.suite, run.label, record, facts))
+    report.write_index(path, lines)
+    report.write_refusals(results / REFUSED, [_refusal(failure) for failure in layout.unfit])
     return path
 
 
-def _write_refused(unfit: Sequence[Failure], path: Path) -> None:
-    if not unfit:
-        path.unlink(missing_ok=True)
-        return
-    with whole(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("suite", "label", "victim", "bits", "seed", "defense", "reason"))
-        for failure in unfit:
-            run, spec = failure.run, failure.run.spec
-            rows.writerow(
-                (run.suite, run.label, spec.victim, spec.bits, spec.seed, spec.defense,
-                 failure.message)
-            )  # fmt: skip
+def _refusal(failure: Failure) -> report.Refusal:
+    """A run whose defense doesn't fit, as it stands in the file."""
+    run, spec = failure.run, failure.run.spec
+    return report.Refusal(
+        run.suite, run.label, spec.victim, str(spec.bits), str(spec.seed), spec.defense,
+        failure.message,
+    )  # fmt: skip

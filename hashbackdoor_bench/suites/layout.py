@@ -4,7 +4,6 @@ Runs share stages, so each stage is one task for all runs that have it. No stage
 the plans give the keys of all stages, and the cache shows which of them are done.
 """
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from hashbackdoor_bench.errors import NotApplicable, UserError
 from hashbackdoor_bench.memory import no_collection
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import read_record, record_key, record_path
+from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages import Cache, LoadedSets, Plan, attacker_of, keys_of
 from hashbackdoor_bench.suites.failures import Failure
@@ -147,19 +147,40 @@ def lay_out(
                 layout.refused.append(Failure(run, "plan", f"{where}: {error}"))
     if not layout.planned and (reasons := layout.refused or layout.unfit):
         raise UserError(reasons[0].message)
-    stored = {kind: _names(cache.root / kind) for kind in {t.kind for t in layout.tasks.values()}}
+    _find_done(layout, cache)
+    return layout
+
+
+def lay_out_run(
+    spec: RunSpec,
+    *,
+    cache: Cache,
+    results: Path,
+    device: torch.device,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> Layout:
+    """The layout of one run that is of no suite, see `lay_out`.
+
+    Raises:
+        UserError: it can't be planned.
+    """
+    layout, run = Layout(), SuiteRun("", ATTACKS.published(spec.attack), spec, "")
+    plan = Plan(spec, cache=cache, device=device, progress=progress, threads=threads)
+    layout.planned.append(_planned(layout.tasks, run, plan, results))
+    _find_done(layout, cache)
+    return layout
+
+
+def _find_done(layout: Layout, cache: Cache) -> None:
+    """Fill in ``layout.done``."""
+    stored = {kind: cache.keys(kind) for kind in {t.kind for t in layout.tasks.values()}}
     for task in layout.tasks.values():
         if task.key in stored[task.kind] and cache.has(task.kind, task.key):
             layout.done.add(task.key)
     for one in layout.planned:
         if stands(one.path, one.tasks[-1].key):
             layout.done.add(one.tasks[-1].key)
-    return layout
-
-
-def _names(folder: Path) -> set[str]:
-    """What is in a folder: reading it is faster than asking for each of many thousand names."""
-    return set(os.listdir(folder)) if folder.is_dir() else set()
 
 
 def _planned(tasks: dict[str, Task], run: SuiteRun, plan: Plan, results: Path) -> PlannedRun:

@@ -38,6 +38,7 @@ class LocalExecutor:
         results: folder of the records.
         device: ``cpu`` or ``cuda``.
         plugins: files with attacks and victims from outside.
+        others: folders of other caches, see `Cache`.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class LocalExecutor:
         results: Path,
         device: str,
         plugins: Sequence[Path] = (),
+        others: Sequence[Path] = (),
     ) -> None:
         self.place = {
             "cache": str(cache.absolute()),
+            "others": [str(other.absolute()) for other in others],
             "results": str(results.absolute()),
             "device": device,
             "plugins": [str(path.absolute()) for path in plugins],

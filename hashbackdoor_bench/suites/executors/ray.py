@@ -28,7 +28,7 @@ from hashbackdoor_bench.files import whole
 from hashbackdoor_bench.progress import silent
 from hashbackdoor_bench.registry import load_plugin
 from hashbackdoor_bench.spec import RunSpec
-from hashbackdoor_bench.stages import FILES, Cache, Damaged, attacker_of, device_of
+from hashbackdoor_bench.stages import FILES, Cache, Damaged, attacker_of, device_of, open_cache
 from hashbackdoor_bench.suites.execution import Report
 from hashbackdoor_bench.suites.executors.making import Workbench, limits, sentence
 from hashbackdoor_bench.suites.executors.temporary import remove, temporary_folder
@@ -295,5 +295,5 @@ def _bench(place: Workplace) -> Workbench:
     for name, text in plugins:
         (folder / name).write_text(text, encoding="utf-8")
         load_plugin(folder / name)
-    cache = Cache(Path(os.environ.get("HASHBACKDOOR_CACHE") or root))
+    cache = open_cache(Path(os.environ.get("HASHBACKDOOR_CACHE") or root))
     return Workbench(cache, folder, device_of(device))

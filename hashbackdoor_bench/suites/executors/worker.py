@@ -1,6 +1,6 @@
 """A worker process of `LocalExecutor`: a JSON line in, JSON lines out, until its input ends.
 
-    {"cache": …, "results": …, "device": …, "plugins": […]}         the first line
+    {"cache": …, "others": […], "results": …, "device": …, "plugins": […]}         the first line
     {"spec": {…}, "name": "clean victim", "key": …}                 a stage, or "record"
     {"state": "progress", "text": …, "done": …, "total": …, "facts": {…}}
     {"state": "note", "text": …}
@@ -55,8 +55,8 @@ def main() -> None:
     place = lines.get()
     for path in place["plugins"]:
         load_plugin(Path(path))
-    cache, results = Cache(Path(place["cache"])), Path(place["results"])
-    bench = Workbench(cache, results, device_of(place["device"]))
+    cache = Cache(Path(place["cache"]), [Path(other) for other in place["others"]])
+    bench = Workbench(cache, Path(place["results"]), device_of(place["device"]))
     while True:
         task = lines.get()
         sent.clear()

@@ -1,0 +1,12 @@
+from .hub import HUB as HUB
+from .hub import Repository as Repository
+from .listing import Listing as Listing
+from .listing import SharedFile as SharedFile
+from .merging import Merged as Merged
+from .merging import merge as merge
+from .naming import source_of as source_of
+from .pulling import listing_from as listing_from
+from .pulling import pull as pull
+from .pushing import PARTS as PARTS
+from .pushing import push as push
+from .pushing import push_to_hub as push_to_hub
