@@ -741,3 +741,21 @@ def test_a_folder_that_cannot_be_written_to_is_told(pairs: Path, tmp_path: Path,
     (tmp_path / "file").write_text("")
     assert main(["figure", "gains", str(pairs), "--out", str(tmp_path / "file" / "x")]) == 2
     assert "give a folder to write" in capsys.readouterr().err
+
+
+def test_many_victims_have_a_row_of_distances_each(tmp_path: Path):
+    for victim in ("hashnet", "csq", "dpsh", "dch", "dsdh", "dtsh"):
+        run(tmp_path, victim=victim)
+    panels = draw("distances", tmp_path).figure.axes
+    assert sorted(axes.get_ylabel() for axes in panels) == [
+        "CSQ", "DCH", "DPSH", "DSDH", "DTSH", "HashNet",
+    ]  # fmt: skip
+    assert [axes.get_title("left") for axes in panels if axes.get_title("left")] == ["CIBA"]
+
+
+def test_curves_of_more_victims_than_fit_are_refused(tmp_path: Path):
+    for victim in ("hashnet", "csq", "dpsh", "dch", "dsdh", "dtsh", "dpn", "orthohash"):
+        for budget in (0.2, 0.6):
+            run(tmp_path, victim=victim, budget=budget)
+    with pytest.raises(Unfilled, match="8 victims don't fit side by side, 7 do"):
+        draw("budget", tmp_path)

@@ -33,6 +33,7 @@ from hashbackdoor_bench.spec import RunSpec, canonical
 
 MEASURES = {"t-MAP (%)": 1.15, "gain (points)": 1.15, "MAP (%)": 0.7}  # inches of a panel
 NARROW = 2  # victims side by side in a column of a paper
+MOST = 7  # victims side by side in the width of the text
 DOTTED = (0, (1, 1.5))
 TIGHT = 0.12  # of the axis: values that lie nearer have no tick each
 
@@ -105,7 +106,7 @@ def against_setting(setting: Setting, frame: pd.DataFrame, convention: str) -> l
     """The figure of one setting: a column of panels per victim, with t-MAP, gain and MAP.
 
     Raises:
-        Unfilled: no two runs differ in the setting only.
+        Unfilled: no two runs differ in the setting only, or there are too many victims.
     """
     # a suite's label names what varies along its row, which the axis says here
     labels = [re.sub(r", [\w.]+=[^,]*", "", label) for label in frame["label"]]
@@ -113,6 +114,11 @@ def against_setting(setting: Setting, frame: pd.DataFrame, convention: str) -> l
     found = _series(setting, frame)
     used = pd.concat([part for line in found for part in line.points.values()])
     victims = distinct(line.network for line in found)
+    if len(victims) > MOST:
+        raise Unfilled(
+            f"figure {setting.name}: {len(victims)} victims don't fit side by side, {MOST} do: "
+            "choose some with --where victim=NAME."
+        )
     names = distinct(line.name for line in found)
     width = COLUMN if len(victims) <= NARROW else TEXT
     texts = [wrapped(text, width - 0.6) for text in (*names, "larger control")]
