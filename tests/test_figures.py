@@ -35,6 +35,7 @@ from hashbackdoor_bench.report.figures.catalog import (
     figures,
 )
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
+from hashbackdoor_bench.report.figures.heatmap import limits_of
 from hashbackdoor_bench.report.figures.size import resize, size_of
 from hashbackdoor_bench.report.selection import undefended
 from hashbackdoor_bench.report.style import HIT
@@ -759,3 +760,10 @@ def test_curves_of_more_victims_than_fit_are_refused(tmp_path: Path):
             run(tmp_path, victim=victim, budget=budget)
     with pytest.raises(Unfilled, match="8 victims don't fit side by side, 7 do"):
         draw("budget", tmp_path)
+
+
+def test_the_colours_of_a_heatmap_span_the_tens_around_its_means():
+    means = [Spread(37.0, None, 1), None, Spread(52.0, 1.0, 2)]
+    assert limits_of(means) == (30, 60)
+    assert limits_of([Spread(-0.1, None, 1)]) == (-10, 0)
+    assert limits_of([Spread(40.0, None, 1)]) == (40, 50)  # never empty
