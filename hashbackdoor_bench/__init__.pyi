@@ -12,7 +12,9 @@ from .api.victim import HashLoss as HashLoss
 from .api.view import COVER as COVER
 from .api.view import AttackerView as AttackerView
 from .api.view import ThreatModel as ThreatModel
+from .cli.comparing import Comparison as Comparison
 from .cli.interactive import Finished as Finished
+from .cli.interactive import compare as compare
 from .cli.interactive import read_records as read_records
 from .cli.interactive import run as run
 from .clusters import two_means as two_means

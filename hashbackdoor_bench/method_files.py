@@ -15,11 +15,13 @@ class Description:
         published: how papers write the method; empty where the file doesn't say.
         defaults: the hyper-parameters that it has if none are given; those that are no literals
             are left out.
+        docstring: of the file, which its presets share.
     """
 
     summary: str
     published: str
     defaults: Mapping[str, object] = field(default_factory=dict)
+    docstring: str = ""
 
 
 def described(path: Path, variable: str) -> dict[str, Description]:
@@ -33,7 +35,8 @@ def described(path: Path, variable: str) -> dict[str, Description]:
         ValueError: it holds a null byte, or a preset that is no literal.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+    docstring = ast.get_docstring(tree) or ""
+    summary = docstring.partition("\n")[0]
     found: dict[str, Description] = {}
     for node in tree.body:
         for decorator in node.decorator_list if isinstance(node, ast.ClassDef) else []:
@@ -49,7 +52,9 @@ def described(path: Path, variable: str) -> dict[str, Description]:
                     summaries[keyword.arg] = f"{summary.partition(':')[0]} with {words}"
             names, defaults = _published(node, own), _defaults(node)
             found |= {
-                name: Description(text, names.get(name, ""), {**defaults, **presets[name]})
+                name: Description(
+                    text, names.get(name, ""), {**defaults, **presets[name]}, docstring
+                )
                 for name, text in summaries.items()
             }
     return found

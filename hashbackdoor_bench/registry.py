@@ -142,6 +142,11 @@ class Registry(Mapping[str, Method[T]]):
         """The first line of the method's file."""
         return self._home(name).description.summary
 
+    def docstring(self, name: str) -> str:
+        """That of the method's file; empty for one of an entry point or of an unknown name."""
+        home = {**self._homes, **self._plugins}.get(name.replace("-", "_"))
+        return home.description.docstring if home else ""
+
     def published(self, name: str) -> str:
         """How papers write the method.
 
@@ -225,6 +230,7 @@ class Registry(Mapping[str, Method[T]]):
 ATTACKS: Registry[Any] = Registry("attack", "hashbackdoor_bench.attacks")
 VICTIMS: Registry[Any] = Registry("victim", "hashbackdoor_bench.victims")
 DEFENSES: Registry[Any] = Registry("defense", "hashbackdoor_bench.defenses")
+_plugin_files: dict[str, tuple[Path, bytes]] = {}  # by module: the file, and what was loaded of it
 METHODS = {registry.kind: registry for registry in (ATTACKS, VICTIMS, DEFENSES)}  # by kind
 
 
@@ -248,20 +254,25 @@ def new_name(registry: Registry[Any], name: str) -> str:
 def load_plugin(path: Path) -> list[str]:
     """Import a file from outside the project; the names of the methods that it registers.
 
+    A file that was imported before and is unchanged is not imported again.
+
     Raises:
-        UserError: no such file, it isn't Python, it fails, its names are taken, or it has none.
+        UserError: no such file, it isn't Python, it fails, its names are taken, it has none, or it
+            has changed.
     """
     if path.suffix != ".py" or not path.is_file():
         raise UserError(f"--plugin {path}: give the path of a Python file that exists.")
-    found = {}
+    found, module, file = {}, PLUGIN + file_name(path), path.resolve()
+    before, text_before = _plugin_files.get(module, (None, b""))
     for registry in METHODS.values():
         try:
+            text = path.read_bytes()
             names = described(path, registry.variable)
         except (SyntaxError, ValueError, RecursionError, MemoryError, OSError) as error:
             where = f"line {error.lineno} " if isinstance(error, SyntaxError) else ""
             raise UserError(f"--plugin {path}: {where}is not Python: {error}.") from error
         for name, description in names.items():
-            if name in registry:
+            if name in registry and (registry.module(name), file) != (module, before):
                 raise UserError(f"--plugin {path}: {registry.kind} {name!r} exists; rename it.")
             found[name] = registry, description
     if not found:
@@ -269,7 +280,10 @@ def load_plugin(path: Path) -> list[str]:
             f"--plugin {path}: it registers nothing; put @ATTACKS.register, @VICTIMS.register or "
             "@DEFENSES.register over its class."
         )
-    module = PLUGIN + file_name(path)
+    if all(name in registry for name, (registry, _) in found.items()):
+        if text_before != text:
+            raise UserError(f"--plugin {path}: it has changed since it was loaded; restart Python.")
+        return sorted(found)
     spec = spec_from_file_location(module, path)
     assert spec is not None
     assert spec.loader is not None
@@ -281,4 +295,5 @@ def load_plugin(path: Path) -> list[str]:
         raise UserError(f"--plugin {path}: it fails: {spelt(error)}, in line {line}.") from error
     for name, (registry, description) in found.items():
         registry.add(name, module, description)
+    _plugin_files[module] = file, text
     return sorted(found)

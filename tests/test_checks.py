@@ -500,15 +500,6 @@ def test_check_says_what_is_kept_and_what_failed_with_its_code(tmp_path: Path, c
     assert "a clean-label attack changed a label" in out
 
 
-def test_the_attack_of_the_readme_keeps_all_promises(tmp_path: Path, capsys):
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    path = tmp_path / "readme_square.py"
-    path.write_text(code)
-    assert main(["check", str(path)]) == 0
-    assert "attack readme_square: keeps all 10 promises" in capsys.readouterr().out
-
-
 def test_check_takes_a_name_and_refuses_a_wrong_one(capsys):
     assert main(["check", "badnets-clean", "csq"]) == 0
     assert "victim csq: keeps all 11 promises" in capsys.readouterr().out

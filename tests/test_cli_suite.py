@@ -16,8 +16,8 @@ import torch
 
 from hashbackdoor_bench import RunSpec, cli
 from hashbackdoor_bench.cli import main
-from hashbackdoor_bench.cli.run import command_of, run_command, spec_of
-from hashbackdoor_bench.cli.suite_running import jobs_of
+from hashbackdoor_bench.cli.run import run_command, spec_of
+from hashbackdoor_bench.cli.suite_running import command_of, jobs_of
 from hashbackdoor_bench.network import packaged
 from hashbackdoor_bench.records import read_record
 from hashbackdoor_bench.suites.executors import local

@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from scipy import stats
 
+import hashbackdoor_bench as hb
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.cli.looking import count_of, in_groups, verdict_on
 from hashbackdoor_bench.errors import UserError
@@ -42,7 +44,7 @@ def entry(
     }
     runs = [ScoredRun("p", victim, "coat", 0, record) for victim in gains]
     estimate = Estimate(0.4, 0.3, 0.5, 0.01, 6)
-    return Entry(label, label, place, why, draws, estimate, (), 0.0, 0.6, tuple(runs))
+    return Entry(label, label, place, why, draws, estimate, (), 0.0, 0.6, tuple(runs), True)
 
 
 def board(*entries: Entry) -> Board:
@@ -223,6 +225,91 @@ def test_an_attack_of_the_suite_is_not_run_again(stranger, capsys, monkeypatch):
     assert capsys.readouterr().out.startswith("BadNets: ")
     assert set(Path("cache").rglob("facts.json")) == before
     assert not list(Path("runs/small-badnets_clean").rglob("*.json"))
+
+
+def test_a_comparison_from_python_is_that_of_the_command(stranger, capsys, monkeypatch):
+    monkeypatch.chdir(stranger)
+    again = {"suite": Path("small.toml"), "cache_dir": "cache", "jobs": 1, "quiet": True}
+    found = hb.compare("foreign-blend", plugin="foreign_blend.py", **again)
+    assert compare(stranger, "foreign_blend") == 0
+    assert capsys.readouterr().out == f"{found}\n\nrecords  runs/small-foreign_blend\n"
+    assert escape(str(found)) in found._repr_html_()
+    mine = hb.read_records("runs/small-foreign_blend")["field.backdoor_gain"]
+    theirs = hb.read_records("results/small")
+    theirs = theirs[theirs["delivery"] == "files"].set_index("seed")["field.backdoor_gain"]
+    t_of_one = 12.706204736432095  # Student's t of one degree of freedom, 97.5 %
+    row = found.gains.loc["csq"]
+    half = t_of_one * mine.std() / 2**0.5
+    assert (row["bits"], row["n"], row["counts"]) == (12, 2, True)
+    assert row["mean"] == found.gain["mean"] == pytest.approx(mine.mean())
+    assert row["high"] == pytest.approx(mine.mean() + half)
+    gap = (mine - theirs.loc[[0, 1]].to_numpy()).to_numpy()
+    difference = found.differences.loc["BadNets"]
+    assert difference["mean"] == pytest.approx(gap.mean())
+    assert difference["low"] == pytest.approx(gap.mean() - t_of_one * gap.std(ddof=1) / 2**0.5)
+    assert (difference["best"], difference["worst"]) == (1, 2)
+    assert (found.label, found.place, found.why) == ("Foreign blend", (1, 2), "")
+    assert (found.records, found.failures) == (Path("runs/small-foreign_blend"), ())
+
+
+def test_an_attack_that_fails_warns_of_each_run_and_then_says_that_there_is_none(
+    stranger, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(stranger)
+    write_skeleton("attack", "broken_blend", tmp_path)
+    path = tmp_path / "broken_blend.py"
+    head, craft, _ = path.read_text(encoding="utf-8").partition("    def craft(")
+    path.write_text(f"{head}{craft}self, view):\n        raise RuntimeError('no backdoor today')\n")
+    with (
+        pytest.warns(UserWarning, match="failed") as told,
+        pytest.raises(UserError, match="no backdoor today"),
+    ):
+        hb.compare(
+            "broken_blend", plugin=[path], suite="small.toml", cache_dir="cache", jobs=1,
+            results_dir=tmp_path / "r", quiet=True,
+        )  # fmt: skip
+    sentences = [str(one.message) for one in told if "failed" in str(one.message)]
+    assert len(sentences) == 2
+    assert "on csq, 12 bits, seed 1 failed: craft" in sentences[1]
+
+
+def test_a_plugin_is_loaded_once_and_one_that_has_changed_is_refused(stranger, tmp_path):
+    path = tmp_path / "foreign_blend.py"
+    path.write_text((stranger / "foreign_blend.py").read_text(encoding="utf-8"), encoding="utf-8")
+    for _ in range(2):
+        with pytest.raises(UserError, match="unknown suite 'no'"):
+            hb.compare("foreign_blend", plugin=path, suite="no")
+    path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="it has changed since it was loaded; restart Python"):
+        hb.compare("foreign_blend", plugin=path, suite="no")
+    with pytest.raises(UserError, match="foreign_blend' exists; rename it"):
+        hb.compare("foreign_blend", plugin=stranger / "foreign_blend.py", suite="no")
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"attack": 3}, "attack is 3: it must be a word"),
+        ({"attack": "blend"}, "unknown attack 'blend': did you mean"),
+        ({"suite": "quik"}, "unknown suite 'quik': did you mean quick"),
+        ({"suite": 3}, "suite is 3: it must be a path"),
+        ({"attack_settings": 3}, r"attack_settings is 3: give a dict"),
+        ({"against": "nowhere"}, "nowhere"),
+        ({"against": [3]}, r"against is 3: it must be a path"),
+        ({"plugin": "no.py"}, "no.py: give the path of a Python file that exists"),
+        ({"jobs": 0}, "jobs is 0: it must be at least 1"),
+        ({"threads": 1.5}, "threads is 1.5: it must be a whole number"),
+        ({"until": 0}, "until is 0: it must be more than 0"),
+        ({"until": float("nan")}, "until is nan"),
+        ({"minutes": 5}, "limits --until: give --until 5 too"),
+    ],
+)
+def test_a_wrong_argument_of_a_comparison_is_one_sentence(given, match, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=match) as raised:
+        hb.compare(**{"attack": "badnets", **given}, cache_dir=tmp_path / "cache")
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_rivals_of_a_suite_of_another_name_are_compared_with(

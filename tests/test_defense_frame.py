@@ -24,11 +24,11 @@ from hashbackdoor_bench import (
     to_unit,
 )
 from hashbackdoor_bench.api import COVER, HOOKS, POISON
-from hashbackdoor_bench.cli.defended import defense_rows
 from hashbackdoor_bench.data import Split
 from hashbackdoor_bench.records import load_record, read_record
 from hashbackdoor_bench.registry import Method
 from hashbackdoor_bench.report.consistency import check_record
+from hashbackdoor_bench.report.defense_rows import defense_rows
 from hashbackdoor_bench.stages import Cache, Plan, Run, defending, run
 from hashbackdoor_bench.stages.building import poison_items
 from hashbackdoor_bench.stages.clean_images import draw_clean

@@ -18,6 +18,7 @@ from hashbackdoor_bench import UserError
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.board import boards, defense_boards, write_site
+from hashbackdoor_bench.report.board.coverage import defense_coverage
 from hashbackdoor_bench.report.collection import Collection, collect
 from hashbackdoor_bench.report.defended import is_published, with_defenses
 from hashbackdoor_bench.report.figures import all_figures, figures
@@ -277,11 +278,33 @@ def test_the_board_stands_in_the_leaderboard_and_escaped_on_the_page(tmp_path: P
     assert "| 1-2 | Spectral signatures | filters of the training set |" in text
     assert "<script>" not in text
     assert "a&#124;b" in text
-    page = write_site(found, (), tmp_path / "site", lambda spec: "", defenses).read_text()
-    assert "Defenses of mine" in page
-    assert "<script>alert" not in page
-    assert "<img src=x>" not in page
-    assert "&lt;img src=x&gt;" in page
+    write_site(found, read, tmp_path / "site", lambda spec: "", defenses)
+    for name in ("defenses.html", "coverage.html"):
+        page = (tmp_path / "site" / name).read_text()
+        assert "Defenses of mine" in page
+        assert "<script>alert" not in page
+        assert "<img src=x>" not in page
+        assert "&lt;img src=x&gt;" in page
+
+
+def test_coverage_of_defenses_tells_runs_that_were_refused_from_missing_ones(tmp_path: Path):
+    lines = [one for one in some() if one[1].spec != some()[1][1].spec]
+    read = suite(tmp_path, lines)
+    (board,) = defense_boards(read.frame, ["mine"])
+    found = defense_coverage(board)
+    (clp,) = [row for row in found.rows if row.name == "CLP"]
+    assert sum(wanted for _, wanted in clp.cells) - sum(have for have, _ in clp.cells) == 1
+    lacking = [clause for clause in found.missing if clause.startswith("CLP on ")]
+    assert len(lacking) == 1
+    assert found.refused == 0
+    (tmp_path / "mine" / "refused.csv").write_text(
+        HEAD + f"mine,BadNets,hashnet,48,0,clp,{REASON}\nmine,BadNets,hashnet,32,0,strip,x\n"
+    )
+    again = collect([tmp_path / "mine"])
+    other = defense_coverage(board, again.refused)
+    assert other.runs == found.runs
+    assert other.refused == 1
+    assert set(found.missing) - set(other.missing) == set(lacking)
 
 
 def test_verify_makes_the_boards_of_defenses_again(

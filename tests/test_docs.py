@@ -9,7 +9,6 @@ from html import unescape
 from pathlib import Path
 
 import click
-import doc_pages
 import pytest
 from doc_pages import DOCS, ROOT, blocks, command_lines, generated, pages
 
@@ -148,7 +147,7 @@ def test_the_scores_of_the_page_on_records_are_those_of_the_record():
 
 
 def test_the_output_of_the_five_minutes_is_that_of_the_record():
-    (block,) = [block for block in blocks("text") if block.page == "start.md"]
+    block, *_ = [block for block in blocks("text") if block.page == "start.md"]
     scores = read_record(RECORD).scores.field
     rows = {
         "MAP": scores.map,
@@ -176,7 +175,8 @@ def test_a_card_says_all_that_the_docstring_says(made_pages):
     import inspect
 
     from cards import cards
-    from typesetting import GREEK
+
+    from hashbackdoor_bench.report.typesetting import GREEK
 
     signs = {*GREEK, "sum", "sqrt", "grad", "inf"}
     for kind in METHODS:
@@ -203,14 +203,13 @@ def test_a_card_says_all_that_the_docstring_says(made_pages):
     ],
 )
 def test_a_formula_is_typeset(text, html):
-    assert doc_pages.DOCS  # its folder of modules is on the path
-    from typesetting import mathematics
+    from hashbackdoor_bench.report.typesetting import mathematics
 
     assert mathematics(text) == html
 
 
 def test_prose_is_typeset_only_where_it_is_plainly_mathematics():
-    from docstring_html import text_html
+    from hashbackdoor_bench.report.docstring_html import text_html
 
     assert text_html("with s_ij < 1 in `a_b`") == (
         "with <i>s</i><sub><i>ij</i></sub> &lt; 1 in <code>a_b</code>"

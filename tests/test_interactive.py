@@ -51,7 +51,7 @@ def test_a_run_shows_itself_as_text_and_in_a_notebook(done: hb.Finished):
     gain = f"{100 * done.record.scores.field.backdoor_gain:.1f}"
     assert "backdoor gain" in str(done)
     assert gain in str(done)
-    assert str(done.path) in str(done)
+    assert str(done.path) in str(done) == repr(done)
     page = done._repr_html_()
     assert page.startswith("<pre>")
     assert "backdoor gain" in page
@@ -63,7 +63,9 @@ def test_figures_are_pictures_of_the_run_or_figures_of_its_record(done: hb.Finis
     picture = done.figure("retrieval")
     assert isinstance(picture, Image)
     assert min(picture.size) > 50
-    assert isinstance(done.figure("distances"), Figure)
+    drawn = done.figure("distances")
+    assert isinstance(drawn, Figure)
+    assert drawn._repr_png_().startswith(b"\x89PNG")  # which a notebook looks for
     with pytest.raises(hb.UserError, match=r"figure 'retrievel'.*retrieval"):
         done.figure("retrievel")
 

@@ -15,7 +15,7 @@ from PIL import Image
 from test_leaderboard import runs, suite
 
 from hashbackdoor_bench.cli import main
-from hashbackdoor_bench.report.board import page as module
+from hashbackdoor_bench.report.board import site_files as module
 from hashbackdoor_bench.report.board.boards import boards
 from hashbackdoor_bench.report.board.page import write_site
 from hashbackdoor_bench.report.collection import collect
@@ -24,6 +24,11 @@ EVIL = '<img src=x onerror="document.title=1">\'"</script>{{ 7*7 }}&amp;'
 _FILE = io.BytesIO()
 Image.new("L", (1, 1)).save(_FILE, "png")
 PNG = _FILE.getvalue()
+
+# one of each kind
+PAGES = (
+    "index.html", "victims.html", "coverage.html", "attacks/a.html", "runs/quick-files-best.html",
+)  # fmt: skip
 
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")
 
@@ -72,8 +77,9 @@ def choose(browser: Browser, name: str, value: str) -> None:
 
 
 def test_what_a_record_says_is_escaped_everywhere(site):
-    pages = [site / "index.html", *sorted((site / "attacks").glob("*.html"))]
-    assert len(pages) == 6
+    pages = sorted(site.rglob("*.html"))
+    # five rows of boards, and as many attacks, beside the boards, victims and what was run
+    assert len(pages) == 5 + 5 + 3
     for page in pages:
         text = page.read_text(encoding="utf-8")
         assert "<img src=x" not in text
@@ -82,7 +88,8 @@ def test_what_a_record_says_is_escaped_everywhere(site):
         # scripts are files; none holds data, and no attribute runs code
         assert re.findall(r"<script[^>]*>([^<]*)</script>", text) == [""]
         assert not re.search(r"<[a-z][^>]*\son[a-z]+\s*=", re.sub(r'"[^"]*"', '""', text))
-    assert EVIL in unescape(pages[0].read_text(encoding="utf-8"))
+    for name in ("index.html", "coverage.html"):
+        assert EVIL in unescape((site / name).read_text(encoding="utf-8")), name
 
 
 def test_names_of_files_are_not_chosen_by_records(site):
@@ -120,15 +127,25 @@ def test_records_are_copied_as_they_are(site):
 def test_the_command_shown_is_given_by_the_caller(tmp_path):
     collection = collect([suite(tmp_path, {"A": runs("a", 0.5)})])
     found = boards(collection.frame, ["quick"])
-    write_site(found, ["<b>left</b>"], tmp_path / "site", lambda spec: f"make '{spec.seed}' <i>")
-    text = (tmp_path / "site/attacks/quick-files-a.html").read_text()
-    assert 'data-command="make &#39;2&#39; &lt;i&gt;"' in text
-    assert "<li>&lt;b&gt;left&lt;/b&gt;</li>" in (tmp_path / "site/index.html").read_text()
+    folder = tmp_path / "site"
+    write_site(
+        found, collection, folder, lambda spec: f"make '{spec.seed}' <i>", notes=["<b>left</b>"]
+    )
+    for page, seed in (("runs/quick-files-a.html", 2), ("attacks/a.html", 0)):
+        text = (folder / page).read_text()
+        assert f'data-command="make &#39;{seed}&#39; &lt;i&gt;"' in text
+    assert "<li>&lt;b&gt;left&lt;/b&gt;</li>" in (folder / "coverage.html").read_text()
+
+
+def test_an_attack_of_a_plugin_has_a_page_without_a_formula(site):
+    text = (site / "attacks/a.html").read_text(encoding="utf-8")
+    assert "No file of this attack is on the machine that made this page" in text
+    assert "bench run --attack a " in text
 
 
 @in_browser
 def test_an_evil_label_stays_text(browser, site):
-    for page in [site / "index.html", *(site / "attacks").glob("*.html")]:
+    for page in site.rglob("*.html"):
         browser.open(page)
         assert browser.run("document.title") != "1"
         assert browser.run("document.querySelectorAll('img[src=x]').length") == 0
@@ -227,7 +244,7 @@ def test_a_filter_stands_in_the_address_and_comes_back(browser, site):
 def test_a_cell_leads_to_its_record_and_its_command(browser, site):
     browser.open(site / "index.html")
     browser.run("document.querySelector('td[data-victim=CSQ] a').click()")
-    browser.until("location.href.endsWith('attacks/quick-files-best.html#csq-48')")
+    browser.until("location.href.endsWith('runs/quick-files-best.html#csq-48')")
     browser.until("document.querySelector('.pictures img')?.complete")
     assert browser.run("document.querySelector('.pictures img').naturalWidth") == 1
     command = browser.run("document.querySelector('.copy').dataset.command")
@@ -268,7 +285,7 @@ CONTRAST = """(() => {
 @pytest.mark.parametrize("width", [360, 1280])
 def test_text_has_contrast_and_the_page_its_width(browser, site, width, scheme):
     browser.show(width, scheme)
-    for page in ("index.html", "attacks/quick-files-best.html"):
+    for page in PAGES:
         browser.open(site / page)
         assert browser.run("document.documentElement.scrollWidth") <= width, page
         assert browser.run(CONTRAST) == []
@@ -295,7 +312,7 @@ def test_the_button_wins_over_the_systems_colours_and_is_remembered(browser, sit
     light = browser.run(paper)
     browser.run("document.getElementById('theme').click()")
     dark = browser.run(paper)
-    browser.open(site / "attacks" / "quick-files-best.html")
+    browser.open(site / "runs" / "quick-files-best.html")
     assert browser.run(paper) == dark != light
     assert browser.run("document.getElementById('theme').ariaPressed") == "true"
     browser.run("localStorage.clear()")
@@ -308,12 +325,12 @@ def test_focus_is_seen(browser, site):
     browser.press("Tab")
     browser.press("Tab")
     outline = browser.run("getComputedStyle(document.activeElement).outlineWidth")
-    assert (browser.run("document.activeElement.tagName"), outline) == ("SUMMARY", "3px")
+    assert (browser.run("document.activeElement.tagName"), outline) == ("A", "3px")
 
 
 @in_browser
 def test_the_page_asks_for_nothing_outside_its_folder(browser, site):
-    browser.open(site / "attacks" / "quick-files-best.html")
+    browser.open(site / "runs" / "quick-files-best.html")
     images = "document.images].map(i => (i.loading = 'eager', i.decode())"
     browser.run(f"Promise.all([...{images}))")
     asked = [
@@ -339,9 +356,9 @@ def test_pictures_are_pngs_inside_of_the_folder_of_the_run(tmp_path: Path, monke
     for name, content in {"poison": PNG, "html": b"<script>", "long": PNG + b"0"}.items():
         (folder / f"{name}.png").write_bytes(content)
     found = collect([place])
-    index = write_site(boards(found.frame, ["quick"]), (), tmp_path / "site", lambda spec: "")
+    write_site(boards(found.frame, ["quick"]), found, tmp_path / "site", lambda spec: "")
     assert [path.read_bytes() for path in (tmp_path / "site").rglob("*.png")] == [PNG]
-    text = unescape(index.read_text())
+    text = unescape((tmp_path / "site/coverage.html").read_text())
     for words in (
         f"{linked.stem} is left out: ",
         "pipe.png is left out: it is a named pipe",

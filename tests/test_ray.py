@@ -79,13 +79,15 @@ def cluster(tmp_path: Path) -> Iterator[tuple[Any, list[Any]]]:
     found.shutdown()
 
 
-def through_ray(layout: Layout, folder: Path, address: str, watch: Any) -> list[Any]:
+def through_ray(
+    layout: Layout, folder: Path, address: str, watch: Any, log: Any = None
+) -> list[Any]:
     from hashbackdoor_bench.suites.executors.ray import RayExecutor
 
     cache = Cache(folder / "c")
     places = {"cache": cache, "results": folder / "r", "device": "cpu"}
     with RayExecutor(address=address, threads=1, gpus=0, **places) as executor:
-        return execute(layout, executor, cache=cache, times=Times(cache), watch=watch)
+        return execute(layout, executor, cache=cache, times=Times(cache), watch=watch, log=log)
 
 
 @pytest.mark.slow
@@ -95,9 +97,18 @@ def test_two_nodes_with_their_own_caches_equal_two_local_workers(tiny, tmp_path,
     places = {"cache": alone / "c", "results": alone / "r", "device": "cpu"}
     with LocalExecutor(jobs=2, threads=1, gpus=[], **places) as workers:
         assert not execute(layout, workers, cache=cache, times=Times(cache), watch=lambda m: None)
-    said: list[Any] = []
-    assert not through_ray(laid(tiny, spread), spread, cluster[0].address, said.append)
+    said, epochs = list[Any](), dict[tuple[Path, str], list[float]]()
+
+    def log(record: Path, stage: str, facts: Any) -> None:
+        epochs.setdefault((record, stage), []).append(facts["loss"])
+
+    assert not through_ray(laid(tiny, spread), spread, cluster[0].address, said.append, log)
     assert scores(spread) == scores(alone)
+    assert [one for one in said if one.get("state") == "progress"]  # of what took long
+    assert not [one for one in said if one.get("state") == "epoch"]
+    records = [read_record(path).training for path in (spread / "r").rglob("*.json")]
+    trained = {one for made in records for one in (made.surrogate, made.clean_victim, made.victim)}
+    assert {tuple(losses) for losses in epochs.values()} == trained - {None}
     assert len(scores(spread)) == 4
     kinds = {kind for kind, _, _ in cache.stored()}
     assert "shared" in kinds

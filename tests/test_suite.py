@@ -451,9 +451,9 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path):
 
 def test_listing_the_suites_gives_their_titles():
     assert list(shipped()) == [
-        "badhash", "baselines", "ciba-table", "ciba-table-fashion", "defenses", "finetuned",
-        "frozen", "ledger", "quick", "sensitivity", "standard", "standard_frozen", "takes",
-        "takes96", "transfer", "transfer-mini", "victims",
+        "badhash", "baselines", "bistable", "ciba-table", "ciba-table-fashion", "defenses",
+        "finetuned", "frontier", "frozen", "ledger", "quick", "sensitivity", "standard",
+        "standard_frozen", "takes", "takes96", "transfer", "transfer-mini", "victims",
     ]  # fmt: skip
     assert all(title and "\n" not in title for title in shipped().values())
 
@@ -472,8 +472,10 @@ SIZES = {
     "takes96": 4 * 4 * 2,
     "defenses": (5 * 2 + 1) * 24 * 2 * 3,
     "baselines": (3 + 22 * 2) * 2 * 2 * 3,
-    "sensitivity": (6 + 6 + 5 + 5 + 4) * 3,
+    "sensitivity": (4 + 4 + 3 * 5) * 2,
     "ledger": 25 * 2 * 5,
+    "bistable": 2 * 10,
+    "frontier": 14 * 2 * 2,
     "standard": 13 * 4 * 20,
     "standard_frozen": 13 * 4 * 60,
 }

@@ -13,10 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import record_rows
-from docstring_html import Explained, explained, facts_table, text_html
 
 from hashbackdoor_bench.cli import argument_texts
 from hashbackdoor_bench.registry import METHODS, Method
+from hashbackdoor_bench.report.docstring_html import (
+    Explained,
+    explained,
+    facts_table,
+    text_html,
+)
+from hashbackdoor_bench.report.threat_words import threat_words
 from hashbackdoor_bench.spec import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -242,36 +248,7 @@ def _entry(card: Card, name: str) -> str:
 
 def threat_of(one: Any) -> Iterator[tuple[str, str]]:
     """What an attack needs and does, in words."""
-    threat = one.threat
-    if threat.control == "model":
-        yield "The attacker controls", "the trained model, which it edits; no image is poisoned"
-    elif not one.poisons:
-        yield "The attacker controls", "nothing: this is a control"
-    else:
-        yield "The attacker controls", "some training images"
-        yield (
-            "Labels",
-            {
-                "clean": "clean: poison is made of the target's own images, and no label changes",
-                "dirty": "dirty: images of other classes get the target's label",
-            }[threat.label],
-        )
-    yield (
-        "The attacker knows",
-        {
-            "none": "no network; training images and their labels only",
-            "surrogate": "a network of its own, trained on clean data (the surrogate)",
-        }[threat.knowledge],
-    )
-    yield "Trigger", {"none": "none"}.get(threat.trigger, f"{threat.trigger}, " + (
-        "one for all images" if threat.universal else "another for every image"
-    ))  # fmt: skip
-    if threat.chosen:
-        yield "Attacked queries", f"{threat.chosen} that the attacker chose and knows"
-    elif threat.source != "all":
-        yield "Attacked queries", "those of one class, which the setting `source` names"
-    if not threat.targeted:
-        yield "Aim", "whatever class the trigger leads to"
+    yield from threat_words(one.threat, poisons=one.poisons)
     if getattr(one, "covers", 0):
         yield "Covers", f"{one.covers:g} for each poisoned image: they keep their label"
     if one.poisons:

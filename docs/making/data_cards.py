@@ -4,9 +4,9 @@ from html import escape
 from pathlib import Path
 
 import record_rows
-from docstring_html import facts_table
 
 from hashbackdoor_bench.data import PROTOCOLS, Protocol
+from hashbackdoor_bench.report.docstring_html import facts_table
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 NEEDS = {

@@ -11,6 +11,7 @@ from posixpath import normpath
 from typing import Any
 
 import data_cards
+import notebook
 from cards import Card, cards, overview
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -19,8 +20,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[2]
 KINDS = ("attack", "victim", "defense")
 PAGES = ("results/RULES.md", "results/LEADERBOARD.md", "results/speed/nvidia-h100-80gb-hbm3.md",
-         "results/search/fashion-mini.md", "results/search/fashion-mini-k10.md",
-         "results/search/fashion-mini-1e6.md")  # fmt: skip
+         "results/speed/amd-epyc-2-threads.md", "results/search/fashion-mini.md",
+         "results/search/fashion-mini-k10.md", "results/search/fashion-mini-1e6.md")  # fmt: skip
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
 
@@ -45,6 +46,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     data = files.get_file_from_path("data-sets.md")
     assert data is not None
     data.content_string = data_cards.page(data.content_string)
+    text, pictures = notebook.page()
+    for uri, content in {notebook.PAGE: text, **pictures}.items():
+        files.append(File.generated(config, uri, content=content))
     for uri in PAGES:
         files.append(File.generated(config, uri, abs_src_path=str(ROOT / uri)))
     for page in list(files.documentation_pages()):

@@ -1,12 +1,11 @@
 """``bench compare``: rank one attack among those of a suite."""
 
-import time
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
-from hashbackdoor_bench.cli.looking import count_of, in_groups, verdict_on
 from hashbackdoor_bench.cli.options import (
     FILE,
     FOLDER,
@@ -15,18 +14,16 @@ from hashbackdoor_bench.cli.options import (
     bench,
     cache_option,
     device_option,
-    first_of,
+    log_option,
     mode_of,
     plugin_option,
     talk,
     threads_option,
 )
 from hashbackdoor_bench.cli.run import settings_of
-from hashbackdoor_bench.cli.suite_running import lay_out_suite, run_missing
+from hashbackdoor_bench.cli.suite_running import tell_failures
 from hashbackdoor_bench.cli.terminal import say
-from hashbackdoor_bench.errors import UserError, unknown
-from hashbackdoor_bench.records import OWN
-from hashbackdoor_bench.registry import METHODS, load_plugin
+from hashbackdoor_bench.errors import UserError
 
 
 @bench.command("compare")
@@ -74,6 +71,7 @@ from hashbackdoor_bench.registry import METHODS, load_plugin
 @plugin_option
 @cache_option
 @device_option
+@log_option
 @talk
 def compare_command(
     name: str,
@@ -88,6 +86,7 @@ def compare_command(
     plugin: tuple[Path, ...],
     cache_dir: Path,
     device: str,
+    log_dir: Path | None,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -96,82 +95,32 @@ def compare_command(
     Runs that have a record are not repeated. The records and their index are written to a folder of
     their own; `bench leaderboard results THAT_FOLDER` lists the attack too.
     """
-    if minutes is not None and until is None:
-        raise UserError(f"--minutes {minutes:g} limits --until: give --until 5 too.")
-    for path in plugin:
-        load_plugin(path)
-    name = name.replace("-", "_")
-    if name not in METHODS["attack"]:
-        raise unknown("attack", name, METHODS["attack"])
-    from hashbackdoor_bench.report import collect, for_file_name
-    from hashbackdoor_bench.report.board import (
-        GOAL,
-        board_with,
-        boards,
-        contest,
-        rivals,
-        standing,
-        standing_text,
-    )
-    from hashbackdoor_bench.suites import suite_with
-
     given = settings_of(settings)
     if given["victim"]:
         raise UserError("--set victim.…: the suite sets its victims; give attack.NAME=VALUE only.")
-    mine = suite_with(suite, name, dict(given["attack"]))
-    places = against or (Path(mine.name),)
-    known = collect(places)  # before the runs: it raises if there are no records to compare with
-    for sentence in first_of(known.left_out):
-        say(f"note: {sentence}", err=True)
-    from hashbackdoor_bench.files import writable
-    from hashbackdoor_bench.suites import write_index
+    from hashbackdoor_bench.cli.comparing import NoRun, compared
 
-    folder = results_dir or OWN / for_file_name(
-        "-".join([mine.name, name, *map("=".join, given["attack"])])
-    )
-    writable(folder, "--results-dir")
-    mode = mode_of(quiet, as_json)
-    batches = in_groups(mine) if until is not None else [mine]
-    goal = GOAL if until is None else until / 100
-    began, failures, verdict = time.monotonic(), 0, ""
-    for look, batch in enumerate(batches):
-        cache, layout = lay_out_suite(batch, cache_dir, folder, device, threads, mode)
-        keys = {one.tasks[-1].key for one in layout.planned}
-        layout.done |= keys & set(known.frame["key"])
-        failures += len(
-            run_missing(
-                layout,
-                cache,
-                results=folder,
-                device=device,
-                plugin=plugin,
-                jobs=jobs,
-                threads=threads,
-                mode=mode,
-            )
+    where: dict[str, Any] = {"device": device, "plugin": plugin, "threads": threads}
+    where["mode"] = mode_of(quiet, as_json)
+    try:
+        found = compared(
+            name,
+            suite=suite,
+            settings=dict(given["attack"]),
+            against=against,
+            results=results_dir,
+            cache_dir=cache_dir,
+            jobs=jobs,
+            until=until,
+            minutes=minutes,
+            log_dir=log_dir,
+            note=lambda sentence: say(f"note: {sentence}", err=True),
+            tell=partial(tell_failures, cache=cache_dir, **where),
+            **where,
         )
-        own = [one for one in layout.planned if one.path.is_file()]
-        if own:
-            write_index(replace(layout, planned=own), folder)
-        frame = collect([*places, *([folder] if own else [])]).frame
-        if not frame["key"].isin(keys).any():
-            return 1
-        frame, left_out = rivals(frame, mine.name, [one.spec for one in layout.planned], keys)
-        label = str(frame["label"][frame["key"].isin(keys)].iloc[0])
-        board = board_with(boards(frame, [mine.name]), label)
-        found = standing(board, label)
-        if until is None or found.entry.place is None:
-            break
-        result = contest(board, label, [count_of(one) for one in batches], look, goal)
-        spent = (time.monotonic() - began) / 60
-        verdict = verdict_on(result, batches, look, spent, minutes)
-        if verdict:
-            break
-    for sentence in left_out:
-        say(f"note: {sentence}", err=True)
-    say(*standing_text(found, goal).split("\n"), err=as_json)
-    if verdict:
-        say("", verdict, err=as_json)
-    if own:
-        say("", f"records  {folder}", err=as_json)
-    return 1 if failures else 0
+    except NoRun:
+        return 1
+    say(*str(found).split("\n"), err=as_json)
+    if found.records:
+        say("", f"records  {found.records}", err=as_json)
+    return 1 if found.failures else 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from hashbackdoor_bench.cli.options import FILE, FOLDER, bench, first_of, published_or_own
-from hashbackdoor_bench.cli.run import command_of
+from hashbackdoor_bench.cli.suite_running import command_of
 from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import OWN
@@ -18,11 +18,10 @@ from hashbackdoor_bench.records import OWN
     "--suite",
     "suites",
     multiple=True,
-    default=("quick",),
-    show_default=True,
+    show_default="quick in the table, all that have boards on the page",
     help="A suite to rank; give the option several times for several suites.",
 )
-@click.option("--site", type=FOLDER, help="Write the static page into this folder too.")
+@click.option("--site", type=FOLDER, help="Write a static site into this folder too.")
 @click.option(
     "--papers", type=FILE, help="Write what papers print beside our records to this CSV file too."
 )
@@ -46,7 +45,7 @@ def leaderboard_command(
     """
     from hashbackdoor_bench.files import whole
     from hashbackdoor_bench.report import collect, undefended
-    from hashbackdoor_bench.report.board import boards, defense_boards
+    from hashbackdoor_bench.report.board import FIRST, boards, defense_boards
     from hashbackdoor_bench.report.tables import leaderboard_text
 
     whole_folder = published_or_own()
@@ -54,8 +53,9 @@ def leaderboard_command(
     out = out or (OWN if results else whole_folder) / "LEADERBOARD.md"
     for sentence in first_of(collection.left_out):
         say(f"note: {sentence}", err=True)
-    found = boards(undefended(collection.frame), suites)
-    defenses = defense_boards(collection.frame, suites, collection.refused)
+    plain = undefended(collection.frame)
+    found = boards(plain, suites or (FIRST,))
+    defenses = defense_boards(collection.frame, suites or (FIRST,), collection.refused)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole(out) as fresh:
@@ -74,15 +74,19 @@ def leaderboard_command(
             raise UserError(f"--papers {papers}: {error.strerror}; give a file.") from error
         say(f"papers {papers}")
     if site is not None:
-        from hashbackdoor_bench.report.board import write_site
+        from hashbackdoor_bench.report.board import all_boards, write_site
 
+        notes: tuple[str, ...] = ()
+        if not suites:
+            found, defenses, notes = all_boards(collection)
         try:
             index = write_site(
                 found,
-                collection.left_out,
+                collection,
                 site,
                 lambda spec: shlex.join(command_of(spec)),
                 defenses,
+                notes,
             )
         except OSError as error:
             raise UserError(f"--site {site}: {error.strerror}; give another folder.") from error

@@ -1,4 +1,4 @@
-"""``bench list`` and ``bench show``: the methods, data sets and recipes."""
+"""``bench list`` and ``bench show``: the methods, data sets, recipes and records."""
 
 import inspect
 from dataclasses import asdict
@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from hashbackdoor_bench.cli.data import list_data
-from hashbackdoor_bench.cli.options import bench, plugin_option
+from hashbackdoor_bench.cli.options import FOLDER, bench, plugin_option
+from hashbackdoor_bench.cli.record import show_record
 from hashbackdoor_bench.cli.terminal import say
-from hashbackdoor_bench.errors import unknown
+from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.registry import METHODS, Method, load_plugin
 from hashbackdoor_bench.spec import RECIPES
 
@@ -45,11 +46,31 @@ def list_command(what: str) -> None:
 
 
 @bench.command("show")
-@click.argument("kind", type=click.Choice([*METHODS, "recipe"]))
+@click.argument("kind", type=click.Choice([*METHODS, "recipe", "record"]))
 @click.argument("name")
+@click.option(
+    "--bundle",
+    type=FOLDER,
+    help="With a record: write its numbers, pictures, figures, command and provenance into this "
+    "folder, whose index.html opens in a browser without a server.",
+)
 @plugin_option
-def show_command(kind: str, name: str, plugin: tuple[Path, ...]) -> None:
-    """Describe a method: its paper, formula, hyper-parameters and threat model."""
+def show_command(kind: str, name: str, bundle: Path | None, plugin: tuple[Path, ...]) -> None:
+    """Describe a method: its paper, formula, hyper-parameters and threat model; or a record.
+
+    NAME is that of a method or recipe, or the file of a record: `bench show record
+    runs/fashion-mini/hashnet-48/ciba-s0-….json --bundle DIR`.
+    """
+    if kind == "record":
+        for path in plugin:
+            load_plugin(path)
+        show_record(Path(name), bundle)
+        return
+    if bundle is not None:
+        raise UserError(
+            f"--bundle packs a record, and {kind} {name} is none: type `bench show record FILE "
+            "--bundle DIR`."
+        )
     if kind == "recipe":
         if name not in RECIPES:
             raise unknown("recipe", name, RECIPES)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hashbackdoor_bench import __version__
+from hashbackdoor_bench.cli.heartbeat import heartbeat
 from hashbackdoor_bench.cli.terminal import for_messages_only, say
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import CONVENTIONS, OWN, PUBLISHED
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path)
+MOST_THREADS = 1024  # of a process
 
 
 class Commands(click.Group):
@@ -89,6 +91,12 @@ plugin_option = click.option(
     type=FILE,
     help="A Python file with a method of yours.",
 )
+log_option = click.option(
+    "--log-dir",
+    type=FOLDER,
+    help="Write loss, learning rates and seconds of each epoch of training into this folder, for "
+    "TensorBoard.",
+)
 tolerance_option = click.option(
     "--tolerance",
     type=float,
@@ -112,7 +120,7 @@ def threads_option(
     """
     return click.option(
         "--threads",
-        type=click.IntRange(1, 1024),
+        type=click.IntRange(1, MOST_THREADS),
         default=default,
         show_default=otherwise if default is None else True,
         help="Threads of each process. On the CPU results depend on this number, so it enters the "
@@ -146,15 +154,26 @@ def places(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def talk(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say how progress is shown; with ``--json``, stdout is for objects only."""
+    """The options that say how progress is shown; with ``--json``, stdout is for objects only.
+
+    A quiet command prints a line every minute, see `heartbeat`.
+    """
 
     @wraps(command)
     def told(*, quiet: bool, as_json: bool, **more: Any) -> Any:
-        with for_messages_only() if as_json else nullcontext():
+        with (
+            for_messages_only() if as_json else nullcontext(),
+            heartbeat() if quiet and not as_json else nullcontext(),
+        ):
             return command(quiet=quiet, as_json=as_json, **more)
 
     for option in (
-        click.option("--quiet", "-q", is_flag=True, help="Print only the result and errors."),
+        click.option(
+            "--quiet",
+            "-q",
+            is_flag=True,
+            help="Print only the result and errors; on stderr a line every minute, from 30 s on.",
+        ),
         click.option(
             "--json", "as_json", is_flag=True, help="Print JSON objects, one per line, on stdout."
         ),

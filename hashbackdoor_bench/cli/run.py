@@ -3,18 +3,19 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
+from hashbackdoor_bench.cli.config import config_option
 from hashbackdoor_bench.cli.names import refuse_unknown_names
 from hashbackdoor_bench.cli.options import (
     FILE,
     bench,
     device_option,
+    log_option,
     mode_of,
     places,
     plugin_option,
@@ -64,11 +65,10 @@ from hashbackdoor_bench.text import shortened
 @click.option(
     "--backbone", help="cnn32, alexnet or a timm model; the data set's default if not given."
 )
-@click.option("--pretrained", is_flag=True, help="Start from published weights of the backbone.")
+@click.option("--pretrained/--no-pretrained", help="Start from published weights of the backbone.")
 @click.option("--weights", type=FILE, help="Start from this file of the backbone's weights.")
 @click.option(
-    "--weights-by-order",
-    is_flag=True,
+    "--weights-by-order/--no-weights-by-order",
     help="Take the tensors of --weights in their order, whatever their names.",
 )
 @click.option(
@@ -135,20 +135,30 @@ from hashbackdoor_bench.text import shortened
     metavar="NAME=VALUE",
     help="A hyper-parameter: attack.epsilon=4, victim.alpha=0.2 or defense.u=4. See bench show.",
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Run nothing: show what would be run, which of its stages are in the cache, and how long "
+    "the others take. Images of yours are prepared, since all depends on them.",
+)
 @tolerance_option
 @plugin_option
 @device_option
 @threads_option()
 @results_option
 @places
+@log_option
+@config_option
 @talk
 def run_command(
+    dry_run: bool,
     settings: tuple[str, ...],
     plugin: tuple[Path, ...],
     device: str,
     threads: int | None,
     results_dir: Path,
     cache_dir: Path,
+    log_dir: Path | None,
     quiet: bool,
     as_json: bool,
     **values: Any,
@@ -161,14 +171,21 @@ def run_command(
         load_plugin(path)
     spec = spec_of(settings, values)
     refuse_unknown_names(spec)  # at once, before torch is imported
+    mode = mode_of(quiet, as_json)
+    if dry_run:
+        from hashbackdoor_bench.cli.dry_run import show_plan
+
+        show_plan(spec, cache_dir, results_dir, device, threads, mode)
+        return
     with no_collection():
         from hashbackdoor_bench.cli.console import shown
         from hashbackdoor_bench.cli.result import result_table
+        from hashbackdoor_bench.cli.training_log import training_log
         from hashbackdoor_bench.records import collapsed
         from hashbackdoor_bench.report.pictures import draw_missing
         from hashbackdoor_bench.stages import open_cache, run
 
-    with shown(mode_of(quiet, as_json)) as progress:
+    with training_log(log_dir, results_dir) as log, shown(mode) as progress:
         record, path, stages = run(
             spec,
             cache=open_cache(cache_dir),
@@ -176,6 +193,7 @@ def run_command(
             device=device,
             threads=threads,
             progress=progress,
+            log=log,
             draw=draw_missing,
         )
     pictures = stages.pictures
@@ -207,22 +225,6 @@ def spec_of(settings: Sequence[str], values: Mapping[str, Any]) -> RunSpec:
         **{**values, **paths},
         **chosen,
     )
-
-
-def command_of(spec: RunSpec) -> list[str]:
-    """The words of the ``bench run`` command that asks for this run."""
-    words = ["bench", "run"]
-    for field in fields(RunSpec):
-        value = getattr(spec, field.name)
-        if value == field.default:
-            continue
-        flag = "--" + field.name.replace("_", "-")
-        if field.name.endswith("_settings"):
-            kind = field.name.removesuffix("_settings")
-            words += [word for k, v in value for word in ("--set", f"{kind}.{k}={v}")]
-        else:
-            words += [flag] if value is True else [flag, str(value)]
-    return words
 
 
 def _absolute(path: Path | None) -> str | None:

@@ -18,12 +18,19 @@ from hashbackdoor_bench.cli.options import (
     bench,
     cache_option,
     device_option,
+    log_option,
     mode_of,
     plugin_option,
     talk,
     threads_option,
 )
-from hashbackdoor_bench.cli.suite_running import gpus_of, jobs_of, lay_out_suite, run_missing
+from hashbackdoor_bench.cli.suite_running import (
+    gpus_of,
+    jobs_of,
+    lay_out_suite,
+    run_missing,
+    tell_failures,
+)
 from hashbackdoor_bench.cli.terminal import console, for_messages_only, say
 from hashbackdoor_bench.records import OWN
 from hashbackdoor_bench.registry import load_plugin
@@ -162,6 +169,7 @@ def suite_plan(
     type=NumberRange(0),
     help="Share of a GPU that a Ray task takes; 1 on CUDA, 0 on the CPU if not given.",
 )
+@log_option
 @talk
 def suite_run(
     suite: Suite,
@@ -174,6 +182,7 @@ def suite_run(
     threads: int,
     address: str | None,
     gpus_per_stage: float | None,
+    log_dir: Path | None,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -181,6 +190,7 @@ def suite_run(
 
     SUITE is a name of ``bench suite list``, or a TOML file.
     """
+    from hashbackdoor_bench.cli.training_log import training_log
     from hashbackdoor_bench.files import writable
     from hashbackdoor_bench.stages import device_of
     from hashbackdoor_bench.suites import write_index
@@ -190,17 +200,12 @@ def suite_run(
     mode = mode_of(quiet, as_json)
     cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, threads, mode)
     cluster = {"address": address, "gpus": gpus_per_stage} if executor == "ray" else None
-    failures = run_missing(
-        layout,
-        cache,
-        results=results_dir,
-        device=device,
-        plugin=plugin,
-        jobs=jobs,
-        threads=threads,
-        mode=mode,
-        cluster=cluster,
-    )
+    where: dict[str, Any] = {"device": device, "plugin": plugin, "threads": threads, "mode": mode}
+    with training_log(log_dir, results_dir) as log:
+        failures = run_missing(
+            layout, cache, results=results_dir, jobs=jobs, cluster=cluster, log=log, **where
+        )
+    tell_failures(failures, results_dir, cache=cache.root, **where)
     left = {n.key for one in layout.missing for n in one.tasks} - layout.done
     write_index(layout, results_dir)
     done = len(layout.planned) - len(layout.missing)
@@ -230,7 +235,7 @@ def suite_status(
 
     SUITE is a name of ``bench suite list``, or a TOML file.
     """
-    from hashbackdoor_bench.cli.console import counts_table
+    from hashbackdoor_bench.cli.suite_console import counts_table
     from hashbackdoor_bench.suites import describe, kept_failure
 
     cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, threads)

@@ -3,17 +3,19 @@
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hashbackdoor_bench.cli.run import command_of
 from hashbackdoor_bench.cli.terminal import say
+from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.suites import Suite
 
 WORKER = 9 * 10**9  # bytes of a GPU for each worker; ResNet-50 at 224 px takes 7 in batches of 128
 
 if TYPE_CHECKING:
+    from hashbackdoor_bench.progress import Log
     from hashbackdoor_bench.stages import Cache
     from hashbackdoor_bench.suites import Failure, Layout
 
@@ -29,8 +31,9 @@ def run_missing(
     threads: int,
     mode: str,
     cluster: dict[str, Any] | None = None,
+    log: "Log | None" = None,
 ) -> list["Failure"]:
-    """Run the missing runs; print each that failed, with the command that repeats it alone.
+    """Run the missing runs.
 
     Args:
         layout: see `lay_out_suite`.
@@ -43,9 +46,13 @@ def run_missing(
         mode: see `mode_of`.
         cluster: ``address`` of a Ray cluster and ``gpus`` (the share of a GPU per stage); None: use
             processes on this machine.
+        log: see `execute`.
+
+    Returns:
+        The runs that failed, those that can't be planned included.
     """
-    from hashbackdoor_bench.cli.console import suite_shown
-    from hashbackdoor_bench.suites import Times, describe, execute
+    from hashbackdoor_bench.cli.suite_console import suite_shown
+    from hashbackdoor_bench.suites import Times, execute
 
     failures = list(layout.refused)
     if layout.missing:
@@ -72,8 +79,26 @@ def run_missing(
                 **places,
             )
         with chosen as workers, suite_shown(mode) as watch:
-            failures = execute(layout, workers, cache=cache, times=Times(cache), watch=watch)
-    here = {"--cache-dir": cache.root, "--results-dir": results, "--device": device}
+            failures = execute(
+                layout, workers, cache=cache, times=Times(cache), watch=watch, log=log
+            )
+    return failures
+
+
+def tell_failures(
+    failures: Iterable["Failure"],
+    results: Path,
+    *,
+    cache: Path,
+    device: str,
+    plugin: tuple[Path, ...],
+    threads: int,
+    mode: str,
+) -> None:
+    """Print each run that failed, with the command that repeats it alone; see `run_missing`."""
+    from hashbackdoor_bench.suites import describe
+
+    here = {"--cache-dir": cache, "--results-dir": results, "--device": device}
     here |= {"--threads": threads}
     alone = [word for flag, value in here.items() for word in (flag, str(value))]
     alone += [word for path in plugin for word in ("--plugin", str(path))]
@@ -85,7 +110,22 @@ def run_missing(
         else:
             say(f"failed  {describe(failure.run)}: {failure.stage}: {failure.message}")
             say(f"        {command}")
-    return failures
+
+
+def command_of(spec: RunSpec) -> list[str]:
+    """The words of the ``bench run`` command that asks for this run."""
+    words = ["bench", "run"]
+    for field in fields(RunSpec):
+        value = getattr(spec, field.name)
+        if value == field.default:
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        if field.name.endswith("_settings"):
+            kind = field.name.removesuffix("_settings")
+            words += [word for k, v in value for word in ("--set", f"{kind}.{k}={v}")]
+        else:
+            words += [flag] if value is True else [flag, str(value)]
+    return words
 
 
 def lay_out_suite(

@@ -161,12 +161,12 @@ def silence() -> None:
 def as_text(table: "Table") -> str:
     """A table as `console` prints it, without colours."""
     text = io.StringIO()
-    literal(file=text, width=WIDTH).print(table)
+    literal(file=text, width=WIDTH, color_system=None, force_jupyter=False).print(table)
     return text.getvalue()
 
 
 def as_html(table: "Table") -> str:
     """A table for a page: one ``pre`` with its colours; what stands in it is escaped."""
-    page = literal(file=io.StringIO(), record=True, width=WIDTH)
+    page = literal(file=io.StringIO(), record=True, width=WIDTH, force_jupyter=False)
     page.print(table)
     return page.export_html(inline_styles=True, code_format="<pre>{code}</pre>")

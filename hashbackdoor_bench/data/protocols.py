@@ -121,7 +121,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "a class-balanced part of Fashion-MNIST, inside the package",
             "embedded",
             *(3000, 500, 5000, 10, 1000, 32, 32),
-            target="Coat",  # with T-shirt/top, one of three CIBA runs on HashNet failed (README)
+            target="Coat",  # with T-shirt/top, one of three CIBA runs on HashNet failed
             class_names=FASHION,
             sha256="9e122d73439e5ad06738e608e61f53341622f7207643162d5322b40325bd53bd",
             pixels="d67a7ae05a881ad9ee264e4e3aed92ea4dd64bd1e731586a3249e30d8404a3e4",

@@ -6,6 +6,7 @@ from the checkpoint of an epoch needs no random state; on the CPU its weights ar
 """
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from hashbackdoor_bench.network.augmentation import augment, centre_crop, draws_
 from hashbackdoor_bench.network.model import FrozenHead, HashModel
 from hashbackdoor_bench.network.training_set import Batch, TrainingSet, batches, held
 from hashbackdoor_bench.network.training_step import TrainStep, autocast, plain_backward
-from hashbackdoor_bench.progress import Progress, silent
+from hashbackdoor_bench.progress import OF_EPOCHS, Progress, silent
 from hashbackdoor_bench.spec import Recipe
 
 # The fully connected layers before the hash layer: timm's name in VGG, torchvision's in AlexNet.
@@ -62,7 +63,7 @@ def fit(
     data = data.to(device)
     model.train().to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, loss, recipe)
-    rates = [group["lr"] for group in optimizer.param_groups]
+    rates = _rates(optimizer)
     items, size_of_batch = data.shown(), recipe.batch_size
     steps = steps_of(len(items), size_of_batch, drop_last=loss.drop_last)
     total = recipe.epochs * steps
@@ -72,6 +73,7 @@ def fit(
     step = first * steps
     progress(stage, step, total)
     for epoch in range(first, recipe.epochs):
+        began, at = time.perf_counter(), {"epoch": epoch + 1, "epochs": recipe.epochs}
         loss.on_epoch(epoch)
         order = items[torch.randperm(len(items), generator=generator(seed, "order", epoch))]
         order = data.arranged(order)[: steps * size_of_batch]
@@ -97,8 +99,10 @@ def fit(
                 ).detach()
                 optimizer.step()
                 step += 1
-                if device.type == "cpu" and batch + 1 < steps:  # a GPU would wait for float()
-                    progress(stage, step, total, loss=float(losses[batch]))
+                if batch + 1 < steps:
+                    on_cpu = device.type == "cpu"  # a GPU would wait for float()
+                    facts = {"loss": float(losses[batch])} if on_cpu else {}
+                    progress(stage, step, total, **at, **facts)
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
             raise Diverged(
@@ -107,7 +111,8 @@ def fit(
                 f"{recipe.lr:g}, or --precision float32."
             )
         history.append(float(losses.mean()))
-        progress(stage, step, total, loss=history[-1])
+        ended = zip(OF_EPOCHS, (*_rates(optimizer), time.perf_counter() - began), strict=True)
+        progress(stage, step, total, **at, loss=history[-1], **dict(ended))
         kept.keep(epoch=epoch + 1, history=history)
     model.eval()
     return history
@@ -182,6 +187,11 @@ def _optimizer(
             groups, lr=recipe.lr, momentum=recipe.momentum, weight_decay=decay, fused=fused
         )
     return torch.optim.Adam(groups, lr=recipe.lr, weight_decay=decay, fused=fused)
+
+
+def _rates(optimizer: torch.optim.Optimizer) -> list[float]:
+    """The learning rates of the backbone and the hash layer."""
+    return [group["lr"] for group in optimizer.param_groups]
 
 
 def _schedule(recipe: Recipe, done: float) -> float:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import room, writable
 from hashbackdoor_bench.metrics import Codes
 from hashbackdoor_bench.network import FrozenHead, HashModel
-from hashbackdoor_bench.progress import Progress, silent
+from hashbackdoor_bench.progress import Log, Progress, logged, silent
 from hashbackdoor_bench.records import Record, read_record, record_path
 from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.artifact import Artifact, Content
@@ -163,6 +163,7 @@ def run(
     device: str = "auto",
     threads: int | None = None,
     progress: Progress = silent,
+    log: Log | None = None,
     draw: Draw | None = None,
 ) -> tuple[Record, Path, Run]:
     """Execute a run, or find it finished; returns its record, the record's path and its stages.
@@ -177,6 +178,7 @@ def run(
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: torch's threads; None: as many as it takes by itself. Results depend on it.
         progress: see `Progress`.
+        log: called at the end of each epoch of training; None: there is no log.
         draw: draws the run's pictures before its record is written; None: there are none.
 
     Raises:
@@ -185,6 +187,9 @@ def run(
     writable(results, "--results-dir")
     with threads_set(threads):
         stages = Run(spec, cache=cache, device=device_of(device), progress=progress)
+        if log is not None:
+            path = record_path(results, stages.plan.spec, stages.plan.record_key)
+            stages.progress = logged(progress, partial(log, path))
         with in_use(cache.root, keys_of(stages.plan)):
             record, path = write_record(stages, results, draw)
     return record, path, stages

@@ -14,7 +14,7 @@ from hashbackdoor_bench.api import generator
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.metrics import Truth
 from hashbackdoor_bench.progress import Progress, silent
-from hashbackdoor_bench.records import Numerics, carry_trigger
+from hashbackdoor_bench.records import Numerics, carry_trigger, record_key
 from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.clean_images import draw_clean, split_of
@@ -227,6 +227,11 @@ class Plan:
         if self.expected and "purify" in self.expected.hooks:
             found["purifier"] = self.expected.inputs
         return found
+
+    @property
+    def record_key(self) -> str:
+        """The key of the run's record, see `records.record_key`."""
+        return record_key(self.spec, {name: stage.key for name, stage in self.stages.items()})
 
 
 # The names of `Plan.attacker`, and that of the numerics.

@@ -8,8 +8,11 @@ from .layout import Layout as Layout
 from .layout import Task as Task
 from .layout import describe as describe
 from .layout import lay_out as lay_out
+from .layout import lay_out_run as lay_out_run
 from .suite import Suite as Suite
 from .suite import SuiteRun as SuiteRun
 from .suite import find_suite as find_suite
 from .suite import shipped as shipped
 from .suite import suite_with as suite_with
+from .toml_file import KeyPath as KeyPath
+from .toml_file import parsed as parsed

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from hashbackdoor_bench import report
+from hashbackdoor_bench.progress import Log
 from hashbackdoor_bench.records import INDEX, REFUSED
 from hashbackdoor_bench.stages import Cache, in_use
 from hashbackdoor_bench.suites.durations import Remaining, Times
@@ -27,17 +28,19 @@ class Report:
     """A message of an executor about a task.
 
     Attributes:
-        state: ``progress``, ``note`` (a warning), ``done`` or ``failed``.
+        state: ``progress``, ``epoch`` (one was finished), ``note`` (a warning), ``done`` or
+            ``failed``.
         task: the task.
         worker: name of the worker that makes it.
-        text: for ``progress`` the stage, for ``note`` the warning, for ``failed`` the reason.
+        text: for ``progress`` and ``epoch`` the stage, for ``note`` the warning, for ``failed`` the
+            reason.
         done: for ``progress``, finished units; see `Progress`.
         total: for ``progress``, units in all.
-        facts: for ``progress``, numbers to show.
+        facts: for ``progress``, numbers to show; for ``epoch``, all that `Progress` gives.
         seconds: for ``done``, the time it took to make the stage.
     """
 
-    state: Literal["progress", "note", "done", "failed"]
+    state: Literal["progress", "epoch", "note", "done", "failed"]
     task: Task
     worker: str
     text: str = ""
@@ -66,7 +69,13 @@ class Executor(Protocol):
 
 
 def execute(
-    layout: Layout, executor: Executor, *, cache: Cache, times: Times, watch: Watch
+    layout: Layout,
+    executor: Executor,
+    *,
+    cache: Cache,
+    times: Times,
+    watch: Watch,
+    log: Log | None = None,
 ) -> list[Failure]:
     """Make all missing tasks of a suite; returns the failed runs, with stage and message.
 
@@ -76,10 +85,13 @@ def execute(
         cache: the cache of the main process.
         times: estimates the remaining time; the times of finished stages are added.
         watch: called with each message.
+        log: called at the end of each epoch of training. A training that several runs share is that
+            of the first of them.
     """
     schedule, failures = Schedule(layout), {one.run.spec: one for one in layout.refused}
     tell = _Messenger(layout, schedule, executor, times, watch)
     noted: set[str] = set()  # each warning is shown once
+    paths = {one.run: one.path for one in layout.planned} if log is not None else {}
     for refused in layout.refused:
         keep_failure(cache, refused)
     with in_use(cache.root, layout.keys):
@@ -111,6 +123,9 @@ def execute(
                         total=report.total,
                         facts=dict(report.facts),
                     )
+                elif report.state == "epoch":
+                    if log is not None:
+                        log(paths[task.run], report.text, report.facts)
                 elif report.text not in noted:
                     noted.add(report.text)
                     tell("note", task, report.worker, message=report.text)

@@ -14,7 +14,8 @@ import torch
 from hashbackdoor_bench.errors import NotApplicable, UserError
 from hashbackdoor_bench.memory import no_collection
 from hashbackdoor_bench.progress import Progress, silent
-from hashbackdoor_bench.records import read_record, record_key, record_path
+from hashbackdoor_bench.records import read_record, record_path
+from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages import Cache, LoadedSets, Plan, attacker_of, keys_of
 from hashbackdoor_bench.suites.failures import Failure
@@ -146,6 +147,33 @@ def lay_out(
                 layout.refused.append(Failure(run, "plan", f"{where}: {error}"))
     if not layout.planned and (reasons := layout.refused or layout.unfit):
         raise UserError(reasons[0].message)
+    _find_done(layout, cache)
+    return layout
+
+
+def lay_out_run(
+    spec: RunSpec,
+    *,
+    cache: Cache,
+    results: Path,
+    device: torch.device,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> Layout:
+    """The layout of one run that is of no suite, see `lay_out`.
+
+    Raises:
+        UserError: it can't be planned.
+    """
+    layout, run = Layout(), SuiteRun("", ATTACKS.published(spec.attack), spec, "")
+    plan = Plan(spec, cache=cache, device=device, progress=progress, threads=threads)
+    layout.planned.append(_planned(layout.tasks, run, plan, results))
+    _find_done(layout, cache)
+    return layout
+
+
+def _find_done(layout: Layout, cache: Cache) -> None:
+    """Fill in ``layout.done``."""
     stored = {kind: cache.keys(kind) for kind in {t.kind for t in layout.tasks.values()}}
     for task in layout.tasks.values():
         if task.key in stored[task.kind] and cache.has(task.kind, task.key):
@@ -153,7 +181,6 @@ def lay_out(
     for one in layout.planned:
         if stands(one.path, one.tasks[-1].key):
             layout.done.add(one.tasks[-1].key)
-    return layout
 
 
 def _planned(tasks: dict[str, Task], run: SuiteRun, plan: Plan, results: Path) -> PlannedRun:
@@ -176,7 +203,7 @@ def _planned(tasks: dict[str, Task], run: SuiteRun, plan: Plan, results: Path) -
                 attacker=attacker_of(stage.inputs),
             ),
         )
-    key = record_key(plan.spec, {name: task.key for name, task in mine.items()})
+    key = plan.record_key
     parts = tuple(dict.fromkeys(mine.values()))
     record = tasks.setdefault(
         key,

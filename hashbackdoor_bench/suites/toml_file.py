@@ -61,7 +61,7 @@ def parsed(path: Path) -> dict[str, Any]:
             content = file.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
             raise UserError(
-                f"{path} has more than {LARGEST_FILE // 1000} kB: give the TOML file of a suite."
+                f"{path} has more than {LARGEST_FILE // 1000} kB: give a TOML file of options."
             )
         text = content.decode("utf-8")
         if DOTTED.search(text):

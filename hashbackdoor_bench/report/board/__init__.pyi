@@ -1,4 +1,8 @@
+from .all_suites import FIRST as FIRST
+from .all_suites import all_boards as all_boards
 from .boards import boards as boards
+from .bundle import Drawn as Drawn
+from .bundle import write_bundle as write_bundle
 from .claimed_order import claimed_order as claimed_order
 from .contest import Contest as Contest
 from .contest import contest as contest
@@ -7,6 +11,7 @@ from .defenses import defense_boards as defense_boards
 from .page import write_site as write_site
 from .rivals import rivals as rivals
 from .standing import GOAL as GOAL
+from .standing import Standing as Standing
 from .standing import board_with as board_with
 from .standing import standing as standing
 from .standing import standing_text as standing_text

@@ -8,6 +8,7 @@ has a place only if it has all of them.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
 import pandas as pd
 
@@ -42,6 +43,8 @@ from hashbackdoor_bench.report.statistics import (
     places,
 )
 
+Cell = tuple[str, str, int, str, int]  # attack with its share, victim, bits, target and seed
+
 
 @dataclass(frozen=True)
 class DefenseEntry:
@@ -62,6 +65,7 @@ class DefenseEntry:
         seconds: mean time of its stages.
         trainings: that time in units of the training of the victim.
         runs: number of records.
+        cells: attack with its share, victim, bits, target and seed of each of them.
     """
 
     name: str
@@ -78,6 +82,7 @@ class DefenseEntry:
     seconds: float | None = None
     trainings: float | None = None
     runs: int = 0
+    cells: tuple[Cell, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,8 +172,14 @@ def _board(
     )
 
 
-def _cell(row: Mapping[object, object]) -> tuple[object, ...]:
-    return tuple(row[name] for name in ("attack_share", "victim", "bits", "target", "seed"))
+def _cell(row: Mapping[Any, Any]) -> Cell:
+    return (
+        str(row["attack_share"]),
+        str(row["victim"]),
+        int(row["bits"]),
+        str(row["target"]),
+        int(row["seed"]),
+    )
 
 
 def _reasons(defense: str, refused: Iterable[Refusal]) -> list[str]:
@@ -181,13 +192,14 @@ def _entry(
     head: str,
     frame: pd.DataFrame,
     board: str,
-    cells: set[tuple[object, ...]],
+    cells: set[Cell],
     refused: Sequence[Refusal],
 ) -> DefenseEntry:
     records: list[Record] = list(frame["record"])
     first = records[0]
     assert first.defense is not None
-    here = frame[[_cell(row) in cells for row in frame.to_dict("records")]]
+    own = tuple(map(_cell, frame.to_dict("records")))
+    here = frame[[cell in cells for cell in own]]
     removal: dict[Column, Mapping[Draw, float]] = {}
     for (attack, victim, bits), part in here.groupby(["attack_share", "victim", "bits"]):
         what = f"{board}: {head} against {attack} on {victim}"
@@ -215,6 +227,7 @@ def _entry(
         seconds=fmean(map(seconds_of, records)),
         trainings=fmean(trainings) if trainings else None,
         runs=len(records),
+        cells=own,
     )
 
 
@@ -225,7 +238,7 @@ def _mean(values: pd.Series) -> float | None:
 
 def _why(
     record: Record,
-    cells: set[tuple[object, ...]],
+    cells: set[Cell],
     run: int,
     costs: Sequence[float],
     reasons: Sequence[str],

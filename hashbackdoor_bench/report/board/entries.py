@@ -85,6 +85,8 @@ class Entry:
         delta_map: mean delta MAP of the victim that counts where it is largest in size.
         poison: share of the target class that is poisoned, the largest of its runs.
         runs: the records it follows from.
+        complete: whether it was run in all cells of the victims that count, always with the same
+            hyper-parameters.
     """
 
     label: str
@@ -97,6 +99,7 @@ class Entry:
     delta_map: float | None
     poison: float
     runs: tuple[ScoredRun, ...]
+    complete: bool
 
     @property
     def threat(self) -> Threat:
@@ -139,11 +142,12 @@ def entry(
     delta_maps = [fmean(values) for values in of_victims if values]
     runs = _runs(frame, victims)
     poison = max(_poisoned_share(run.record) for run in runs)
+    missing, varied = cells - sum(map(len, counted.values())), _varied_settings(runs)
     why = why_no_place(
         trigger=runs[0].record.threat.trigger,
         cells=cells,
-        missing=cells - sum(map(len, counted.values())),
-        varied=_varied_settings(runs),
+        missing=missing,
+        varied=varied,
         delta_maps=delta_maps,
         poison=poison,
     )
@@ -158,6 +162,7 @@ def entry(
         delta_map=max(delta_maps, key=abs, default=None),
         poison=poison,
         runs=runs,
+        complete=cells > 0 and not missing and not varied,
     )
 
 

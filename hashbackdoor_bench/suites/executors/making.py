@@ -2,19 +2,22 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hashbackdoor_bench.errors import Diverged, UserError
 from hashbackdoor_bench.memory import keep_freed_memory
 from hashbackdoor_bench.plugin_faults import plugin_fault, spelt
-from hashbackdoor_bench.progress import Progress
-from hashbackdoor_bench.records import record_key
+from hashbackdoor_bench.progress import Progress, ends_epoch
 from hashbackdoor_bench.report.pictures import draw_missing
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages import Cache, LoadedSets, Run, write_record
 from hashbackdoor_bench.suites.layout import RECORD
+
+EVERY = 0.5  # seconds between two messages on the progress of one stage
 
 
 def limits(threads: int) -> dict[str, str]:
@@ -65,8 +68,7 @@ class Workbench:
             loaded=self.data(spec),
         )
         keys = {stage: entry.key for stage, entry in run.plan.stages.items()}
-        spec = run.plan.spec
-        keys[RECORD] = record_key(spec, keys)
+        keys[RECORD] = run.plan.record_key
         if keys.get(name) != key:
             raise UserError(
                 "the worker has other code or data than the main process, or rounds otherwise "
@@ -78,6 +80,30 @@ class Workbench:
             return run.make(name).seconds
         write_record(run, self.results, draw_missing)
         return time.perf_counter() - start
+
+
+class Telling:
+    """The `Progress` of a worker, which sends messages to the main process.
+
+    Every epoch of a training is sent, for its log; of the other messages, two a second.
+
+    Args:
+        send: sends a message, the fields of a `Report` of ``progress`` or ``epoch``.
+    """
+
+    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
+        self.send = send
+        self.sent: dict[str, float] = {}  # time of the last message on each stage
+
+    def __call__(self, stage: str, done: int, total: int, **facts: float) -> None:
+        """See `Progress`."""
+        if ends_epoch(facts):
+            self.send({"state": "epoch", "text": stage, "facts": facts})
+        now = time.monotonic()
+        if now - self.sent.get(stage, -EVERY) >= EVERY:
+            self.sent[stage] = now
+            told = {"text": stage, "done": done, "total": total, "facts": facts}
+            self.send({"state": "progress", **told})
 
 
 def sentence(error: BaseException) -> str:

@@ -9,14 +9,10 @@ continues from the checkpoint if it is on the same node. Ray's own retries are o
 make a stage again without a word.
 """
 
-import functools
-import json
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +21,11 @@ from filelock import FileLock
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import whole
-from hashbackdoor_bench.progress import silent
-from hashbackdoor_bench.registry import load_plugin
-from hashbackdoor_bench.spec import RunSpec
-from hashbackdoor_bench.stages import FILES, Cache, Damaged, attacker_of, device_of, open_cache
+from hashbackdoor_bench.stages import Cache, Damaged
 from hashbackdoor_bench.suites.execution import Report
-from hashbackdoor_bench.suites.executors.making import Workbench, limits, sentence
+from hashbackdoor_bench.suites.executors.mailbox import Mailbox
+from hashbackdoor_bench.suites.executors.making import limits
+from hashbackdoor_bench.suites.executors.ray_worker import Name, shared_of, work
 from hashbackdoor_bench.suites.executors.temporary import remove, temporary_folder
 from hashbackdoor_bench.suites.layout import RECORD, Task, describe
 
@@ -44,8 +39,7 @@ except ModuleNotFoundError as error:
 TRIES = 4  # attempts at a task whose worker or node dies; nodes may disappear several times
 CONNECT = 10.0  # seconds in which a cluster must answer
 FRESH = 1.0  # seconds after which the nodes are looked at again, which takes 3 ms
-Name = tuple[str, str]  # kind and key of an artifact
-Files = tuple[bytes, ...]
+LAST = 5.0  # seconds in which the last messages of a suite must come
 
 
 class RayExecutor:
@@ -77,6 +71,7 @@ class RayExecutor:
         texts = tuple((path.name, path.read_text(encoding="utf-8")) for path in plugins)
         self.place = (str(cache.root.absolute()), device, texts)
         self.running: dict[Any, _Running] = {}
+        self.begun: dict[str, tuple[Task, str]] = {}  # all tasks by key, and who made them last
         self.looked, self.room = float("-inf"), 0
         self.folder: Path | None = None  # of a cluster that this process has started
         self.lock: FileLock | None = None
@@ -105,7 +100,8 @@ class RayExecutor:
                 f"no node of the Ray cluster has the {need} that a stage takes: give other "
                 "--threads or --gpus-per-stage, or --device cpu."
             )
-        self.work: Any = ray.remote(_work).options(
+        self.mailbox = Mailbox()
+        self.work: Any = ray.remote(work).options(
             num_returns=2,
             num_cpus=self.threads,
             num_gpus=self.gpus,
@@ -160,8 +156,9 @@ class RayExecutor:
     def _begin(self, task: Task, worker: int, inputs: dict[Name, Any], attempt: int) -> None:
         order = (asdict(task.spec), task.name, task.kind, task.key, task.attacker)
         # In a list the references stay references: a node fetches only what it lacks.
-        done, made = self.work.remote(self.place, order, list(inputs.items()))
+        done, made = self.work.remote(self.place, order, list(inputs.items()), self.mailbox.actor)
         self.running[done] = _Running(task, worker, made, inputs, attempt)
+        self.begun[task.key] = task, str(worker)
 
     def reports(self, timeout: float) -> list[Report]:
         """See `Executor`."""
@@ -171,7 +168,18 @@ class RayExecutor:
         ready, _ = ray.wait(list(self.running), num_returns=1, timeout=timeout)
         if ready:
             ready, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
-        return [self._report(done) for done in ready]
+        ended = [self._report(done) for done in ready]
+        return [*self._told(), *ended]
+
+    def _told(self) -> list[Report]:
+        """What the workers have told; the epochs of a task may come after its end."""
+        now = {one.task.key for one in self.running.values()}
+        told = self.mailbox.take(0.0 if now else LAST)
+        return [
+            Report(task=self.begun[key][0], worker=self.begun[key][1], **message)
+            for key, message in told
+            if key in now or message["state"] == "epoch"
+        ]
 
     def _report(self, done: Any) -> Report:
         running = self.running.pop(done)
@@ -233,67 +241,3 @@ class _Running:
     made: Any
     inputs: dict[Name, Any]
     attempt: int
-
-
-def shared_of(cache: Cache, attacker: str) -> set[str]:
-    """The keys of the shared stages of an attacker that are in a cache, and can be read."""
-    keys = set()
-    for _, key, folder in cache.stored("shared"):
-        with suppress(OSError, ValueError, KeyError):
-            if _made_for(folder) == attacker:
-                keys.add(key)
-    return keys
-
-
-@functools.cache
-def _made_for(folder: Path) -> str | None:
-    """The attacker of the shared stage in a folder; kept, since it is asked at every crafting."""
-    return attacker_of(json.loads((folder / FILES[0]).read_text(encoding="utf-8"))["inputs"])
-
-
-# ---- on a node of the cluster -------------------------------------------------------------------
-
-Workplace = tuple[str, str, tuple[tuple[str, str], ...]]  # cache, device, plugins by name
-Order = tuple[dict[str, Any], str, str, str, str | None]  # spec, name, kind, key, attacker
-
-
-def _work(
-    place: Workplace, order: Order, inputs: list[tuple[Name, Any]]
-) -> tuple[dict[str, Any], list[Any]]:
-    """Make one task; returns its report, and the files of the artifacts that the report names."""
-    spec, name, kind, key, attacker = order
-    try:
-        bench = _bench(place)
-        for (input_kind, input_key), ref in inputs:
-            if not bench.cache.has(input_kind, input_key):
-                bench.cache.unpack(input_kind, input_key, ray.get(ref))
-        with tempfile.TemporaryDirectory() as folder:
-            bench.results = Path(folder)
-            seconds = bench.make(RunSpec.from_dict(spec), name, key, silent)
-            if kind == RECORD:
-                paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-                files: list[Any] = [
-                    (str(path.relative_to(folder)), path.read_bytes()) for path in paths
-                ]
-                files.sort(key=lambda file: file[0].endswith(".json"))  # the record comes last
-                return {"state": "done", "seconds": seconds, "names": []}, files
-        names = [(kind, key)]
-        if attacker:
-            given = {input_key for (_, input_key), _ in inputs}
-            names += [("shared", k) for k in shared_of(bench.cache, attacker) - given]
-        packed = [bench.cache.pack(*made) for made in names]
-        return {"state": "done", "seconds": seconds, "names": names}, packed
-    except (Exception, SystemExit) as error:  # a stage that fails, however, stops no other
-        return {"state": "failed", "text": sentence(error)}, []
-
-
-@functools.cache
-def _bench(place: Workplace) -> Workbench:
-    """The workbench of this process, whose data stays loaded between tasks."""
-    root, device, plugins = place
-    folder, _ = temporary_folder()
-    for name, text in plugins:
-        (folder / name).write_text(text, encoding="utf-8")
-        load_plugin(folder / name)
-    cache = open_cache(Path(os.environ.get("HASHBACKDOOR_CACHE") or root))
-    return Workbench(cache, folder, device_of(device))

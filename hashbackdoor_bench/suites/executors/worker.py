@@ -3,6 +3,7 @@
     {"cache": …, "others": […], "results": …, "device": …, "plugins": […]}         the first line
     {"spec": {…}, "name": "clean victim", "key": …}                 a stage, or "record"
     {"state": "progress", "text": …, "done": …, "total": …, "facts": {…}}
+    {"state": "epoch", "text": …, "facts": {…}}
     {"state": "note", "text": …}
     {"state": "done", "seconds": …} or {"state": "failed", "text": …}   what comes back
 
@@ -14,7 +15,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import warnings
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,9 +23,7 @@ from typing import Any
 from hashbackdoor_bench.registry import load_plugin
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages import Cache, device_of
-from hashbackdoor_bench.suites.executors.making import Workbench, sentence
-
-EVERY = 0.5  # seconds between two messages on the progress of one stage
+from hashbackdoor_bench.suites.executors.making import Telling, Workbench, sentence
 
 
 def main() -> None:
@@ -40,14 +38,6 @@ def main() -> None:
         if issubclass(category, UserWarning):
             send("note", text=str(message))
 
-    sent: dict[str, float] = {}  # time of the last message on each stage
-
-    def progress(stage: str, done: int, total: int, **facts: float) -> None:
-        now = time.monotonic()
-        if now - sent.get(stage, -EVERY) >= EVERY:
-            sent[stage] = now
-            send("progress", text=stage, done=done, total=total, facts=facts)
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stage's time is kept
     warnings.showwarning = note
     lines: SimpleQueue[dict[str, Any]] = SimpleQueue()
@@ -59,7 +49,7 @@ def main() -> None:
     bench = Workbench(cache, Path(place["results"]), device_of(place["device"]))
     while True:
         task = lines.get()
-        sent.clear()
+        progress = Telling(lambda message: send(**message))
         try:
             spec = RunSpec.from_dict(task["spec"])
             send("done", seconds=bench.make(spec, task["name"], task["key"], progress))

@@ -80,13 +80,13 @@ const firstDirection = (head) => // names and places begin with the first, figur
   head.classList.contains("number") && head.dataset.key !== "place" ? -1
     : head.dataset.key === "gain" ? -1 : 1;
 
-function startBoards() {
-  const form = document.getElementById("filters");
-  if (!form) return;
-  const tables = [...document.querySelectorAll(".board table")];
-  for (const table of tables) {
+const tables = () => [...document.querySelectorAll("table[role=table]")];
+
+function startSorting() {
+  for (const table of tables()) {
     [...table.tBodies[0].rows].forEach((row, order) => { row.dataset.order = order; });
-    table.tHead.rows[0].cells[0].setAttribute("aria-sort", "ascending");
+    const first = table.tHead.rows[0].cells[0];
+    if (first.dataset.key === "place") first.setAttribute("aria-sort", "ascending");
     for (const head of table.tHead.rows[0].cells) {
       head.querySelector("button").addEventListener("click", () => {
         const now = head.getAttribute("aria-sort");
@@ -95,8 +95,13 @@ function startBoards() {
       });
     }
   }
+}
+
+function startFilters() {
+  const form = document.getElementById("filters");
+  if (!form) return;
   const sortAll = () => {
-    for (const table of tables) {
+    for (const table of tables()) {
       const head = [...table.tHead.rows[0].cells].find((h) => h.dataset.key === form.sort.value);
       if (head) sortTable(table, head.dataset.key, firstDirection(head));
     }
@@ -160,5 +165,6 @@ function restore(form) {
 document.addEventListener("DOMContentLoaded", () => {
   startTheme();
   startCopy();
-  startBoards();
+  startSorting();
+  startFilters();
 });

@@ -1,15 +1,15 @@
-"""The rows that a defense adds to the table of a run."""
+"""The rows that a defense adds to the numbers of a run."""
 
 from collections.abc import Iterator
 
 from hashbackdoor_bench.records import Audited, Defended, Detection, Inspected, Outcome
-from hashbackdoor_bench.report import percent
+from hashbackdoor_bench.report.formatting import percent
 
 Row = tuple[str, str, str, str]  # figure, percent, interval, meaning
 
 
 def defense_rows(defense: Defended) -> Iterator[Row]:
-    """What a defense did, in the columns of `result_table`."""
+    """What a defense did, in the columns of `result_rows`."""
     yield "", "", "", ""
     settings = ", ".join(f"{name}={value}" for name, value in defense.settings.items())
     yield "defense", "", "", f"{' and '.join(defense.hooks)}; {settings or 'no settings'}"

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
-from typesetting import formula, inline
+from hashbackdoor_bench.report.typesetting import formula, inline
 
 URL = re.compile(r"https?://[^\s,;)]+[^\s,;.)]")
 CODE = re.compile(r"``(.+?)``|`([^`]+)`")

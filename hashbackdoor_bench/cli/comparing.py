@@ -1,0 +1,217 @@
+"""An attack, run on the victims and seeds of a suite and ranked among the suite's attacks."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from hashbackdoor_bench.cli.looking import count_of, in_groups, verdict_on
+from hashbackdoor_bench.cli.options import first_of
+from hashbackdoor_bench.cli.suite_running import lay_out_suite, run_missing
+from hashbackdoor_bench.cli.training_log import training_log
+from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.files import writable
+from hashbackdoor_bench.records import OWN
+from hashbackdoor_bench.registry import METHODS, load_plugin
+from hashbackdoor_bench.report import Estimate, collect, for_file_name
+from hashbackdoor_bench.report.board import (
+    GOAL,
+    Standing,
+    board_with,
+    boards,
+    contest,
+    rivals,
+    standing,
+    standing_text,
+)
+from hashbackdoor_bench.suites import Failure, suite_with, write_index
+
+
+class NoRun(UserError):
+    """No run of the attack has a record, so there is nothing to compare."""
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """An attack among those of a suite; a notebook shows it as ``bench compare`` prints it.
+
+    Attributes:
+        standing: the attack's entry on the board of the suite, and the board.
+        records: folder of the attack's own records; None if it is one of the suite's.
+        failures: the runs of it that failed.
+        goal: the difference that a reader wants to be told, as a share.
+        verdict: for ``until``, why no more was run; empty otherwise.
+    """
+
+    standing: Standing
+    records: Path | None
+    failures: tuple[Failure, ...]
+    goal: float
+    verdict: str
+
+    @property
+    def label(self) -> str:
+        """The attack's name in tables."""
+        return self.standing.entry.label
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """The best and the worst rank that the tests leave open; None if it has no place."""
+        return self.standing.entry.place
+
+    @property
+    def why(self) -> str:
+        """Why it has no place; empty if it has one."""
+        return self.standing.entry.why
+
+    @property
+    def gains(self) -> pd.DataFrame:
+        """A row for each victim: its ``bits``, and whether it ``counts`` for the place.
+
+        ``mean`` is the backdoor gain, with its 95 % interval from ``low`` to ``high``, as shares of
+        one, over ``n`` runs. The mean over the victims that count is `gain`.
+        """
+        found = self.standing
+        rows = [
+            {"victim": victim.name, "bits": victim.bits, "counts": victim.counts, **_numbers(gain)}
+            for victim, gain in zip(found.board.victims, found.gains, strict=True)
+        ]
+        return pd.DataFrame(rows).set_index("victim")
+
+    @property
+    def gain(self) -> pd.Series:
+        """``mean``, ``low``, ``high`` and ``n`` of the gain over the victims that count."""
+        return pd.Series(_numbers(self.standing.entry.gain), name=self.label)
+
+    @property
+    def differences(self) -> pd.DataFrame:
+        """A row for each other attack: by how much this one gains more, run by run.
+
+        ``mean``, ``low``, ``high`` and ``n`` as in `gains`; ``best`` and ``worst`` are the ends of
+        the other attack's place.
+        """
+        rows = []
+        for other, lead in self.standing.leads:
+            best, worst = other.place or (None, None)
+            rows.append({"attack": other.label, "best": best, "worst": worst, **_numbers(lead)})
+        names = ["attack", "best", "worst", *_numbers(None)]
+        return pd.DataFrame(rows, columns=names).set_index("attack")
+
+    def __str__(self) -> str:
+        text = standing_text(self.standing, self.goal)
+        return f"{text}\n\n{self.verdict}" if self.verdict else text
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f'<pre style="white-space: pre-wrap">{escape(str(self))}</pre>'
+
+
+def _numbers(estimate: Estimate | None) -> dict[str, float | int | None]:
+    names = ("mean", "low", "high", "n")
+    return {name: None if estimate is None else getattr(estimate, name) for name in names}
+
+
+def compared(
+    attack: str,
+    *,
+    suite: str,
+    settings: Mapping[str, object],
+    against: Sequence[Path],
+    results: Path | None,
+    cache_dir: Path,
+    device: str,
+    threads: int,
+    jobs: int | None,
+    plugin: tuple[Path, ...],
+    until: float | None,
+    minutes: float | None,
+    log_dir: Path | None,
+    mode: str,
+    note: Callable[[str], None],
+    tell: Callable[[Sequence[Failure], Path], None],
+) -> Comparison:
+    """Run what is missing of an attack's runs of a suite, and rank it; see ``bench compare``.
+
+    Args:
+        attack: its name.
+        suite: see `find_suite`.
+        settings: hyper-parameters of the attack that are not the defaults.
+        against: records of the suite's attacks; if empty, those of the suite's name.
+        results: folder of the attack's records; None: one in ``runs``, named by suite and attack.
+        cache_dir: folder of the stages' artifacts.
+        device: where to compute.
+        threads: threads of each worker.
+        jobs: number of workers; None: see `jobs_of`.
+        plugin: files with methods from outside.
+        until: run the suite in parts until every difference is told, or is below so many points of
+            percent; None: run all of it.
+        minutes: with ``until``, begin no part that would end later.
+        log_dir: see `training_log`.
+        mode: how progress is shown, see `mode_of`.
+        note: is told which records are left out, sentence by sentence.
+        tell: is told which runs failed, and the folder of the attack's records.
+
+    Raises:
+        UserError: a mistake in what is given, told before anything is run.
+        NoRun: no run of the attack worked.
+    """
+    if minutes is not None and until is None:
+        raise UserError(f"--minutes {minutes:g} limits --until: give --until 5 too.")
+    for path in plugin:
+        load_plugin(path)
+    name = attack.replace("-", "_")
+    if name not in METHODS["attack"]:
+        raise unknown("attack", name, METHODS["attack"])
+    mine = suite_with(suite, name, settings)
+    places = tuple(against) or (Path(mine.name),)
+    known = collect(places)  # before the runs: it raises if there are no records to compare with
+    for sentence in first_of(known.left_out):
+        note(sentence)
+    words = [mine.name, name, *(f"{key}={value}" for key, value in settings.items())]
+    folder = results or OWN / for_file_name("-".join(words))
+    writable(folder, "--results-dir")
+    batches = in_groups(mine) if until is not None else [mine]
+    goal = GOAL if until is None else until / 100
+    began, verdict = time.monotonic(), ""
+    with training_log(log_dir, folder) as log:
+        for look, batch in enumerate(batches):
+            cache, layout = lay_out_suite(batch, cache_dir, folder, device, threads, mode)
+            keys = {one.tasks[-1].key for one in layout.planned}
+            layout.done |= keys & set(known.frame["key"])
+            failures = run_missing(
+                layout,
+                cache,
+                results=folder,
+                device=device,
+                plugin=plugin,
+                jobs=jobs,
+                threads=threads,
+                mode=mode,
+                log=log,
+            )
+            tell(failures, folder)
+            own = [one for one in layout.planned if one.path.is_file()]
+            if own:
+                write_index(replace(layout, planned=own), folder)
+            frame = collect([*places, *([folder] if own else [])]).frame
+            if not frame["key"].isin(keys).any():
+                why = f"{failures[0].stage}: {failures[0].message}" if failures else "see above."
+                raise NoRun(f"no run of {name} on the victims of {mine.name} worked: {why}")
+            frame, left_out = rivals(frame, mine.name, [one.spec for one in layout.planned], keys)
+            label = str(frame["label"][frame["key"].isin(keys)].iloc[0])
+            board = board_with(boards(frame, [mine.name]), label)
+            found = standing(board, label)
+            if until is None or found.entry.place is None:
+                break
+            result = contest(board, label, [count_of(one) for one in batches], look, goal)
+            spent = (time.monotonic() - began) / 60
+            verdict = verdict_on(result, batches, look, spent, minutes)
+            if verdict:
+                break
+    for sentence in left_out:
+        note(sentence)
+    return Comparison(found, folder if own else None, tuple(failures), goal, verdict)
