@@ -102,6 +102,14 @@ def test_one_alone_none_and_gains_that_may_be_zero_are_said_as_they_are():
     assert said().startswith("No attack has a place here")
 
 
+def test_a_board_of_single_draws_says_that_they_are_too_few():
+    pair = [contender("A", [0.9]), contender("B", [0.1])]
+    assert said(*pair) == (
+        "A and B cannot be told apart. There are too few targets and seeds for a test."
+    )
+    assert "too few" not in said(around("A", 0.5), around("B", 0.5))
+
+
 def test_a_board_of_one_target_says_so_and_a_name_with_a_comma_is_quoted():
     pair = [around("Tri, files", 0.9), around("Bb", 0.1)]
     assert takeaway(pair, DEFENSES, ("Coat",)) == (

@@ -147,7 +147,7 @@ def test_the_scores_of_the_page_on_records_are_those_of_the_record():
 
 
 def test_the_output_of_the_five_minutes_is_that_of_the_record():
-    (block,) = [block for block in blocks("text") if block.page == "start.md"]
+    block, *_ = [block for block in blocks("text") if block.page == "start.md"]
     scores = read_record(RECORD).scores.field
     rows = {
         "MAP": scores.map,

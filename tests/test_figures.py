@@ -35,8 +35,11 @@ from hashbackdoor_bench.report.figures.catalog import (
     figures,
 )
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
+from hashbackdoor_bench.report.figures.heatmap import limits_of
+from hashbackdoor_bench.report.figures.size import resize, size_of
 from hashbackdoor_bench.report.selection import undefended
-from hashbackdoor_bench.report.style import HIT, HUES
+from hashbackdoor_bench.report.statistics import Spread
+from hashbackdoor_bench.report.style import HIT
 
 BITS = 8
 CURVE = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
@@ -122,39 +125,62 @@ def test_gains_shows_runs_means_and_intervals(pairs: Path):
     assert [list(line.get_xdata()) for line in marks["|"]] == [pytest.approx(runs)] * 2
     assert [line.get_xdata()[0] for line in marks["o"] + marks["s"]] == [pytest.approx(45)] * 2
     low, high = stats.t.interval(0.95, 1, loc=45, scale=stats.sem(runs))
-    assert list(marks["None"][0].get_xdata()) == [pytest.approx(low), pytest.approx(high)]
+    left, right = stamped.get_xlim()
+    assert low < left < 0  # so the end is an arrow at the edge
+    assert 50 < right < high
+    assert list(marks["None"][0].get_xdata()) == [pytest.approx(left), pytest.approx(right)]
+    assert [line.get_xdata()[0] for line in marks["<"]] == [pytest.approx(left)] * 2
+    assert [line.get_xdata()[0] for line in marks[">"]] == [pytest.approx(right)] * 2
+    assert "beyond the edge ends in an arrow" in " ".join(drawn.caption)
     hollow = lines(files)["o"][0]  # csq, the first in the order of the files
     assert hollow.get_markerfacecolor() == "white"
     assert "Each mark stands for n = 1 to 2 runs" in " ".join(drawn.caption)
 
 
-def test_visibility_stands_at_mean_psnr_and_gain_in_the_panel_of_its_delivery(pairs: Path):
+def test_an_interval_within_the_figure_has_no_arrow(tmp_path: Path):
+    for seed in range(4):
+        run(tmp_path, seed=seed, t_map=0.5 + 0.001 * seed)
+    drawn = draw("gains", tmp_path)
+    low, high = stats.t.interval(0.95, 3, loc=40.15, scale=stats.sem([40, 40.1, 40.2, 40.3]))
+    marks = lines(drawn.figure.axes[0])
+    assert list(marks["None"][0].get_xdata()) == [pytest.approx(low), pytest.approx(high)]
+    assert not {"<", ">"} & set(marks)
+    assert "arrow" not in " ".join(drawn.caption)
+
+
+def test_visibility_has_psnr_beside_gain_in_the_row_of_its_attack(pairs: Path):
+    run(pairs, attack="tri", psnr=20.0, t_map=0.2)
     drawn = draw("visibility", pairs)
-    # (PSNR in dB, gain in points) of csq, of which one cell is a single run, and of hashnet
-    files, stamped = ((30.0, 40.0), (30.5, 45.0)), ((30.5, 45.0), (30.5, 45.0))
-    for axes, places in zip(drawn.figure.axes, (files, files, stamped, stamped), strict=True):
-        found = {
-            line.get_color(): (line.get_xdata()[0], line.get_ydata()[0])
-            for line in axes.lines
-            if line.get_marker() in "os"
-        }
-        assert set(found) == set(HUES[:2])
-        for hue, place in zip(HUES, places, strict=False):
-            assert found[hue] == pytest.approx(place)
-    low, high = axes.get_xlim()
+    panels = drawn.figure.axes
+    titles = [axes.get_title("left") for axes in panels]
+    assert titles == ["delivery: files", "", "delivery: stamped", ""]
+    # mean PSNR in dB and gain in points; csq, the first, is one run behind files
+    rows = {"BadNets": (0, {"s": (30.5, 45.0), "o": (30.0, 40.0)}), "Tri": (0, {"s": (20.0, 10.0)}),
+            "CIBA": (2, {"s": (30.5, 45.0), "o": (30.5, 45.0)})}  # fmt: skip
+    for name, (first, expected) in rows.items():
+        psnr, gain = panels[first : first + 2]
+        row = [label.get_text() for label in psnr.get_yticklabels()].index(name)
+        for number, axes in enumerate((psnr, gain)):
+            found: dict[str, list[Any]] = {}
+            for line in axes.lines:
+                if line.get_marker() in ("o", "s") and abs(line.get_ydata()[0] - row) < 0.5:
+                    found.setdefault(line.get_marker(), []).append(line)
+            assert {mark: one[0].get_xdata()[0] for mark, one in found.items()} == {
+                mark: pytest.approx(place[number]) for mark, place in expected.items()
+            }
+            # poison and queries beside one another, of which the ring can be seen through
+            assert {len(one) for one in found.values()} == {2 - number}
+            faces = {line.get_markerfacecolor() for one in found.values() for line in one}
+            assert ("none" in faces) == (number == 0)
+    low, high = panels[-2].get_xlim()
     assert high - low >= 4
-
-
-def test_attacks_that_would_share_a_shape_are_refused(tmp_path: Path):
-    for number in range(13):
-        run(tmp_path, attack=f"attack{number}")
-    with pytest.raises(Unfilled, match="13 attacks can't be told apart by 12 shapes"):
-        draw("visibility", tmp_path)
+    names = {text for axes in panels for text in texts(axes)}
+    assert not {"Clean", "Identity"} & names
 
 
 def test_an_attack_that_changes_no_image_is_named_under_visibility(pairs: Path):
     run(pairs, attack="identity", psnr=None)
-    assert "No mark, as no image is changed: Identity." in draw("visibility", pairs).caption
+    assert "No row, as no image is changed: Identity." in draw("visibility", pairs).caption
 
 
 def test_a_sweep_shows_mean_deviation_and_control_at_every_value(tmp_path: Path):
@@ -162,19 +188,49 @@ def test_a_sweep_shows_mean_deviation_and_control_at_every_value(tmp_path: Path)
     for budget, scores in values.items():
         for seed, score in enumerate(scores):
             run(tmp_path, budget=budget, seed=seed, t_map=score, map=score / 2)
-    left, right = draw("budget", tmp_path).figure.axes
-    for axes, share in ((left, 100), (right, 50)):
-        (line,) = [line for line in lines(axes)["None"] if line.get_linestyle() == "-"]
+    above, gain, below = draw("budget", tmp_path).figure.axes
+    for axes, share, over in ((above, 100, 0), (gain, 100, 10), (below, 50, 0)):
+        (line,) = [line for line in lines(axes)["None"]
+                   if line.get_linestyle() == "-" and len(line.get_xdata()) == 3]  # fmt: skip
         assert list(line.get_xdata()) == pytest.approx([10, 40, 100])
-        assert list(line.get_ydata()) == pytest.approx([share * fmean(v) for v in values.values()])
+        means = [share * fmean(v) - over for v in values.values()]
+        assert list(line.get_ydata()) == pytest.approx(means)
         (band,) = axes.collections
         corners = {tuple(np.round(point, 6)) for point in band.get_paths()[0].vertices}
-        middle, reach = share * 0.4, share * stdev(values[0.1])
+        middle, reach = share * 0.4 - over, share * stdev(values[0.1])
         assert {(10, round(middle + sign * reach, 6)) for sign in (-1, 1)} <= corners
         faces = [mark.get_markerfacecolor() for mark in lines(axes)["o"]]
         assert faces == [HIT, HIT, "white"]
-    (control,) = [line for line in lines(left)["None"] if line.get_linestyle() != "-"]
+    (control,) = [line for line in lines(above)["None"] if line.get_linestyle() != "-"]
     assert list(control.get_ydata()) == pytest.approx([10, 10, 10])
+    assert above.get_ylim()[0] == 0
+    assert below.get_ylim() == (0, 100)
+
+
+def test_any_number_in_which_runs_differ_can_be_an_axis(tmp_path: Path):
+    for seed in (0, 1):
+        for alpha in (0.1, 0.2):
+            run(tmp_path, seed=seed, victim_settings=(("alpha", alpha),), t_map=0.4 + alpha)
+        for epochs in (3, 6):
+            run(tmp_path, seed=seed, epochs=epochs, t_map=epochs / 10)
+        for steps in (10, 20):
+            run(tmp_path, seed=seed, attack_settings=(("steps", steps),), t_map=steps / 100)
+    expected = {"victim.alpha": ([0.1, 0.2], [50, 60]), "epochs": ([3, 6], [30, 60]),
+                "attack.steps": ([10, 20], [10, 20])}  # fmt: skip
+    for name, (values, scores) in expected.items():
+        drawn = draw(name, tmp_path)
+        (line,) = [line for line in lines(drawn.figure.axes[0])["None"]
+                   if line.get_linestyle() == "-"]  # fmt: skip
+        assert list(line.get_xdata()) == pytest.approx(values)
+        assert list(line.get_ydata()) == pytest.approx(scores)
+        assert drawn.name == name
+    with pytest.raises(
+        Unfilled, match=r"differ in attack\.alpha .* a list of its values in a suite"
+    ):
+        draw("attack.alpha", tmp_path)
+    for wrong in ("seed", "attack", "victim.", "pretrained", "defense.u"):
+        with pytest.raises(UserError, match=f"unknown figure '{wrong}'"):
+            draw(wrong, tmp_path)
 
 
 def test_a_sweep_joins_only_runs_that_differ_in_nothing_else(tmp_path: Path):
@@ -210,8 +266,8 @@ def test_code_length_varies_with_that_of_a_surrogate_of_equal_length_only(tmp_pa
         run(tmp_path, bits=bits, surrogate_bits=bits)
         run(tmp_path, bits=bits, surrogate_bits=24, victim="csq")
     drawn = draw("bits", tmp_path)
-    assert len(drawn.figure.axes) == 4
-    assert {"t-MAP, CSQ", "MAP, HashNet"} <= set(texts(drawn.figure))
+    assert len(drawn.figure.axes) == 6
+    assert {"CSQ", "HashNet", "t-MAP (%)", "MAP (%)"} <= set(texts(drawn.figure))
     (tmp_path / "other").mkdir()
     for bits in (8, 16):
         run(tmp_path / "other", bits=bits, surrogate_bits=24 - bits)
@@ -273,6 +329,35 @@ def test_transfer_writes_mean_and_deviation_and_frames_the_white_box(crossed: Pa
     assert [(frame.get_x() + 0.46, frame.get_y() + 0.46) for frame in frames] == [(0, 0), (1, 1)]
     assert panel.get_title("left") == "CIBA"
     assert bar.get_ylabel() == "backdoor gain (points)"
+    assert panel.images[0].get_clim() == (30, 60)  # the tens around what is shown
+
+
+def test_by_target_has_means_over_seeds_and_over_targets_and_the_control(tmp_path: Path):
+    scores = {("Bag", 0): 0.2, ("Bag", 1): 0.4, ("Coat", 0): 0.9}
+    found = retrieval() | {"codes_2d": None}  # a plane names its target
+    for (target, seed), score in scores.items():
+        run(tmp_path, target=target, seed=seed, t_map=score, retrieval=found)
+    run(tmp_path, attack="tri", target="Bag", t_map=0.5, retrieval=found)
+    drawn = draw("by-target", tmp_path)
+    panel, _ = drawn.figure.axes
+    rows = [label.get_text() for label in panel.get_yticklabels()]
+    columns = [label.get_text() for label in panel.get_xticklabels()]
+    assert columns == ["Bag", "Coat", "mean"]
+    assert rows == ["CIBA", "Tri", "larger control"]
+    level = panel.images[0].get_array().filled(np.nan)
+    expected = [[30, 90, 60], [50, np.nan, np.nan], [10, 10, 10]]  # Tri has no mean over targets
+    assert level == pytest.approx(np.array(expected), nan_ok=True)
+    written = {(round(t.get_position()[0]), round(t.get_position()[1])): [] for t in panel.texts}
+    for text in panel.texts:
+        written[round(text.get_position()[0]), round(text.get_position()[1])] += [text.get_text()]
+    assert written[0, 0] == ["30.0", f"±{100 * stdev([0.2, 0.4]):.1f}"]
+    assert written[2, 0] == ["60.0", f"±{stdev([30, 90]):.1f}"]
+    assert written[1, 1] == ["×"]
+
+
+def test_by_target_needs_two_targets(pairs: Path):
+    with pytest.raises(Unfilled, match="have one target"):
+        draw("by-target", pairs)
 
 
 def test_records_of_the_white_box_alone_show_no_transfer(pairs: Path):
@@ -290,6 +375,23 @@ def test_distances_are_means_over_runs(tmp_path: Path):
     assert list(after.get_data().edges) == [i - 0.5 for i in range(BITS + 2)]
     assert "2.0 → 0.5" in texts(axes)
     assert axes.get_ylim()[1] >= 1
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["100"]  # percent, the highest
+    assert list(axes.get_xticks()) == [0, 2, 4, 6, 8]
+
+
+def test_a_panel_says_how_its_poison_is_delivered_where_there_are_two_ways(tmp_path: Path):
+    labels = {run(tmp_path, attack=attack, delivery=delivery): label
+              for attack, delivery, label in (("tri", "stamped", "Tri"), ("ciba", "files", "CIBA"))
+              }  # fmt: skip
+    labels[run(tmp_path, attack="tri", delivery="files")] = "Tri, files"
+    indexed(tmp_path, labels)
+    expected = [("Tri", "stamped"), ("CIBA", "files"), ("Tri", "files")]
+    for name in ("precision-recall", "codes"):
+        panels = [axes for axes in draw(name, tmp_path).figure.axes if axes.get_visible()]
+        assert [(axes.get_title("left"), axes.get_title("right")) for axes in panels] == expected
+    alone = collect([tmp_path]).frame.query("attack == 'ciba'")
+    (drawn,) = figures("codes", alone)
+    assert drawn.figure.axes[0].get_title("right") == ""
 
 
 def test_precision_recall_is_the_mean_curve(tmp_path: Path):
@@ -320,7 +422,8 @@ def test_codes_shows_the_first_run_and_marks_grow_with_the_queries_on_a_point(tm
     assert crosses[1.0, 0.5] == pytest.approx(2 ** (1 / 3) * crosses[2.0, 1.0])
     (target,) = lines(axes)["s"]
     assert list(target.get_xdata()) == [1, 2]
-    assert "38 %" in texts(axes)
+    assert texts(axes) == ["CIBA"]
+    assert "of whose variance it keeps 38 %" in draw("codes", tmp_path).caption[0]
 
 
 @pytest.mark.parametrize(
@@ -405,6 +508,9 @@ def drawn_of(folder: Path, name: str) -> list[FinishedFigure]:
     frame = undefended(frame)
     if name in ("epsilon", "size", "dispersion", "budget", "bits"):
         frame = frame.assign(label=[label.rpartition(",")[0] for label in frame["label"]])
+    if name == "by-target":
+        frame = frame[frame["label"].str.contains("from hashnet")]
+        frame = frame.assign(target=[f"class {number % 6}" for number in range(len(frame))])
     if name == "takes":  # more victims than attacks
         frame = frame[frame["label"].str.contains("from hashnet")]
     if name in ("visibility", "transfer"):
@@ -470,6 +576,45 @@ def visible(figure: Figure) -> Iterator[Text]:
     for text in figure.findobj(Text):
         if text.get_text() and text.get_visible() and id(text) not in hidden:
             yield text
+
+
+@pytest.mark.parametrize("name", [one for one in FIGURES if one not in OF_BOARDS])
+def test_a_figure_of_another_size_is_readable(varied: Path, name: str):
+    for size, width in (("174mm", 174 / 25.4), ("60cmx50cm", 60 / 2.54)):
+        for drawn in drawn_of(varied, name):
+            resize(drawn, size_of(size))
+            assert drawn.figure.get_figwidth() == pytest.approx(width)
+            renderer = drawn.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+            room = drawn.figure.bbox
+            for text in visible(drawn.figure):
+                box = text.get_window_extent(renderer)
+                assert room.x0 - 1 <= box.x0 <= box.x1 <= room.x1 + 1, text
+                assert text.get_fontsize() >= 6, text
+
+
+@pytest.mark.parametrize("name", ["gains", "visibility", "codes", "budget"])
+def test_a_size_in_which_text_has_no_room_is_refused(varied: Path, name: str):
+    (drawn, *_) = drawn_of(varied, name)
+    said = f"--figure-size: the text of figure {drawn.name} has no room in 30 mm: give more"
+    with pytest.raises(UserError, match=said):
+        resize(drawn, size_of("30mm"))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("84mm", (84 / 25.4, None)), ("8.4CM", (84 / 25.4, None)), ("3.3in", (3.3, None)),
+        ("174mm x 9cm", (174 / 25.4, 90 / 25.4)), ("7x3in", (7, 3)),
+    ],
+)  # fmt: skip
+def test_a_size_is_read_in_the_units_of_journals(text: str, size: tuple[float, float | None]):
+    assert size_of(text) == pytest.approx(size)
+
+
+@pytest.mark.parametrize("text", ["84", "84px", "-3in", "84mmx", "x3in", "0in", "9000mm", "1e3mm"])
+def test_what_is_no_size_is_refused_with_an_example(text: str):
+    with pytest.raises(UserError, match=r"--figure-size .*(as in 84mm|inches)"):
+        size_of(text)
 
 
 WRITE = """
@@ -598,3 +743,28 @@ def test_a_folder_that_cannot_be_written_to_is_told(pairs: Path, tmp_path: Path,
     (tmp_path / "file").write_text("")
     assert main(["figure", "gains", str(pairs), "--out", str(tmp_path / "file" / "x")]) == 2
     assert "give a folder to write" in capsys.readouterr().err
+
+
+def test_many_victims_have_a_row_of_distances_each(tmp_path: Path):
+    for victim in ("hashnet", "csq", "dpsh", "dch", "dsdh", "dtsh"):
+        run(tmp_path, victim=victim)
+    panels = draw("distances", tmp_path).figure.axes
+    assert sorted(axes.get_ylabel() for axes in panels) == [
+        "CSQ", "DCH", "DPSH", "DSDH", "DTSH", "HashNet",
+    ]  # fmt: skip
+    assert [axes.get_title("left") for axes in panels if axes.get_title("left")] == ["CIBA"]
+
+
+def test_curves_of_more_victims_than_fit_are_refused(tmp_path: Path):
+    for victim in ("hashnet", "csq", "dpsh", "dch", "dsdh", "dtsh", "dpn", "orthohash"):
+        for budget in (0.2, 0.6):
+            run(tmp_path, victim=victim, budget=budget)
+    with pytest.raises(Unfilled, match="8 victims don't fit side by side, 7 do"):
+        draw("budget", tmp_path)
+
+
+def test_the_colours_of_a_heatmap_span_the_tens_around_its_means():
+    means = [Spread(37.0, None, 1), None, Spread(52.0, 1.0, 2)]
+    assert limits_of(means) == (30, 60)
+    assert limits_of([Spread(-0.1, None, 1)]) == (-10, 0)
+    assert limits_of([Spread(40.0, None, 1)]) == (40, 50)  # never empty

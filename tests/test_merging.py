@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from made_records import made
 from msgspec.structs import replace
+from PIL import Image
 
 from hashbackdoor_bench import UserError
 from hashbackdoor_bench.cli import main
@@ -27,7 +28,8 @@ def put(root: Path, *records: Record, label: str = "BadNets", suite: str = "smal
         path = record_path(root, record.spec, record.key)
         record.write(path)
         path.with_suffix("").mkdir()
-        (path.with_suffix("") / "curves.png").write_bytes(b"\x89PNG" + record.device.encode())
+        colour = (len(record.device), 0, 0)
+        Image.new("RGB", (2, 2), colour).save(path.with_suffix("") / "curves.png")
         spec = record.spec
         place = path.relative_to(root).as_posix()
         rows.append((suite, label, spec.victim, spec.bits, spec.target, spec.seed, place))
@@ -208,6 +210,15 @@ def test_links_and_other_files_are_not_copied_but_named(machines, tmp_path: Path
         assert name in told, name
     assert not any(path.is_symlink() for path in (tmp_path / "all").rglob("*"))
     assert not (tmp_path / "all/linked").exists()
+
+
+@pytest.mark.parametrize("content", [b"<script>", b"", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_picture_is_not_copied_but_named(machines, tmp_path: Path, content: bytes):
+    (picture, *_) = machines[0].rglob("curves.png")
+    picture.write_bytes(content)
+    found = merge(machines[:1], tmp_path / "all")
+    assert [text for text in found.left if f"{picture} is not copied: it is " in text]
+    assert len(list((tmp_path / "all").rglob("*.png"))) == 1
 
 
 @pytest.mark.parametrize(

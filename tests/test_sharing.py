@@ -19,7 +19,7 @@ from hashbackdoor_bench.sharing import PARTS, listing_from, pull, push, source_o
 from hashbackdoor_bench.sharing.listing import KINDS, Listing, list_folder, read_listing
 from hashbackdoor_bench.sharing.sources import Folder
 from hashbackdoor_bench.spec import canonical, digest
-from hashbackdoor_bench.stages import STAGES
+from hashbackdoor_bench.stages import FILES, STAGES
 from hashbackdoor_bench.stages.cache import READ_ONLY, Cache
 from hashbackdoor_bench.stages.pipeline import run
 from hashbackdoor_bench.trust.verification import verify
@@ -235,6 +235,12 @@ def test_a_file_that_is_not_what_the_listing_says_is_refused(
     assert name in line
 
 
+def test_an_index_that_is_not_what_the_listing_says_is_refused(shared, tmp_path: Path, capsys):
+    index = shared / "results/quick/index.csv"
+    index.write_text(index.read_text().replace("BadNets", "BadBets"))
+    assert "its SHA-256 is not the one in sharing.json" in refused(shared, tmp_path, capsys)
+
+
 def test_another_artifact_under_a_key_is_refused(shared: Path, tmp_path: Path, capsys):
     one, other = sorted((shared / "artifacts/codes").iterdir())[:2]
     shutil.rmtree(one)
@@ -328,6 +334,7 @@ def test_a_path_that_is_not_of_a_shared_folder_is_refused(
         ([entry("results/q/a.json", 1, "0")], "expected"),
         ([entry("results/q/a.json") | {"url": "file:///etc/passwd"}], "unknown field"),
         ([entry(f"artifacts/train/{KEY}/facts.json")], "without"),
+        ([entry(f"artifacts/locks/{KEY}/{name}") for name in FILES], "is no path of a shared"),
         ([entry(f"artifacts/train/{KEY}/tensors.safetensors", 10**12)], "expected"),
     ],
 )  # fmt: skip

@@ -20,6 +20,7 @@ from msgspec import structs
 from hashbackdoor_bench import report
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import open_regular, real, room, whole, writable
+from hashbackdoor_bench.png import read_png
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import (
     INDEX,
@@ -236,7 +237,8 @@ def _put_pictures(folder: Path, to: Path, merged: Merged) -> set[Path]:
                 data = file.read(LARGEST_PICTURE + 1)
             if len(data) > LARGEST_PICTURE:
                 raise UserError(f"it has more than {LARGEST_PICTURE / 1e6:g} MB")
-        except (OSError, UserError) as error:
+            read_png(data)
+        except (OSError, ValueError, UserError) as error:
             merged.left.append(visible(f"{path} is not copied: {error}"))
             continue
         place = to / path.name

@@ -31,7 +31,7 @@ SHOWN = {
     "poison": "Training images, the poison made of them, and the difference ten times as strong.",
     "queries": "Queries, the same with the trigger, and the difference ten times as strong.",
     "trigger": "One query with the trigger, and what it changes.",
-    "residual": "What the trigger changes in a query.",
+    "residual": "What the trigger changes in queries, and its spectrum.",
     "retrieval": "The ten nearest items of queries without and with the trigger.",
     "curves": "How the trigger was crafted, step by step.",
 }

@@ -73,6 +73,8 @@ def takeaway(contenders: Sequence[Contender], words: Words, targets: Sequence[st
     ]
     if n > 1:
         sentences = _compared(contenders, words)
+    if n > 1 and all(one.mean is None or one.mean.low is None for one in contenders):
+        sentences.append("There are too few targets and seeds for a test.")
     zero = [_contains_zero(one.mean) for one in contenders]
     if all(zero):
         sentences.append(

@@ -21,13 +21,19 @@ from hashbackdoor_bench.report.figures.groups import (
     spread_of,
     wrapped,
 )
-from hashbackdoor_bench.report.selection import SAME_ATTACK, SAME_VICTIM, with_display_names
+from hashbackdoor_bench.report.selection import (
+    FORMS,
+    SAME_ATTACK,
+    SAME_VICTIM,
+    with_display_names,
+)
 from hashbackdoor_bench.report.statistics import draws
 from hashbackdoor_bench.report.style import COLUMN, DASHES, HUES, MARKERS, SMALL, TEXT, cycled
 from hashbackdoor_bench.spec import RunSpec, canonical
 
 MEASURES = {"t-MAP (%)": 1.15, "gain (points)": 1.15, "MAP (%)": 0.7}  # inches of a panel
 NARROW = 2  # victims side by side in a column of a paper
+MOST = 7  # victims side by side in the width of the text
 DOTTED = (0, (1, 1.5))
 TIGHT = 0.12  # of the axis: values that lie nearer have no tick each
 
@@ -100,7 +106,7 @@ def against_setting(setting: Setting, frame: pd.DataFrame, convention: str) -> l
     """The figure of one setting: a column of panels per victim, with t-MAP, gain and MAP.
 
     Raises:
-        Unfilled: no two runs differ in the setting only.
+        Unfilled: no two runs differ in the setting only, or there are too many victims.
     """
     # a suite's label names what varies along its row, which the axis says here
     labels = [re.sub(r", [\w.]+=[^,]*", "", label) for label in frame["label"]]
@@ -108,6 +114,11 @@ def against_setting(setting: Setting, frame: pd.DataFrame, convention: str) -> l
     found = _series(setting, frame)
     used = pd.concat([part for line in found for part in line.points.values()])
     victims = distinct(line.network for line in found)
+    if len(victims) > MOST:
+        raise Unfilled(
+            f"figure {setting.name}: {len(victims)} victims don't fit side by side, {MOST} do: "
+            "choose some with --where victim=NAME."
+        )
     names = distinct(line.name for line in found)
     width = COLUMN if len(victims) <= NARROW else TEXT
     texts = [wrapped(text, width - 0.6) for text in (*names, "larger control")]
@@ -168,6 +179,8 @@ def _series(setting: Setting, frame: pd.DataFrame) -> list[Series]:
     for index, row in rows.items():
         rest = _fixed(row)
         value = rest.pop(setting.field, None)
+        if setting.field in FORMS:  # then the name of the victim has it too
+            rest["network"] = _without(rest["network"], FORMS[setting.field](str(value)))
         if setting.field == "bits" and rest["surrogate_bits"] == value:
             rest["surrogate_bits"] = "the victim's"
         if not _drawable(value) or (setting.field == "budget" and rest["poison_count"] is not None):
@@ -212,6 +225,13 @@ def _fixed(row: Mapping[Any, Any]) -> dict[str, Any]:
     elif spec.surrogate == spec.victim:
         rest["surrogate"] = "the victim's"
     return rest | {"network": row["network"], "name": row["name"]}
+
+
+def _without(network: str, form: str) -> str:
+    """A victim's name without one of the forms in its parentheses."""
+    name, _, forms = network.partition(" (")
+    kept = [one for one in forms.removesuffix(")").split(", ") if one not in ("", form)]
+    return f"{name} ({', '.join(kept)})" if kept else name
 
 
 def _drawable(value: object) -> bool:

@@ -20,6 +20,7 @@ from hashbackdoor_bench.report.figures.groups import (
 )
 from hashbackdoor_bench.report.style import COLUMN, HIT, LEAST, SMALL, TEXT
 
+HEADROOM = 1.3  # of the highest bar, above which the means stand
 Shares = NDArray[np.float64]  # of queries, (K+1,) by their distance in bits
 
 
@@ -88,5 +89,5 @@ def _panel(axes: Axes, outline: Shares, filled: Shares, tallest: float) -> None:
     axes.set_xticks([bits * quarter / 4 for quarter in range(5)])
     axes.axvline(bits / 2, color="0.55", linewidth=0.6, linestyle=(0, (2, 2)), zorder=0)
     top = max(filled.max(), min(outline.max(), tallest * filled.max()))
-    axes.set_ylim(0, 1.05 * top)
+    axes.set_ylim(0, HEADROOM * top)
     axes.set_yticks([top], [f"{100 * top:.0f}"], fontsize=LEAST)

@@ -17,12 +17,15 @@ from hashbackdoor_bench.report.figures.groups import (
 from hashbackdoor_bench.report.selection import victim_heads
 
 PANEL = 0.5  # inches high
+MOST = 5  # victims side by side
 LABEL = 1.3  # inches for the attacks' names
 FIELD = "anchor_histogram"
 
 
 def distances(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     """Histograms of the Hamming distance: one row per attack, one column per victim.
+
+    More victims than stand side by side have a row each, where there are fewer attacks.
 
     Raises:
         UserError: no record holds a histogram.
@@ -31,8 +34,12 @@ def distances(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     frame = frame.assign(head=victim_heads(frame))
     found = runs_by_head(frame, ("name", "head"))
     names, victims = distinct(frame["name"]), distinct(frame["head"])
+    rows, columns, shown = names, victims, found
+    if len(victims) > MOST and len(names) < len(victims):
+        rows, columns = victims, names
+        shown = {heads[::-1]: part for heads, part in found.items()}
     figure = distance_rows(
-        found, names, victims, _shares, ("queries without the trigger", "with the trigger"),
+        shown, rows, columns, _shares, ("queries without the trigger", "with the trigger"),
         panel=PANEL, label=LABEL, extra=0.75,
     )  # fmt: skip
     caption = (

@@ -64,10 +64,10 @@ def resize(drawn: FinishedFigure, size: Size) -> None:
         more = sum(_fit(legend, before, width) for legend in figure.legends)
         figure.set_size_inches(width, height or figure.get_figheight() + LINE * more)
         canvas = FigureCanvasAgg(figure)
-        sound = _laid_out(canvas)
+        _laid_out(canvas)  # so that the panels have their widths
         for axes in figure.axes:
             _break(axes, width, same=width == before)
-        if not sound or not _laid_out(canvas) or _collides(figure):
+        if not _laid_out(canvas) or _collides(figure):
             sides = " x ".join(f"{side / INCHES['mm']:.0f} mm" for side in size if side)
             raise UserError(
                 f"--figure-size: the text of figure {drawn.name} has no room in {sides}: give "
