@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -194,8 +195,11 @@ def compare(folder: Path, *more: str, plugin: bool = False) -> int:
 
 def test_a_foreign_attack_is_run_on_the_suite_and_ranked(stranger, capsys, monkeypatch):
     monkeypatch.chdir(stranger)
-    assert compare(stranger, "foreign-blend", plugin=True) == 0
+    logs = ["--log-dir", "logs"] if find_spec("tensorboard") else []
+    assert compare(stranger, "foreign-blend", *logs, plugin=True) == 0
     out = capsys.readouterr().out
+    trained = sorted(path.parent.name for path in Path("logs").rglob("events.*"))
+    assert trained == ["train_poisoned_victim"] * len(logs)  # of both seeds
     assert out.startswith("Foreign blend: ")
     assert "delivery files" in out
     assert "BadNets (place " in out or "no place" in out
