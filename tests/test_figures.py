@@ -38,6 +38,7 @@ from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.heatmap import limits_of
 from hashbackdoor_bench.report.figures.size import resize, size_of
 from hashbackdoor_bench.report.selection import undefended
+from hashbackdoor_bench.report.statistics import Spread
 from hashbackdoor_bench.report.style import HIT
 
 BITS = 8
