@@ -67,8 +67,9 @@ def test_a_damaged_artifact_of_another_cache_is_ignored_and_made_in_the_own(
     path.write_bytes(path.read_bytes()[:-3])
     before = state(other)
     cache = Cache(tmp_path / "own", [other])
-    with pytest.warns(UserWarning, match="is damaged .*: ignored"):
+    with pytest.warns(UserWarning, match="is damaged .*: ignored") as told:
         made = cache.make("stage", {}, build)
+    assert len(told) == 1
     assert torch.equal(made.tensors["x"], torch.arange(3))
     assert state(other) == before
     assert cache.pack("stage", made.key) == Cache(tmp_path / "own").pack("stage", made.key)

@@ -77,6 +77,7 @@ def table_command(
         WRITERS,
         latex,
         published_numbers,
+        refuse_other_file,
         rich_table,
         tables,
     )
@@ -84,6 +85,7 @@ def table_command(
     if (captions or labels) and kind != "latex":
         raise UserError(f"--caption and --label are of --format latex, not of --format {kind}.")
     if per_run:
+        refuse_other_file(per_run)
         _write_per_run(per_run, records_read(places, conditions), convention)
         return
     numbers = published_numbers() if with_published else ()

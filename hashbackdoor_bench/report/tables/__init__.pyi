@@ -4,6 +4,7 @@ from .layouts import tables as tables
 from .leaderboard import leaderboard_text as leaderboard_text
 from .paper_numbers import published_numbers as published_numbers
 from .runs import per_run as per_run
+from .runs import refuse_other_file as refuse_other_file
 from .runs import write_runs as write_runs
 from .typeset import WRITERS as WRITERS
 from .typeset import rich_table as rich_table

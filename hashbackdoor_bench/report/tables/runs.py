@@ -170,20 +170,29 @@ def per_run(frame: pd.DataFrame, convention: str = "field") -> pd.DataFrame:
     })  # fmt: skip
 
 
-def write_runs(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table from `per_run` to a file, in the format that its ending names.
+def refuse_other_file(path: Path) -> None:
+    """Refuse a file that can't be written, before anything is read for it.
 
     Raises:
-        UserError: it has another ending, or is Parquet and ``pyarrow`` is not installed.
-        OSError: the file can't be written.
+        UserError: its ending names no format, or is Parquet's and ``pyarrow`` is not installed.
     """
     if path.suffix not in ENDINGS:
         raise UserError(
             f"--per-run {path}: give a file whose name ends in .csv or .parquet, as in runs.csv."
         )
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise UserError(f"--per-run {path}: {NO_PYARROW}")
+
+
+def write_runs(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table from `per_run` to a file, in the format that its ending names.
+
+    Raises:
+        UserError: see `refuse_other_file`.
+        OSError: the file can't be written.
+    """
+    refuse_other_file(path)
     if path.suffix == ".parquet":
-        if find_spec("pyarrow") is None:
-            raise UserError(f"--per-run {path}: {NO_PYARROW}")
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as fresh:
             frame.to_parquet(fresh, engine="pyarrow", index=False)
