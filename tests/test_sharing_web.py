@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 import torch
+from quiet_server import QuietServer
 
 from hashbackdoor_bench import UserError
 from hashbackdoor_bench.cli import main
@@ -67,8 +68,7 @@ def serve(shared: Path) -> Iterator[Callable[..., str]]:
             def log_message(self, *words: object) -> None:
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(shared)))
-        server.daemon_threads = True
+        server = QuietServer(("127.0.0.1", 0), partial(Handler, directory=str(shared)))
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         return f"http://127.0.0.1:{server.server_port}"

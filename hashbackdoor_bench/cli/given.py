@@ -1,12 +1,11 @@
 """What Python gives to a command, read as the command line would read it."""
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
-
-import numpy as np
 
 from hashbackdoor_bench.cli.names import refuse_unknown_names
 from hashbackdoor_bench.errors import UserError, unknown
@@ -87,7 +86,8 @@ def value_given(name: str, value: object, hint: Any) -> Any:
     Raises:
         UserError: it is of another kind.
     """
-    if isinstance(value, np.generic):
+    numpy = sys.modules.get("numpy")  # without it there is no such value
+    if numpy is not None and isinstance(value, numpy.generic):
         value = value.item()
     if name.endswith("_settings"):
         return settings_given(name, value)
