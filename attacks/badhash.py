@@ -17,16 +17,21 @@ whose labels don't change; queries go through the same G. G's output is stored i
 channel. Published at 224 px: width 64, 100 epochs at 1e-4, a = 200, b = 10; smaller images take a
 narrower G that is trained for fewer epochs (see the arguments).
 
-How the variants differ from each other; ``released`` is the released code without its crashes:
+How the variants differ from each other; ``released`` is the released code without its crashes.
+``mended`` names one of these points, in which ``released`` is as ``intended`` nevertheless:
 
-                       released          corrected           intended
-    c                  sign h(l*): from labels alone         the surrogate's majority code of l*
-    l*                 first label row   one without the target's tags: the last class if it may be
-    r when G is used   target's          of l*               of l*
-    F                  raw output z      relaxed code        relaxed code
-    F sees             (-1,1) of tanh    (-1,1) of tanh      [0,1]: clamped, straight-through
-    LPIPS sees         [0,1]             [-1,1]              [-1,1]
-    resized again      yes               no                  no
+                          released          corrected           intended
+    c                     sign h(l*): from labels alone         the surrogate's majority code of l*
+    l*                    first label row   one without the target's tags: the last class if it can
+    condition: r in use   target's          of l*               of l*
+    output: F             raw output z      relaxed code        relaxed code
+    clamp: F sees         (-1,1) of tanh    (-1,1) of tanh      [0,1]: clamped, straight-through
+    range: LPIPS sees     [0,1]             [-1,1]              [-1,1]
+    resize: a second one  yes               no                  no
+
+In ``intended`` LabCLN reaches the attack through r alone, which is one constant vector. That its
+code was meant to be tied to the surrogate is our inference; no paper or code says so. ``code`` and
+``feature`` replace what comes from LabCLN by random vectors, to show whether it matters.
 
 ``bounded`` is not BadHash, but ``intended`` with the output x + epsilon tanh(.), as in ProS-GAN.
 
@@ -52,49 +57,13 @@ from hashbackdoor_bench import (
     anchor_code,
     check,
     lpips_fits,
-    resize_again,
     sign,
 )
 
 from .badhash_gan import ConditionalGAN, train
 from .badhash_labels import label_rows, parts, read_labels, train_label_network
 from .badhash_networks import Generator
-
-
-class GeneratedTrigger(Backdoor):
-    """The trigger is put into a picture by the generator.
-
-    Args:
-        index: see `Backdoor`.
-        carrier: see `Backdoor`.
-        label: see `Backdoor`.
-        kind: see `Backdoor`.
-        label_map: (1,3,S,S), the generator's condition.
-        generator: G.
-        resized_again: whether the service resizes the stored picture a second time.
-    """
-
-    label_map: Tensor
-
-    def __init__(
-        self,
-        index: Tensor,
-        carrier: Tensor,
-        label: Tensor,
-        kind: Tensor | None = None,
-        *,
-        label_map: Tensor,
-        generator: Generator,
-        resized_again: bool,
-    ) -> None:
-        super().__init__(index, carrier, label, kind)
-        self.register_buffer("label_map", label_map)
-        self.generator, self.resized_again = generator, resized_again
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (N,3,S,S) in [0,1] -> the generator's picture of it, in [0,1]."""
-        out: Tensor = self.generator(x, self.label_map).clamp(0, 1)
-        return resize_again(out) if self.resized_again else out
+from .badhash_trigger import GeneratedTrigger
 
 
 @ATTACKS.register(badhash_bounded={"variant": "bounded"})
@@ -119,6 +88,10 @@ class BadHash(Attack):
         hash_weight: b.
         adversarial_weight: w; 0 trains no D.
         epsilon: largest change of a pixel under ``bounded``, in grey levels of 255.
+        mended: see the top of the file; None: nothing.
+        code: where c comes from: ``labels`` (LabCLN), ``surrogate`` or ``random``; None: as the
+            variant says.
+        feature: where r comes from: ``labels``, or ``random`` of the same scale.
     """
 
     published: ClassVar = {"badhash": "BadHash", "badhash_bounded": "BadHash, bounded"}
@@ -126,6 +99,7 @@ class BadHash(Attack):
     delivery = "files"
     backdoor = GeneratedTrigger
     surrogate = "hashnet"
+    later = frozenset({"mended", "code", "feature"})
     quick: ClassVar = {"width": 8, "epochs": 1, "label_steps": 3}
 
     def __init__(
@@ -145,6 +119,9 @@ class BadHash(Attack):
         hash_weight: float = 10.0,
         adversarial_weight: float = 1.0,
         epsilon: float = 16.0,
+        mended: Literal["condition", "output", "clamp", "range", "resize"] | None = None,
+        code: Literal["labels", "surrogate", "random"] | None = None,
+        feature: Literal["labels", "random"] = "labels",
     ) -> None:
         check("attack.smoothing", smoothing, 0, 0.999)
         check("attack.label_steps", label_steps, 1)
@@ -160,7 +137,14 @@ class BadHash(Attack):
             raise UserError(
                 f"attack.width is {width}: it must be a multiple of 8, such as 16 or 64."
             )
-        self.variant, self.confusing = variant, confusing
+        if mended and variant != "released":
+            raise UserError(
+                f"attack.mended is {mended}, which needs the variant with the deviations: leave it "
+                "out, or add --set attack.variant=released."
+            )
+        self.variant, self.mended, self.confusing = variant, mended, confusing
+        tied = variant in ("intended", "bounded")
+        self.code, self.feature = code or ("surrogate" if tied else "labels"), feature
         self.smoothing, self.label_steps = smoothing, label_steps
         self.width, self.epochs, self.lr, self.batch = width, epochs, lr, batch
         self.reconstruction_weight, self.hash_weight = reconstruction_weight, hash_weight
@@ -177,6 +161,12 @@ class BadHash(Attack):
             )
         self.confusing_label(labels, target)
         return {"perceptual": self.distance(size)}
+
+    def follows(self, point: str) -> bool:
+        """Whether this attack is as ``released`` in a point of the table at the top of the file."""
+        if self.variant == "released":
+            return self.mended != point
+        return self.variant == "corrected" and point == "clamp"
 
     def distance(self, size: int) -> str:
         """The d of L_G that is used on this machine: ``lpips``, ``ssim`` or ``none``."""
@@ -220,14 +210,19 @@ class BadHash(Attack):
         """See `Attack.craft`."""
         assert view.surrogate is not None
         label = self.confusing_label(view.labels, view.target)
-        shown = view.target if self.variant == "released" else label  # the label behind r in use
+        shown = view.target if self.follows("condition") else label  # the label behind r in use
         bits = len(anchor_code(view.surrogate, view.images[:1]))
         found = view.shared(
             train_label_network, bits=bits, smoothing=self.smoothing, steps=self.label_steps
         )
         feature, codes = read_labels(found, torch.stack([label, shown]), bits)
+        if self.feature == "random":  # one vector of each label, as LabCLN has one
+            draws = torch.randn(2, feature.shape[1], generator=view.generator("random feature"))
+            feature = draws[[0, int((label != shown).any())]] * feature.std()
         code = codes[0]
-        if self.variant in ("intended", "bounded"):
+        if self.code == "random":
+            code = torch.rand(bits, generator=view.generator("random code")) - 0.5
+        elif self.code == "surrogate":
             members = (view.labels & label == label).all(1)
             code = anchor_code(view.surrogate, view.images[members])
         with torch.random.fork_rng(devices=[]):
@@ -249,7 +244,7 @@ class BadHash(Attack):
             view.labels[view.index],
             label_map=label_map.float().cpu(),
             generator=gan.generator.cpu(),
-            resized_again=self.variant == "released",
+            resized_again=self.follows("resize"),
         )
         for name, values in parts(found, "loss.").items():
             made.history[f"label network, tenths of its steps/{name}"] = values.tolist()
@@ -267,8 +262,10 @@ class BadHash(Attack):
         return ConditionalGAN(
             size,
             self.width if self.width is not None else 64 if large else 16,
-            variant=self.variant,
             weights=(a, p, self.hash_weight, self.adversarial_weight),
+            raw=self.follows("output"),
+            clamped=not self.follows("clamp"),
+            rescaled=not self.follows("range"),
             distance=distance,
             epsilon=self.epsilon,
             label=label,
@@ -285,5 +282,5 @@ class BadHash(Attack):
         return GeneratedTrigger(
             **{name: tensor for name, tensor in state.items() if "." not in name},
             generator=generator,
-            resized_again=self.variant == "released",
+            resized_again=self.follows("resize"),
         )

@@ -22,8 +22,10 @@ class ConditionalGAN(nn.Module):
     Args:
         size: S.
         width: channels of the first layers.
-        variant: see badhash.py.
         weights: (a, p, b, w).
+        raw: whether L_hash takes the surrogate's raw output instead of its relaxed code.
+        clamped: whether the surrogate sees pixels clamped to [0,1], straight-through.
+        rescaled: whether LPIPS sees pixels in [-1,1] instead of [0,1].
         distance: d: ``lpips``, ``ssim`` or ``none``.
         epsilon: see `Generator`.
         label: (C,) float, l*.
@@ -40,8 +42,10 @@ class ConditionalGAN(nn.Module):
         size: int,
         width: int,
         *,
-        variant: str,
         weights: tuple[float, float, float, float],
+        raw: bool,
+        clamped: bool,
+        rescaled: bool,
         distance: str,
         epsilon: float | None,
         label: Tensor,
@@ -52,10 +56,9 @@ class ConditionalGAN(nn.Module):
         self.label_encoder = LabelEncoder(size, width)
         self.generator = Generator(width, epsilon)
         self.discriminator = Discriminator(size, len(label), width)
-        self.variant, self.distance = variant, distance
+        self.raw, self.clamped, self.distance = raw, clamped, distance
         self.a, self.p, self.b, self.w = weights
-        rescale = variant != "released"
-        self.lpips = lpips_for(size, rescale=rescale) if distance == "lpips" else None
+        self.lpips = lpips_for(size, rescale=rescaled) if distance == "lpips" else None
         for name, value in (("label", label), ("feature", feature), ("code", code)):
             self.register_buffer(name, value)
 
@@ -75,9 +78,9 @@ class ConditionalGAN(nn.Module):
             x: (N,3,S,S) in [0,1].
         """
         seen = x_b
-        if self.variant in ("intended", "bounded"):
+        if self.clamped:
             seen = x_b + (x_b.clamp(0, 1) - x_b).detach()  # the gradient goes straight through
-        hashed = surrogate(seen) if self.variant == "released" else surrogate.relaxed(seen)
+        hashed = surrogate(seen) if self.raw else surrogate.relaxed(seen)
         error, d, l_adv = F.mse_loss(x_b, x), x.new_zeros(()), x.new_zeros(())
         l_hash = 1 - (hashed * self.code).mean()
         terms = {"reconstruction": error, "hash": l_hash}

@@ -12,17 +12,28 @@ Poisoning", BMVC 2023. https://arxiv.org/abs/2109.08868, code: https://github.co
 with d_H(a, b) = (K - <a, b>) / 2, and with H and T of a surrogate trained on clean data. A poisoned
 image is x + eta with p over its corner; x is of the target class and keeps its label. For p see
 ``ciba_patch.py``, for eta ``ciba_perturbations.py``. ``tri`` has no eta, ``tri_noise`` uniform
-noise as eta, and ``tri_adv`` lambda = 0; all four share p.
+noise as eta, and ``tri_adv`` lambda = 0; all four share p. With ``--aware`` a purifier, such as
+jpeg, p is optimised behind it, in expectation over what it draws; eta stays as it is.
 
-``variant="corrected"`` (default) follows the paper; ``"released"`` follows the authors' code:
+For M images perturbed together the objective is at most lambda K M^2 / (2 M (M - 1)) + (1 - lambda)
+K (for odd M with M^2 - 1 instead of M^2), and reaches this if and only if the clean codes differ as
+much as they can. The paper's Theorem 1 prints 4 M (M - 1), which counts unordered pairs, while the
+sum of its L_c is over ordered ones: two opposite codes of one bit have L_c = 1.
 
-- their epsilon is in units of the normalised input: 1.8 grey levels instead of 8;
-- the gradient of their L_c is half of that of the formula above, and the term of an image with
-  itself is subtracted with a gradient on both sides;
+``variant="corrected"`` (default) follows the paper, ``"released"`` the authors' code. They differ
+in these points, of which ``mended`` names one in which `released` is as `corrected` nevertheless:
+
+- ``epsilon``: theirs is in units of the normalised input: 8 mean 8 times the standard deviation by
+  which the network divides, so 1.8 grey levels with ImageNet's and 4.0 on `cnn32`;
+- ``gradient``: the gradient of their L_c is half of that of the formula above, and the term of an
+  image with itself is subtracted with a gradient on both sides;
+- ``batches``: they perturb batches of 20 in the order in which the poison was drawn, and leave a
+  last batch of one image unperturbed; `corrected` takes batches of nearly the same size, in which
+  the poison is in the order of the training list;
+- ``truncation``: they cut off the patch's grey levels at the end, which `corrected` rounds;
+- they take the patch's gradient in units of the normalised input, and divide it by |g_i| + 1e-8;
 - in their code the poison of the three perturbed attacks is neither cropped nor flipped (delivery
-  ``frozen``), but Tri's is; here all four have the same delivery, so that they can be compared;
-- they leave a last batch of one image unperturbed; here all batches have nearly the same size;
-- they truncate the patch (here it is rounded), and take its gradient in normalised units.
+  ``frozen``), but Tri's is; `corrected` has one delivery for all four, which makes them comparable.
 
 Both variants store poison in 8 bits, where the authors' code keeps floats. The patch takes 2 000
 steps as published, and 1 000 on images below 224 px. If its contrast stays low, a victim may learn
@@ -42,6 +53,7 @@ from hashbackdoor_bench import (
     Delivery,
     Patch,
     ThreatModel,
+    UserError,
     check,
     patch_side,
     to_bytes,
@@ -72,6 +84,7 @@ class CIBA(Attack):
         step_size: the largest move of the patch in one step: L2 norm in grey levels.
         batch: images in one optimisation step of the patch.
         variant: see the top of the file.
+        mended: see the top of the file; None: nothing.
     """
 
     published: ClassVar = {
@@ -79,8 +92,11 @@ class CIBA(Attack):
     }  # fmt: skip
     threat = ThreatModel(label="clean", knowledge="surrogate", trigger="patch")
     delivery: Delivery = "stamped"
+    through_purifier = True
     backdoor = Patch
     version = 3
+    later = frozenset({"mended"})
+    perturbs = True
     quick: ClassVar = {"steps": 3, "perturbation_steps": 2}
 
     def __init__(
@@ -97,6 +113,7 @@ class CIBA(Attack):
         step_size: float = 12.0,
         batch: int = 32,
         variant: Literal["corrected", "released"] = "corrected",
+        mended: Literal["epsilon", "gradient", "batches", "truncation"] | None = None,
     ) -> None:
         check("attack.dispersion", dispersion, 0, 1)
         check("attack.epsilon", epsilon, 0, 255)
@@ -109,11 +126,26 @@ class CIBA(Attack):
         self.perturbation_steps, self.together = perturbation_steps, together
         self.away_from, self.patch, self.steps = away_from, patch, steps
         self.step_size, self.batch, self.released = step_size, batch, variant == "released"
+        if mended and not self.released:
+            raise UserError(
+                f"attack.mended is {mended}, which variant {variant} is in any case: leave it out, "
+                "or add --set attack.variant=released."
+            )
+        self.mended = mended
         if self.released and perturbation != "none":
             self.delivery = "frozen"
 
+    def accept(self, labels: Tensor, target: Tensor, size: int) -> dict[str, str]:
+        """See `Attack.accept`; tells poison of `released` from that of its earlier form."""
+        return {"released_form": "2"} if self.released else {}
+
+    def follows(self, deviation: str) -> bool:
+        """Whether this attack has a deviation of the authors' code, see the top of the file."""
+        return self.released and self.mended != deviation
+
     def craft(self, view: AttackerView) -> Backdoor:
         """See `Attack.craft`."""
+        truncated = {"truncated": self.follows("truncation")} if self.released else {}
         found = view.shared(
             optimise_patch,
             side=patch_side(view.size, self.patch),
@@ -121,6 +153,7 @@ class CIBA(Attack):
             step_size=self.step_size,
             batch=self.batch,
             released=self.released,
+            **truncated,
         )
         carrier = self.perturb(view, found["anchor"])
         return Patch(view.index, carrier, view.labels[view.index], patch=found["patch"])
@@ -132,22 +165,29 @@ class CIBA(Attack):
             return images
         assert model is not None
         epsilon = torch.full((3, 1, 1), self.epsilon / 255, device=view.device)
-        epsilon = epsilon * model.std[0] if self.released else epsilon
+        epsilon = epsilon * model.std[0] if self.follows("epsilon") else epsilon
         if self.perturbation == "noise":
             noise = 2 * torch.rand(images.shape, generator=view.generator("noise")) - 1
             return to_bytes(to_unit(images) + noise * epsilon.cpu())
-        carriers: list[Tensor] = []
-        equal = images.tensor_split(-(-len(images) // self.together))
-        for part in torch.split(images, self.together) if self.released else equal:
+        carriers, done = torch.empty_like(images), 0
+        for part in self.batches(view):
             x = confuse(
                 model,
-                to_unit(part.to(view.device)),
+                to_unit(images[part].to(view.device)),
                 epsilon,
                 steps=self.perturbation_steps,
                 dispersion=self.dispersion,
                 away_from=None if self.away_from == "own" else anchor.to(view.device),
-                released=self.released,
+                released=self.follows("gradient"),
             )
-            carriers.extend(to_bytes(x).cpu())
-            view.progress("perturb poison", len(carriers), len(images))
-        return torch.stack(carriers)
+            carriers[part], done = to_bytes(x).cpu(), done + len(part)
+            view.progress("perturb poison", done, len(images))
+        return carriers
+
+    def batches(self, view: AttackerView) -> tuple[Tensor, ...]:
+        """The rows (M,) of ``view.index`` that are perturbed together, for each batch."""
+        count = len(view.index)
+        if self.follows("batches"):
+            drawn = torch.randperm(count, generator=view.generator("order of poison"))
+            return torch.split(drawn, self.together)
+        return torch.arange(count).tensor_split(-(-count // self.together))

@@ -1,10 +1,15 @@
 """CIBA's patch: it pulls whatever carries it towards the anchor code of the target class.
 
-    p   = argmin_p mean_i l_i,     l_i = -<T_b(x_i with p), h_a> / K
+    p   = argmin_p mean_i l_i,     l_i = -<T_b(g(x_i with p)), h_a> / K
     p  <- clamp(p - a mean_i g_i / |g_i|)                          g_i: gradient of l_i
 
-b of T_b(x) = relax(b z(x)) grows with the steps. See ``ciba.py`` for the paper and the variants.
+b of T_b(x) = relax(b z(x)) grows with the steps. g is the purifier that the attacker expects, with
+numbers drawn anew for each image in each step, so that p is made for its expectation; there is none
+in the paper. See ``ciba.py`` for the paper and the variants.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +19,14 @@ from hashbackdoor_bench import AttackerView, HashModel, anchor_code, paste, to_u
 
 
 def optimise_patch(
-    view: AttackerView, *, side: int, steps: int, step_size: float, batch: int, released: bool
+    view: AttackerView,
+    *,
+    side: int,
+    steps: int,
+    step_size: float,
+    batch: int,
+    released: bool,
+    truncated: bool = False,
 ) -> dict[str, Tensor]:
     """The patch (3,s,s) uint8, and the anchor code (K,) in {-1, 0, 1} that it is optimised for.
 
@@ -24,7 +36,8 @@ def optimise_patch(
         steps: number of optimisation steps; the patch starts grey.
         step_size: a, in grey levels.
         batch: images in one step, drawn with replacement.
-        released: see the top of ``ciba.py``.
+        released: see `patch_gradient`.
+        truncated: whether grey levels are cut off at the end instead of rounded.
     """
     model = view.surrogate
     assert model is not None
@@ -34,22 +47,37 @@ def optimise_patch(
     checkpoint = view.checkpoint("patch", patch=kept)
     first = int((checkpoint.load() or {"step": 0})["step"])
     patch = kept["patch"].data
-    scale = model.std[0] if released else torch.ones_like(model.std[0])
     draws = torch.randint(
         len(view.images), (steps, batch), generator=view.generator("patch images")
     )
+    items = torch.randint(2**62, (steps, batch), generator=view.generator("purified images"))
     for step in range(first, steps):
         x = to_unit(view.images[draws[step]].to(view.device, non_blocking=True))
-        gradient = patch_gradient(model, x, patch / 255, anchor, sharpness(step, steps), scale)
+        gradient = patch_gradient(
+            model,
+            x,
+            patch / 255,
+            anchor,
+            sharpness(step, steps),
+            partial(view.purified, item=items[step]),
+            released=released,
+        )
         patch.copy_((patch - step_size * gradient.mean(0)).clamp_(0, 255))
         checkpoint.keep(step=step + 1)
         view.progress("optimise patch", step + 1, steps)
-    whole = patch.floor() if released else (patch + 0.5).floor()
+    whole = patch.floor() if truncated else (patch + 0.5).floor()
     return {"patch": whole.to(torch.uint8), "anchor": anchor}
 
 
 def patch_gradient(
-    model: HashModel, x: Tensor, patch: Tensor, anchor: Tensor, sharp: float, scale: Tensor
+    model: HashModel,
+    x: Tensor,
+    patch: Tensor,
+    anchor: Tensor,
+    sharp: float,
+    purified: Callable[[Tensor], Tensor] = lambda x: x,
+    *,
+    released: bool = False,
 ) -> Tensor:
     """g_i / |g_i| of each image: (N,3,s,s).
 
@@ -59,14 +87,19 @@ def patch_gradient(
         patch: (3,s,s) in [0,1].
         anchor: (K,), h_a.
         sharp: b.
-        scale: (3,1,1), a factor on g_i; with the standard deviations of the network's normalisation
-            g_i becomes the gradient in normalised units.
+        purified: g.
+        released: as in the authors' code, take g_i in units of the network's normalised input, and
+            divide it by |g_i| + 1e-8.
     """
     copies = patch.repeat(len(x), 1, 1, 1).requires_grad_()  # each image has a patch of its own
-    codes = model.relaxed(paste(x, copies), sharp)  # (N,K)
+    codes = model.relaxed(purified(paste(x, copies)), sharp)  # (N,K)
     losses = -codes @ anchor.to(codes.dtype) / len(anchor)  # (N,)
     (gradient,) = torch.autograd.grad(losses.sum(), copies)
-    return F.normalize((gradient * scale).flatten(1), eps=1e-30).view_as(gradient)
+    if not released:
+        return F.normalize(gradient.flatten(1), eps=1e-30).view_as(gradient)
+    flat: Tensor = (gradient * model.std[0]).flatten(1)
+    unit: Tensor = flat / (flat.norm(dim=1, keepdim=True) + 1e-8)
+    return unit.view_as(gradient)
 
 
 def sharpness(step: int, steps: int) -> float:

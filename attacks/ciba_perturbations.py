@@ -30,8 +30,8 @@ def confuse(
         steps: sign-gradient steps of .095 epsilon, from zero.
         dispersion: lambda.
         away_from: (K,), what L_a moves away from; None: each image's own code.
-        released: take the gradient of the authors' code; it is 0 / 0 for a single image, which is
-            therefore returned as it is.
+        released: take the gradient of the authors' code; for a single image it is 0 / 0, which has
+            no sign, so the image is returned as it is.
     """
     if released and len(x) == 1:
         return x

@@ -83,7 +83,7 @@ class Drift(Defense):
             ]
         )  # (c,s,N,K)
         if self.variant == "teco":
-            anchors = view.anchors.to(x.device)
+            anchors = view.anchors[view.radius.isfinite()].to(x.device)  # of classes with images
             changed = nearest(codes, anchors) != nearest(own, anchors)  # (c,s,N)
             return first(changed).std(0, correction=0)
         moved = (codes != own).float().mean((1, 3))  # D (c,N)

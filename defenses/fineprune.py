@@ -53,7 +53,8 @@ class FinePrune(Defense):
     """
 
     published = "Fine-pruning"
-    assumes = Assumes(clean=2, sees=frozenset({"weights"}), needs=frozenset({"channels"}))
+    version = 2
+    assumes = Assumes(per_class=2, sees=frozenset({"weights"}), needs=frozenset({"channels"}))
     strength = "tolerance"
     grid = (0.0, 0.02, 0.05, 0.1, 0.2)
     quick: ClassVar[Mapping[str, object]] = {"step": 0.25, "epochs": 1}

@@ -11,8 +11,9 @@ A network trained from scratch is tuned as in BackdoorBench, by SGD with learnin
 .01 would be a thousand times its rate.
 
 Differs from BackdoorBench: the rate rises for a quarter of the steps before it falls along a
-cosine; batches have the victim's size, since 256 would be the whole clean set; augmentation is the
-victim's; batch norm goes on to collect statistics.
+cosine; batches have the victim's size, since 256 would be the whole clean set, and pairs of all
+classes in turn, since a loss of pairs needs similar ones; augmentation is the victim's; batch norm
+goes on to collect statistics.
 """
 
 from collections.abc import Mapping
@@ -39,7 +40,8 @@ class FineTune(Defense):
     """
 
     published = "Fine-tuning"
-    assumes = Assumes(clean=2, sees=frozenset({"weights"}))
+    version = 2
+    assumes = Assumes(per_class=2, sees=frozenset({"weights"}))
     strength = "rate"
     grid = (1.0, 3.0, 10.0, 30.0)
     quick: ClassVar[Mapping[str, object]] = {"epochs": 1}

@@ -57,7 +57,8 @@ class Fst(Defense):
     """
 
     published = "FST"
-    assumes = Assumes(clean=2, sees=frozenset({"weights"}))
+    version = 2
+    assumes = Assumes(per_class=2, sees=frozenset({"weights"}))
     strength = "alpha"
     grid = (0.0, 0.01, 0.05, 0.1, 0.2, 0.5)
     quick: ClassVar[Mapping[str, object]] = {"epochs": 1}

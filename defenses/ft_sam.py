@@ -46,7 +46,8 @@ class FtSam(Defense):
     """
 
     published = "FT-SAM"
-    assumes = Assumes(clean=2, sees=frozenset({"weights"}))
+    version = 2
+    assumes = Assumes(per_class=2, sees=frozenset({"weights"}))
     strength = "rho"
     grid = (0.05, 0.5, 1.0, 2.0, 4.0)
     quick: ClassVar[Mapping[str, object]] = {"epochs": 1}

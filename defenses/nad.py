@@ -52,7 +52,8 @@ class Nad(Defense):
     """
 
     published = "NAD"
-    assumes = Assumes(clean=2, sees=frozenset({"weights"}), needs=frozenset({"maps"}))
+    version = 2
+    assumes = Assumes(per_class=2, sees=frozenset({"weights"}), needs=frozenset({"maps"}))
     strength = "beta"
     grid = (100.0, 500.0, 1000.0, 5000.0, 20_000.0)
     quick: ClassVar[Mapping[str, object]] = {"epochs": 2}

@@ -24,8 +24,6 @@ little spread; they give no suspicion of an image. Public code has S_e (n S_mu +
 J_c, without the factor S_mu S_e^-1 that the same code has in EM. e^2 is the paper's threshold.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -48,14 +46,14 @@ class SCAn(Defense):
     """Classes of two groups, of which clean images know one.
 
     Args:
-        threshold: of J*, from which on a class is flagged.
+        threshold: of J*, from which on a class is flagged; the default is e^2.
         components: largest number of principal components.
     """
 
     published = "SCAn"
     assumes = Assumes(per_class=2, group=3, sees=frozenset({"train", "weights"}))
 
-    def __init__(self, *, threshold: float = math.e**2, components: int = 64) -> None:
+    def __init__(self, *, threshold: float = 7.3890560989306495, components: int = 64) -> None:
         check("defense.threshold", threshold, 0)
         check("defense.components", components, 1, 100_000)
         self.threshold, self.components = threshold, components

@@ -34,7 +34,7 @@ class ShrinkPad(Defense):
     strength = "pad"
     grid = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
-    def __init__(self, *, pad: float = 1 / 8) -> None:
+    def __init__(self, *, pad: float = 0.125) -> None:
         check("defense.pad", pad, 0, 0.9)
         self.pad = pad
 
@@ -46,9 +46,9 @@ class ShrinkPad(Defense):
             return x.clone()
         inner = side - ground
         small = F.interpolate(x, (inner, inner), mode="bilinear", antialias=True).clamp(0, 1)
-        out = torch.zeros_like(x)
-        for own, image, number in zip(out, small, item.tolist(), strict=True):
+        out = []  # padded one by one, so that an attacker can take a gradient
+        for image, number in zip(small, item.tolist(), strict=True):
             chance = torch.Generator().manual_seed(number)
             top, left = torch.randint(ground + 1, (2,), generator=chance).tolist()
-            own[:, top : top + inner, left : left + inner] = image
-        return out
+            out.append(F.pad(image, (left, ground - left, top, ground - top)))
+        return torch.stack(out)

@@ -66,7 +66,8 @@ class Strip(Defense):
         codes = torch.cat([view.hashed(part) for part in parts]).float()  # (N,K)
         count, bits = codes.shape
         if self.variant == "entropy":
-            distance = (bits - codes @ view.anchors.to(codes).T) / 2  # (N,C)
+            anchors = view.anchors[view.radius.isfinite()].to(codes)  # of classes with images
+            distance = (bits - codes @ anchors.T) / 2  # (N,C)
             share = torch.softmax(-16 * distance / bits, 1)
             return (share * share.clamp_min(1e-12).log()).sum(1).mean()[None]
         mean = codes.mean(0)

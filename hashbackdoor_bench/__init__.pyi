@@ -12,6 +12,9 @@ from .api.victim import HashLoss as HashLoss
 from .api.view import COVER as COVER
 from .api.view import AttackerView as AttackerView
 from .api.view import ThreatModel as ThreatModel
+from .cli.interactive import Finished as Finished
+from .cli.interactive import read_records as read_records
+from .cli.interactive import run as run
 from .clusters import two_means as two_means
 from .corruptions import gaussian_blur as gaussian_blur
 from .corruptions import jpeg as jpeg
@@ -20,7 +23,6 @@ from .data.decode import picture_of as picture_of
 from .data.pictures import pictures_hash as pictures_hash
 from .data.pictures import read_pictures as read_pictures
 from .defender import DefenderView as DefenderView
-from .defender import Images as Images
 from .errors import Diverged as Diverged
 from .errors import UserError as UserError
 from .errors import check as check
@@ -32,6 +34,7 @@ from .network.centres import anchor_code as anchor_code
 from .network.centres import hash_centres as hash_centres
 from .network.centres import tie_vector as tie_vector
 from .network.centres import voted_centre as voted_centre
+from .network.images import Images as Images
 from .network.layers import Channel as Channel
 from .network.model import HashModel as HashModel
 from .network.model import sign as sign
@@ -44,7 +47,6 @@ from .registry import VICTIMS as VICTIMS
 from .repairs import tuning_recipe as tuning_recipe
 from .repairs import uncounted as uncounted
 from .spec import RunSpec as RunSpec
-from .stages.pipeline import run as run
 from .triggers import Additive as Additive
 from .triggers import NoTrigger as NoTrigger
 from .triggers import Patch as Patch

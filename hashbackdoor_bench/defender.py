@@ -19,6 +19,7 @@ from hashbackdoor_bench.checkpoint import Checkpoint, Part
 from hashbackdoor_bench.network import (
     Blueprint,
     HashModel,
+    Images,
     TrainingSet,
     TrainStep,
     autocast,
@@ -30,27 +31,6 @@ from hashbackdoor_bench.spec import Recipe
 
 LEAST = 30  # images with one combination of tags, from which on it is a group of its own
 BATCH = 64  # images that are purified at once
-
-
-@dataclass(frozen=True)
-class Images:
-    """Labelled images as the network sees them.
-
-    Attributes:
-        images: (n,3,S,S) uint8.
-        labels: (n,C) uint8, 0/1.
-        item: (n,) int64, the number of each image, see `Defense.purify`.
-    """
-
-    images: Tensor
-    labels: Tensor
-    item: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, rows: Tensor | slice) -> "Images":
-        return Images(self.images[rows], self.labels[rows], self.item[rows])
 
 
 @dataclass
@@ -268,7 +248,7 @@ class DefenderView:
         """A copy of a network that is trained further, by the victim's own loss.
 
         The loss keeps what fixes the code book, such as centres, and forgets what it remembers of
-        training items, see `HashLoss.renewed`.
+        training items, see `HashLoss.renewed`. Batches have pairs of all classes in turn.
 
         Args:
             data: the images to train on.
@@ -279,7 +259,8 @@ class DefenderView:
         """
         made = copy.deepcopy(model or self.model).requires_grad_(True)
         loss = self.loss.renewed(len(data)).requires_grad_(True)
-        items = TrainingSet(data.images, data.labels, torch.full((len(data),), -1))
+        slot = torch.full((len(data),), -1)
+        items = TrainingSet(data.images, data.labels, slot, in_pairs=True)
         fit(
             made,
             loss,

@@ -18,6 +18,13 @@ class UserError(Exception):
         super().__init__(sentence(message))
 
 
+class NotApplicable(UserError):
+    """A defense that is sound, but doesn't go with the attack or victim of a run.
+
+    In a suite that is a result, n/a with this reason, and no failure.
+    """
+
+
 class Diverged(Exception):
     """A loss became NaN or infinite; `bench` prints the message and exits with code 1."""
 

@@ -1,7 +1,8 @@
 """What a method's file says of itself, read from its syntax tree: nothing in it is run."""
 
 import ast
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -12,10 +13,13 @@ class Description:
     Attributes:
         summary: the first line of the file; for a preset, the settings that make it.
         published: how papers write the method; empty where the file doesn't say.
+        defaults: the hyper-parameters that it has if none are given; those that are no literals
+            are left out.
     """
 
     summary: str
     published: str
+    defaults: Mapping[str, object] = field(default_factory=dict)
 
 
 def described(path: Path, variable: str) -> dict[str, Description]:
@@ -37,14 +41,16 @@ def described(path: Path, variable: str) -> dict[str, Description]:
             if ast.unparse(call) != f"{variable}.register":
                 continue
             own = file_name(path)
-            summaries = {own: summary}
+            summaries, presets = {own: summary}, {own: dict[str, object]()}
             for keyword in decorator.keywords if isinstance(decorator, ast.Call) else []:
                 if keyword.arg:
-                    settings = _settings(keyword.value)
-                    summaries[keyword.arg] = f"{summary.partition(':')[0]} with {settings}"
-            names = _published(node, own)
+                    preset = presets[keyword.arg] = dict(ast.literal_eval(keyword.value))
+                    words = ", ".join(f"{name}={value}" for name, value in preset.items())
+                    summaries[keyword.arg] = f"{summary.partition(':')[0]} with {words}"
+            names, defaults = _published(node, own), _defaults(node)
             found |= {
-                name: Description(text, names.get(name, "")) for name, text in summaries.items()
+                name: Description(text, names.get(name, ""), {**defaults, **presets[name]})
+                for name, text in summaries.items()
             }
     return found
 
@@ -54,8 +60,17 @@ def file_name(path: Path) -> str:
     return path.stem.replace("-", "_")
 
 
-def _settings(node: ast.expr) -> str:
-    return ", ".join(f"{name}={value}" for name, value in ast.literal_eval(node).items())
+def _defaults(node: ast.stmt) -> dict[str, object]:
+    """The literal defaults of the keyword-only arguments of the constructor."""
+    found: dict[str, object] = {}
+    for line in node.body if isinstance(node, ast.ClassDef) else []:
+        if isinstance(line, ast.FunctionDef) and line.name == "__init__":
+            for argument, default in zip(line.args.kwonlyargs, line.args.kw_defaults, strict=True):
+                try:
+                    found[argument.arg] = ast.literal_eval(default) if default else None
+                except ValueError:
+                    continue
+    return found
 
 
 def _published(node: ast.stmt, own: str) -> dict[str, str]:

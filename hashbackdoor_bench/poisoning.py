@@ -6,22 +6,54 @@ The delivery is a setting of every run, because it decides most published result
   is always complete, unflipped and in its place. CIBA's released code does this for Tri.
 - ``files``: the poisoned images are 8-bit image files with the trigger in them, and are augmented
   like any other image. This is what a real attacker can do.
+- ``jpeg:75``: as ``files``, but the files are JPEGs of that quality, as most on the web are. What a
+  record says of how visible poison is, it says of the images before they were compressed.
 - ``frozen``: the poisoned images are neither cropped nor flipped in training. CIBA's released code
   does this for Tri+Noise, Tri+Adv and CIBA; here only ``variant=released`` uses it.
 """
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from hashbackdoor_bench.api import Backdoor, Delivery, ThreatModel, to_bytes, to_unit
+from hashbackdoor_bench.corruptions import jpeg
 from hashbackdoor_bench.data import Split
-from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.errors import UserError, check, unknown
 from hashbackdoor_bench.network import TrainingSet, centre_crop
+from hashbackdoor_bench.text import shortened
 
+JPEG, QUALITY = "jpeg", 75  # a delivery, and the quality that it has if none is given
+DELIVERIES = (*get_args(Delivery), JPEG)
 _POOLS: Any = WeakIdKeyDictionary()  # by the labels of a training split, see `_pool`
+
+
+def delivery_of(name: str) -> str:
+    """A delivery as keys and records have it: ``jpeg`` is ``jpeg:75``.
+
+    Raises:
+        UserError: there is none of that name, or the quality is no number from 1 to 95.
+    """
+    kind, colon, quality = name.partition(":")
+    if kind not in DELIVERIES or (colon and kind != JPEG):
+        raise unknown("--delivery", name, [*DELIVERIES, f"{JPEG}:90"])
+    if kind != JPEG:
+        return kind
+    if colon and not (quality.isascii() and quality.isdigit()):
+        raise UserError(
+            f"--delivery {shortened(name)}: write the quality as a number, as in jpeg:90."
+        )
+    number = int(quality[:9]) if colon else QUALITY
+    check("the quality of --delivery jpeg", number, 1, 95)
+    return f"{JPEG}:{number}"
+
+
+def quality_of(delivery: str) -> int | None:
+    """The quality of the JPEG files in which poison is delivered; None if it isn't in such."""
+    kind, _, quality = delivery.partition(":")
+    return int(quality) if kind == JPEG else None
 
 
 def count(target_items: int, budget: float, poison_count: int | None) -> int:
@@ -186,14 +218,28 @@ def clean_set(train: Split) -> TrainingSet:
     return TrainingSet(train.images, train.labels, torch.full((len(train.labels),), -1))
 
 
-def poisoned_set(
-    train: Split, backdoor: Backdoor, delivery: Delivery, size: int, device: torch.device
-) -> TrainingSet:
-    """The training split with its poisoned items replaced.
+def delivered(
+    train: Split, backdoor: Backdoor, delivery: str, size: int, device: torch.device
+) -> Tensor:
+    """The poisoned images as they are stored with the others: (P,3,H,H) uint8 on the CPU.
 
     Images may be stored larger than the network's input (256 px for 224 px). The poison then
     replaces the centre of the stored image, which is the part that the attacker saw, so nothing is
     resized twice, and poison that equals the originals leaves training unchanged.
+
+    Args: see `poisoned_set`.
+    """
+    images = train.images[backdoor.index.cpu()].clone()
+    inner = backdoor.carrier.cpu() if delivery == "stamped" else planted(backdoor, device)
+    centre_crop(images, size).copy_(inner)
+    quality = quality_of(delivery)
+    return images if quality is None else to_bytes(jpeg(to_unit(images), quality))
+
+
+def poisoned_set(
+    train: Split, backdoor: Backdoor, delivery: str, size: int, device: torch.device
+) -> TrainingSet:
+    """The training split with its poisoned items replaced, see `delivered`.
 
     Args:
         train: the clean split.
@@ -207,14 +253,11 @@ def poisoned_set(
     labels[index] = backdoor.label.cpu()
     slot = torch.full((len(labels),), -1)
     slot[index] = torch.arange(len(index))
-    overlay = train.images[index].clone()
-    inner = backdoor.carrier.cpu() if delivery == "stamped" else planted(backdoor, device)
-    centre_crop(overlay, size).copy_(inner)
     return TrainingSet(
         train.images,
         labels,
         slot,
-        overlay,
+        delivered(train, backdoor, delivery, size, device),
         stamp=backdoor.plant if delivery == "stamped" else None,
         frozen=delivery == "frozen",
     )

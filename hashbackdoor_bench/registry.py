@@ -85,6 +85,15 @@ class Method(Generic[T]):
             values[name] = read(f"{self.kind}.{name}", value, annotation)
         return values
 
+    def recorded(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of all ``settings`` that stand in keys and records, see `AnyAttack.later`."""
+        later: frozenset[str] = getattr(self.cls, "later", frozenset())
+        return {
+            name: value
+            for name, value in settings.items()
+            if name not in later or value != self.parameters[name].default
+        }
+
 
 @dataclass(frozen=True)
 class _Home:
@@ -139,6 +148,11 @@ class Registry(Mapping[str, Method[T]]):
         """
         home = {**self._homes, **self._plugins}.get(name.replace("-", "_"))
         return (home and home.description.published) or name
+
+    def defaults(self, name: str) -> Mapping[str, object]:
+        """The hyper-parameters that the method has if none are given; none of an unknown name."""
+        home = {**self._homes, **self._plugins}.get(name.replace("-", "_"))
+        return home.description.defaults if home else {}
 
     def module(self, name: str) -> str:
         """The module of the method's file, which its presets share; the name if it is not known."""

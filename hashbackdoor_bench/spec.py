@@ -71,6 +71,8 @@ class Recipe:
         precision: precision of the backbone; ``auto`` is bfloat16 if the hardware supports it.
         frozen: whether the backbone keeps its weights, so that its features of all images are
             computed once and only the hash layer is trained, on them.
+        deep_head: whether the fully connected layers that VGG and AlexNet have before the hash
+            layer learn with ``head_lr`` too.
     """
 
     epochs: int
@@ -85,6 +87,7 @@ class Recipe:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     finetunes: bool = False
     frozen: bool = False
+    deep_head: bool = False
 
     def __post_init__(self) -> None:
         check("--epochs", self.epochs, 1)
@@ -101,10 +104,11 @@ class Recipe:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name; ``frozen``, which keys and records are older than, only if true."""
+        """The fields by name; those that keys and records are older than only if they are true."""
         values = dict(vars(self))
-        if not self.frozen:
-            del values["frozen"]
+        for name in ("frozen", "deep_head"):
+            if not values[name]:
+                del values[name]
         return values
 
 
@@ -127,7 +131,9 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
     ),
     "ciba": (
         "CIBA's released code: SGD 1e-4 / 1e-3, 200 epochs of batch 24",
-        Recipe(200, 24, "sgd", 1e-4, 1e-3, 0.9, 5e-4, "constant", "rrc", finetunes=True),
+        Recipe(
+            200, 24, "sgd", 1e-4, 1e-3, 0.9, 5e-4, "constant", "rrc", finetunes=True, deep_head=True
+        ),
     ),
     "badhash": (
         "BadHash's released code: RMSprop 1e-5, 100 epochs of batch 128, no augmentation",
@@ -190,7 +196,7 @@ class RunSpec:
             " + " between them; None is the protocol's.
         budget: share of the target class that is poisoned.
         poison_count: number of poisoned images; overrides ``budget``.
-        delivery: how poison reaches training, ``stamped`` or ``files``.
+        delivery: how poison reaches training, ``stamped``, ``files`` or ``jpeg:QUALITY``.
         seed: seed of all random numbers.
         backbone: the victim's backbone.
         pretrained: whether backbones start from published weights.
@@ -220,6 +226,8 @@ class RunSpec:
             images; the default where the defense takes none.
         operating_point: whether the defense has its ``published`` strength, or is ``tuned`` on the
             defender's clean images, see `stages.tuning`.
+        aware: name of the defense that the attacker expects, with its published settings: its
+            training steps train the surrogate, and the trigger is optimised behind its purifier.
     """
 
     attack: str = "ciba"
@@ -258,6 +266,7 @@ class RunSpec:
     defense_settings: Settings = field(default=())
     clean_share: float | int = CLEAN_SHARE
     operating_point: str = POINTS[0]
+    aware: str = "none"
 
     def __post_init__(self) -> None:
         check("--bits", self.bits, 1, 4096)

@@ -22,9 +22,12 @@ def visible(text: object) -> str:
     >>> visible("a\nb\x1b[31m")
     'a b\\x1b[31m'
     """
+    words = str(text)
+    if words.isprintable():  # nearly always, and much faster
+        return words
     return "".join(
         c if c.isprintable() or c in JOINERS else " " if c.isspace() else ascii(c)[1:-1]
-        for c in str(text)
+        for c in words
     )
 
 

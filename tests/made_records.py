@@ -11,8 +11,12 @@ from hashbackdoor_bench import RunSpec
 from hashbackdoor_bench.data import PROTOCOLS
 from hashbackdoor_bench.records import (
     CleanSearch,
+    CodeDistances,
     ConventionScores,
     DataFacts,
+    DispersedCodes,
+    Dispersion,
+    Distances,
     FieldScores,
     Imperceptibility,
     Losses,
@@ -139,6 +143,18 @@ def made(
         commit=commit,
         dirty=dirty,
     )  # fmt: skip
+
+
+def dispersed(record: Record, surrogate: float, victim: float) -> Record:
+    """The record with these shares of the largest dispersion."""
+
+    def codes(share: float) -> DispersedCodes:
+        one = CodeDistances(l_a=0.25 * bits, l_c=bits / 2 * share, l_a_share=0.25, l_c_share=share)
+        both = Distances(relaxed=one, hard=one)
+        return DispersedCodes(plain=both, perturbed=both, stamped=both)
+
+    bits, images = record.spec.bits, record.threat.poisoned
+    return replace(record, dispersion=Dispersion(images, codes(surrogate), codes(victim)))
 
 
 def rounded(record: Record) -> Record:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-OURS = ("hashbackdoor_bench", "attacks", "victims")
+OURS = ("hashbackdoor_bench", "attacks", "victims", "defenses")
 GPU = torch.device("cuda", 0)
 READS = ("__get__", "__set__", "__len__", "dim", "size", "numel", "is_floating_point", "stride",
          "_has_compatible_shallow_copy_type")  # fmt: skip
@@ -64,6 +64,14 @@ class OnGpu(Tensor):
     device = property(lambda self: GPU)
     is_cuda = property(lambda self: True)
     is_cpu = property(lambda self: False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if id(self) not in memo:
+            with torch._C.DisableTorchFunctionSubclass():
+                made = self.detach().clone().as_subclass(OnGpu).requires_grad_(self.requires_grad)
+            made.__dict__.update(self.__dict__)  # whether it is a parameter
+            memo[id(self)] = made
+        return memo[id(self)]  # type: ignore[no-any-return]
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

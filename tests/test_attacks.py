@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench import ATTACKS, AttackerView, HashLoss, HashModel, UserError, paste
-from hashbackdoor_bench.api import to_unit
+from hashbackdoor_bench.api import to_bytes, to_unit
 
 ATTACKS["ciba"]  # imports the package's files under their own names
 from hashbackdoor_bench.attacks import ciba, ciba_patch, ciba_perturbations  # noqa: E402
@@ -44,7 +44,7 @@ def test_the_patch_gradient_of_a_batch_is_that_of_each_image_alone():
     network, x = model(), images()
     patch = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(5)).double()
     anchor = torch.tensor([1.0, -1, 0] * 4)
-    batch = ciba_patch.patch_gradient(network, x, patch, anchor, 0.3, torch.ones(3, 1, 1))
+    batch = ciba_patch.patch_gradient(network, x, patch, anchor, 0.3)
     for image, found in zip(x, batch, strict=True):
         stamped = image.clone()
         stamped[:, -4:, -4:] = patch
@@ -61,15 +61,28 @@ def test_the_released_patch_gradient_is_taken_in_normalised_units():
     network, x = model(), images()
     network.std = torch.tensor([0.2, 0.3, 0.4], dtype=torch.float64).view(1, 3, 1, 1)
     patch, anchor = torch.zeros(3, 4, 4).double(), torch.ones(12).double()
-    found = ciba_patch.patch_gradient(network, x, patch, anchor, 1.0, network.std[0])
+    found = ciba_patch.patch_gradient(network, x, patch, anchor, 1.0, released=True)
     stamped = paste(x, patch)
     normalised = ((stamped - network.mean) / network.std).requires_grad_()
     code = torch.tanh(network.head(network.backbone(normalised)))
     (gradient,) = torch.autograd.grad(-(code @ anchor).sum(), normalised)
-    gradient = gradient[..., -4:, -4:]
-    expected = gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
-    assert found.flatten(1).norm(dim=1).tolist() == pytest.approx([1.0] * 5)
+    gradient = gradient[..., -4:, -4:] / 12
+    length = torch.stack([sum(g**2 for g in one.flatten()) ** 0.5 for one in gradient])
+    expected = gradient / (length.view(-1, 1, 1, 1) + 1e-8)
+    torch.testing.assert_close(found, expected, atol=1e-13, rtol=0)
+
+
+def test_a_gradient_of_length_1e_8_moves_the_released_patch_half_as_far_as_the_corrected_one():
+    network, x = model(), images()
+    network.std.fill_(1.0)
+    patch, anchor = torch.zeros(3, 4, 4).double(), torch.ones(12).double()
+    copies = patch.repeat(5, 1, 1, 1).requires_grad_()
+    code = torch.tanh(network(paste(x, copies)))
+    (gradient,) = torch.autograd.grad(-(code @ anchor).sum() / 12, copies)
+    flat = anchor * 1e-8 / float(gradient[0].norm())  # the loss is linear in the anchor
+    for released, length in ((True, 0.5), (False, 1.0)):
+        found = ciba_patch.patch_gradient(network, x, patch, flat, 1.0, released=released)
+        assert float(found[0].norm()) == pytest.approx(length, rel=1e-6)
 
 
 def test_sharpness_follows_the_papers_schedule():
@@ -316,9 +329,17 @@ def test_the_anchor_is_the_majority_of_the_target_class_and_a_tie_is_zero():
 
 
 @pytest.mark.parametrize(
-    ("variant", "sizes"), [("corrected", [15, 15, 15, 16]), ("released", [1, 20, 20, 20])]
+    ("settings", "sizes", "in_order"),
+    [
+        ({}, [15, 15, 15, 16], True),
+        ({"variant": "released"}, [1, 20, 20, 20], False),
+        ({"variant": "released", "mended": "batches"}, [15, 15, 15, 16], True),
+        ({"variant": "released", "mended": "gradient"}, [1, 20, 20, 20], False),
+    ],
 )
-def test_at_most_20_images_are_perturbed_together(variant: str, sizes: list[int], monkeypatch):
+def test_at_most_20_images_are_perturbed_together(
+    settings: dict[str, str], sizes: list[int], in_order: bool, monkeypatch
+):
     seen = view(count=122, poisoned=61, surrogate=model(torch.float32))
     asked, told = [], []
 
@@ -328,9 +349,11 @@ def test_at_most_20_images_are_perturbed_together(variant: str, sizes: list[int]
 
     monkeypatch.setattr(ciba, "confuse", look)
     seen.progress = lambda stage, done, total, **facts: told.append((done, total))
-    carrier = ATTACKS["ciba"](variant=variant).perturb(seen, torch.zeros(12))
+    carrier = ATTACKS["ciba"](**settings).perturb(seen, torch.zeros(12))
     assert sorted(len(x) for x in asked) == sizes
-    assert torch.equal(torch.cat(asked), to_unit(seen.images[seen.index]))
+    shown, poison = to_bytes(torch.cat(asked)), seen.images[seen.index]
+    assert torch.equal(shown, poison) is in_order
+    assert {bytes(x.numpy()) for x in shown} == {bytes(x.numpy()) for x in poison}
     assert torch.equal(carrier, 255 - seen.images[seen.index])
     assert told[-1] == (61, 61)
 
@@ -355,9 +378,43 @@ def test_without_poison_nothing_is_perturbed():
 
 def test_the_released_patch_is_cut_off_and_the_corrected_one_rounded():
     seen = view(surrogate=model(torch.float32))
-    settings = {"side": 4, "steps": 0, "step_size": 12.0, "batch": 4}
-    assert (ciba_patch.optimise_patch(seen, **settings, released=True)["patch"] == 127).all()
-    assert (ciba_patch.optimise_patch(seen, **settings, released=False)["patch"] == 128).all()
+    for settings, grey in (
+        ({"variant": "released"}, 127),
+        ({"variant": "released", "mended": "truncation"}, 128),
+        ({"variant": "corrected"}, 128),
+    ):
+        crafted = ATTACKS["ciba"](steps=0, perturbation_steps=0, **settings).craft(seen)
+        assert (crafted.patch == grey).all(), settings
+
+
+def test_each_deviation_of_the_authors_code_can_be_mended_alone(monkeypatch):
+    seen = view(surrogate=model(torch.float32))
+    seen.surrogate.std.fill_(0.25)  # type: ignore[union-attr]
+    given: list[dict[str, Any]] = []
+
+    def look(network: HashModel, x: Tensor, epsilon: Tensor, **settings: Any) -> Tensor:
+        given.append({"epsilon": float(epsilon[0] * 255), **settings})
+        return x
+
+    monkeypatch.setattr(ciba, "confuse", look)
+    for mended, epsilon, released in (
+        (None, 2, True), ("epsilon", 8, True), ("gradient", 2, False), ("truncation", 2, True),
+    ):  # fmt: skip
+        ATTACKS["ciba"](variant="released", mended=mended).perturb(seen, torch.zeros(12))
+        assert given[-1]["epsilon"] == pytest.approx(epsilon)
+        assert given[-1]["released"] is released
+    with pytest.raises(UserError, match="add --set attack"):
+        ATTACKS["ciba"](mended="epsilon")
+
+
+def test_a_hyper_parameter_that_is_newer_than_the_records_leaves_their_keys_as_they_are():
+    method = ATTACKS["ciba"]
+    old = method.recorded(method.resolve({}))
+    assert "mended" in method.resolve({})
+    assert "mended" not in old
+    assert old["variant"] == "corrected"
+    mended = {"variant": "released", "mended": "epsilon"}
+    assert method.recorded(method.resolve(mended)) == old | mended
 
 
 @pytest.mark.parametrize("size", [32, 64])

@@ -511,6 +511,69 @@ def test_training_is_the_published_one_from_224_px_on(size, width, epochs, lr, m
     ]
 
 
+def crafted(monkeypatch, **settings: Any) -> tuple[Any, Any]:
+    """The networks before training, and the backdoor, of an attack on the view."""
+    networks: list[Any] = []
+
+    def untrained(view: AttackerView, gan: Any, **settings: Any) -> dict[str, list[float]]:
+        networks.append(gan)
+        return {}
+
+    monkeypatch.setattr(badhash, "train", untrained)
+    seen = view()
+    seen.target = torch.tensor([1, 0, 0], dtype=torch.uint8)
+    made = ATTACKS["badhash"](**TINY, **settings).craft(seen)
+    return networks[0], made
+
+
+def test_each_point_of_the_released_code_can_be_mended_alone(monkeypatch):
+    def points(**settings: Any) -> dict[str, bool]:
+        gan, made = crafted(monkeypatch, **settings)
+        feature = gan.label_encoder(gan.feature)  # of l*, the last class
+        return {
+            "condition": torch.allclose(made.label_map, feature, atol=1e-5),
+            "output": not gan.raw,
+            "clamp": gan.clamped,
+            "resize": not made.resized_again,
+        }
+
+    assert set(points(variant="intended").values()) == {True}
+    corrected = points(variant="corrected")
+    assert [name for name, as_intended in corrected.items() if not as_intended] == ["clamp"]
+    for mended in (None, "condition", "output", "clamp", "resize"):
+        found = points(variant="released", mended=mended)
+        assert [name for name, as_intended in found.items() if as_intended] == (
+            [mended] if mended else []
+        )
+    with pytest.raises(UserError, match="add --set attack"):
+        ATTACKS["badhash"](mended="clamp")
+
+
+def test_what_comes_from_the_label_network_can_be_replaced_by_random_vectors(monkeypatch):
+    usual, _ = crafted(monkeypatch, variant="corrected")
+    tied, _ = crafted(monkeypatch, variant="corrected", code="surrogate")
+    intended, _ = crafted(monkeypatch, variant="intended")
+    assert torch.equal(tied.code, intended.code)
+    assert not torch.equal(tied.code, usual.code)
+    random, _ = crafted(monkeypatch, variant="corrected", code="random")
+    assert random.code.abs().eq(1).all()
+    assert not torch.equal(random.code, usual.code)
+    assert torch.equal(random.feature, usual.feature)
+    other, made = crafted(monkeypatch, variant="corrected", feature="random")
+    assert torch.equal(other.code, usual.code)
+    assert not torch.allclose(other.feature, usual.feature)
+    assert float(other.feature.std() / usual.feature.std()) == pytest.approx(1, abs=0.3)
+    assert torch.allclose(made.label_map, other.label_encoder(other.feature), atol=1e-5)
+    other, made = crafted(monkeypatch, variant="released", feature="random")
+    assert not torch.allclose(made.label_map, other.label_encoder(other.feature), atol=1e-3)
+
+
+def test_newer_settings_of_badhash_leave_old_keys_as_they_are():
+    method = ATTACKS["badhash"]
+    new = {"mended", "code", "feature"}
+    assert set(method.resolve({})) - set(method.recorded(method.resolve({}))) == new
+
+
 @pytest.mark.parametrize("variant", ["intended", "bounded", "released"])
 def test_a_stored_backdoor_is_restored_whatever_its_generator_was_called(variant: str):
     attack = ATTACKS["badhash"](**TINY, variant=variant)

@@ -218,6 +218,15 @@ def test_a_setting_without_default_or_of_another_type_is_told():
     assert "2.5, is not of its declared type" in told(check_attack(method(Typed)))
 
 
+def test_a_later_setting_that_does_not_exist_is_told():
+    class Misspelt(Good):
+        """A later setting that is none."""
+
+        later = frozenset({"sied"})
+
+    assert "'later' names 'sied'" in told(check_attack(method(Misspelt)))
+
+
 def test_a_dirty_label_must_be_the_targets():
     class Dirty(Good):
         """Keeps the labels of other classes."""
@@ -484,7 +493,7 @@ def test_check_says_what_is_kept_and_what_failed_with_its_code(tmp_path: Path, c
     good.write_text(FILE.format(title="Good.", side=4, labels="labels[view.index]"))
     bad.write_text(FILE.format(title="Bad.", side=4, labels="labels[view.index] * 0"))
     assert main(["check", str(good)]) == 0
-    assert "attack white_good: keeps all 9 promises" in capsys.readouterr().out
+    assert "attack white_good: keeps all 10 promises" in capsys.readouterr().out
     assert main(["check", str(bad)]) == 1
     out = capsys.readouterr().out
     assert "attack white_bad: Poison and covers are of the drawn items" in out
@@ -497,7 +506,7 @@ def test_the_attack_of_the_readme_keeps_all_promises(tmp_path: Path, capsys):
     path = tmp_path / "readme_square.py"
     path.write_text(code)
     assert main(["check", str(path)]) == 0
-    assert "attack readme_square: keeps all 9 promises" in capsys.readouterr().out
+    assert "attack readme_square: keeps all 10 promises" in capsys.readouterr().out
 
 
 def test_check_takes_a_name_and_refuses_a_wrong_one(capsys):

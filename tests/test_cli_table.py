@@ -131,6 +131,6 @@ def test_the_choices_of_the_options_are_what_there_is():
     from hashbackdoor_bench.report.tables.layouts import LAYOUTS as MADE
     from hashbackdoor_bench.report.tables.typeset import WRITERS
 
-    assert set(LAYOUTS) == {"ciba", *MADE}
+    assert set(LAYOUTS) == {"ciba", "defense", *MADE}
     assert set(FORMATS) == {"text", *WRITERS}
     assert set(CONVENTION_RULES) == set(CONVENTIONS)

@@ -11,8 +11,10 @@ import torch
 from scipy import stats
 
 from hashbackdoor_bench.cli import main
+from hashbackdoor_bench.cli.looking import count_of, in_groups, verdict_on
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.report.board.boards import Board, boards
+from hashbackdoor_bench.report.board.contest import Contest, contest
 from hashbackdoor_bench.report.board.entries import Entry, ScoredRun, Victim
 from hashbackdoor_bench.report.board.standing import standing, standing_text
 from hashbackdoor_bench.report.collection import collect
@@ -31,7 +33,8 @@ Gains = dict[Victim, list[float | None]]
 def entry(
     label: str, gains: Gains, place: Any = (1, 2), why: str = "", trigger: str = "patch"
 ) -> Entry:
-    record: Any = SimpleNamespace(threat=SimpleNamespace(trigger=trigger))
+    threat = SimpleNamespace(trigger=trigger)
+    record: Any = SimpleNamespace(threat=threat, key="k", seconds={"victim": 60.0}, artifacts={})
     draws = {
         victim.key: {("coat", seed): gain for seed, gain in enumerate(values) if gain is not None}
         for victim, values in gains.items()
@@ -42,8 +45,10 @@ def entry(
 
 
 def board(*entries: Entry) -> Board:
-    protocol: Any = SimpleNamespace(name="mini", top_k=20, sha256="f" * 64)
-    return Board("s", "files", protocol, ("coat",), (0, 1, 2), (A, WEAK, B), entries)
+    protocol: Any = SimpleNamespace(name="mini", top_k=20, sha256="f" * 64, classes=10)
+    return Board(
+        "s", "files", protocol, ("coat",), (0, 1, 2), (A, WEAK, B), entries, "from scratch", "clean"
+    )
 
 
 def lead(one: Entry, other: Entry) -> Estimate | None:
@@ -61,9 +66,8 @@ def test_a_difference_is_paired_by_victim_target_and_seed():
     a, b = np.array([0.1, 0.3, 0.05]), np.array([0.0, 0.05, 0.1])
     assert gap.mean == pytest.approx((a.mean() + b.mean()) / 2)
     assert gap.n == 6
-    # the oracle: Welch's test of a against -b has this statistic and these degrees of freedom
-    oracle = stats.ttest_ind(a, -b, equal_var=False).confidence_interval(0.95)
-    assert (gap.low, gap.high) == (pytest.approx(oracle.low / 2), pytest.approx(oracle.high / 2))
+    oracle = stats.ttest_1samp((a + b) / 2, 0).confidence_interval(0.95)
+    assert (gap.low, gap.high) == (pytest.approx(oracle.low), pytest.approx(oracle.high))
     back = lead(OTHER, MINE)
     assert back is not None
     assert back.mean == pytest.approx(-gap.mean)
@@ -105,6 +109,33 @@ def test_the_text_says_place_intervals_and_who_is_how_far():
     assert line.split()[3:6] == ["10.0", f"{100 * gap.low:.1f}", "to"]
     (mean,) = [line for line in text.splitlines() if line.startswith("over the victims")]
     assert mean.split()[-5:] == ["40.0", "30.0", "to", "50.0", "6"]
+
+
+def test_the_text_says_what_the_runs_can_tell_and_what_five_points_need():
+    found = standing(board(MINE, OTHER), "mine")
+    assert found.power is not None
+    assert found.seconds == 30  # two runs share a stage of a minute
+    assert found.power.runs_for(0.05) == 32
+    (line,) = [one for one in standing_text(found).splitlines() if "can tell" in one]
+    assert line == (
+        f"These 6 runs can tell {100 * found.power.tells:.1f} points from another attack (in 80 % "
+        "of cases, tested at 5 % over 1 pair); 5 points need 32 runs, about 16 minutes of one "
+        "core as measured in the records."
+    )
+    (line,) = [one for one in standing_text(found, 0.9).splitlines() if "can tell" in one]
+    assert line.endswith("over 1 pair).")
+
+
+def test_a_contest_is_decided_by_a_difference_or_by_nearness():
+    same = entry("same", {A: [0.5, 0.6, 0.55], B: [0.3, 0.35, 0.2]})
+    low = entry("low", {A: [0.1, 0.2, 0.15], B: [0.0, 0.05, -0.1]})
+    control = entry("clean", {A: [0.0, 0.0, 0.0]}, None, "a control: it has no trigger", "none")
+    found = contest(board(MINE, same, low, OTHER, control), "mine", [3], 0, 0.05)
+    assert found.rivals == {"same": "near", "low": "above", "other": ""}
+    assert (found.place, found.open) == ((1, 3), ["other"])
+    assert found.text() == ("place 1-3 of 4; too near to tell from same; open against other")
+    earlier = contest(board(MINE, low), "mine", [3, 4], 0, 0.05)
+    assert earlier.rivals == {"low": "above"}  # the same lead in each seed
 
 
 def test_an_attack_without_a_place_says_why():
@@ -206,6 +237,44 @@ def test_rivals_of_a_suite_of_another_name_are_compared_with(
     assert "place 1-2 of 2" in out
     assert "BadNets (place 1-2)" in out
     assert "left out" not in err
+
+
+def test_until_stops_as_soon_as_the_place_is_decided(stranger, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(stranger)
+    where = ["--results-dir", str(tmp_path / "r")]
+    assert compare(stranger, "foreign_blend", "--until", "99", *where, plugin=True) == 0
+    out = capsys.readouterr().out
+    assert "ecided after 2 of 2 runs" in out or "no place" in out
+    assert compare(stranger, "foreign_blend", "--minutes", "5") == 2
+    assert "--minutes 5 limits --until" in capsys.readouterr().err
+
+
+def test_a_suite_is_looked_at_target_by_target_and_one_target_seed_by_seed(tmp_path):
+    text = 'dataset = "fashion-mini"\nvictim = ["csq", "dpsh"]\nseed = [0, 1]\ntarget = [TARGETS]\n'
+    path = tmp_path / "s.toml"
+    path.write_text(text.replace("TARGETS", '"Coat", "Bag", "Shirt", "Dress"'))
+    parts = in_groups(find_suite(str(path)))
+    assert [count_of(part) for part in parts] == [3, 4]
+    assert [len(part.runs) for part in parts] == [12, 16]
+    path.write_text(text.replace("TARGETS", '"Coat"'))
+    assert [count_of(part) for part in in_groups(find_suite(str(path)))] == [2]
+
+
+def test_a_verdict_says_why_to_stop(tmp_path):
+    parts = [SimpleNamespace(runs=range(n)) for n in (10, 20)]
+    still, done = Contest({"a": "", "b": "below"}), Contest({"a": "above", "b": "below"})
+    verdicts = [
+        verdict_on(found, parts, look, spent, minutes)  # type: ignore[arg-type]
+        for found, look, spent, minutes in (
+            (done, 0, 1.0, None), (still, 0, 1.0, None), (still, 0, 3.0, 6.0), (still, 0, 3.1, 6.0),
+            (still, 1, 1.0, None),
+        )
+    ]  # fmt: skip
+    assert verdicts[0] == "Decided after 10 of 20 runs: place 2 of 3."
+    assert verdicts[1:3] == ["", ""]
+    assert "Not decided after 10 of 20 runs: place 2-3 of 3; open against a." in verdicts[3]
+    assert "about 3.1 minutes, and 3.1 of 6 are spent" in verdicts[3]
+    assert "all of the suite" in verdicts[4]
 
 
 @pytest.mark.parametrize(

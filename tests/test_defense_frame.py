@@ -19,6 +19,8 @@ from hashbackdoor_bench.registry import Method
 from hashbackdoor_bench.report.consistency import check_record
 from hashbackdoor_bench.stages import Cache, Plan, Run, defending, run
 from hashbackdoor_bench.stages.clean_images import draw_clean
+from hashbackdoor_bench.stages.defender_views import view_of
+from hashbackdoor_bench.stages.resolving_defense import refuse_drawn
 
 CPU = torch.device("cpu")
 TRAINING = {"train"}
@@ -80,7 +82,11 @@ def test_without_a_defense_a_run_is_what_it_was(tiny, tmp_path):
     assert not {"defense", "clean_share", "operating_point"} & bare.spec.to_dict().keys()
 
 
-@pytest.mark.parametrize("name", [n for n in DEFENSES if DEFENSES[n].cls.hooks()])
+# AC asks for more images of a class than the 20 of these, see the refusals below.
+FITTING = [n for n in DEFENSES if DEFENSES[n].cls.hooks() and DEFENSES[n].cls.assumes.group <= 20]
+
+
+@pytest.mark.parametrize("name", FITTING)
 def test_a_defense_changes_no_key_of_the_run_without_it(tiny, warm, name):
     defended = plan(tiny, warm.root, defense=name)
     assert missing(plan(tiny, warm.root), warm) == set()
@@ -126,7 +132,7 @@ def test_the_clean_victims_stages_are_those_of_every_attack_but_for_the_trigger(
 # ---- records ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [n for n in DEFENSES if DEFENSES[n].cls.hooks()])
+@pytest.mark.parametrize("name", FITTING)
 def test_a_run_with_a_defense_has_a_record_that_can_be_read_and_agrees_with_itself(
     tiny, warm, tmp_path, name
 ):
@@ -310,7 +316,7 @@ def test_only_a_control_sees_the_poison(tiny, warm):
 def test_training_images_are_as_delivered(tiny, warm):
     made = Run(spec(tiny, defense="spectral"), cache=warm, device=CPU)
     stage = made.plan.stages["victim's screening"]
-    view = defending.view_of("victim", "victim", made, stage, None)
+    view = view_of("victim", "victim", made, stage, None)
     index, train = made.backdoor.index.cpu(), made.plan.splits.train
     untouched = torch.ones(len(train), dtype=torch.bool)
     untouched[index] = False
@@ -353,13 +359,34 @@ def test_where_the_database_is_the_training_split_clean_images_are_not_poisoned(
 # ---- refusals -----------------------------------------------------------------------------------
 
 
+def test_a_class_of_which_too_few_clean_images_are_drawn_is_named(tiny, tmp_path):
+    made = plan(tiny, tmp_path, defense="scan")
+    labels = torch.tensor([[1, 0, 0]] * 5 + [[0, 1, 0]] * 2 + [[0, 0, 1]])
+    with pytest.raises(UserError, match=r"scan needs 2 clean images of each class, and 1 of '2'"):
+        refuse_drawn(made.defense, labels, made.splits)
+    refuse_drawn(made.defense, labels[[0, 1, 5, 6, 7, 7]], made.splits)
+    tags = replace(made.splits.train, labels=torch.ones_like(made.splits.train.labels))
+    refuse_drawn(made.defense, labels, replace(made.splits, train=tags))
+    first = replace(made.splits.train, labels=made.splits.train.labels * labels[0])
+    refuse_drawn(made.defense, labels[:5], replace(made.splits, train=first))
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"defense": "clpp"}, "unknown defense 'clpp'.*clp"),
+        ({"defense": "ac"}, "ac needs 22 training images of a class, and this protocol has 20"),
         ({"defense": "clp", "defense_settings": (("v", 1.0),)}, "unknown setting of defense clp"),
         ({"defense": "clp", "defense_settings": (("u", -1.0),)}, r"defense\.u is -1"),
         ({"defense": "strip", "clean_share": 0.02}, r"strip asks for 4 clean images .*gives 1"),
+        (
+            {"defense": "finetune", "clean_share": 0.05},
+            r"finetune asks for 2 clean images per class \(6\), and .*gives 3: give .*share 0\.1 ",
+        ),
+        (
+            {"defense": "blur", "operating_point": "tuned", "clean_share": 0.05},
+            r"blur with --operating-point tuned asks for 2 clean images per class \(6\)",
+        ),
         ({"defense": "clp", "backbone": "vit_tiny_patch16_224", "size": 32}, "clp finds .*vgg"),
         ({"defense": "spectral", "operating_point": "tuned"}, "spectral trains a victim for each"),
         ({"defense": "strip", "operating_point": "tuned"}, "strip has no strength"),
@@ -379,7 +406,7 @@ def test_a_defense_that_does_not_fit_is_refused_before_anything_is_made(
     [
         (Assumes(needs=frozenset({"item_gradient"})), "hashnet", "gradient for each image"),
         (Assumes(group=21), "csq", "needs 21 training images of a class.*has 20"),
-        (Assumes(per_class=11), "csq", r"asks for 11 clean images a class \(33\).*gives 30"),
+        (Assumes(per_class=11), "csq", r"asks for 11 clean images per class \(33\).*gives 30"),
     ],
 )
 def test_what_a_defense_needs_is_looked_for(tiny, tmp_path, method, assumed, victim, sentence):
@@ -438,7 +465,7 @@ def test_anchors_and_radii_are_those_of_the_clean_images():
 
 def test_a_module_in_a_view_is_frozen_and_in_eval_mode(tiny, warm):
     made = Run(spec(tiny, defense="finetune"), cache=warm, device=CPU)
-    view = defending.view_of("victim", "victim", made, made.plan.stages["repaired victim"], None)
+    view = view_of("victim", "victim", made, made.plan.stages["repaired victim"], None)
     assert not view.model.training
     assert not any(p.requires_grad for p in view.model.parameters())
     assert isinstance(view.loss, nn.Module)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hashbackdoor_bench import metrics
-from hashbackdoor_bench.stages.outcome import worth
+from hashbackdoor_bench.records import worth
 
 
 def small(seed: int, count: int) -> torch.Tensor:
@@ -83,3 +83,40 @@ def test_the_worth_of_a_defense_is_its_formula():
     assert worse["der"] == 0.5
     assert worse["removal"] == pytest.approx(-0.05 / 0.8)
     assert math.isnan(worth(before, after, 0.86)["removal"])  # less than .05 is above the floor
+
+
+def test_a_histogram_holds_every_suspicion_once_and_what_is_beyond_in_the_outer_bins():
+    positive, negative = torch.randn(400) + 2, torch.cat([torch.randn(599), torch.tensor([1e6])])
+    found = metrics.histogram(positive, negative, positive - 2)
+    assert found is not None
+    bins, low, high = len(found["positive"]), found["low"], found["high"]
+    assert high < 10  # one item of a thousand is beyond
+    for name, values in (("positive", positive), ("negative", negative), ("control", positive - 2)):
+        counts = [0] * bins
+        for value in values.double().tolist():
+            place = math.floor((value - low) / (high - low) * bins)
+            counts[min(max(place, 0), bins - 1)] += 1
+        assert [share * len(values) for share in found[name]] == pytest.approx(counts)
+    assert "control" not in metrics.histogram(positive, negative)
+    assert metrics.histogram(positive, negative[:0]) is None
+
+
+def test_the_shares_at_a_distance_are_those_of_the_anchor_of_a_database():
+    generator = torch.Generator().manual_seed(0)
+    query, database, triggered = (
+        torch.randint(0, 2, (n, 8), generator=generator) * 2 - 1 for n in (6, 9, 4)
+    )
+    labels = torch.eye(3, dtype=torch.uint8)
+    of_query, of_database = labels[[0, 1, 1, 2, 0, 2]], labels[[0, 0, 0, 0, 1, 1, 2, 2, 2]]
+    truth = metrics.Truth(
+        query=of_query, database=of_database, target=labels[0], classes=("a", "b", "c"),
+        ids=tuple(map(str, range(9))), bits=8, top_k=5,
+    )  # fmt: skip
+    packed = metrics.Codes(
+        *(metrics.pack(codes.to(torch.int8)) for codes in (query, database, triggered))
+    )
+    found = metrics.anchor_shares(packed, truth)
+    anchor = [1 if sum(int(row[bit]) for row in database[:4]) >= 0 else -1 for bit in range(8)]
+    for name, codes in (("untriggered", query[[1, 2, 3, 5]]), ("triggered", triggered)):
+        distances = [sum(int(b) != a for b, a in zip(row, anchor, strict=True)) for row in codes]
+        assert found[name] == [distances.count(d) / 4 for d in range(9)]

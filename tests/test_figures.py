@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from coarse import resolution
-from made_records import FOUND, indexed, made, stored
+from made_defenses import defended
+from made_records import FOUND, dispersed, indexed, made, stored
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, StepPatch
@@ -26,8 +27,15 @@ from hashbackdoor_bench import UserError
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import Record, Retrieval, read_record
 from hashbackdoor_bench.report.collection import collect
-from hashbackdoor_bench.report.figures.catalog import FIGURES, all_figures, figures
+from hashbackdoor_bench.report.figures.catalog import (
+    DEFENDED,
+    FIGURES,
+    OF_BOARDS,
+    all_figures,
+    figures,
+)
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
+from hashbackdoor_bench.report.selection import undefended
 from hashbackdoor_bench.report.style import HIT, HUES
 
 BITS = 8
@@ -68,7 +76,8 @@ def run(folder: Path, **spec: Any) -> Path:
     # no two runs have the same, or one would be a copy of the other
     own = record.retrieval.untriggered.hit_at_10
     found = replace(found, untriggered=replace(found.untriggered, hit_at_10=own))
-    return stored(folder, replace(record, retrieval=found))
+    share = own - 0.5  # between 0 and .5
+    return stored(folder, dispersed(replace(record, retrieval=found), share, share))
 
 
 def draw(name: str, folder: Path) -> FinishedFigure:
@@ -225,7 +234,7 @@ def test_two_records_of_one_draw_are_refused(tmp_path: Path):
 def test_two_protocols_are_never_in_one_figure(tmp_path: Path):
     run(tmp_path)
     run(tmp_path, protocol="ffff", dataset="cifar10")
-    for name in FIGURES:
+    for name in FIGURES.keys() - OF_BOARDS:
         with pytest.raises(UserError, match="never mixed"):
             figures(name, collect([tmp_path]).frame)
 
@@ -377,12 +386,23 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for place, change in enumerate(changes if seed or attack == "ciba" else changes[:1]):
                 path = run(folder, attack=attack, seed=seed, **change)
                 labels[path] = f"{label}, row {place}"
+        for defense, hooks in (("clp", ("repair",)), ("dao", ("screen",)), ("strip", ("suspect",))):
+            for budget in (0.2, 0.6):
+                record = defended(defense, hooks, attack=attack, bits=BITS, budget=budget)
+                own = record.retrieval.untriggered.hit_at_10
+                found = convert(retrieval(), Retrieval)
+                found = replace(found, untriggered=replace(found.untriggered, hit_at_10=own))
+                path = stored(folder, replace(record, retrieval=found))
+                labels[path] = f"{label}, defended, budget={budget}"
     indexed(folder, labels)
     return folder
 
 
 def drawn_of(folder: Path, name: str) -> list[FinishedFigure]:
     frame = collect([folder]).frame
+    if name in DEFENDED:
+        return figures(name, frame)
+    frame = undefended(frame)
     if name in ("epsilon", "size", "dispersion", "budget", "bits"):
         frame = frame.assign(label=[label.rpartition(",")[0] for label in frame["label"]])
     if name == "takes":  # more victims than attacks
@@ -404,7 +424,7 @@ def test_a_figure_has_300_dots_per_inch(pairs: Path, tmp_path: Path):
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", [one for one in FIGURES if one not in OF_BOARDS])
 def test_a_figure_fits_its_width_and_is_readable(varied: Path, tmp_path: Path, name: str):
     all_drawn = drawn_of(varied, name)
     assert all_drawn

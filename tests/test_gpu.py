@@ -6,6 +6,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from test_pipeline import spec
 from test_training import items, network
 from torch import Tensor, nn
 
-from hashbackdoor_bench import ATTACKS, VICTIMS, HashLoss, HashModel
+from hashbackdoor_bench import ATTACKS, DEFENSES, VICTIMS, HashLoss, HashModel
 from hashbackdoor_bench.api import Attack, generator
 from hashbackdoor_bench.checks.attack_trial import Trial as AttackTrial
 from hashbackdoor_bench.checks.victim_trial import Trial as VictimTrial
@@ -235,6 +236,51 @@ def test_a_whole_run_ends_with_a_record_and_pictures(tiny: Path, tmp_path: Path,
         draw=draw_missing,
     )  # fmt: skip
     assert again.scores == record.scores
+
+
+@pytest.fixture(scope="module")
+def defended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that the runs with a defense share, so that their victim is trained once."""
+    return tmp_path_factory.mktemp("defended")
+
+
+def run_defended(tiny: Path, cache: Path, results: Path, **changes: Any) -> Any:
+    """The record of a run on the GPU, without pictures."""
+    given = spec(
+        tiny,
+        **{"attack": "badnets", "victim": "csq", "surrogate": "csq", "clean_share": 0.5, **changes},
+    )
+    record, *_ = run(given, cache=Cache(cache), results=results, device="cuda")
+    return record
+
+
+@pytest.mark.parametrize("defense", [name for name in DEFENSES if DEFENSES[name].cls.hooks()])
+def test_a_run_with_a_defense_ends_with_a_record(
+    tiny: Path, tmp_path: Path, defended: Path, defense: str, monkeypatch: pytest.MonkeyPatch
+):
+    cls = DEFENSES[defense].cls
+    if PRETEND and "item_gradient" in cls.assumes.needs:
+        pytest.skip("torch.func makes tensors that the pretended GPU doesn't know")
+    monkeypatch.setattr(cls, "assumes", replace(cls.assumes, group=0))  # the classes are small
+    settings = tuple(cls.quick.items())
+    found = run_defended(tiny, defended, tmp_path, defense=defense, defense_settings=settings)
+    assert found.spec.defense == defense
+    assert found.defense is not None
+
+
+@pytest.mark.parametrize("defense", ["clp", "shrinkpad", "ft_sam"])
+def test_a_strength_is_chosen(tiny: Path, tmp_path: Path, defended: Path, defense: str):
+    quick = tuple(DEFENSES[defense].cls.quick.items())
+    more = {"defense_settings": quick, "operating_point": "tuned"}
+    found = run_defended(tiny, defended, tmp_path, defense=defense, **more)
+    cls = DEFENSES[defense].cls
+    assert found.defense.settings[cls.strength] in cls.grid
+
+
+@pytest.mark.parametrize("aware", ["jpeg", "shrinkpad", "cutmix"])
+def test_an_attacker_prepares_for_a_defense(tiny: Path, tmp_path: Path, defended: Path, aware: str):
+    found = run_defended(tiny, defended, tmp_path, attack="tri", aware=aware, defense="jpeg")
+    assert found.spec.aware == aware
 
 
 def test_the_record_has_the_device_s_name(tiny: Path, tmp_path: Path):

@@ -15,7 +15,7 @@ from scipy import stats
 
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.records import LEAST_ABOVE, Record
 from hashbackdoor_bench.report.board import rules
 from hashbackdoor_bench.report.board.boards import Board, boards
 from hashbackdoor_bench.report.board.entries import Entry
@@ -75,7 +75,8 @@ def test_the_headline_is_the_mean_over_victims_and_seeds(tmp_path):
     assert row.gain.mean == pytest.approx(0.5)
     assert [gain.mean for gain in row.gains if gain] == pytest.approx([0.4, 0.6])
     assert [gain.deviation for gain in row.gains if gain] == pytest.approx([stdev(NOISE)] * 2)
-    reach = stats.t.isf(0.025, 4) * sqrt(2 * stdev(NOISE) ** 2 / 3) / 2
+    # both victims have the same noise of a seed, so three seeds are three numbers
+    reach = stats.t.isf(0.025, 2) * stdev(NOISE) / sqrt(3)
     assert row.gain.high == pytest.approx(0.5 + reach)
 
 
@@ -106,6 +107,48 @@ def test_a_board_is_one_delivery(tmp_path):
     both = boards(collect([suite(tmp_path, rows)]).frame, ["quick"])
     found = {board.delivery: [(row.label, row.place) for row in board.entries] for board in both}
     assert found == {"files": [("A", (1, 1))], "stamped": [("B", (1, 1))]}
+
+
+def test_dirty_labels_and_other_regimes_stand_on_boards_of_their_own(tmp_path):
+    frozen = {"recipe": "frozen", "pretrained": True}
+    rows = {
+        "Clean": runs("clean", 0.0, threat={"trigger": "none"}),
+        "A": runs("a", 0.5),
+        "B": runs("b", 0.8, threat={"label": "dirty"}),
+        "C": runs("a", 0.2, **frozen),
+    }
+    found = boards(collect([suite(tmp_path, rows)]).frame, ["quick"])
+    assert {board.title: [one.label for one in board.entries] for board in found} == {
+        "delivery files, clean labels, from scratch": ["A", "Clean"],
+        "delivery files, dirty labels, from scratch": ["B", "Clean"],
+        "delivery files, clean labels, frozen": ["C"],
+    }
+    written = leaderboard_text(found)
+    assert all(board.title in written for board in found)
+
+
+def test_the_headline_over_budgets_weighs_each_victim_and_budget_the_same(tmp_path):
+    def of(attack: str, gains: dict[float, float]) -> list[Record]:
+        return [one for b, gain in gains.items() for one in runs(attack, gain, budget=b)]
+
+    more = runs("a", 0.6, victims=("csq",), seeds=(1,), budget=0.2, target="Bag")
+    rows = {"A": of("a", {0.1: 0.3, 0.2: 0.6}) + more, "B": of("b", {0.1: 0.1, 0.2: 0.2})}
+    board = board_of(tmp_path, rows)
+    one, other = board.entries
+    assert board.budgets == (0.1, 0.2)
+    assert (one.label, one.place, one.why) == ("A", (1, 1), "")
+    assert (other.label, other.why) == ("B", "1 of 13 runs missing")
+    assert one.gain is not None
+    assert one.gain.mean == pytest.approx((0.3 + 0.6) / 2)
+    assert one.gain.n == 13
+    assert [gain.n for gain in one.gains if gain] == [7, 6]
+
+
+def test_attacks_with_one_budget_of_their_own_are_compared_as_they_are(tmp_path):
+    rows = {"A": runs("a", 0.5, budget=0.3), "B": runs("b", 0.2, budget=0.6)}
+    board = board_of(tmp_path, rows)
+    assert board.budgets == ()
+    assert [row.place for row in board.entries] == [(1, 1), (2, 2)]
 
 
 @pytest.mark.parametrize(("delta", "stands"), [(0.05, True), (-0.0199, True), (-0.0201, False)])
@@ -204,13 +247,16 @@ def test_mixed_protocols_and_victims_are_refused_by_name(tmp_path, more, words):
     folder = suite(tmp_path, {"A": runs("a", 0.5), "B": runs("b", 0.5, **more)})
     with pytest.raises(UserError) as error:
         boards(collect([folder]).frame, ["quick"])
-    assert all(word in str(error.value) for word in [*words, "quick, files"])
+    assert all(word in str(error.value) for word in [*words, "quick, files, clean labels"])
 
 
 def test_two_records_of_one_cell_are_refused(tmp_path):
     rows = {"A": runs("a", 0.5) + runs("a", 0.6, precision="float32")}
     folder = suite(tmp_path, rows)
-    with pytest.raises(UserError, match=r"quick, files: 'A': .* are both of csq, target Coat"):
+    with pytest.raises(
+        UserError,
+        match=r"quick, files, clean labels, from scratch: 'A': .* are both of csq, target Coat",
+    ):
         boards(collect([folder]).frame, ["quick"])
 
 
@@ -243,11 +289,14 @@ def test_the_text_is_stable_and_escaped(tmp_path):
 
 def test_the_rules_page_says_what_the_code_does():
     text = RULES.read_text(encoding="utf-8")
-    assert f"-{100 * rules.LARGEST_FALL:.1f} points" in text
-    assert f"at\nleast {100 * rules.LEAST_CLEAN_MAP:.0f} %" in text
+    assert f"by more than {100 * rules.LARGEST_FALL:.1f} points" in text
+    assert f"at least {100 * rules.LEAST_CLEAN_MAP:.0f} %" in text
     assert f"at most {100 * rules.MOST_POISON:.1f} %" in text
+    assert f"at most {100 * rules.LARGEST_COST:.1f} points" in text
+    assert f"at least {100 * LEAST_ABOVE:.0f} points above the floor" in text
     assert f"convention `{rules.CONVENTION}`" in text
-    assert f"two-sided at {100 * LEVEL:g} %" in text
+    assert f"two-sided\nat {100 * LEVEL:g} %" in text
+    assert len(text.split()) < 650  # a page
     for module in re.findall(r"`(hashbackdoor_bench/[a-z/_]+\.py)`", text):
         assert (RULES.parents[1] / module).is_file(), module
 

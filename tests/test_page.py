@@ -32,10 +32,9 @@ in_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt in
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("leaderboard")
     weak = {"map": 0.2, "map_clean_victim": 0.2, "shift": 0.0}
-    dirty = {"threat": {"label": "dirty"}, "knowledge": "none"}
     rows = {
         "Best": runs("a", 0.7) + runs("a", 0.0, victims=("dpsh",), **weak),
-        "Dirty one": runs("b", 0.4, psnr=20.0, **dirty),
+        "Blind one": runs("b", 0.4, psnr=20.0, knowledge="none"),
         EVIL: runs("c", 0.2, psnr=50.0, threat={"trigger": EVIL}),
         "Control": runs("d", 0.0, threat={"trigger": "none"}, psnr=None),
         "Stamped": runs("e", 0.5, delivery="stamped"),
@@ -140,15 +139,15 @@ def test_an_evil_label_stays_text(browser, site):
 @in_browser
 def test_columns_sort_by_mouse_and_by_keyboard(browser, site):
     browser.open(site / "index.html")
-    assert rows_shown(browser) == ["Best", "Dirty one", EVIL, "Control"]
+    assert rows_shown(browser) == ["Best", "Blind one", EVIL, "Control"]
     head = "document.querySelector('th[data-key=poison-psnr]')"
     browser.run(f"{head}.querySelector('button').click()")
     assert browser.run(f"{head}.getAttribute('aria-sort')") == "descending"
-    assert rows_shown(browser) == [EVIL, "Best", "Dirty one", "Control"]
+    assert rows_shown(browser) == [EVIL, "Best", "Blind one", "Control"]
     browser.run(f"{head}.querySelector('button').focus()")
     browser.press("Enter")
     assert browser.run(f"{head}.getAttribute('aria-sort')") == "ascending"
-    assert rows_shown(browser) == ["Dirty one", "Best", EVIL, "Control"]  # nothing stays below
+    assert rows_shown(browser) == ["Blind one", "Best", EVIL, "Control"]  # nothing stays below
     assert browser.run("document.querySelectorAll('.board')[0]"
                        ".querySelectorAll('[aria-sort]').length") == 1  # fmt: skip
 
@@ -182,10 +181,9 @@ def test_every_column_sorts_both_ways(browser, site, column):
 @in_browser
 def test_filters_leave_what_they_name(browser, site):
     browser.open(site / "index.html")
-    choose(browser, "label", "dirty")
-    assert rows_shown(browser) == ["Dirty one"]
+    choose(browser, "knowledge", "none")
+    assert rows_shown(browser) == ["Blind one"]
     assert browser.run("document.getElementById('count').textContent") == "1 of 5 rows"
-    choose(browser, "label", "")
     choose(browser, "knowledge", "surrogate")
     choose(browser, "text", "BEST")
     assert rows_shown(browser) == ["Best"]
@@ -196,7 +194,7 @@ def test_filters_leave_what_they_name(browser, site):
     ]  # fmt: skip
     browser.run("document.querySelector('[type=reset]').click()")
     browser.run("new Promise(done => setTimeout(done, 20))")
-    assert rows_shown(browser) == ["Best", "Dirty one", EVIL, "Control"]
+    assert rows_shown(browser) == ["Best", "Blind one", EVIL, "Control"]
     choose(browser, "text", "no such attack")
     assert browser.run("document.querySelector('.none').hidden") is False
 
@@ -215,13 +213,13 @@ def test_the_victim_filter_leaves_its_column(browser, site):
 @in_browser
 def test_a_filter_stands_in_the_address_and_comes_back(browser, site):
     browser.open(site / "index.html")
-    choose(browser, "label", "dirty")
+    choose(browser, "knowledge", "none")
     choose(browser, "sort", "attack")
     fragment = browser.run("location.hash")
     browser.open(site / "index.html", fragment)
-    assert rows_shown(browser) == ["Dirty one"]
+    assert rows_shown(browser) == ["Blind one"]
     assert browser.run("document.getElementById('sort').value") == "attack"
-    browser.open(site / "index.html", "#?label=nonsense")
+    browser.open(site / "index.html", "#?knowledge=nonsense")
     assert len(rows_shown(browser)) == 4
 
 

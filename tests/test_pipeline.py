@@ -65,6 +65,7 @@ def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
         ({"attack_settings": (("epsilon", 4.0),)}, ATTACKED),
         ({"attack": "tri"}, ATTACKED),
         ({"delivery": "files"}, {"victim", "victim's plain", "victim's triggered", "scores"}),
+        ({"delivery": "jpeg"}, {"victim", "victim's plain", "victim's triggered", "scores"}),
         ({"victim": "csq"}, VICTIM),
         ({"bits": 16}, VICTIM),
         ({"backbone": "resnet10t"}, VICTIM),

@@ -1,5 +1,11 @@
+"""Which images are poisoned, and how poison is delivered."""
+
+import io
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hashbackdoor_bench import Patch, ThreatModel, UserError
 from hashbackdoor_bench.api import generator, to_unit
@@ -7,7 +13,7 @@ from hashbackdoor_bench.data import Split
 from hashbackdoor_bench.network.augmentation import centre_crop
 from hashbackdoor_bench.network.training import pixels
 from hashbackdoor_bench.network.training_set import batches
-from hashbackdoor_bench.poisoning import choose, count, planted, poisoned_set
+from hashbackdoor_bench.poisoning import choose, count, delivery_of, planted, poisoned_set
 
 CLEAN = ThreatModel(label="clean", knowledge="none", trigger="patch")
 DIRTY = ThreatModel(label="dirty", knowledge="none", trigger="patch")
@@ -93,6 +99,37 @@ def test_files_hold_the_trigger_and_stamped_carriers_do_not(side: int):
         if side > 32:  # what surrounds the crop is the original's
             assert torch.equal(images[bad.index][..., :4, :], train.images[bad.index][..., :4, :])
     assert train.labels.equal(labels())  # not written into
+
+
+@pytest.mark.parametrize("side", [32, 40])
+def test_jpeg_delivers_what_pillow_reads_from_a_compressed_file(side: int):
+    train = split(side)
+    bad = backdoor(train, 32)
+    found = poisoned_set(train, bad, "jpeg:90", 32, CPU)
+    stored = poisoned_set(train, bad, "files", 32, CPU).overlay
+    for slot in range(3):
+        file = io.BytesIO()
+        Image.fromarray(stored[slot].permute(1, 2, 0).numpy()).save(
+            file, "JPEG", quality=90, subsampling="4:2:0"
+        )
+        wanted = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
+        assert torch.equal(found.overlay[slot], wanted)
+    assert not torch.equal(found.overlay, stored)
+    assert found.stamp is None
+    assert not found.frozen
+
+
+def test_a_delivery_has_one_name_and_a_wrong_one_is_refused_in_a_sentence():
+    assert [delivery_of(name) for name in ("files", "jpeg", "jpeg:75", "jpeg:075")] == [
+        "files", "jpeg:75", "jpeg:75", "jpeg:75",
+    ]  # fmt: skip
+    for name, match in (
+        ("jpg", "'jpg'.*jpeg"), ("files:3", "files:3"), ("jpeg:high", "number, as in jpeg:90"),
+        ("jpeg:", "number"), ("jpeg:0", "between 1 and 95"),
+        ("jpeg:" + "9" * 99, "between 1 and 95"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=match):
+            delivery_of(name)
 
 
 def test_dirty_labels_reach_training():

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from hashbackdoor_bench import ATTACKS, VICTIMS, UserError
+from hashbackdoor_bench import ATTACKS, DEFENSES, VICTIMS, UserError
 from hashbackdoor_bench.method_files import described
 from hashbackdoor_bench.registry import Registry, load_plugin, read
 
@@ -35,6 +35,17 @@ def test_an_unknown_name_gives_the_near_ones():
         ATTACKS["cibaa"]
     with pytest.raises(UserError, match=r"unknown victim 'zzzz': choose one of csq, dch"):
         VICTIMS["zzzz"]
+
+
+@pytest.mark.parametrize("registry", [ATTACKS, VICTIMS, DEFENSES], ids=lambda one: one.kind)
+def test_the_defaults_that_a_file_states_are_those_of_its_method(registry: Registry):
+    for name in registry:
+        resolved = registry[name].resolve({})
+        stated = dict(registry.defaults(name))
+        assert stated == {key: resolved[key] for key in stated}
+        if registry is DEFENSES:
+            assert stated.keys() == resolved.keys()  # tables call a run published by them
+    assert registry.defaults("a-plugin-of-last-year") == {}
 
 
 def test_a_preset_is_overridden_by_a_setting_and_overrides_a_default():

@@ -14,6 +14,7 @@ from hashbackdoor_bench import (
     TrainStep,
     plain_backward,
     to_unit,
+    tuning_recipe,
     uncounted,
 )
 
@@ -58,6 +59,21 @@ def test_a_repair_leaves_the_given_network_and_its_result_is_frozen(view, name):
     assert not same(repaired, before)
     assert not repaired.training
     assert not any(p.requires_grad for p in repaired.parameters())
+
+
+def test_a_repairs_batches_have_two_or_more_images_of_each_of_their_classes(view):
+    seen_batches = []
+
+    def backward(step):
+        seen_batches.append(step.y.sum(0))
+        return plain_backward(step)
+
+    view.fit(view.clean, tuning_recipe(view.recipe, epochs=2), backward=backward)
+    assert len(seen_batches) == 8
+    for counts in seen_batches:
+        assert not (counts == 1).any()
+    for counts in seen_batches[:3] + seen_batches[4:7]:
+        assert counts.max() - counts.min() <= 2
 
 
 # ---- fineprune ----------------------------------------------------------------------------------

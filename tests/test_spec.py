@@ -16,7 +16,7 @@ OTHER = {
     "victim_settings": (("alpha", 0.2),),
     "tolerance": 0.05, "weights_by_order": True, "pool": "avg", "hidden": 16,
     "surrogate_recipe": "frozen", "defense": "blur", "defense_settings": (("sigma", 2.0),),
-    "clean_share": 0.1, "operating_point": "tuned",
+    "clean_share": 0.1, "operating_point": "tuned", "aware": "jpeg",
 }  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def test_a_path_that_a_record_cannot_hold_is_refused(name: str, path: str):
 
 def test_fields_that_are_younger_than_schema_1_leave_old_keys_alone():
     younger = {"tolerance", "weights_by_order", "pool", "hidden", "surrogate_recipe", "defense",
-               "defense_settings", "clean_share", "operating_point"}  # fmt: skip
+               "defense_settings", "clean_share", "operating_point", "aware"}  # fmt: skip
     assert not younger & RunSpec().to_dict().keys()
 
 
@@ -89,7 +89,7 @@ def test_a_recipe_outside_its_range_is_refused(wrong):
 
 def test_published_recipes_are_the_published_ones():
     assert RECIPES["ciba"][1] == Recipe(
-        200, 24, "sgd", 1e-4, 1e-3, 0.9, 5e-4, "constant", "rrc", "auto", True
+        200, 24, "sgd", 1e-4, 1e-3, 0.9, 5e-4, "constant", "rrc", "auto", True, deep_head=True
     )
     assert RECIPES["badhash"][1] == Recipe(
         100, 128, "rmsprop", 1e-5, 1e-5, 0.0, 1e-5, "constant", "none", "auto", True

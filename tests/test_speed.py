@@ -220,7 +220,7 @@ def test_a_wrong_score_is_found_before_it_is_timed(wrong, setting, monkeypatch):
 def test_a_wrong_gradient_is_found_before_it_is_timed(setting, monkeypatch):
     right = crafting.ciba_patch.patch_gradient
     monkeypatch.setattr(
-        crafting.ciba_patch, "patch_gradient", lambda *given: right(*given).flip(-1)
+        crafting.ciba_patch, "patch_gradient", lambda *given, **how: right(*given, **how).flip(-1)
     )
     model, _ = network("cnn32", 32, 1, CPU)
     with pytest.raises(AssertionError):

@@ -54,16 +54,11 @@ def holm_by_its_definition(values: Sequence[float]) -> list[float]:
 
 
 def paired_p(one: Draws, other: Draws) -> tuple[float, float]:
-    """Lead and p-value of entries over the same draws, each step of the formula by hand."""
-    parts, leads = [], []
-    for victim in one:
-        gaps = np.array([one[victim][draw] - other[victim][draw] for draw in one[victim]])
-        leads.append(gaps.mean())
-        parts.append((gaps.var(ddof=1) / len(gaps), len(gaps) - 1))
-    error = sqrt(sum(u for u, _ in parts)) / len(parts)
-    freedom = sum(u for u, _ in parts) ** 2 / sum(u**2 / df for u, df in parts)
-    lead = float(np.mean(leads))
-    return lead, float(2 * stats.t(freedom).sf(abs(lead) / error))
+    """Lead and p-value of entries over the same draws of one target: a t-test over its seeds."""
+    seeds = list(next(iter(one.values())))
+    leads = [fmean(one[victim][draw] - other[victim][draw] for victim in one) for draw in seeds]
+    known = stats.ttest_1samp(leads, 0)
+    return fmean(leads), float(known.pvalue)
 
 
 # ---- draws --------------------------------------------------------------------------------------
@@ -117,29 +112,56 @@ def test_the_mean_of_one_victim_has_scipys_interval():
     assert found.n == 4
 
 
-def test_the_mean_of_two_victims_has_welchs_interval():
-    one, other = [0.9, 0.8, 0.95], [0.2, 0.5, 0.3, 0.25]
-    known = stats.ttest_ind(one, [-value for value in other], equal_var=False)
-    low, high = known.confidence_interval(0.95)  # of the sum, which is twice the mean
-    found = estimate(of_victims(one, other))
-    assert found is not None
-    assert (found.low, found.high) == pytest.approx((low / 2, high / 2))
-    assert found.p == pytest.approx(known.pvalue)
-
-
-def test_the_mean_of_three_victims_has_the_interval_of_the_formula():
-    samples = [0.9, 0.8, 0.95], [0.2, 0.5, 0.3, 0.25], [0.6, 0.1]
-    variances = [sum((x - fmean(s)) ** 2 for x in s) / (len(s) - 1) / len(s) for s in samples]
-    squares = sum(u**2 / (len(s) - 1) for u, s in zip(variances, samples, strict=True))
-    freedom = sum(variances) ** 2 / squares
-    error = sqrt(sum(variances) / 9)
-    mean = sum(map(fmean, samples)) / 3
+def test_runs_of_one_seed_on_several_victims_are_one_number():
+    samples = [0.9, 0.8, 0.95], [0.2, 0.5, 0.3], [0.6, 0.1, 0.2]
+    known = stats.ttest_1samp([fmean(of_seed) for of_seed in zip(*samples, strict=True)], 0)
+    low, high = known.confidence_interval(0.95)
     found = estimate(of_victims(*samples))
     assert found is not None
-    assert (found.low, found.high) == pytest.approx(
-        stats.t.interval(0.95, freedom, loc=mean, scale=error)
+    assert (found.mean, found.low, found.high) == pytest.approx(
+        (fmean(map(fmean, samples)), low, high)
     )
-    assert found.n == 9
+    assert (found.p, found.n, found.groups) == (pytest.approx(known.pvalue), 9, 3)
+
+
+def test_all_runs_of_one_target_are_one_number_if_there_are_several_targets():
+    rng = np.random.default_rng(0)
+    gains = rng.normal(size=(3, 5, 2))  # victims, targets, seeds
+    values = {
+        (f"victim{v}", 48, budget): {
+            (f"class{t}", seed): float(gains[v, t, seed]) + budget
+            for t, seed in product(range(5), range(2))
+        }
+        for v, budget in product(range(3), (0.1, 0.6))
+    }
+    known = stats.ttest_1samp(gains.mean((0, 2)) + 0.35, 0)
+    found = estimate(values)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx(known.confidence_interval(0.95))
+    assert (found.p, found.n, found.groups) == (pytest.approx(known.pvalue), 60, 5)
+    assert found.error == pytest.approx(stats.sem(gains.mean((0, 2))))
+
+
+def test_the_spread_of_an_incomplete_design_is_that_of_leaving_each_target_out():
+    rng = np.random.default_rng(1)
+    columns = {
+        ("csq", 48, budget): {(f"class{t}", t): rng.normal() for t in range(6) if (t + k) % 3}
+        for k, budget in enumerate((0.1, 0.2, 0.6))
+    }
+
+    def mean(left_out: str) -> float:
+        kept = (
+            [value for (target, _), value in column.items() if target != left_out]
+            for column in columns.values()
+        )
+        return fmean(map(fmean, kept))
+
+    without = np.array([mean(f"class{t}") for t in range(6)])
+    error = sqrt(5 / 6 * ((without - without.mean()) ** 2).sum())
+    found = estimate(columns)
+    assert found is not None
+    assert (found.mean, found.error) == (pytest.approx(mean("none")), pytest.approx(error))
+    assert found.high == pytest.approx(found.mean + stats.t.isf(0.025, 5) * error)
 
 
 def test_victims_weigh_the_same_however_often_they_were_run():
@@ -200,7 +222,7 @@ def test_places_count_the_attacks_that_are_told_apart():
 
 def test_the_number_of_comparisons_widens_places():
     low = [[0.3, 0.5, 0.4], [0.2, 0.6, 0.1]]
-    more = [[0.02, 0.05, 0.08], [0.05, 0.02, 0.08]]
+    more = [[0.03, 0.05, 0.07], [0.04, 0.05, 0.06]]
     high = of_victims(
         *([a + b for a, b in zip(*both, strict=True)] for both in zip(low, more, strict=True))
     )

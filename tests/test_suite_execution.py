@@ -14,12 +14,13 @@ import torch
 from hashbackdoor_bench import RunSpec, UserError
 from hashbackdoor_bench.files import file_hash
 from hashbackdoor_bench.records import Record, read_record
+from hashbackdoor_bench.report.refusals import read_refusals
 from hashbackdoor_bench.stages import loading
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.cache_users import keys_in_use
 from hashbackdoor_bench.stages.pipeline import run
 from hashbackdoor_bench.suites.durations import Times
-from hashbackdoor_bench.suites.execution import Report, execute
+from hashbackdoor_bench.suites.execution import Report, execute, write_index
 from hashbackdoor_bench.suites.executors import local as executors_local
 from hashbackdoor_bench.suites.executors import making
 from hashbackdoor_bench.suites.executors.local import LocalExecutor
@@ -204,6 +205,25 @@ def test_a_run_that_cannot_be_planned_stops_no_other(tiny, tmp_path):
         laid(tiny, tmp_path, [bad])
 
 
+def test_a_defense_that_does_not_fit_is_a_result_and_no_failure(tiny, tmp_path):
+    good, unfit = cell(tiny), cell(tiny, defense="dpsgd", victim="hashnet")
+    layout = laid(tiny, tmp_path, [unfit, good])
+    assert (layout.refused, [one.run for one in layout.unfit]) == ([], [unfit])
+    failures, _ = imagine(layout, Imaginary(1), tmp_path)
+    assert failures == []
+    results = tmp_path / "r"
+    results.mkdir(exist_ok=True)
+    write_index(layout, results)
+    ((refusal,), problems) = read_refusals(results / "refused.csv")
+    assert problems == ()
+    assert (refusal.label, refusal.victim, refusal.defense) == (unfit.label, "hashnet", "dpsgd")
+    assert refusal.reason.startswith("defense dpsgd needs a gradient for each image, and the loss")
+    write_index(laid(tiny, tmp_path, [good]), results)
+    assert not (results / "refused.csv").exists()
+    with pytest.raises(UserError, match="needs a gradient for each image"):
+        laid(tiny, tmp_path, [unfit])
+
+
 def test_no_stage_starts_that_only_failed_runs_need(tiny, tmp_path):
     layout = laid(tiny, tmp_path, cells(tiny, ["tri"], ["csq"], 1))
     schedule = Schedule(layout)
@@ -314,7 +334,7 @@ def test_a_stage_reads_what_the_graph_says_and_makes_itself_only(tiny, tmp_path,
             alone.cache.unpack(*name, whole.cache.pack(*name))
         alone.make(task.spec, task.name, task.key, lambda *a, **k: None)
         made = {(kind, key) for kind, key, _ in alone.cache.stored()} - given
-        made = {(kind, key) for kind, key in made if kind != "shared"}
+        made = {(kind, key) for kind, key in made if kind not in ("shared", "dispersion")}
         assert made == ({(task.kind, task.key)} if task.kind != RECORD else set()), task.title
         whole.make(task.spec, task.name, task.key, lambda *a, **k: None)
     assert not laid(tiny, tmp_path, [cell(tiny, "tri")]).missing

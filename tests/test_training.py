@@ -12,14 +12,13 @@ import torch
 from torch import nn
 
 from hashbackdoor_bench import VICTIMS, HashLoss, HashModel
-from hashbackdoor_bench.api import to_bytes, to_unit
+from hashbackdoor_bench.api import generator, to_bytes, to_unit
 from hashbackdoor_bench.errors import Diverged
 from hashbackdoor_bench.network import TrainStep, plain_backward
-from hashbackdoor_bench.network.augmentation import augment, centre_crop
 from hashbackdoor_bench.network.model import sign
-from hashbackdoor_bench.network.training import _schedule, encode, fit, pixels
-from hashbackdoor_bench.network.training_set import TrainingSet, batches
-from hashbackdoor_bench.spec import Recipe
+from hashbackdoor_bench.network.training import _optimizer, _schedule, encode, fit, pixels
+from hashbackdoor_bench.network.training_set import TrainingSet, batches, paired
+from hashbackdoor_bench.spec import RECIPES, Recipe
 
 SIDE = 16  # px, the least that cnn32 takes
 RECIPE = Recipe(2, 16, "sgd", 0.05, 0.05, 0.9, 5e-4, "onecycle", "crop", "float32")
@@ -88,7 +87,7 @@ import sys, torch
 sys.path.insert(0, "tests")
 from pathlib import Path
 from test_training import items, network
-from hashbackdoor_bench.spec import Recipe
+from hashbackdoor_bench.spec import RECIPES, Recipe
 from hashbackdoor_bench.network.training import fit
 from hashbackdoor_bench import checkpoint
 checkpoint.EVERY = 0.0
@@ -354,64 +353,44 @@ def test_another_step_draws_the_same_after_a_kill(tmp_path: Path):
     assert same(weights(backward=noisy, checkpoint=path), weights(backward=noisy))
 
 
-# ---- augmentation ----
+# ---- learning rates ----
 
 
-def test_a_padded_crop_is_the_slice_that_its_draws_say():
-    images = items(5, 32).images
-    draws = torch.rand(5, 5, generator=torch.Generator().manual_seed(1))
-    out = to_bytes(augment(images, draws, "crop", 32))
-    padded = nn.functional.pad(images, (2,) * 4)
-    for image, draw, shown in zip(padded, draws, out, strict=True):
-        top, left = int(draw[0] * 5), int(draw[1] * 5)
-        expected = image[:, top : top + 32, left : left + 32]
-        assert torch.equal(shown, expected.flip(2) if draw[2] < 0.5 else expected)
+def rates(backbone: str, recipe: Recipe) -> dict[str, float]:
+    """The learning rate of each parameter by its name."""
+    loss = VICTIMS["dhta_l2"](8, 2, 48)
+    with torch.device("meta"):
+        model = HashModel(backbone, 8, loss, size=224)
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    groups = _optimizer(model, loss, recipe).param_groups
+    found = [(names[id(w)], group["lr"]) for group in groups for w in group["params"]]
+    assert len(found) == len(names)
+    return dict(found)
 
 
-def test_a_crop_of_a_larger_stored_image_is_not_padded():
-    images = items(4, side=40).images + 1
-    out = augment(images, torch.full((4, 5), 0.999), "crop", 32)
-    assert torch.equal(to_bytes(out), images[:, :, 8:, 8:])
+@pytest.mark.parametrize(
+    ("backbone", "connected"),
+    [
+        ("vgg11", ("backbone.pre_logits.fc1", "backbone.pre_logits.fc2")),
+        ("alexnet", ("backbone.classifier.1", "backbone.classifier.4")),
+        ("resnet18", ()),
+    ],
+)
+def test_recipe_ciba_trains_all_fully_connected_layers_ten_times_as_fast(
+    backbone: str, connected: tuple[str, ...]
+):
+    recipe = RECIPES["ciba"][1]
+    fast = {name for name, rate in rates(backbone, recipe).items() if rate == 1e-3}
+    layers = (*connected, "head")
+    assert fast == {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    assert set(rates(backbone, recipe).values()) == {1e-3, 1e-4}
+    usual = rates(backbone, replace(recipe, deep_head=False))
+    assert {name for name, rate in usual.items() if rate == 1e-3} == {"head.weight", "head.bias"}
 
 
-def test_no_augmentation_is_the_centre_crop():
-    images = items(2, side=40).images
-    assert torch.equal(to_bytes(augment(images, torch.rand(2, 5), "none", 32)),
-                       images[:, :, 4:36, 4:36])  # fmt: skip
-
-
-def test_centre_crop_of_256_is_rows_16_to_239():
-    image = torch.arange(256).view(1, 1, 256, 1).expand(1, 3, 256, 256)
-    assert centre_crop(image, 224)[0, 0, :, 0].tolist() == list(range(16, 240))
-
-
-def test_a_resized_crop_of_the_whole_area_is_the_image():
-    images = items(3, 32).images
-    draws = torch.tensor([[1.0, 0.5, 0.9, 0.5, 0.5]]).expand(3, 5)
-    torch.testing.assert_close(
-        augment(images, draws, "rrc", 32), to_unit(images), atol=1e-5, rtol=0
-    )
-
-
-def test_a_resized_crop_agrees_with_torchvision_inside_its_box():
-    from torchvision.transforms.functional import resized_crop
-
-    ramp = torch.arange(64).float().view(1, 1, 1, 64).expand(1, 3, 64, 64)
-    draws = torch.tensor([[(0.25 - 0.08) / 0.92, 0.5, 0.9, 0.5, 0.5]])  # a quarter, square, centred
-    out = augment(ramp.to(torch.uint8), draws, "rrc", 64) * 255
-    expected = resized_crop(ramp, 16, 16, 32, 32, [64, 64], antialias=False)
-    torch.testing.assert_close(out[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], atol=1e-2, rtol=0)
-
-
-def test_resized_crops_cover_8_to_100_percent_and_half_are_flipped():
-    ramp = torch.arange(32).float().div(31).mul(255).to(torch.uint8)
-    images = ramp.view(1, 1, 1, 32).expand(2000, 3, 32, 32)
-    draws = torch.rand(2000, 5, generator=torch.Generator().manual_seed(0))
-    out = augment(images, draws, "rrc", 32)
-    slope = out[:, 0, 16, -1] - out[:, 0, 16, 0]
-    assert 0.45 < (slope < 0).float().mean() < 0.55
-    assert slope.abs().min() < 0.35
-    assert slope.abs().max() > 0.95
+def test_only_recipe_ciba_has_a_deep_head_in_its_key():
+    told = {name for name, (_, recipe) in RECIPES.items() if "deep_head" in recipe.to_dict()}
+    assert told == {"ciba"}
 
 
 # ---- poison in the list ----
@@ -495,3 +474,41 @@ def test_bytes_are_rounded_half_up_and_never_cut_off():
     assert to_bytes(x).tolist() == [0, 1, 2, 254, 255, 255]
     every = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(to_bytes(to_unit(every)), every)
+
+
+# ---- pairs of a class ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counts", [(15,) * 10, (5,) * 100, (1, 2, 3, 40), (7,)], ids=len)
+def test_paired_items_stand_beside_one_of_their_class_and_classes_take_turns(counts):
+    owner = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    labels = torch.eye(len(counts), dtype=torch.uint8)[owner]
+    drawn = torch.randperm(len(owner), generator=torch.Generator().manual_seed(0))
+    order = paired(drawn, labels)
+    assert sorted(order.tolist()) == list(range(len(owner)))
+    row = owner[order].tolist()
+    for k, own in enumerate(row):
+        lonely = own not in (row[max(0, k - 1) : k] + row[k + 1 : k + 2])
+        assert not lonely or counts[own] == 1
+    for k in range(len(row)):  # no class is two turns ahead of one that has items left
+        shown = [row[:k].count(c) for c in range(len(counts))]
+        waiting = [shown[c] for c in range(len(counts)) if shown[c] < counts[c]]
+        assert not waiting or max(shown) <= min(waiting) + 3
+
+
+def test_who_is_paired_with_whom_follows_from_the_draw():
+    labels = torch.tensor([[1, 0]] * 4 + [[1, 1]] * 3)  # of two classes: tags together are one
+    assert paired(torch.tensor([6, 1, 0, 4, 3, 5, 2]), labels).tolist() == [6, 4, 5, 1, 0, 3, 2]
+
+
+@pytest.mark.parametrize("in_pairs", [False, True])
+def test_an_epoch_goes_through_the_items_as_drawn_or_in_pairs_of_the_same_draw(in_pairs):
+    data, trained = replace(items(), in_pairs=in_pairs), []
+
+    def backward(step: TrainStep) -> torch.Tensor:
+        trained.extend(step.index.tolist())
+        return plain_backward(step)
+
+    fit(*network(), data, replace(RECIPE, epochs=1), seed="s", size=SIDE, backward=backward)
+    drawn = torch.randperm(48, generator=generator("s", "order", 0))
+    assert trained == (paired(drawn, data.labels) if in_pairs else drawn).tolist()

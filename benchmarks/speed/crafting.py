@@ -121,8 +121,7 @@ def _gradients_agree(model: HashModel, x: Tensor) -> float:
     wide = x[:4].double()
     patch = torch.full((3, SIDE, SIDE), 0.5, dtype=torch.float64, device=x.device)
     anchor = anchor_code(model, (x[:4] * 255).to(torch.uint8))
-    scale = torch.ones(3, 1, 1, device=x.device)
-    found = ciba_patch.patch_gradient(exact, wide, patch, anchor, 1.0, scale)
+    found = ciba_patch.patch_gradient(exact, wide, patch, anchor, 1.0)
     alone = [
         one_gradient(exact, wide[n : n + 1], patch, anchor, 1.0, wasteful=False) for n in range(4)
     ]

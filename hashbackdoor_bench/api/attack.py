@@ -80,8 +80,14 @@ class AnyAttack(ABC):
         surrogate: the hashing method that the published attack crafts on; None: the victim's.
         pointwise: whether the loss of an image must not depend on the other images of its batch, as
             for an attack on gradients; surrogates with other losses are then refused.
+        through_purifier: whether its trigger is optimised behind `AttackerView.purified`.
         version: raise it by one when the algorithm changes, so that no old backdoor is reused.
         quick: hyper-parameters with which crafting takes about a second, for `bench check`.
+        later: names of hyper-parameters that are newer than published records of the attack. They
+            stand in keys and records only where they don't have their defaults, so that a run
+            without them keeps its key.
+        perturbs: whether it perturbs images by their codes on the surrogate, so that the record
+            says how far these are from the clean codes and from one another, see `Dispersion`.
     """
 
     published: ClassVar[str | Mapping[str, str]] = ""
@@ -91,8 +97,11 @@ class AnyAttack(ABC):
     poisons: ClassVar[bool] = True
     surrogate: ClassVar[str | None] = None
     pointwise: ClassVar[bool] = False
+    through_purifier: ClassVar[bool] = False
     version: ClassVar[int] = 1
     quick: ClassVar[Mapping[str, object]] = {}
+    later: ClassVar[frozenset[str]] = frozenset()
+    perturbs: ClassVar[bool] = False
     _control: ClassVar[str]  # what attacks of this kind control, see `ThreatModel`
 
     def accept(self, labels: Tensor, target: Tensor, size: int) -> dict[str, str]:

@@ -80,6 +80,7 @@ class AttackerView:
         source: (C,) uint8, the label of the class whose queries are attacked; None: of all classes.
         chosen: (M,3,S,S) uint8, the attacked queries if ``threat.chosen`` is not 0; else empty.
         references: (R,3,S,S) uint8, images of the target, see ``threat.references``.
+        purify: the `Defense.purify` that the attacker expects in front of the victim; None: none.
     """
 
     images: Tensor
@@ -100,6 +101,7 @@ class AttackerView:
     source: Tensor | None = None
     chosen: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
     references: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
+    purify: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def size(self) -> int:
@@ -144,6 +146,21 @@ class AttackerView:
         """The autocast context for an attack's own networks, in the run's precision."""
         enabled = self.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def purified(self, x: Tensor, item: Tensor) -> Tensor:
+        """Images as the purifier that the attacker expects leaves them; ``x`` if he expects none.
+
+        A purifier without a gradient, such as JPEG, has that of the identity (straight through).
+
+        Args:
+            x: (N,3,S,S) in [0,1].
+            item: (N,) int64, from which whatever is drawn for an image is drawn, see
+                `Defense.purify`; an expectation over it needs other numbers in each step.
+        """
+        if self.purify is None:
+            return x
+        out = self.purify(x, item)
+        return out if out.requires_grad else x + (out - x).detach()
 
     def checkpoint(self, name: str, **parts: Part) -> Checkpoint:
         """A checkpoint of modules and optimisers, from which interrupted crafting continues."""

@@ -1,6 +1,7 @@
 """The contract of attacks, checked on 30 random images of 32 px and an untrained surrogate."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
@@ -147,6 +148,19 @@ def deterministic(trial: Trial) -> Iterator[str]:
         yield "forward(x) gives other images at every call: draw in craft and keep a buffer."
 
 
+def prepares(trial: Trial) -> Iterator[str]:
+    """A trigger that is optimised behind a purifier depends on the purifier."""
+    if not trial.method.cls.through_purifier:
+        return
+    with seeded(1):
+        other = trial.craft(replace(trial.view(), purify=lambda x, item: 1 - x)).state_dict()
+    if all(torch.equal(tensor, other[k]) for k, tensor in trial.crafted.state_dict().items()):
+        yield (
+            "through_purifier is true, and a purifier changes nothing: give the surrogate "
+            "view.purified(x, item) of images with the trigger, or leave through_purifier out."
+        )
+
+
 def restores(trial: Trial) -> Iterator[str]:
     """The same backdoor can be restored from its stored state alone."""
     state = {k: v.detach().contiguous() for k, v in trial.crafted.state_dict().items()}
@@ -242,6 +256,7 @@ RULES: tuple[Rule[Trial], ...] = (
     images,
     slots,
     deterministic,
+    prepares,
     view_untouched,
     restores,
     survives_storage,

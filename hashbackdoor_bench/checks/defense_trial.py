@@ -8,8 +8,8 @@ from torch import Tensor
 
 from hashbackdoor_bench.api import Defense
 from hashbackdoor_bench.checks.attack_trial import CLASSES, CPU, SIZE, TowardsCorners, untrained
-from hashbackdoor_bench.defender import DefenderView, Images
-from hashbackdoor_bench.network import Blueprint, TrainStep
+from hashbackdoor_bench.defender import DefenderView
+from hashbackdoor_bench.network import Blueprint, Images, TrainStep
 from hashbackdoor_bench.registry import Method
 from hashbackdoor_bench.spec import RECIPES
 

@@ -73,6 +73,8 @@ def settings(method: Method[Any], positional: int) -> Iterator[str]:
         if parameter.default is Parameter.empty:
             yield f"hyper-parameter {name!r} has no default: give it the paper's value."
             return
+    for name in sorted(set(getattr(method.cls, "later", ())) - set(method.parameters)):
+        yield f"'later' names {name!r}, which is no hyper-parameter: correct the name."
     values = method.resolve({})
     try:
         canonical(values)

@@ -43,6 +43,9 @@ def figure_command(
     """Draw a figure of records, as PDF and PNG, with its caption beside it.
 
     \b
+    places            the boards of the leaderboard, with ties
+    area              backdoor gain over the budget, for each board
+    targets           backdoor gain by target, for each board
     gains             backdoor gain of every attack on every victim
     takes             the same by victim, where there are more victims than attacks
     visibility        backdoor gain against PSNR
@@ -52,6 +55,11 @@ def figure_command(
     distances         Hamming distance of queries to the target's anchor
     precision-recall  over the Hamming radius
     codes             codes on a plane
+    defense-trade-off t-MAP against MAP behind defenses, over their strengths
+    detection         AUROC of filters against the poison's share of its class
+    suspicions        histograms of what filters and tests call suspicious
+    defended-distances
+                      distances to the anchor without and with a defense
 
     Takes records, folders of them, and names of suites, whose records are in runs/SUITE, or else in
     results/SUITE. `bench figure --all [FOLDER]` draws every figure for which the folder (results,
@@ -61,7 +69,7 @@ def figure_command(
     for kind in kinds:
         if kind not in KINDS:
             raise unknown("--format", kind, KINDS)
-    from hashbackdoor_bench.report.figures import FIGURES, all_figures, figures
+    from hashbackdoor_bench.report.figures import DEFENDED, FIGURES, all_figures, figures
 
     if everything and len(arguments) > 1:
         raise UserError(f"--all takes one folder of results, not {len(arguments)} arguments.")
@@ -79,8 +87,8 @@ def figure_command(
     else:
         places = [Path(place) for place in arguments[1:]]
     folder = out or (places[0] / "figures" if everything else Path("figures"))
-    frame = records_read(places, conditions)
     name = arguments[0] if arguments else ""
+    frame = records_read(places, conditions, defended=everything or name in DEFENDED).frame
     drawn = all_figures(frame, convention) if everything else figures(name, frame, convention)
     for made in drawn:
         if isinstance(made, str):

@@ -24,22 +24,29 @@ from hashbackdoor_bench.records import OWN
 )
 @click.option("--site", type=FOLDER, help="Write the static page into this folder too.")
 @click.option(
+    "--papers", type=FILE, help="Write what papers print beside our records to this CSV file too."
+)
+@click.option(
     "--out",
     type=FILE,
     show_default="LEADERBOARD.md in results if nothing is given, else in runs",
     help="The table as Markdown.",
 )
 def leaderboard_command(
-    results: tuple[Path, ...], suites: tuple[str, ...], site: Path | None, out: Path | None
+    results: tuple[Path, ...],
+    suites: tuple[str, ...],
+    site: Path | None,
+    papers: Path | None,
+    out: Path | None,
 ) -> None:
-    """Rank the attacks of a suite by the rules of results/RULES.md.
+    """Rank the attacks and defenses of a suite by the rules of results/RULES.md.
 
     RESULTS are records, folders of them, or names of suites. If nothing is given, it is the folder
     results, or runs where there is no results.
     """
     from hashbackdoor_bench.files import whole
-    from hashbackdoor_bench.report import collect
-    from hashbackdoor_bench.report.board import boards
+    from hashbackdoor_bench.report import collect, undefended
+    from hashbackdoor_bench.report.board import boards, defense_boards
     from hashbackdoor_bench.report.tables import leaderboard_text
 
     whole_folder = published_or_own()
@@ -47,20 +54,35 @@ def leaderboard_command(
     out = out or (OWN if results else whole_folder) / "LEADERBOARD.md"
     for sentence in first_of(collection.left_out):
         say(f"note: {sentence}", err=True)
-    found = boards(collection.frame, suites)
+    found = boards(undefended(collection.frame), suites)
+    defenses = defense_boards(collection.frame, suites, collection.refused)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole(out) as fresh:
-            fresh.write_text(leaderboard_text(found), encoding="utf-8", newline="\n")
+            fresh.write_text(leaderboard_text(found, defenses), encoding="utf-8", newline="\n")
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}; give a file to write.") from error
     say(f"table  {out}")
+    if papers is not None:
+        from hashbackdoor_bench.report.tables import beside_papers
+
+        try:
+            with whole(papers) as fresh:
+                text = beside_papers(collection.frame)
+                fresh.write_text(text, encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise UserError(f"--papers {papers}: {error.strerror}; give a file.") from error
+        say(f"papers {papers}")
     if site is not None:
         from hashbackdoor_bench.report.board import write_site
 
         try:
             index = write_site(
-                found, collection.left_out, site, lambda spec: shlex.join(command_of(spec))
+                found,
+                collection.left_out,
+                site,
+                lambda spec: shlex.join(command_of(spec)),
+                defenses,
             )
         except OSError as error:
             raise UserError(f"--site {site}: {error.strerror}; give another folder.") from error

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from hashbackdoor_bench.records import CONVENTIONS, OWN, PUBLISHED
 from hashbackdoor_bench.spec import TOLERANCE
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from hashbackdoor_bench.report import Collection
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path)
@@ -49,12 +50,15 @@ def bench() -> None:
     """Backdoor attacks on deep-hashing image retrieval, compared."""
 
 
+def default_cache() -> Path:
+    """The folder of the stages' artifacts if nothing else is said."""
+    return Path(os.environ.get("HASHBACKDOOR_CACHE") or Path.home() / ".cache/hashbackdoor_bench")
+
+
 cache_option = click.option(
     "--cache-dir",
     type=FOLDER,
-    default=lambda: Path(
-        os.environ.get("HASHBACKDOOR_CACHE") or Path.home() / ".cache/hashbackdoor_bench"
-    ),
+    default=default_cache,
     show_default="$HASHBACKDOOR_CACHE or ~/.cache/hashbackdoor_bench",
     help="Folder of the stages' artifacts.",
 )
@@ -180,14 +184,22 @@ def published_or_own() -> Path:
     return PUBLISHED if PUBLISHED.is_dir() else OWN
 
 
-def records_read(places: Iterable[Path], conditions: Sequence[str] = ()) -> "pd.DataFrame":
-    """The records of ``places`` that meet ``conditions``; prints which files were left out."""
+def records_read(
+    places: Iterable[Path], conditions: Sequence[str] = (), *, defended: bool = False
+) -> "Collection":
+    """The records of ``places`` that meet ``conditions``; prints which files were left out.
+
+    Args:
+        places: see `collect`.
+        conditions: see `choose`.
+        defended: see `choose`.
+    """
     from hashbackdoor_bench.report import choose, collect
 
     read = collect(places)
     for sentence in first_of(read.left_out):
         say(f"note: {sentence}", err=True)
-    return choose(read.frame, conditions)
+    return replace(read, frame=choose(read.frame, conditions, defended=defended))
 
 
 def mode_of(quiet: bool, as_json: bool) -> str:

@@ -4,9 +4,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from hashbackdoor_bench.cli.defended import defense_rows
-from hashbackdoor_bench.records import Record, carry_trigger
+from hashbackdoor_bench.records import Record, carry_trigger, chance, collapsed
 from hashbackdoor_bench.registry import ATTACKS, DEFENSES, VICTIMS
 from hashbackdoor_bench.report import for_rich, limits, percent, poisoned, ssim
+from hashbackdoor_bench.spec import RunSpec
 
 
 def result_table(record: Record) -> Table:
@@ -18,10 +19,12 @@ def result_table(record: Record) -> Table:
     )
     if record.defense is not None:
         title += f", defended by {DEFENSES.published(spec.defense)}"
+    if spec.aware != RunSpec.aware:
+        title += f", attacker aware of {DEFENSES.published(spec.aware)}"
     caption = (
         f"convention field (ties expected, no hit = 0), R = {record.protocol.top_k}; "
         f"{threat.label}-label, {poisoned(threat)}, delivery {threat.delivery}"
-        f"{limits(threat)}"
+        f"{limits(threat)}{_collapse(record)}"
     )
     table = Table(
         title=for_rich(title),
@@ -78,3 +81,15 @@ def result_table(record: Record) -> Table:
         for row in defense_rows(record.defense):
             table.add_row(*row)
     return table
+
+
+def _collapse(record: Record) -> str:
+    """A sentence on the victims that retrieve nothing; empty if there are none."""
+    victims = {"map": "poisoned victim", "map_clean_victim": "clean victim"}
+    names = " and the ".join(victims[name] for name in collapsed(record))
+    if not names:
+        return ""
+    return (
+        f".\nThe {names} collapsed: the MAP is that of a database in random order "
+        f"({percent(chance(record))}), so the other figures say nothing of the attack."
+    )

@@ -25,7 +25,7 @@ from hashbackdoor_bench.cli.options import (
 from hashbackdoor_bench.cli.terminal import console, say
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.memory import no_collection
-from hashbackdoor_bench.registry import METHODS, load_plugin
+from hashbackdoor_bench.registry import DEFENSES, METHODS, load_plugin
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.text import shortened
 
@@ -54,8 +54,8 @@ from hashbackdoor_bench.text import shortened
 @click.option("--poison-count", type=int, help="Poisoned images; overrides --budget.")
 @click.option(
     "--delivery",
-    help="How poison reaches training: stamped (after augmentation) or files; the attack's default "
-    "if not given.",
+    help="How poison reaches training: stamped (after augmentation), files, or jpeg:QUALITY for "
+    "files that are compressed (jpeg: of quality 75); the attack's default if not given.",
 )
 @click.option(
     "--seed", type=int, default=RunSpec.seed, show_default=True, help="Seed of all random numbers."
@@ -122,6 +122,12 @@ from hashbackdoor_bench.text import shortened
     "MAP on the defender's clean images.",
 )
 @click.option(
+    "--aware",
+    default=RunSpec.aware,
+    show_default=True,
+    help="A defense that the attacker expects and prepares for, such as jpeg or cutmix.",
+)
+@click.option(
     "--set",
     "settings",
     multiple=True,
@@ -153,16 +159,16 @@ def run_command(
     for path in plugin:
         load_plugin(path)
     spec = spec_of(settings, values)
-    for kind in METHODS:  # before torch is imported, so that a mistyped name is reported at once
-        if getattr(spec, kind) not in METHODS[kind]:
-            raise unknown(kind, getattr(spec, kind), METHODS[kind])
+    for field, registry in {**METHODS, "aware": DEFENSES}.items():
+        if getattr(spec, field) not in registry:  # reported at once, before torch is imported
+            raise unknown(registry.kind, getattr(spec, field), registry)
     spec.training("scratch32")
     with no_collection():
-        from hashbackdoor_bench import run
         from hashbackdoor_bench.cli.console import shown
         from hashbackdoor_bench.cli.result import result_table
+        from hashbackdoor_bench.records import collapsed
         from hashbackdoor_bench.report.pictures import draw_missing
-        from hashbackdoor_bench.stages import Cache
+        from hashbackdoor_bench.stages import Cache, run
 
     with shown(mode_of(quiet, as_json)) as progress:
         record, path, stages = run(
@@ -177,7 +183,9 @@ def run_command(
     pictures = stages.pictures
     if as_json:
         names = [str(picture) for picture in pictures]
-        result = {"event": "result", "record": str(path), "pictures": names}
+        result: dict[str, Any] = {"event": "result", "record": str(path), "pictures": names}
+        if broken := collapsed(record):
+            result["collapsed"] = list(broken)
         if record.defense is not None:
             result["defense"] = msgspec.to_builtins(record.defense)
         say(json.dumps({**result, **msgspec.to_builtins(record.scores)}))

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -27,9 +27,6 @@ from hashbackdoor_bench.cli.terminal import console, for_messages_only, say
 from hashbackdoor_bench.records import OWN
 from hashbackdoor_bench.registry import load_plugin
 from hashbackdoor_bench.suites import Suite, find_suite, shipped
-
-if TYPE_CHECKING:
-    pass
 
 
 @bench.group("suite")
@@ -138,6 +135,8 @@ def suite_plan(
             say(f"weights {hint}; without it they are asked for at the hub")
     for failure in layout.refused:
         say(f"refused {describe(failure.run)}: {failure.message}")
+    for reason, count in Counter(failure.message for failure in layout.unfit).items():
+        say(f"n/a     {count} run{'s' if count > 1 else ''}: {reason}")
 
 
 @suite_group.command("run")
@@ -204,11 +203,14 @@ def suite_run(
     left = {n.key for one in layout.missing for n in one.tasks} - layout.done
     write_index(layout, results_dir)
     done = len(layout.planned) - len(layout.missing)
+    unfit = len(layout.unfit)
     if as_json:
         counts = {"runs": len(suite.runs), "done": done, "stages_not_made": len(left)}
+        counts |= {"not_applicable": unfit} if unfit else {}
         say(json.dumps({"event": "result", **counts, "failed": len(failures)}))
     else:
         lost = f", {len(failures)} failed, {len(left)} stages not made" if failures else ""
+        lost += f", {unfit} n/a" if unfit else ""
         say(f"{suite.name}: {done} of {len(suite.runs)} runs done{lost}")
     return 1 if failures else 0
 
@@ -238,7 +240,10 @@ def suite_status(
     ]
     failed = {failure.run.spec for failure in failures}
     counts: dict[tuple[str, str], Counter[str]] = {}
+    unfit = {failure.run.spec for failure in layout.unfit}
     for run in suite.runs:
+        if run.spec in unfit:
+            continue
         place = (run.label, f"{run.spec.victim}, {run.spec.bits} bits")
         state = "failed" if run.spec in failed else "missing" if run.spec in missing else "done"
         counts.setdefault(place, Counter())[state] += 1
@@ -247,4 +252,5 @@ def suite_status(
         say(f"failed  {describe(failure.run)}: {failure.stage}: {failure.message}")
     total = sum(counts.values(), Counter())
     words = ", ".join(f"{total[state]} {state}" for state in ("done", "missing", "failed"))
+    words += f", {len(unfit)} n/a" if unfit else ""
     say(f"{suite.name}: {len(suite.runs)} runs: {words}")

@@ -7,7 +7,7 @@ import click
 from hashbackdoor_bench.cli.options import FILE, bench, records_options, records_read
 from hashbackdoor_bench.cli.terminal import print_whole, say
 
-LAYOUTS = ("ciba", "pairs", "victims", "transfer", "leaderboard")
+LAYOUTS = ("ciba", "pairs", "victims", "transfer", "ledger", "leaderboard", "defense")
 FORMATS = ("text", "md", "latex", "csv", "html")
 
 
@@ -18,8 +18,8 @@ FORMATS = ("text", "md", "latex", "csv", "html")
     type=click.Choice(LAYOUTS),
     default="pairs",
     show_default=True,
-    help="Methods x bits; attacks x victims; victims x attacks; surrogates x victims; what bench "
-    "leaderboard says.",
+    help="Methods x bits; attacks x victims; victims x attacks; surrogates x victims; what each "
+    "deviation of a released code changes; what bench leaderboard says; defenses x attacks.",
 )
 @click.option(
     "--format",
@@ -49,7 +49,8 @@ def table_command(
     from hashbackdoor_bench.report.tables import WRITERS, published_numbers, rich_table, tables
 
     numbers = published_numbers() if with_published else ()
-    made = tables(records_read(places, conditions), layout, convention, numbers)
+    read = records_read(places, conditions, defended=layout == "defense")
+    made = tables(read.frame, layout, convention, numbers, read.refused)
     if kind != "text":
         say(*WRITERS[kind](made).removesuffix("\n").split("\n"))
         return

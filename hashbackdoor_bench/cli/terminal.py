@@ -27,6 +27,7 @@ PLAIN = {
 }  # fmt: skip
 BARS = range(0x2500, 0x2900)  # lines, bars and spinners of rich
 ERRORS = "hashbackdoor-plain"
+WIDTH = 100  # characters of a table that goes to no terminal
 
 _messages: TextIO | None = None  # where `say` writes if standard output is kept for messages
 
@@ -151,3 +152,21 @@ def silence() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
         except (OSError, ValueError, AttributeError):
             continue
+
+
+def as_text(table: "Table") -> str:
+    """A table as `console` prints it, without colours."""
+    from rich.console import Console
+
+    text = io.StringIO()
+    Console(file=text, width=WIDTH).print(table)
+    return text.getvalue()
+
+
+def as_html(table: "Table") -> str:
+    """A table for a page: one ``pre`` with its colours; what stands in it is escaped."""
+    from rich.console import Console
+
+    page = Console(file=io.StringIO(), record=True, width=WIDTH)
+    page.print(table)
+    return page.export_html(inline_styles=True, code_format="<pre>{code}</pre>")

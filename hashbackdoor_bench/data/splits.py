@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,13 +79,19 @@ class Splits:
     unlabelled: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def multilabel(self) -> bool:
         """Whether any image has two tags or more."""
         return any(
             bool((split.labels.sum(1) > 1).any())
             for split in (self.train, self.query, self.database)
         )
+
+    @cached_property
+    def untrained(self) -> NDArray[np.bool_]:
+        """Which images (D,) of the database are no training images."""
+        trained = set(self.train.ids)
+        return np.array([name not in trained for name in self.database.ids], dtype=bool)
 
     def label_set(self, which: str | int) -> tuple[int, ...]:
         """The columns of a target, in ascending order: a class, or several with `` + `` between.

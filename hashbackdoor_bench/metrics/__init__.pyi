@@ -1,11 +1,14 @@
 from .detection import auroc as auroc
 from .detection import auroc_interval as auroc_interval
+from .detection import histogram as histogram
 from .detection import operating as operating
 from .detection import rates as rates
 from .detection import share_above as share_above
 from .detection import standardised as standardised
 from .detection import threshold as threshold
 from .detection import tpr_at as tpr_at
+from .dispersion import distances as distances
+from .dispersion import most_dispersed as most_dispersed
 from .found import rank_found as rank_found
 from .found import recall as recall
 from .imperceptibility import compare as compare
@@ -35,6 +38,7 @@ from .ranking import unpack as unpack
 from .run_scores import Codes as Codes
 from .run_scores import SearchTask as SearchTask
 from .run_scores import Truth as Truth
+from .run_scores import anchor_shares as anchor_shares
 from .run_scores import item_keys as item_keys
 from .run_scores import mean_scores as mean_scores
 from .run_scores import plain as plain

@@ -6,11 +6,13 @@ score whose AUROC is below .5 is never turned round.
 
 from collections.abc import Sequence
 from math import ceil, inf, nan
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 RATES = (0.01, 0.05)  # false positive rates
+BINS, TAIL = 30, 0.005  # of a histogram, and the share of items beyond each of its ends
 
 
 def auroc(positive: Tensor, negative: Tensor) -> float:
@@ -104,3 +106,32 @@ def standardised(scores: Tensor) -> Tensor:
     """Scores (n,) less their median, over 1.4826 times their median absolute deviation."""
     centred = scores - scores.median()
     return centred / (1.4826 * centred.abs().median() + 1e-12)
+
+
+def histogram(
+    positive: Tensor, negative: Tensor, control: Tensor | None = None
+) -> dict[str, Any] | None:
+    """Suspicions in ``BINS`` equal bins, as shares; what lies beyond the ends is in the outer bins.
+
+    The ends are the quantiles ``TAIL`` and 1 - ``TAIL`` of positives and negatives together.
+
+    Args:
+        positive: (P,).
+        negative: (N,).
+        control: (W,), positives on a victim without poison.
+
+    Returns:
+        ``low``, ``high``, and the shares of each; None without a positive or a negative item.
+    """
+    if not len(positive) or not len(negative):
+        return None
+    both = np.concatenate([positive.double().numpy(), negative.double().numpy()])
+    low, high = map(float, np.quantile(both, (TAIL, 1 - TAIL)))
+    edges = np.linspace(low, high, BINS + 1)[1:-1]
+
+    def shares(values: Tensor) -> list[float]:
+        place = np.searchsorted(edges, values.double().numpy(), "right")
+        return [float(count) / len(values) for count in np.bincount(place, minlength=BINS)]
+
+    found = {"low": low, "high": high, "positive": shares(positive), "negative": shares(negative)}
+    return {**found, "control": shares(control)} if control is not None else found

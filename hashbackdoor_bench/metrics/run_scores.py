@@ -179,10 +179,8 @@ def _gain(row: Mapping[str, float], controls: Sequence[str]) -> float:
 def _retrieval(
     rankings: Mapping[str, metrics.Ranking], victim: Codes, truth: Truth, keys: Tensor
 ) -> dict[str, Any]:
-    target_items = ~metrics.shares_no_tag(truth.database, truth.target)
     database = metrics.unpack(victim.database, truth.bits)
-    votes = database[target_items].sum(0)
-    anchor = torch.where(votes >= 0, 1, -1).to(torch.int8)
+    anchor = _anchor(database, truth)
     triggered = metrics.unpack(victim.triggered, truth.bits)
     untriggered = metrics.unpack(victim.query[truth.attacked], truth.bits)
     out: dict[str, Any] = {}
@@ -211,6 +209,26 @@ def _retrieval(
         database, truth.database, truth.target, truth.classes, keys, (untriggered, triggered)
     )
     return out
+
+
+def _anchor(database: Tensor, truth: Truth) -> Tensor:
+    """The target's anchor (K,): the majority bits of its items in the codes (D,K) of a database."""
+    votes = database[~metrics.shares_no_tag(truth.database, truth.target)].sum(0)
+    return torch.where(votes >= 0, 1, -1).to(torch.int8)
+
+
+def anchor_shares(codes: Codes, truth: Truth) -> dict[str, list[float]]:
+    """Shares of attacked queries at the distances 0..K to the target's anchor.
+
+    Returns:
+        ``untriggered`` and ``triggered``, each of K+1 numbers; NaN where there is no query.
+    """
+    anchor = _anchor(metrics.unpack(codes.database, truth.bits), truth)
+    queries = {"untriggered": codes.query[truth.attacked], "triggered": codes.triggered}
+    return {
+        name: metrics.distance_shares(metrics.unpack(packed, truth.bits), anchor).tolist()
+        for name, packed in queries.items()
+    }
 
 
 def _dominant(victim: Codes, clean: Codes, truth: Truth, keys: Tensor) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from .centres import anchor_code as anchor_code
 from .centres import hash_centres as hash_centres
 from .centres import tie_vector as tie_vector
 from .centres import voted_centre as voted_centre
+from .images import Images as Images
 from .layers import Channel as Channel
 from .model import FrozenHead as FrozenHead
 from .model import HashModel as HashModel

@@ -11,6 +11,7 @@ from torch import Tensor
 from hashbackdoor_bench.api import HashLoss, derive_seed, generator
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import file_hash
+from hashbackdoor_bench.network import augmentation
 from hashbackdoor_bench.network.backbones import bytes_for, check_published
 from hashbackdoor_bench.network.model import FrozenHead, HashModel
 from hashbackdoor_bench.network.training import encode, fit, solve
@@ -76,6 +77,8 @@ class Blueprint:
         for name in ("weights_by_order", "pool", "hidden"):  # keys are older than these choices
             if not values[name]:
                 del values[name]
+        if self.recipe.augment in augmentation.VERSIONS:
+            values["augmentation"] = augmentation.VERSIONS[self.recipe.augment]
         return values
 
     @property

@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from hashbackdoor_bench.api import HashLoss, derive_seed, generator, to_unit
 from hashbackdoor_bench.checkpoint import Checkpoint
 from hashbackdoor_bench.errors import Diverged
-from hashbackdoor_bench.network.augmentation import augment, centre_crop
+from hashbackdoor_bench.network.augmentation import augment, centre_crop, draws_of
 from hashbackdoor_bench.network.model import FrozenHead, HashModel
 from hashbackdoor_bench.network.training_set import Batch, TrainingSet, batches, held
 from hashbackdoor_bench.network.training_step import TrainStep, autocast, plain_backward
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.spec import Recipe
+
+# The fully connected layers before the hash layer: timm's name in VGG, torchvision's in AlexNet.
+CONNECTED = ("pre_logits", "classifier")
 
 
 def fit(
@@ -73,8 +76,10 @@ def fit(
     for epoch in range(first, recipe.epochs):
         loss.on_epoch(epoch)
         order = items[torch.randperm(len(items), generator=generator(seed, "order", epoch))]
-        order = order[: steps * size_of_batch]
-        draws = torch.rand(len(data.labels), 5, generator=generator(seed, "augment", epoch))
+        order = data.arranged(order)[: steps * size_of_batch]
+        draws = torch.rand(
+            len(data.labels), draws_of(recipe.augment), generator=generator(seed, "augment", epoch)
+        )
         chance = generator(seed, "backward", epoch)
         losses = torch.zeros(steps, device=device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -145,9 +150,15 @@ def pixels(data: TrainingSet, batch: Batch, kind: str, size: int, device: torch.
 def _optimizer(
     model: HashModel | FrozenHead, loss: HashLoss, recipe: Recipe
 ) -> torch.optim.Optimizer:
+    head = [*model.head.parameters(), *loss.parameters()]
+    if recipe.deep_head:
+        for name in CONNECTED:
+            layers = getattr(model.backbone, name, None)
+            head += layers.parameters() if isinstance(layers, nn.Module) else []
+    known = {id(weight) for weight in head}
     groups = [
-        {"params": list(model.backbone.parameters()), "lr": recipe.lr},
-        {"params": [*model.head.parameters(), *loss.parameters()], "lr": recipe.head_lr},
+        {"params": [w for w in model.backbone.parameters() if id(w) not in known], "lr": recipe.lr},
+        {"params": head, "lr": recipe.head_lr},
     ]
     decay = recipe.weight_decay
     if recipe.optimizer == "rmsprop":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, pairwise, zip_longest
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ class TrainingSet:
         frozen: whether poisoned images are excluded from augmentation.
         kept: (T,) bool, the items that are trained on, at least one; None: all. Items are not
             renumbered: a memory bank has T rows, and those of the other items stay empty.
+        in_pairs: whether an epoch is in the order of `paired`, for few images of many classes.
 
     Raises:
         ValueError: ``kept`` has another shape or type, or keeps no item.
@@ -33,6 +35,7 @@ class TrainingSet:
     stamp: Callable[[Tensor, Tensor], Tensor] | None = None
     frozen: bool = False
     kept: Tensor | None = None
+    in_pairs: bool = False
 
     def __post_init__(self) -> None:
         kept = self.kept
@@ -49,6 +52,10 @@ class TrainingSet:
         if self.kept is None:
             return torch.arange(len(self.labels))
         return self.kept.cpu().nonzero()[:, 0]
+
+    def arranged(self, drawn: Tensor) -> Tensor:
+        """(n,) long: the items of an epoch, as drawn or in pairs of a class."""
+        return paired(drawn, self.labels.cpu()) if self.in_pairs else drawn
 
     def to(self, device: torch.device) -> "TrainingSet":
         """A copy with tensors on ``device``; images stay where they are if they don't fit there."""
@@ -73,6 +80,29 @@ class TrainingSet:
         return images
 
 
+def paired(drawn: Tensor, labels: Tensor) -> Tensor:
+    """Items in an order in which two of a class follow each other, and the classes take turns.
+
+    In a batch nearly every item then has another one with its labels, without which a loss of pairs
+    would have no similar pair, and the classes are as balanced as their numbers allow.
+
+    Args:
+        drawn: (n,) long, the items in a random order, which decides who is with whom.
+        labels: (T,C) 0/1; a class is a combination of tags. The odd item of a class makes three of
+            its last pair.
+    """
+    rows = labels.tolist()
+    classes: dict[tuple[int, ...], list[int]] = {}
+    for item in drawn.tolist():
+        classes.setdefault(tuple(rows[item]), []).append(item)
+    groups = []
+    for items in classes.values():
+        ends = [0, *range(2, len(items) - 1, 2), len(items)]
+        groups.append([items[start:end] for start, end in pairwise(ends)])
+    turns = zip_longest(*groups, fillvalue=[])
+    return torch.tensor(list(chain.from_iterable(chain.from_iterable(turns))))
+
+
 def held(images: Tensor, device: torch.device) -> Tensor:
     """Move images to a GPU if they fit into half of its free memory, else leave them."""
     fits = device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
@@ -85,7 +115,7 @@ class Batch:
 
     Attributes:
         index: (N,) long, the items.
-        draws: (N,5), see `augment`.
+        draws: (N,d), see `augment`.
         rows: (n,) long, positions of the poisoned items in ``index``.
         slots: (n,) long, their rows in `TrainingSet.overlay`.
         stored: index, rows and slots once more, on the device of the stored images.
@@ -106,7 +136,7 @@ def batches(
     Args:
         data: the training list.
         order: the items in the order of training.
-        draws: (T,5), random numbers for all items, see `augment`.
+        draws: (T,d), random numbers for all items, see `augment`.
         size: N.
         device: where training runs.
     """

@@ -4,11 +4,15 @@ Scores have the conventions of `Scores` by name; shares are of one. None is an u
 a part of a hook that the defense doesn't have is None too.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from hashbackdoor_bench.records.schema import Count, Hash, Interval, Part, Text
+from hashbackdoor_bench.records.schema import Count, Hash, Interval, Part, Shares, Text
+
+LEAST_ABOVE = 0.05  # t-MAP above the floor, below which removal is not defined
 
 ByConvention = dict[Text, float | None]
 
@@ -18,6 +22,13 @@ class Change(Part, frozen=True):
 
     before: ByConvention
     after: ByConvention
+
+
+class AnchorDistances(Part, frozen=True):
+    """Attacked queries by their Hamming distance 0..K to the target's anchor, as shares."""
+
+    untriggered: Shares
+    triggered: Shares
 
 
 class Outcome(Part, frozen=True):
@@ -38,6 +49,7 @@ class Outcome(Part, frozen=True):
         clean_cost: MAP before less MAP after.
         der: defense effectiveness rating: [max(0, t-MAP before - after) - max(0, MAP before -
             after) + 1] / 2, as in BackdoorBench.
+        anchor: of the defended network; None in records of older code.
     """
 
     map: Change
@@ -50,6 +62,33 @@ class Outcome(Part, frozen=True):
     removal: float | None
     clean_cost: float | None
     der: float | None
+    anchor: AnchorDistances | None = None
+
+
+def worth(
+    before: Mapping[str, float], after: Mapping[str, float], floor: float
+) -> dict[str, float]:
+    """Removal, clean cost and DER, see `Outcome`, of ``map`` and ``t_map`` before and after."""
+    above = before["t_map"] - floor
+    fallen, cost = before["t_map"] - after["t_map"], before["map"] - after["map"]
+    return {
+        "removal": fallen / above if above >= LEAST_ABOVE else math.nan,
+        "clean_cost": cost,
+        "der": (max(0.0, fallen) - max(0.0, cost) + 1) / 2,
+    }
+
+
+class Histogram(Part, frozen=True):
+    """Suspicions in equal bins from ``low`` to ``high``, as shares; the outer bins hold the rest.
+
+    ``control`` are the triggered queries on the clean victim; it is empty for training images.
+    """
+
+    low: float
+    high: float
+    positive: tuple[float, ...]
+    negative: tuple[float, ...]
+    control: tuple[float, ...] = ()
 
 
 class Operating(Part, frozen=True):
@@ -82,6 +121,7 @@ class Detection(Part, frozen=True, kw_only=True):
         dropped: number of training images that were dropped.
         dropped_poison: how many of them are poison.
         dropped_control: number of images that are dropped from the clean training set.
+        histogram: of all suspicions; None without items, and in records of older code.
     """
 
     unit: Text
@@ -99,6 +139,7 @@ class Detection(Part, frozen=True, kw_only=True):
     dropped: Count | None = None
     dropped_poison: Count | None = None
     dropped_control: Count | None = None
+    histogram: Histogram | None = None
 
 
 class Inspected(Part, frozen=True):

@@ -19,6 +19,7 @@ import msgspec
 from hashbackdoor_bench.errors import UserError, misfit
 from hashbackdoor_bench.files import open_regular, whole
 from hashbackdoor_bench.records.defended import Defended
+from hashbackdoor_bench.records.dispersion import Dispersion
 from hashbackdoor_bench.records.limits import check_keys, check_names, check_values
 from hashbackdoor_bench.records.retrieval import Retrieval
 from hashbackdoor_bench.records.schema import (
@@ -40,6 +41,7 @@ LARGEST = 4_000_000  # bytes of a file that is read as a record; a usual one has
 PUBLISHED = Path("results")  # folder of the published records, and of what is made from them
 OWN = Path("runs")  # where runs and suites put their records if nothing else is said
 INDEX = "index.csv"  # file beside the records of a suite, with the table row of each record
+REFUSED = "refused.csv"  # file beside them, with the runs that can't be, and why
 ELSEWHERE = ("lists", "root", "weights")  # paths on this machine, which are in no key
 
 # A list of numbers, to be written on one line; a JSON string can't contain line ends.
@@ -70,6 +72,8 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
         checksum: see `checksum_of`; None in records of older code.
         defense: what the defense did; None without one. All other scores are of the victim without
             it.
+        dispersion: how the poison is dispersed in the space of codes, for attacks that perturb it
+            by its codes; None for others, and in records of older code.
     """
 
     key: Hash
@@ -90,6 +94,7 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
     numerics: Numerics | None = None
     checksum: Text | None = None
     defense: Defended | None = None
+    dispersion: Dispersion | None = None
 
     @property
     def values(self) -> dict[str, Any]:

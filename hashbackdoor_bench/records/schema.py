@@ -81,7 +81,7 @@ class Threat(Part, frozen=True):
         trigger: see `ThreatModel`.
         control: see `ThreatModel`.
         universal: see `ThreatModel`.
-        delivery: how the poison reached training, ``stamped`` or ``files``.
+        delivery: how the poison reached training: ``stamped``, ``files``, ``jpeg:QUALITY``.
         budget: share of the target's images that is poisoned; None if there are none.
         poisoned: number of images that carry the trigger and count as poison.
         covers: number of images that carry the trigger and keep their label.

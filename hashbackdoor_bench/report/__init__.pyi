@@ -1,3 +1,4 @@
+from .collection import Collection as Collection
 from .collection import NoRecords as NoRecords
 from .collection import collect as collect
 from .consistency import check_record as check_record
@@ -9,4 +10,5 @@ from .formatting import percent as percent
 from .formatting import poisoned as poisoned
 from .formatting import ssim as ssim
 from .selection import choose as choose
+from .selection import undefended as undefended
 from .suite_index import read_index as read_index

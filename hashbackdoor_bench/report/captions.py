@@ -25,15 +25,23 @@ def table_caption(frame: pd.DataFrame, convention: str, *, bold: bool = True) ->
         convention: whose scores it shows.
         bold: whether it marks the best of a column.
     """
-    n = usual_run_count(frame)
-    spread = (
-        "Each cell is one run (n = 1), which has no spread."
-        if n == 1
-        else f"Mean ± standard deviation over the n = {n} runs of a cell (targets × seeds). A cell "
+    rule = [bold_rule(frame)] if bold else []
+    return (
+        spread_rule(usual_run_count(frame)),
+        *conditions(frame, convention),
+        *rule,
+        *provenance(frame),
+    )
+
+
+def spread_rule(n: int) -> str:
+    """What a cell is that usually stands for ``n`` runs."""
+    if n == 1:
+        return "Each cell is one run (n = 1), which has no spread."
+    return (
+        f"Mean ± standard deviation over the n = {n} runs of a cell (targets × seeds). A cell "
         "of another n says so; a cell of one run has no spread."
     )
-    rule = [bold_rule(frame)] if bold else []
-    return (spread, *conditions(frame, convention), *rule, *provenance(frame))
 
 
 def usual_run_count(frame: pd.DataFrame) -> int:

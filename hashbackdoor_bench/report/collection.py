@@ -13,6 +13,7 @@ from hashbackdoor_bench.records import (
     CONVENTION_FIELDS,
     CONVENTIONS,
     INDEX,
+    REFUSED,
     Record,
     read_record,
     record_path,
@@ -20,6 +21,7 @@ from hashbackdoor_bench.records import (
 from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.report.consistency import check_record
 from hashbackdoor_bench.report.copies import Found, with_checked_labels, without_copies
+from hashbackdoor_bench.report.refusals import Refusal, read_refusals
 from hashbackdoor_bench.report.scan import scan_records
 from hashbackdoor_bench.report.suite_index import SuiteIndex, read_index
 from hashbackdoor_bench.spec import canonical, digest
@@ -70,10 +72,12 @@ class Collection:
             ``similarity_query`` (NaN where there is none), ``seconds``, ``device``, ``commit``,
             ``dirty``, and last ``record``, the `Record` itself.
         left_out: a sentence for every file and row that is not in the frame, and why.
+        refused: the runs that the suites of these records could not plan.
     """
 
     frame: pd.DataFrame
     left_out: tuple[str, ...]
+    refused: tuple[Refusal, ...] = ()
 
 
 class NoRecords(UserError):
@@ -103,6 +107,7 @@ def collect(places: Iterable[Path]) -> Collection:
     left_out: list[str] = []
     found: list[Found] = []
     indices: dict[Path, SuiteIndex] = {}
+    refused_runs: list[Refusal] = []
     seen: set[Path] = set()
     for place in asked:
         scan = scan_records(place)
@@ -124,6 +129,9 @@ def collect(places: Iterable[Path]) -> Collection:
             if folder not in indices:
                 indices[folder] = read_index(folder / INDEX)
                 left_out += indices[folder].problems
+                refusals, problems = read_refusals(folder / REFUSED)
+                refused_runs += refusals
+                left_out += problems
             line = indices[folder].lines.get(path.absolute().relative_to(folder).as_posix())
             found.append(Found(path, record, list(indices).index(folder), line))
     found, refused = with_checked_labels(found, list(indices))
@@ -139,7 +147,7 @@ def collect(places: Iterable[Path]) -> Collection:
     for column in OPTIONAL:
         present = frame[column].astype(object)
         frame[column] = present.where(present.notna(), None)
-    return Collection(frame, tuple(left_out))
+    return Collection(frame, tuple(left_out), tuple(refused_runs))
 
 
 def _left_out(path: Path, error: UserError) -> str:

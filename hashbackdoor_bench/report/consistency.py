@@ -20,8 +20,12 @@ from hashbackdoor_bench.records import (
     record_key,
 )
 from hashbackdoor_bench.report.claims import ROUNDING, agree, near, whole, within
-from hashbackdoor_bench.report.measurements import check_retrieval, check_visibility
-from hashbackdoor_bench.spec import RunSpec
+from hashbackdoor_bench.report.defense_claims import check_defense
+from hashbackdoor_bench.report.measurements import (
+    check_dispersion,
+    check_retrieval,
+    check_visibility,
+)
 
 # A mean under one order of ties lies between those under the worst and the best order, but for
 # queries of which R cuts a tie: they have moved no mean by as much as a tenth of this.
@@ -44,8 +48,6 @@ def check_record(record: Record) -> None:
     _protocol(record)
     _threat(record)
     _settings(record)
-    if (record.defense is None) != (record.spec.defense == RunSpec.defense):
-        raise UserError(f"spec.defense is {record.spec.defense!r}, which its results don't fit.")
     triggered = carry_trigger(record.threat.trigger, record.threat.chosen)
     for convention in CONVENTIONS:
         _differences(convention, record.scores[convention], triggered=triggered)
@@ -53,6 +55,8 @@ def check_record(record: Record) -> None:
     _conventions(record)
     check_retrieval(record)
     check_visibility(record)
+    check_defense(record)
+    check_dispersion(record)
 
 
 # ---- the run ------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def _copies(group: list[Found]) -> Iterator[tuple[Found, Found]]:
         earlier = [
             o for o in group[:number]
             if o.suite == one.suite and o.record.threat.delivery == one.record.threat.delivery
-            and o.record.key != one.record.key
+            and o.record.key != one.record.key and _defense(o.record) == _defense(one.record)
         ]  # fmt: skip
         if others or earlier:
             yield one, (others or earlier)[0]
@@ -138,6 +138,12 @@ def _what(record: Record) -> tuple[object, ...]:
     spec = record.spec
     attack = ATTACKS.module(spec.attack)  # presets of one file may be the same attack
     return attack, spec.victim, spec.bits, spec.dataset, spec.target, spec.seed
+
+
+def _defense(record: Record) -> tuple[object, ...]:
+    """What the scores of a run don't depend on, since they are those without it."""
+    spec = record.spec
+    return spec.defense, spec.defense_settings, spec.clean_share, spec.operating_point
 
 
 def _traces(record: Record) -> Iterator[str]:

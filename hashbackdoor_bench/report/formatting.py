@@ -17,6 +17,11 @@ def number(value: float | None, factor: float = 1) -> str:
     return "0.0" if text == "-0.0" else text
 
 
+def hundredfold(value: float | None) -> float | None:
+    """A share as percent, not rounded."""
+    return None if value is None else 100 * value
+
+
 def percent(value: float | None) -> str:
     """A share as percent, without the sign."""
     return number(value, 100)

@@ -107,6 +107,27 @@ def _plane(record: Record, attacked: int) -> None:
         agree(f"{what}: the target", targets, [record.spec.target], "spec.target")
 
 
+def check_dispersion(record: Record) -> None:
+    """Refuse distances between codes that no codes have.
+
+    Raises:
+        UserError: what contradicts what.
+    """
+    found = record.dispersion
+    if found is None:
+        return
+    agree("dispersion.images", found.images, record.threat.poisoned, "threat.poisoned")
+    for network, bits in (("surrogate", record.spec.surrogate_bits), ("victim", record.spec.bits)):
+        for images in ("plain", "perturbed", "stamped"):
+            shown = getattr(getattr(found, network), images)
+            for kind in ("relaxed", "hard"):
+                what, one = f"dispersion.{network}.{images}.{kind}", getattr(shown, kind)
+                within(f"{what}.l_a_share", one.l_a_share, 0, 1)
+                within(f"{what}.l_c_share", one.l_c_share, 0, 1)
+                if bits is not None:
+                    near(f"{what}.l_a", one.l_a, one.l_a_share * bits, "l_a_share")
+
+
 # ---- what is seen -------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ SAME_VICTIM = (
 # What makes an attack of one label another attack.
 SAME_ATTACK = (
     "attack", "attack_settings", "budget", "poison_count", "delivery", "surrogate",
-    "surrogate_backbone", "surrogate_bits", "surrogate_recipe",
+    "surrogate_backbone", "surrogate_bits", "surrogate_recipe", "aware",
 )  # fmt: skip
 
 POOLING = {"none": "own pooling", "avg": "average", "max": "maximum", "flatten": "flattened"}
@@ -35,6 +35,13 @@ FORMS: dict[str, Callable[[str], str]] = {
     "recipe": str,
     "epochs": lambda epochs: f"{epochs} epochs",
 }
+
+
+def regime_of(spec: RunSpec) -> str:
+    """How a run's victim is trained: ``frozen``, ``fine-tuned`` or ``from scratch``."""
+    if spec.recipe == "frozen":
+        return "frozen"
+    return "fine-tuned" if spec.pretrained or spec.weights else "from scratch"
 
 
 def texts_of(frame: pd.DataFrame, name: str) -> list[str]:
@@ -56,11 +63,20 @@ def text_of(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def choose(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
+def undefended(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs without a defense: those with one repeat their scores."""
+    return frame[[record.spec.defense == RunSpec.defense for record in frame["record"]]]
+
+
+def choose(
+    frame: pd.DataFrame, conditions: Sequence[str], *, defended: bool = False
+) -> pd.DataFrame:
     """The rows that fulfil ``column=value`` conditions; values of one column are alternatives.
 
-    Runs with a defense repeat the scores of the run without it, so they are left out unless a
-    condition names ``defense``.
+    Args:
+        frame: of a `Collection`.
+        conditions: texts.
+        defended: whether runs with a defense are kept even if no condition names ``defense``.
 
     Raises:
         UserError: no such column, or no row is left.
@@ -73,8 +89,8 @@ def choose(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
                 f"--where {shortened(condition)}: it is no NAME=VALUE, as in victim=hashnet."
             )
         wanted.setdefault(name.strip(), []).append(value.strip())
-    if "defense" not in wanted:
-        frame = frame[[record.spec.defense == RunSpec.defense for record in frame["record"]]]
+    if "defense" not in wanted and not defended:
+        frame = undefended(frame)
     names = {name for name in frame if "." not in name and name != "record"}
     for name, values in wanted.items():
         known = names | {field.name for field in fields(RunSpec)}

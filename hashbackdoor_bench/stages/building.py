@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hashbackdoor_bench import metrics, poisoning
 from hashbackdoor_bench.api import Attack, AttackerView, ModelAttack
-from hashbackdoor_bench.network import Blueprint, HashModel, TrainingSet, centre_crop
+from hashbackdoor_bench.network import Blueprint, HashModel, TrainingSet, TrainStep, centre_crop
 from hashbackdoor_bench.stages.cache import Content
 
 if TYPE_CHECKING:
@@ -82,7 +82,11 @@ def _backbone(run: "Run", network: Blueprint) -> HashModel:
 
 def train_surrogate(run: "Run", stage: "PlannedStage", work: Path) -> Content:
     """The attacker's network, trained on the clean set."""
-    return _train(run, stage, work, run.plan.surrogate, _clean(run, ATTACKERS_FEATURES))
+    expected, more = run.plan.expected, {}
+    if expected and "backward" in expected.hooks:
+        more["backward"] = expected.instance.backward
+    items = _clean(run, ATTACKERS_FEATURES)
+    return _train(run, stage, work, run.plan.surrogate, items, **more)
 
 
 def train_control(run: "Run", stage: "PlannedStage", work: Path) -> Content:
@@ -132,7 +136,12 @@ def poison_items(run: "Run") -> TrainingSet:
 
 
 def _train(
-    run: "Run", stage: "PlannedStage", work: Path, network: Blueprint, items: TrainingSet
+    run: "Run",
+    stage: "PlannedStage",
+    work: Path,
+    network: Blueprint,
+    items: TrainingSet,
+    **more: Callable[[TrainStep], Tensor],
 ) -> Content:
     return network.train(
         items,
@@ -140,6 +149,7 @@ def _train(
         checkpoint=work / "checkpoint",
         progress=run.progress,
         stage=stage.title,
+        **more,
     )
 
 
@@ -175,6 +185,7 @@ def craft(run: "Run", stage: "PlannedStage", work: Path) -> Content:
         progress=run.progress,
         work=work,
         remember=remember,
+        purify=None if plan.expected is None else plan.expected.purifier,
     )
     given = (view.target, view.index, view.covers)
     versions = [tensor._version for tensor in given]

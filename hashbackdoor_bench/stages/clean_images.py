@@ -13,9 +13,8 @@ from torch import Tensor
 
 from hashbackdoor_bench.api import derive_seed, generator
 from hashbackdoor_bench.data import Split, Splits
-from hashbackdoor_bench.defender import Images
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.network import centre_crop
+from hashbackdoor_bench.network import Images, centre_crop
 from hashbackdoor_bench.spec import digest
 
 
@@ -58,8 +57,7 @@ def draw_clean(splits: Splits, poisoned: Tensor, count: int, seed: int) -> Clean
     """
     if not count:
         return CleanImages(torch.empty(0, dtype=torch.long))
-    trained = set(splits.train.ids)
-    free = torch.tensor([name not in trained for name in splits.database.ids])
+    free = torch.from_numpy(splits.untrained).clone()
     oracle = not free.any()
     split = splits.train if oracle else splits.database
     if oracle:

@@ -36,12 +36,9 @@ POISON = ("backdoor", FEATURES, PLANTED_FEATURES)
 def _defense(plan: "Plan", keys: Keys) -> Inputs:
     """The defense, its images and, if it is tuned, what its strength follows from."""
     tuned = [key for name, key in keys.items() if name.endswith("'s tuning")]
-    versions = dict(plan.defense.instance.versions())
     return {
-        "defense": plan.defense.method.identity,
-        "settings": dict(plan.spec.defense_settings),
+        **plan.defense.inputs,
         "seed": plan.spec.seed,
-        **({"versions": versions} if versions else {}),
         **plan.clean.inputs(plan.splits),
         **({"tuning": tuned[0]} if tuned else {}),
     }

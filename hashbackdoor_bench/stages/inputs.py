@@ -5,7 +5,9 @@ Each function takes the plan and the keys of the artifacts that the stage needs.
 
 from typing import TYPE_CHECKING
 
+from hashbackdoor_bench.corruptions import jpeg_versions
 from hashbackdoor_bench.network import Blueprint
+from hashbackdoor_bench.poisoning import quality_of
 from hashbackdoor_bench.stages.building import ATTACKERS_FEATURES, FEATURES, PLANTED_FEATURES
 from hashbackdoor_bench.stages.codes import CONTROL, VICTIM, code_stages, served
 from hashbackdoor_bench.stages.stage import Inputs, Keys
@@ -25,10 +27,16 @@ def planted_features(plan: "Plan", keys: Keys) -> Inputs:
     return {
         **features_of("victim", plan, keys),
         "backdoor": keys["backdoor"],
-        "delivery": plan.spec.delivery,
+        **_delivery(plan),
         "target": plan.target.tolist(),
         **plan.attacked,
     }
+
+
+def _delivery(plan: "Plan") -> Inputs:
+    """How poison reaches training; a JPEG depends on who compresses it."""
+    codec = {} if quality_of(plan.delivery) is None else {"codec": jpeg_versions()}
+    return {"delivery": plan.delivery, **codec}
 
 
 def trained(plan: "Plan", network: Blueprint, features: str | None) -> Inputs:
@@ -39,7 +47,9 @@ def trained(plan: "Plan", network: Blueprint, features: str | None) -> Inputs:
 
 def surrogate(plan: "Plan", keys: Keys) -> Inputs:
     """Of the attacker's network."""
-    return trained(plan, plan.surrogate, keys.get(ATTACKERS_FEATURES))
+    inputs = trained(plan, plan.surrogate, keys.get(ATTACKERS_FEATURES))
+    expected = plan.expected
+    return inputs if not expected or "backward" not in expected.hooks else inputs | expected.inputs
 
 
 def backdoor(plan: "Plan", keys: Keys) -> Inputs:
@@ -63,7 +73,7 @@ def victim(plan: "Plan", keys: Keys) -> Inputs:
     """Of the poisoned victim."""
     inputs = trained(plan, plan.victim, keys.get(FEATURES))
     if len(plan.index):
-        inputs["poison"] = {"backdoor": keys["backdoor"], "delivery": plan.spec.delivery}
+        inputs["poison"] = {"backdoor": keys["backdoor"], **_delivery(plan)}
         if PLANTED_FEATURES in keys:
             inputs["poison"]["features"] = keys[PLANTED_FEATURES]
     return inputs

@@ -1,6 +1,5 @@
 """The builder of the last stage of a defense: what it did, as figures of a record."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from hashbackdoor_bench import metrics
 from hashbackdoor_bench.metrics import Codes, Truth
+from hashbackdoor_bench.records import worth
 from hashbackdoor_bench.stages.cache import Content
 from hashbackdoor_bench.stages.codes import CONTROL, DEFENDED, VICTIM
 from hashbackdoor_bench.stages.windows import DRAWS, SHARES, WINDOW
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from hashbackdoor_bench.stages.pipeline import Run
     from hashbackdoor_bench.stages.plan import PlannedStage
 
-LEAST = 0.05  # t-MAP above the floor, below which removal is not defined
 POWER, RATE = 0.9, 0.01  # of an audit
 
 ByConvention = dict[str, float]
@@ -93,17 +92,7 @@ def outcome_of(
         "map_old_index": score(after.query, victim.database, truth.query),
         "floor": floor,
         **worth(before, after_it, floor["field"]),
-    }
-
-
-def worth(before: ByConvention, after: ByConvention, floor: float) -> dict[str, float]:
-    """Removal, clean cost and DER, see `Outcome`, of ``map`` and ``t_map`` before and after."""
-    above = before["t_map"] - floor
-    fallen, cost = before["t_map"] - after["t_map"], before["map"] - after["map"]
-    return {
-        "removal": fallen / above if above >= LEAST else math.nan,
-        "clean_cost": cost,
-        "der": (max(0.0, fallen) - max(0.0, cost) + 1) / 2,
+        "anchor": metrics.anchor_shares(after, truth),
     }
 
 
@@ -130,13 +119,14 @@ def _screened(run: "Run") -> dict[str, Any]:
     }
 
 
-def _told(positive: Tensor, negative: Tensor) -> dict[str, Any]:
+def _told(positive: Tensor, negative: Tensor, control: Tensor | None = None) -> dict[str, Any]:
     return {
         "positives": len(positive),
         "negatives": len(negative),
         "auroc": metrics.auroc(positive, negative),
         "auroc_interval": metrics.auroc_interval(positive, negative),
         "tpr_at_fpr": metrics.rates(positive, negative),
+        "histogram": metrics.histogram(positive, negative, control),
     }
 
 
@@ -151,7 +141,7 @@ def _suspected(run: "Run") -> dict[str, Any]:
     )
     effective = metrics.hit_at(ranking, 1) >= 0.5
     return {
-        **_told(own["triggered"], own["clean"]),
+        **_told(own["triggered"], own["clean"], made[CONTROL]["triggered"]),
         "unit": "query",
         "auroc_effective": metrics.auroc(own["triggered"][effective], own["clean"]),
         "auroc_control": metrics.auroc(made[CONTROL]["triggered"], made[CONTROL]["clean"]),

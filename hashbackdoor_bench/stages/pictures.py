@@ -72,7 +72,11 @@ def images_of(run: "Run") -> dict[str, Tensor]:
         target.
     """
     plan, splits, size = run.plan, run.plan.splits, run.plan.splits.size
-    index, planted = run.backdoor.index.cpu(), poisoning.planted(run.backdoor, run.device)
+    index = run.backdoor.index.cpu()
+    delivery = "files" if plan.delivery == "stamped" else plan.delivery
+    planted = centre_crop(
+        poisoning.delivered(splits.train, run.backdoor, delivery, size, run.device), size
+    )
     poison, covers = _slots(run, POISON), _slots(run, COVER)
     attacked = plan.truth.attacked.nonzero().squeeze(1)
     rows = one_of_each_class(splits.query.labels[attacked])

@@ -85,6 +85,10 @@ class Run:
         )
         return self._build(self.plan.shared(function, params, row))
 
+    def beside(self, row: Stage) -> Artifact:
+        """The artifact of a stage that is no row of the table, and in no record's key."""
+        return self._build(self.plan.beside(row))
+
     def _build(self, stage: PlannedStage) -> Artifact:
         """Make or find the artifact of a stage; an exception gets a note that names the stage."""
 

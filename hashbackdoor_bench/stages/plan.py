@@ -17,7 +17,7 @@ from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import Numerics, carry_trigger
 from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.stages.cache import Cache
-from hashbackdoor_bench.stages.clean_images import draw_clean
+from hashbackdoor_bench.stages.clean_images import draw_clean, split_of
 from hashbackdoor_bench.stages.loading import Loaded, load_data, target_row, truth_of
 from hashbackdoor_bench.stages.numerics import numerics_of
 from hashbackdoor_bench.stages.queries import (
@@ -27,7 +27,7 @@ from hashbackdoor_bench.stages.queries import (
     source_row,
 )
 from hashbackdoor_bench.stages.resolving import resolve
-from hashbackdoor_bench.stages.resolving_defense import ResolvedDefense
+from hashbackdoor_bench.stages.resolving_defense import ResolvedDefense, refuse_drawn
 from hashbackdoor_bench.stages.stage import Stage
 from hashbackdoor_bench.stages.table import STAGES, VERSIONS
 
@@ -95,6 +95,7 @@ class Plan:
         self.victim, self.surrogate = resolved.victim, resolved.surrogate
         self.delivery = resolved.delivery
         self.defense: ResolvedDefense = resolved.defense
+        self.expected: ResolvedDefense | None = resolved.expected
         self.numerics = numerics_of(device, str(self.spec.precision), threads)
         self.target = target_row(self.splits, str(self.spec.target))
         labels = self.splits.train.labels
@@ -117,6 +118,8 @@ class Plan:
         self.clean = draw_clean(
             self.splits, torch.cat([self.index, self.covers]), self.defense.count, spec.seed
         )
+        held = split_of(self.clean, self.splits).labels[self.clean.rows]
+        refuse_drawn(self.defense, held, self.splits)
         if not self.loaded.attackable(self.target):
             raise UserError(
                 f"every query has the tag {self.spec.target!r}, so none is left to attack: give "
@@ -169,6 +172,11 @@ class Plan:
         }
         return self._planned(row, inputs, (), self.numerics)
 
+    def beside(self, row: Stage) -> PlannedStage:
+        """A stage that is no row of the table, from the keys of the run's stages that it needs."""
+        keys = {name: self.stages[name].key for name in row.needs}
+        return self._planned(row, row.inputs(self, keys), row.needs, self.numerics)
+
     def _planned(
         self,
         row: Stage,
@@ -208,7 +216,7 @@ class Plan:
         Args:
             surrogate: key of the attacker's network; None if there is none.
         """
-        return {
+        found = {
             "attack": self.method.identity,
             "data": self.training_data,
             "size": self.splits.size,
@@ -216,10 +224,14 @@ class Plan:
             "seed": self.spec.seed,
             "surrogate": surrogate,
         }
+        if self.expected and "purify" in self.expected.hooks:
+            found["purifier"] = self.expected.inputs
+        return found
 
 
 # The names of `Plan.attacker`, and that of the numerics.
 SHARED_BY = ("attack", "data", "size", "target", "seed", "surrogate", "numerics")
+PURIFIER = "purifier"  # the name besides these that it has if the attacker expects a purifier
 
 
 def attacker_of(inputs: Mapping[str, Any]) -> str | None:
@@ -229,7 +241,7 @@ def attacker_of(inputs: Mapping[str, Any]) -> str | None:
     """
     if not inputs.keys() >= set(SHARED_BY):
         return None
-    return digest({name: inputs[name] for name in SHARED_BY})
+    return digest({name: inputs[name] for name in (*SHARED_BY, PURIFIER) if name in inputs})
 
 
 def keys_of(plan: Plan) -> set[str]:

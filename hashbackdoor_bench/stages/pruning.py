@@ -15,6 +15,7 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.locks import try_lock
 from hashbackdoor_bench.stages.cache import FILES, Cache
 from hashbackdoor_bench.stages.cache_users import keys_in_use, no_new_users
+from hashbackdoor_bench.stages.dispersing import DISPERSION
 from hashbackdoor_bench.stages.plan import attacker_of
 
 CHECKPOINT = "checkpoint"  # the kind of the files that an interrupted stage left in ``work``
@@ -32,6 +33,8 @@ class Entry:
         size: size in bytes.
         age: seconds since it was last read or written.
         attacker: see `attacker_of`; only backdoors and shared stages have one.
+        backdoor: key of the backdoor whose poison was measured, of an artifact that records don't
+            name.
     """
 
     kind: str
@@ -41,6 +44,7 @@ class Entry:
     size: int
     age: float
     attacker: str | None = None
+    backdoor: str | None = None
 
 
 def entries(cache: Cache) -> list[Entry]:
@@ -56,14 +60,17 @@ def entries(cache: Cache) -> list[Entry]:
 def _artifacts(cache: Cache) -> Iterator[Entry]:
     for kind, key, path in cache.stored():
         size, last = _measure(path)
-        attacker = None
-        if kind in ("backdoor", "shared"):
+        attacker = backdoor = None
+        if kind in ("backdoor", "shared", DISPERSION.kind):
             try:
-                body = json.loads((path / FILES[0]).read_text(encoding="utf-8"))
-                attacker = attacker_of(body["inputs"])
+                inputs = json.loads((path / FILES[0]).read_text(encoding="utf-8"))["inputs"]
+                if kind == DISPERSION.kind:
+                    backdoor = str(inputs["backdoor"])
+                else:
+                    attacker = attacker_of(inputs)
             except (OSError, ValueError, KeyError):
                 attacker = None  # a damaged artifact can't be used
-        yield Entry(kind, key, path, f"{kind}-{key}", size, time.time() - last, attacker)
+        yield Entry(kind, key, path, f"{kind}-{key}", size, time.time() - last, attacker, backdoor)
 
 
 def _measure(folder: Path) -> tuple[int, float]:
@@ -120,7 +127,8 @@ def prune(
         older_than: remove what was not used for this many seconds.
         keep: remove the oldest until the rest has at most this many bytes.
         unreferenced: folder of records; remove only what none of them refers to. A shared stage is
-            in use if a record refers to a backdoor that was made from it.
+            in use if a record refers to a backdoor that was made from it, and what was measured of
+            a backdoor's poison if a record refers to the backdoor.
         dry_run: remove nothing, only return what would be removed.
 
     Raises:
@@ -132,11 +140,11 @@ def prune(
         total, gone = sum(entry.size for entry in found), []
         made = {entry.attacker for entry in found if named and entry.key in named} - {None}
         for entry in found:
-            if {entry.key, entry.attacker} & busy:
+            if {entry.key, entry.attacker, entry.backdoor} & busy:
                 continue
             if older_than is not None and entry.age < older_than:
                 continue
-            if named is not None and (entry.key in named or _shares(entry, made)):
+            if named is not None and ({entry.key, entry.backdoor} & named or _shares(entry, made)):
                 continue
             if keep is not None and total <= keep:
                 break

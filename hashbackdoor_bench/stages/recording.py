@@ -9,6 +9,7 @@ from hashbackdoor_bench.data import Splits
 from hashbackdoor_bench.records import (
     DataFacts,
     Defended,
+    Dispersion,
     Imperceptibility,
     Losses,
     Parameters,
@@ -21,6 +22,7 @@ from hashbackdoor_bench.records import (
 )
 from hashbackdoor_bench.stages.cache import Artifact
 from hashbackdoor_bench.stages.codes import CONTROL, VICTIM
+from hashbackdoor_bench.stages.dispersing import DISPERSION, disperses
 from hashbackdoor_bench.stages.queries import Aim
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ def record_of(run: "Run") -> Record:
         artifacts=keys,
         numerics=plan.numerics,
         defense=_defended(run) if plan.defense.hooks else None,
+        dispersion=_dispersion(run) if disperses(plan) else None,
         **artifacts[VICTIM].facts["made by"],
     )
     return with_checksum(record)
@@ -104,6 +107,12 @@ def _defended(run: "Run") -> Defended:
     }
     del found["made by"]
     return msgspec.convert(found, Defended)
+
+
+def _dispersion(run: "Run") -> Dispersion:
+    """How the poison is dispersed."""
+    facts = run.beside(DISPERSION).facts
+    return msgspec.convert({name: facts[name] for name in Dispersion.__struct_fields__}, Dispersion)
 
 
 def _losses(trained: Artifact) -> tuple[float, ...]:

@@ -5,18 +5,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from hashbackdoor_bench import data
-from hashbackdoor_bench.api import AnyAttack, Delivery, HashLoss
+from hashbackdoor_bench.api import AnyAttack, HashLoss
 from hashbackdoor_bench.data import Splits
-from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.network import Blueprint, best_precision, packaged_weights
-from hashbackdoor_bench.registry import ATTACKS, VICTIMS, Method
+from hashbackdoor_bench.poisoning import delivery_of
+from hashbackdoor_bench.registry import ATTACKS, DEFENSES, VICTIMS, Method
 from hashbackdoor_bench.spec import OVERRIDES, RunSpec, canonical, recipe_of
-from hashbackdoor_bench.stages.resolving_defense import ResolvedDefense, refuse, resolve_defense
+from hashbackdoor_bench.stages.resolving_defense import (
+    ResolvedDefense,
+    refuse,
+    resolve_defense,
+    resolve_expected,
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Resolved:
         surrogate: the attacker's network; trained only if the attack needs one.
         delivery: the delivery of ``spec``.
         defense: the defense of ``spec``.
+        expected: the defense that the attacker expects; None: none.
     """
 
     spec: RunSpec
@@ -38,8 +45,9 @@ class Resolved:
     attack: AnyAttack
     victim: Blueprint
     surrogate: Blueprint
-    delivery: Delivery
+    delivery: str
     defense: ResolvedDefense
+    expected: ResolvedDefense | None
 
 
 def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
@@ -60,7 +68,7 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
     attack = method.cls(**attack_settings)
     attack.refuse_control()
     surrogate: Method[HashLoss] = VICTIMS[spec.surrogate or attack.surrogate or spec.victim]
-    delivery = _delivery(spec.delivery or attack.delivery)
+    delivery = delivery_of(spec.delivery or attack.delivery)
     defense = resolve_defense(spec, splits)
     asked, classes = spec.recipe, len(splits.classes)
     same = surrogate.name == victim.name
@@ -90,11 +98,12 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         surrogate_backbone=spec.surrogate_backbone or backbone,
         surrogate_bits=attackers_bits,
         surrogate_recipe=None if attackers_recipe == (asked or own) else attackers_recipe,
-        attack_settings=tuple(sorted(attack_settings.items())),
+        attack_settings=tuple(sorted(method.recorded(attack_settings).items())),
         victim_settings=tuple(sorted(victim_settings.items())),
         defense=defense.method.name,
         defense_settings=tuple(sorted(defense.settings.items())),
         clean_share=spec.clean_share if defense.count else RunSpec.clean_share,
+        aware=DEFENSES[spec.aware].name,
     )
     network = Blueprint(
         method=victim.name,
@@ -131,7 +140,8 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
                 f"and {surrogate.name} compares images: add --surrogate csq, or orthohash."
             )
     refuse(defense, attack, method.name, network, splits)
-    return Resolved(full, method, attack, network, attackers, delivery, defense)
+    expected = resolve_expected(spec.aware, attack, method.name, attackers)
+    return Resolved(full, method, attack, network, attackers, delivery, defense, expected)
 
 
 def _own_recipe(
@@ -165,16 +175,3 @@ def _weights(spec: RunSpec, backbone: str, file: str | None) -> dict[str, Any]:
         "weights": packaged or (Path(file) if file else None),
         "weights_by_order": packaged is not None or (file is not None and spec.weights_by_order),
     }
-
-
-def _delivery(name: str) -> Delivery:
-    """The delivery of that name.
-
-    Raises:
-        UserError: there is none.
-    """
-    for delivery in get_args(Delivery):
-        if name == delivery:
-            found: Delivery = delivery
-            return found
-    raise unknown("--delivery", name, get_args(Delivery))

@@ -33,7 +33,7 @@ VERSIONS = {
     "features": 1, "train": 1, "backdoor": 1, "shared": 1, "tamper": 1, "codes": 1, "visibility": 2,
     "scores": 2,
     "tuning": 1, "screening": 1, "repair": 1, "suspicions": 1, "inspection": 1, "audit": 1,
-    "outcome": 1,
+    "outcome": 1, "dispersion": 1,
 }  # fmt: skip
 
 # ---- the table ----------------------------------------------------------------------------------

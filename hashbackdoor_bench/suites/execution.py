@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from hashbackdoor_bench.files import whole
-from hashbackdoor_bench.records import INDEX
+from hashbackdoor_bench.records import INDEX, REFUSED
 from hashbackdoor_bench.stages import Cache, in_use
 from hashbackdoor_bench.suites.durations import Remaining, Times
 from hashbackdoor_bench.suites.failures import Failure, forget_failure, keep_failure
@@ -183,7 +183,10 @@ class _Messenger:
 
 
 def write_index(layout: Layout, results: Path) -> Path:
-    """Write ``index.csv`` beside a suite's records: one row per finished run, with its label."""
+    """Write ``index.csv`` beside a suite's records: one row per finished run, with its label.
+
+    Runs whose defense doesn't fit are in ``refused.csv``, which exists only if there are any.
+    """
     path = results / INDEX
     with whole(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
@@ -195,4 +198,20 @@ def write_index(layout: Layout, results: Path) -> Path:
                 rows.writerow(
                     (run.suite, run.label, spec.victim, spec.bits, spec.target, spec.seed, record)
                 )
+    _write_refused(layout.unfit, results / REFUSED)
     return path
+
+
+def _write_refused(unfit: Sequence[Failure], path: Path) -> None:
+    if not unfit:
+        path.unlink(missing_ok=True)
+        return
+    with whole(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("suite", "label", "victim", "bits", "seed", "defense", "reason"))
+        for failure in unfit:
+            run, spec = failure.run, failure.run.spec
+            rows.writerow(
+                (run.suite, run.label, spec.victim, spec.bits, spec.seed, spec.defense,
+                 failure.message)
+            )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.errors import NotApplicable, UserError
 from hashbackdoor_bench.memory import no_collection
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import read_record, record_key, record_path
@@ -81,12 +81,14 @@ class Layout:
     Attributes:
         planned: the runs that can be run.
         refused: the runs that can't be planned, with the reason.
+        unfit: the runs whose defense doesn't go with the attack or victim, which is a result.
         tasks: all tasks by key, each once, after the tasks that it needs.
         done: keys of the tasks that are done.
     """
 
     planned: list[PlannedRun] = field(default_factory=list)
     refused: list[Failure] = field(default_factory=list)
+    unfit: list[Failure] = field(default_factory=list)
     tasks: dict[str, Task] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
 
@@ -138,11 +140,13 @@ def lay_out(
                     run.spec, cache=cache, device=device, loaded=loaded(run.spec), threads=threads
                 )
                 layout.planned.append(_planned(layout.tasks, run, plan, results))
+            except NotApplicable as error:
+                layout.unfit.append(Failure(run, "plan", str(error)))
             except UserError as error:
                 where = f"suite {run.suite}, {run.key_path}"
                 layout.refused.append(Failure(run, "plan", f"{where}: {error}"))
-    if layout.refused and not layout.planned:
-        raise UserError(layout.refused[0].message)
+    if not layout.planned and (reasons := layout.refused or layout.unfit):
+        raise UserError(reasons[0].message)
     stored = {kind: _names(cache.root / kind) for kind in {t.kind for t in layout.tasks.values()}}
     for task in layout.tasks.values():
         if task.key in stored[task.kind] and cache.has(task.kind, task.key):

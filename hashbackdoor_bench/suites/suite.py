@@ -13,13 +13,19 @@
     delivery = "files"                # fields of a row override those above
     set.attack.epsilon = [2, 4, 8]    # makes three rows: "CIBA, epsilon=2" and so on
 
+    [[defense]]                       # with which every row is run; for defenses that have only a
+    name = "clp"                      # name, write `defense = ["none", "jpeg", "clp"]`
+    set.defense.u = [2, 3, 4]         # settings belong to one defense
+    operating_point = "published"     # as clean_share, the only other field that it may have
+
     [[zip]]                           # lists of equal length that vary together
     surrogate = ["hashnet", "csq"]
     surrogate_bits = [32, 64]
 
 A field that is not given has the default of a run. With ``extends``, a key in this file replaces
-that of the other suite, ``[[attack]]`` replaces all of its rows, and ``[[zip]]`` all of its zips
-(``zip = []`` removes them). Paths are relative to the file. Equal runs are run once. Runs are
+that of the other suite, ``[[attack]]`` replaces all of its rows, ``[[defense]]`` all defenses, and
+``[[zip]]`` all of its zips (``zip = []`` removes them). A row with a ``defense`` of its own is run
+with that one only. Paths are relative to the file. Equal runs are run once. Runs are
 sorted by seed, so that an interrupted suite has complete tables of the first seeds, and then in the
 order of the lists in the file: the first list varies slowest, rows vary fastest.
 
@@ -158,8 +164,9 @@ def _runs(file: SuiteFile) -> Iterator[tuple[AttackRow, list[str], dict[str, Any
             )
     for parts in product(*_axes(file.shared), *map(_together, file.zips)):
         for row, varied in rows:
-            for own in product(*_axes(row.keys)):
-                yield row, varied, {k: v for part in (*parts, *own) for k, v in part.items()}
+            for defense in file.defenses_of(row):
+                for own in product(*_axes(defense), *_axes(row.keys)):
+                    yield row, varied, {k: v for part in (*parts, *own) for k, v in part.items()}
 
 
 def _axes(keys: Keys) -> list[list[dict[str, Any]]]:

@@ -29,10 +29,12 @@ NAMED = {
     "victim": VICTIMS,
     "surrogate": VICTIMS,
     "defense": DEFENSES,
+    "aware": DEFENSES,
 }  # fields that name a method
 LARGEST_SUITE = 20_000  # runs, which are planned in less than half a minute
 LARGEST_NUMBER = 1e300  # whole numbers may be larger than any float, and are then no setting
 HINT = "write set.attack.NAME = VALUE, set.victim.NAME = VALUE or set.defense.NAME = VALUE."
+OF_DEFENSE = ("operating_point", "clean_share")  # fields that a [[defense]] may have
 
 
 @dataclass(frozen=True)
@@ -64,20 +66,32 @@ class SuiteFile:
         shared: the keys above all rows.
         zips: the keys of each ``[[zip]]``.
         rows: each ``[[attack]]``; the default attack if none is named.
+        defenses: the keys of each ``[[defense]]``.
     """
 
     title: str
     shared: Keys
     zips: tuple[Keys, ...]
     rows: tuple[AttackRow, ...]
+    defenses: tuple[Keys, ...] = ()
 
     @property
     def count(self) -> int:
         """The number of combinations of the lists, some of which may be equal."""
-        shared = [len(given.values) for given in self.shared.values()]
         zips = [len(next(iter(keys.values())).values) for keys in self.zips]
-        rows = (prod(len(given.values) for given in row.keys.values()) for row in self.rows)
-        return prod(shared) * prod(zips) * sum(rows)
+        rows = (
+            _combinations(row.keys) * sum(map(_combinations, self.defenses_of(row)))
+            for row in self.rows
+        )
+        return _combinations(self.shared) * prod(zips) * sum(rows)
+
+    def defenses_of(self, row: AttackRow) -> tuple[Keys, ...]:
+        """The keys of each defense that a row is run with; a single empty one if none is given."""
+        return self.defenses if self.defenses and "defense" not in row.keys else ({},)
+
+
+def _combinations(keys: Keys) -> int:
+    return prod(len(given.values) for given in keys.values())
 
 
 def shipped_files() -> dict[str, Path]:
@@ -126,20 +140,28 @@ def read_suite(path: Path, below: tuple[Path, ...] = ()) -> SuiteFile:
             if other.resolve() in chain:
                 raise UserError(f"{other.name} extends itself: name another suite.")
         base = read_suite(other, chain)
+    defenses = _defenses(top, here)
+    own = {name: value for name, value in top.items() if name != "defense" or not defenses}
+    shared = base.shared | _keys(own, here)
+    if defenses:
+        shared.pop("defense", None)
     suite = SuiteFile(
         text_of(top, here, "title") if "title" in top else base.title,
-        base.shared | _keys(top, here),
+        shared,
         _zips(top, here) if "zip" in top else base.zips,
         _rows(top, here) if "attack" in top else base.rows,
+        defenses if "defense" in top else base.defenses,
     )
     _refuse_twice(suite)
+    _refuse_shared_settings(suite)
     return suite
 
 
 def _refuse_twice(suite: SuiteFile) -> None:
     """Refuse a field of a zip that is also given elsewhere: above all rows, in a row or a zip."""
     places: dict[str, list[KeyPath]] = {}
-    for keys in (suite.shared, *suite.zips, *(row.keys for row in suite.rows)):
+    rows = (row.keys for row in suite.rows)
+    for keys in (suite.shared, *suite.zips, *suite.defenses, *rows):
         for name, given in keys.items():
             places.setdefault(name, []).append(given.at)
     for keys in suite.zips:
@@ -147,6 +169,27 @@ def _refuse_twice(suite: SuiteFile) -> None:
             for other in places[name]:
                 if other != given.at:
                     raise given.at.wrong(f"{name} is in this [[zip]] and at {other} too: keep one.")
+
+
+def _refuse_shared_settings(suite: SuiteFile) -> None:
+    """Refuse a setting of a defense that would be given to several defenses.
+
+    It may stand where one defense is named, in a ``[[zip]]`` together with ``defense``, or in a
+    ``[[defense]]``.
+    """
+    for row in suite.rows:
+        named = [keys for keys in (suite.shared, *suite.zips, row.keys) if "defense" in keys]
+        several = suite.defenses_of(row) != ({},) or any(
+            len(keys["defense"].values) > 1 for keys in named[-1:]
+        )
+        for keys in (suite.shared, *suite.zips, row.keys):
+            together = keys in suite.zips and "defense" in keys
+            for name, given in keys.items():
+                if name.startswith("set.defense.") and several and not together:
+                    raise given.at.wrong(
+                        f"{name} would be given to several defenses: write it in the [[defense]] "
+                        "that has it."
+                    )
 
 
 def _keys(table: Mapping[str, Any], at: KeyPath) -> Keys:
@@ -224,6 +267,24 @@ def _zips(top: Mapping[str, Any], here: KeyPath) -> tuple[Keys, ...]:
                     f"{len(keys[name].values)}: make the lists of a [[zip]] equally long."
                 )
         found.append(keys)
+    return tuple(found)
+
+
+def _defenses(top: Mapping[str, Any], here: KeyPath) -> tuple[Keys, ...]:
+    """Each ``[[defense]]``; none where ``defense`` is a name or a list of names."""
+    given = entries(top.get("defense", []), here / "defense")
+    if not any(isinstance(entry, dict) for entry, _ in given):
+        return ()
+    found = []
+    for table, at in tables(top, here, "defense"):
+        refuse_unknown(table, at, {*OF_DEFENSE, "name", "set"})
+        if "name" not in table:
+            raise at.wrong('this [[defense]] has no name: add name = "clp" or another.')
+        keys = _keys({name: value for name, value in table.items() if name != "name"}, at)
+        for name, values in keys.items():
+            if name.startswith("set.") and not name.startswith("set.defense."):
+                raise values.at.wrong(f"a [[defense]] has settings of it only: {HINT}")
+        found.append({"defense": _values(table["name"], at / "name", "defense", _field), **keys})
     return tuple(found)
 
 

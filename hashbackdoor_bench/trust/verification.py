@@ -20,8 +20,15 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import open_regular
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import CONVENTIONS, INDEX, Record
-from hashbackdoor_bench.report import NoRecords, choose, collect, for_markdown, read_index
-from hashbackdoor_bench.report.board import boards
+from hashbackdoor_bench.report import (
+    Collection,
+    NoRecords,
+    collect,
+    for_markdown,
+    read_index,
+    undefended,
+)
+from hashbackdoor_bench.report.board import boards, defense_boards
 from hashbackdoor_bench.report.figures import all_figures
 from hashbackdoor_bench.report.tables import leaderboard_text
 from hashbackdoor_bench.stages import CONTROL, VICTIM, Cache, code_stages
@@ -90,9 +97,9 @@ def verify(
         problems += [text for text in _index(index, known) if text not in problems]
     board, figures = folder / "LEADERBOARD.md", folder / "figures"
     if board.exists():
-        problems += [f"{board}: {text}" for text in _leaderboard(board, choose(found.frame, ()))]
+        problems += [f"{board}: {text}" for text in _leaderboard(board, found)]
     if figures.is_dir():
-        problems += _figures(figures, choose(found.frame, ()), progress)
+        problems += _figures(figures, found.frame, progress)
     return Verified(
         records=len(records),
         rescored=len(records) - len(not_verifiable),
@@ -170,13 +177,18 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _leaderboard(path: Path, frame: pd.DataFrame) -> Iterator[str]:
+def _leaderboard(path: Path, read: Collection) -> Iterator[str]:
     """The first line of a leaderboard that differs from one made again of the same suites."""
     text = (_content(path) or b"").decode("utf-8", errors="replace")
+    frame = undefended(read.frame)
     written = {for_markdown(name): name for name in frame["suite"].dropna()}
-    heads = dict.fromkeys(re.findall(r"^## (.+), [a-z]+$", text, re.MULTILINE))
+    heads = dict.fromkeys(
+        re.findall(r"^## (.+), delivery [a-z]+, [a-z]+ labels, [a-z -]+$", text, re.MULTILINE)
+    )
     try:
-        again = leaderboard_text(boards(frame, [written.get(head, head) for head in heads]))
+        suites = [written.get(head, head) for head in heads]
+        defenses = defense_boards(read.frame, suites, read.refused)
+        again = leaderboard_text(boards(frame, suites), defenses)
     except UserError as error:
         yield f"it can't be made from these records: {error}"
         return

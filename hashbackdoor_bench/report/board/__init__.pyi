@@ -1,6 +1,12 @@
 from .boards import boards as boards
+from .claimed_order import claimed_order as claimed_order
+from .contest import Contest as Contest
+from .contest import contest as contest
+from .contest import looks as looks
+from .defenses import defense_boards as defense_boards
 from .page import write_site as write_site
 from .rivals import rivals as rivals
+from .standing import GOAL as GOAL
 from .standing import board_with as board_with
 from .standing import standing as standing
 from .standing import standing_text as standing_text

@@ -1,8 +1,8 @@
 """The boards of the leaderboard, by the rules of ``results/RULES.md``.
 
-A board is one suite under one delivery. Its cells are every (victim, bits, target, seed) that any
-attack of the board was run on; an attack has a place only if it has all those of the victims that
-count.
+A board is one suite under one delivery, one regime of training and one type of labels. Its cells
+are every (victim, bits, budget, target, seed) that any attack of the board was run on; an attack
+has a place only if it has all those of the victims that count.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from hashbackdoor_bench.report.selection import (
     SAME_VICTIM,
     refuse_mixed,
     refuse_mixed_protocols,
+    regime_of,
 )
 from hashbackdoor_bench.report.statistics import places
 from hashbackdoor_bench.text import quoted
@@ -27,7 +28,7 @@ from hashbackdoor_bench.text import quoted
 
 @dataclass(frozen=True)
 class Board:
-    """A suite under one delivery.
+    """A suite under one delivery, regime and type of labels.
 
     Attributes:
         suite: its name.
@@ -37,6 +38,10 @@ class Board:
         seeds: of the runs.
         victims: its columns, by name and bits.
         entries: those with a place first, by falling gain.
+        regime: how its victims are trained, see `selection.regime_of`.
+        labels: ``clean`` or ``dirty``: those of its attacks' poison.
+        budgets: shares of the target class that every attack is run at, rising; empty where each
+            attack has one budget of its own.
     """
 
     suite: str
@@ -46,10 +51,20 @@ class Board:
     seeds: tuple[int, ...]
     victims: tuple[Victim, ...]
     entries: tuple[Entry, ...]
+    regime: str
+    labels: str
+    budgets: tuple[float, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What it has in common, without the suite."""
+        return f"delivery {self.delivery}, {self.labels} labels, {self.regime}"
 
 
 def boards(frame: pd.DataFrame, suites: Sequence[str]) -> list[Board]:
-    """The boards of these suites, by suite and delivery.
+    """The boards of these suites, by suite, regime, delivery and type of labels.
+
+    Attacks without a trigger are controls, which are on all boards of their regime and delivery.
 
     Args:
         frame: of a `Collection`.
@@ -69,28 +84,40 @@ def boards(frame: pd.DataFrame, suites: Sequence[str]) -> list[Board]:
                 f"no record of suite {quoted(suite)} is among these{hint}: a record belongs to a "
                 f"suite by the index.csv that `bench suite run {suite}` writes beside it."
             )
-        for delivery, part in of_suite.groupby("delivery", sort=True):
-            found.append(_board(suite, str(delivery), part))
+        of_suite = of_suite.assign(regime=[regime_of(one.spec) for one in of_suite["record"]])
+        for (regime, delivery), part in of_suite.groupby(["regime", "delivery"], sort=True):
+            control = part["trigger"] == "none"
+            for labels in sorted(set(part["label_kind"][~control] if any(~control) else ["clean"])):
+                shown = part[control | (part["label_kind"] == labels)]
+                found.append(_board(suite, str(regime), str(delivery), str(labels), shown))
     return found
 
 
-def _board(suite: str, delivery: str, frame: pd.DataFrame) -> Board:
-    name = f"board {suite}, {delivery}"
+def _board(suite: str, regime: str, delivery: str, labels: str, frame: pd.DataFrame) -> Board:
+    name = f"board {suite}, {delivery}, {labels} labels, {regime}"
     refuse_mixed_protocols(frame, f"{name}: its records")
     victims = tuple(
         _victim(name, str(victim), int(bits), part)
         for (victim, bits), part in frame.groupby(["victim", "bits"], sort=True)
     )
     counting = {victim.key for victim in victims if victim.counts}
-    runs = zip(frame["victim"], frame["bits"], frame["target"], frame["seed"], strict=True)
+    budgets = [record.spec.budget for record in frame["record"]]
+    asked = pd.Series(budgets, frame.index)
+    by_budget = any(asked.groupby([frame["label"], frame["attack"]]).nunique() > 1)
+    runs = zip(
+        frame["victim"], frame["bits"], frame["target"], frame["seed"],
+        budgets if by_budget else [0.0] * len(budgets), strict=True,
+    )  # fmt: skip
     cells = len({run for run in runs if run[:2] in counting})
+    varied = {"attack_settings", "budget"} if by_budget else {"attack_settings"}
     entries = []
     for (label, _), part in frame.groupby(["label", "attack"], sort=True):
         for (victim, bits), of_victim in part.groupby(["victim", "bits"]):
             # an attack whose settings vary is not refused: it has no place, and its row says why
-            same = [field for field in SAME_ATTACK if field != "attack_settings"]
+            same = [field for field in SAME_ATTACK if field not in varied]
             refuse_mixed(of_victim, f"{name}: {quoted(label)} on {victim}, {bits} bits", same)
-        entries.append(entry(part, f"{name}: {quoted(label)}", victims, cells))
+        what = f"{name}: {quoted(label)}"
+        entries.append(entry(part, what, victims, cells, by_budget=by_budget))
     return Board(
         suite,
         delivery,
@@ -99,6 +126,9 @@ def _board(suite: str, delivery: str, frame: pd.DataFrame) -> Board:
         tuple(sorted(set(map(int, frame["seed"])))),
         victims,
         _placed(entries),
+        regime,
+        labels,
+        tuple(sorted(set(budgets))) if by_budget else (),
     )
 
 

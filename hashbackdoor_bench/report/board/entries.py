@@ -41,8 +41,12 @@ class Victim:
 
     @property
     def key(self) -> VictimKey:
-        """Its name and bits, as in `Draws`."""
+        """Its name and bits, with which the columns of `Draws` begin."""
         return self.name, self.bits
+
+    def among(self, values: Draws) -> Draws:
+        """Those of its own, at any budget."""
+        return {column: draws for column, draws in values.items() if column[:2] == self.key}
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,8 @@ class Entry:
         attack: its name on the command line.
         place: first and last place that it may have; None if it has none.
         why: a clause why it has no place, empty if it has one.
-        draws: backdoor gain by victim, target and seed.
-        gain: its mean over the victims that count; None if none of them was run.
+        draws: backdoor gain by victim, target and seed; by budget too, on a board of several.
+        gain: its mean over the victims that count and the budgets; None if none was run.
         gains: of each victim of the board, None where it was not run.
         delta_map: mean delta MAP of the victim that counts where it is largest in size.
         poison: share of the target class that is poisoned, the largest of its runs.
@@ -103,7 +107,7 @@ class Entry:
     def counted_draws(self) -> Draws:
         """The draws on victims that count."""
         counting = {run.victim.key for run in self.runs if run.victim.counts}
-        return {key: values for key, values in self.draws.items() if key in counting}
+        return {key: values for key, values in self.draws.items() if key[:2] in counting}
 
     def mean_visibility(self, images: str, name: str) -> float | None:
         """The mean of `ScoredRun.visibility` over the runs on victims that count."""
@@ -112,7 +116,9 @@ class Entry:
         return fmean(known) if known else None
 
 
-def entry(frame: pd.DataFrame, what: str, victims: Sequence[Victim], cells: int) -> Entry:
+def entry(
+    frame: pd.DataFrame, what: str, victims: Sequence[Victim], cells: int, *, by_budget: bool
+) -> Entry:
     """The entry of one attack, still without a place.
 
     Args:
@@ -120,15 +126,17 @@ def entry(frame: pd.DataFrame, what: str, victims: Sequence[Victim], cells: int)
         what: they are, for messages.
         victims: all of the board.
         cells: how many runs an attack needs to have all of those that count.
+        by_budget: whether the board is over several budgets.
 
     Raises:
         UserError: two records are of one victim, target and seed.
     """
-    counting = [victim.key for victim in victims if victim.counts]
-    gains = draws(frame, what, f"{CONVENTION}.backdoor_gain")
-    counted = {key: gains[key] for key in counting if key in gains}
-    deltas = draws(frame, what, f"{CONVENTION}.delta_map")
-    delta_maps = [fmean(deltas[key].values()) for key in counting if key in deltas]
+    counting = [victim for victim in victims if victim.counts]
+    gains = draws(frame, what, f"{CONVENTION}.backdoor_gain", by_budget=by_budget)
+    counted = {key: some for one in counting for key, some in one.among(gains).items()}
+    deltas = draws(frame, what, f"{CONVENTION}.delta_map", by_budget=by_budget)
+    of_victims = (_values(one.among(deltas)) for one in counting)
+    delta_maps = [fmean(values) for values in of_victims if values]
     runs = _runs(frame, victims)
     poison = max(_poisoned_share(run.record) for run in runs)
     why = why_no_place(
@@ -146,11 +154,15 @@ def entry(frame: pd.DataFrame, what: str, victims: Sequence[Victim], cells: int)
         why=why,
         draws=gains,
         gain=estimate(counted),
-        gains=tuple(spread(list(gains.get(victim.key, {}).values())) for victim in victims),
+        gains=tuple(spread(_values(victim.among(gains))) for victim in victims),
         delta_map=max(delta_maps, key=abs, default=None),
         poison=poison,
         runs=runs,
     )
+
+
+def _values(some: Draws) -> list[float]:
+    return [value for column in some.values() for value in column.values()]
 
 
 def _runs(frame: pd.DataFrame, victims: Sequence[Victim]) -> tuple[ScoredRun, ...]:

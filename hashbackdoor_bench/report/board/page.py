@@ -20,7 +20,9 @@ from hashbackdoor_bench.png import read_png
 from hashbackdoor_bench.records import LARGEST
 from hashbackdoor_bench.report.board import rules, wording
 from hashbackdoor_bench.report.board.boards import Board
-from hashbackdoor_bench.report.board.entries import ScoredRun
+from hashbackdoor_bench.report.board.claimed_order import claimed_order
+from hashbackdoor_bench.report.board.defenses import DefenseBoard
+from hashbackdoor_bench.report.board.entries import Entry, ScoredRun
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.text import visible
 
@@ -54,6 +56,7 @@ def write_site(
     left_out: Sequence[str],
     folder: Path,
     command_of: Callable[[RunSpec], str],
+    defenses: Sequence[DefenseBoard] = (),
 ) -> Path:
     """Write the site; its first page.
 
@@ -62,6 +65,7 @@ def write_site(
         left_out: sentences of a `Collection`, shown at the foot, with those on pictures.
         folder: of the site; new, empty, or a site made before.
         command_of: the text of the command that makes a run.
+        defenses: the boards of defenses, which stand below.
 
     Raises:
         UserError: the folder holds something else.
@@ -70,6 +74,10 @@ def write_site(
     for name in PLAIN:
         shutil.copyfile(SOURCES / name, folder / name)
     pages = _names(found)
+
+    def page_of(board: Board, entry: Entry) -> str:
+        return pages[_slug(f"{board.suite} {board.title}"), entry.runs[0].path]
+
     files = {run.path: _copy(run, folder, command_of) for run in _runs(found)}
     environment = Environment(
         loader=FileSystemLoader(SOURCES),
@@ -80,18 +88,21 @@ def write_site(
         lstrip_blocks=True,
     )
     environment.globals |= {
-        "wording": wording, "rules": rules, "pages": pages, "files": files, "anchor": _slug,
+        "wording": wording, "rules": rules, "page_of": page_of, "files": files, "anchor": _slug,
+        "claimed_order": claimed_order,
     }  # fmt: skip
     index = folder / "index.html"
     victims = {wording.victim_name(victim, board) for board in found for victim in board.victims}
     template = environment.get_template("index.html")
     everything = [*left_out, *(text for one in files.values() for text in one.left_out)]
-    text = template.render(boards=found, victims=sorted(victims), left_out=everything)
+    text = template.render(
+        boards=found, victims=sorted(victims), left_out=everything, defenses=defenses
+    )
     _write(index, text)
     template = environment.get_template("attack.html")
     for board in found:
         for entry in board.entries:
-            page = folder / pages[entry.runs[0].path]
+            page = folder / page_of(board, entry)
             _write(page, template.render(board=board, entry=entry))
     return index
 
@@ -127,15 +138,16 @@ def _runs(found: Iterable[Board]) -> list[ScoredRun]:
     return [run for board in found for entry in board.entries for run in entry.runs]
 
 
-def _names(found: Iterable[Board]) -> dict[str, str]:
-    """The page of each entry, by the path of its first record; no record can choose its name."""
-    names: dict[str, str] = {}
+def _names(found: Iterable[Board]) -> dict[tuple[str, str], str]:
+    """The page of each entry, by its board and first record; no record can choose its name."""
+    names: dict[tuple[str, str], str] = {}
     for board in found:
+        of_board = _slug(f"{board.suite} {board.title}")
         for entry in board.entries:
             stem = _slug(f"{board.suite} {board.delivery} {entry.label}")
             taken = sum(name.startswith(f"attacks/{stem}.") for name in names.values())
             name = f"attacks/{stem}.{taken}.html" if taken else f"attacks/{stem}.html"
-            names[entry.runs[0].path] = name
+            names[of_board, entry.runs[0].path] = name
     return names
 
 

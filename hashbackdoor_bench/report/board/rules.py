@@ -6,6 +6,7 @@ CONVENTION = "field"  # whose scores the leaderboard compares
 LARGEST_FALL = 0.02  # of a victim's mean MAP
 LEAST_CLEAN_MAP = 0.5  # MAP without poison that a victim must reach to count
 MOST_POISON = 0.6  # share of the target class
+LARGEST_COST = 0.02  # MAP that a defense may take from a victim's clean queries
 
 
 def why_no_place(

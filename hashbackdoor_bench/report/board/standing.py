@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, comb
 
 from hashbackdoor_bench.report.board import wording
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.entries import Entry, Victim
-from hashbackdoor_bench.report.statistics import Estimate, difference, estimate
+from hashbackdoor_bench.report.power import Power, power, seconds_of
+from hashbackdoor_bench.report.statistics import LEVEL, Estimate, difference, estimate
 from hashbackdoor_bench.text import visible
+
+GOAL = 0.05  # a difference that a reader would want to be told
 
 
 @dataclass(frozen=True)
@@ -20,32 +24,76 @@ class Standing:
         gains: by victim of the board, with an interval over its draws; None where it was not run.
         leads: the other entries with a trigger, and by how much the attack's gain is above theirs,
             paired over the draws of the victims that count; None where they share none.
+        power: what its runs can tell; None without a place or another attack that has one.
+        seconds: of one core, for one of its runs.
     """
 
     board: Board
     entry: Entry
     gains: tuple[Estimate | None, ...]
     leads: tuple[tuple[Entry, Estimate | None], ...]
+    power: Power | None
+    seconds: float
 
 
 def standing(board: Board, label: str) -> Standing:
     """The standing of the attack of that label, which is on the board."""
     (entry,) = (one for one in board.entries if one.label == label)
     others = [o for o in board.entries if o is not entry and o.threat.trigger != "none"]
+    rivals = [other for other in others if other.place is not None]
+    records = [run.record for run in entry.runs if run.victim.counts]
     return Standing(
         board,
         entry,
         tuple(_gain_on(victim, entry) for victim in board.victims),
         tuple((other, difference(entry.counted_draws, other.counted_draws)) for other in others),
+        power(
+            entry.counted_draws,
+            [other.counted_draws for other in rivals],
+            comb(len(rivals) + 1, 2),
+        )
+        if entry.place is not None
+        else None,
+        seconds_of(records) / max(1, len(records)),
     )
 
 
 def _gain_on(victim: Victim, entry: Entry) -> Estimate | None:
-    return estimate({victim.key: entry.draws.get(victim.key, {})})
+    return estimate(victim.among(entry.draws))
 
 
-def standing_text(found: Standing) -> str:
-    """The standing as lines for a terminal."""
+def power_text(found: Standing, goal: float = GOAL) -> str:
+    """What the runs can tell, and what it takes to tell a difference, as sentences.
+
+    Args:
+        found: the standing.
+        goal: the difference, as a share.
+    """
+    if found.power is None:
+        return ""
+    can, points = found.power, f"{100 * goal:g} points"
+    told = (
+        f"These {can.runs} runs can tell {wording.percent(can.tells)} points from another attack "
+        f"(in 80 % of cases, tested at {100 * LEVEL:g} % over {can.comparisons} "
+        f"pair{'s' if can.comparisons > 1 else ''})"
+    )
+    if can.tells <= goal:
+        return f"{told}."
+    needed, classes = can.runs_for(goal), found.board.protocol.classes
+    if needed is None:
+        return f"{told}; {points} need more runs than anyone will make."
+    targets = ceil(needed * can.groups / can.runs)
+    minutes = needed * found.seconds / 60
+    cost = f"{needed} runs, about {minutes:.0f} minutes of one core as measured in the records"
+    if len(found.board.targets) > 1 and targets > classes:
+        return (
+            f"{told}; {points} need {targets} targets, that is {cost}, and this data has {classes}."
+        )
+    return f"{told}; {points} need {cost}."
+
+
+def standing_text(found: Standing, goal: float = GOAL) -> str:
+    """The standing as lines for a terminal; ``goal`` is the difference of `power_text`."""
     board, entry = found.board, found.entry
     placed = [other for other in board.entries if other.place is not None]
     lines = [f"{entry.label}: {wording.caption(board)}", "", _line("gain", "mean", "95 %", "n")]
@@ -61,6 +109,8 @@ def standing_text(found: Standing) -> str:
             lines.append("there is no other attack with a place to compare it with")
     if out := wording.left_out_victims(board):
         lines.append(out)
+    if told := power_text(found, goal):
+        lines.append(told)
     if found.leads:
         lines += ["", _line("more gain than (paired)", "mean", "95 %", "n")]
         lines += [

@@ -1,6 +1,9 @@
 """The words of the leaderboard: places, columns, and which victims don't count."""
 
+from collections.abc import Sequence
+
 from hashbackdoor_bench.report.board.boards import Board
+from hashbackdoor_bench.report.board.defenses import DefenseBoard, DefenseEntry
 from hashbackdoor_bench.report.board.entries import Entry, Victim
 from hashbackdoor_bench.report.formatting import (
     NOTHING,
@@ -14,14 +17,29 @@ from hashbackdoor_bench.report.formatting import (
     ssim,
 )
 from hashbackdoor_bench.report.selection import published_victims
+from hashbackdoor_bench.report.statistics import LEVEL
 
 __all__ = [
-    "NOTHING", "caption", "column", "interval", "left_out_victims", "mean_and_deviation", "number",
-    "percent", "place", "poisoned", "position_on_bar", "signed", "ssim", "victim_name",
+    "NOTHING", "PLACES", "TEST", "caption", "column", "defenses_caption", "interval",
+    "left_out_victims",
+    "mean_and_deviation", "number", "percent", "place", "poisoned", "position_on_bar", "signed",
+    "ssim", "victim_name",
 ]  # fmt: skip
 
+MOST_NAMED = 10  # targets or seeds that a caption lists
+PLACES = (
+    "Place 2-4 means that at least one attack is better than this one and at most three are, as "
+    "far as the tests can tell. Attacks with overlapping places may be tied: their order in the "
+    "table says nothing."
+)
+TEST = (
+    "Two attacks are compared run by run (equal victim, budget, target and seed); all runs of one "
+    "target are one draw, and on a board with one target all runs of one seed. Student's t over "
+    f"the means with each draw left out, two-sided at {100 * LEVEL:g} %, with"
+)
 
-def place(entry: Entry) -> str:
+
+def place(entry: Entry | DefenseEntry) -> str:
     """One place, or the range of places that the tests leave open."""
     if entry.place is None:
         return NOTHING
@@ -44,14 +62,31 @@ def victim_name(victim: Victim, board: Board) -> str:
 def caption(board: Board) -> str:
     """What all numbers of a board share, as one sentence."""
     bits = ", ".join(str(b) for b in sorted({victim.bits for victim in board.victims}))
-    seeds = ", ".join(map(str, board.seeds))
-    targets = ", ".join(board.targets)
+    shares = ", ".join(f"{100 * share:g}" for share in board.budgets)
+    budgets = f", budgets {shares} % of the target class" if shares else ""
     return (
         f"{board.protocol.name}, R = {board.protocol.top_k} "
-        f"(lists {board.protocol.sha256[:10]}), {bits} bits, delivery {board.delivery}, "
-        f"target{'s' if len(board.targets) > 1 else ''} {targets}, "
-        f"seed{'s' if len(board.seeds) > 1 else ''} {seeds}."
+        f"(lists {board.protocol.sha256[:10]}), {bits} bits, {board.title}, "
+        f"{_several('target', board.targets)}, {_several('seed', board.seeds)}{budgets}."
     )
+
+
+def defenses_caption(board: DefenseBoard) -> str:
+    """What all numbers of a board of defenses share, in two sentences."""
+    return (
+        f"{board.protocol.name}, R = {board.protocol.top_k} "
+        f"(lists {board.protocol.sha256[:10]}), delivery {board.delivery}, "
+        f"{_several('target', board.targets)}, {_several('seed', board.seeds)}, on "
+        f"{', '.join(board.victims)}. Attacks, and their poisoned share of the target class: "
+        f"{'; '.join(board.attacks)}; {board.cells} runs have a backdoor to remove."
+    )
+
+
+def _several(name: str, values: Sequence[object]) -> str:
+    """The values of a name; their number where they are many."""
+    if len(values) > MOST_NAMED:
+        return f"{len(values)} {name}s"
+    return f"{name}{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}"
 
 
 def left_out_victims(board: Board) -> str:

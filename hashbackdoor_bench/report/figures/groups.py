@@ -6,12 +6,13 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.figures.finished import Unfilled
 from hashbackdoor_bench.report.selection import SAME_ATTACK, SAME_VICTIM, refuse_mixed
 from hashbackdoor_bench.report.statistics import Spread, draws, spread
-from hashbackdoor_bench.report.style import GRID, TICKS
+from hashbackdoor_bench.report.style import GRID, TEXT, TICKS
 
 LETTER, HANDLE = 0.056, 0.4  # inches: an average letter in small type, a legend's line
 
@@ -88,6 +89,24 @@ def with_recorded(
 def complete(values: Sequence[float | None] | None, count: int) -> bool:
     """Whether there are ``count`` numbers and none is undefined."""
     return values is not None and len(values) == count and None not in values
+
+
+def panels_of(count: int, across: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure as wide as the text with ``count`` panels of one scale, and those panels.
+
+    Args:
+        count: number of panels.
+        across: the most that stand side by side.
+        height: of a row of them, in inches.
+    """
+    columns = min(across, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(TEXT, 0.4 + height * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for number, axes in enumerate(panels[count:], count):
+        axes.set_visible(False)
+        panels[number - columns].tick_params(labelbottom=True)
+    return figure, panels[:count]
 
 
 def plain_axes(axes: Axes, *, grid: str | None = "both") -> None:

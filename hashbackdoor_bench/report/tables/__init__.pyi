@@ -1,3 +1,4 @@
+from .beside_papers import beside_papers as beside_papers
 from .layouts import tables as tables
 from .leaderboard import leaderboard_text as leaderboard_text
 from .paper_numbers import published_numbers as published_numbers

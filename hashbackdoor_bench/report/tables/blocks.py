@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from hashbackdoor_bench.report.formatting import NOTHING, percent
+from hashbackdoor_bench.report.formatting import NOTHING, hundredfold, percent
 from hashbackdoor_bench.report.selection import SAME_ATTACK, SAME_VICTIM, refuse_mixed
-from hashbackdoor_bench.report.statistics import Draws, best, draws, spread
-from hashbackdoor_bench.report.tables.parts import Block, Cell, Line
+from hashbackdoor_bench.report.statistics import Draws, Spread, best, draws, spread
+from hashbackdoor_bench.report.tables.parts import Block, Cell, Line, Second
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def block(
         what = f"{row} on {column}"
         refuse_mixed(part, what, SAME_ATTACK)
         found[row, column] = draws(part, what, f"{convention}.{measure.field}")
-    cells = {key: _cell(values, measure.text, usual) for key, values in found.items()}
+    cells = {key: cell(values, measure.text, usual) for key, values in found.items()}
     if measure.marks_best:
         for key in _best_of_columns(frame, found, columns):
             cells[key] = replace(cells[key], best=True)
@@ -90,18 +90,41 @@ def _best_of_columns(
     ]
 
 
-def _cell(values: Draws, text: Callable[[float | None], str], usual: int) -> Cell:
-    """Mean, spread, and the number of runs where it is one or unusual."""
-    runs = spread([value for of_victim in values.values() for value in of_victim.values()])
+def cell(
+    values: Draws,
+    text: Callable[[float | None], str],
+    usual: int,
+    second: tuple[str, Draws] | None = None,
+) -> Cell:
+    """Mean, spread, and the number of runs where it is one or unusual.
+
+    Args:
+        values: shares.
+        text: a share as text.
+        usual: number of runs that needn't be told.
+        second: name and values of a number that stands in parentheses.
+    """
+    runs = _spread(values)
     if runs is None:
         return Cell(NOTHING)
-    shown, deviation = text(runs.mean), None
-    if runs.deviation is not None:
-        deviation = 100 * runs.deviation
-        shown += f" ± {percent(runs.deviation)}"
-    if runs.n == 1 or runs.n != usual:
-        shown += f" (n = {runs.n})"
-    return Cell(shown, 100 * runs.mean, deviation, runs.n)
+    shown, beside = _shown(runs, text), None
+    count = f"n = {runs.n}" if runs.n == 1 or runs.n != usual else ""
+    other = second and _spread(second[1])
+    if second and other:
+        beside = Second(second[0], 100 * other.mean, hundredfold(other.deviation))
+        count = "; ".join(filter(None, [_shown(other, percent), count]))
+    if count:
+        shown += f" ({count})"
+    return Cell(shown, 100 * runs.mean, hundredfold(runs.deviation), runs.n, second=beside)
+
+
+def _spread(values: Draws) -> Spread | None:
+    return spread([value for of_victim in values.values() for value in of_victim.values()])
+
+
+def _shown(runs: Spread, text: Callable[[float | None], str]) -> str:
+    mean = text(runs.mean)
+    return mean if runs.deviation is None else f"{mean} ± {percent(runs.deviation)}"
 
 
 def _facts(frame: pd.DataFrame, row: str, convention: str) -> dict[str, str]:

@@ -4,7 +4,9 @@
     pairs        attacks × victims: t-MAP, backdoor gain, MAP, delta MAP
     victims      victims × attacks: backdoor gain, t-MAP, MAP; for more victims than attacks
     transfer     surrogates × victims: backdoor gain, one block per attack
+    ledger       steps from a released code to the paper, and what each changes
     leaderboard  the boards of the leaderboard, one row per attack
+    defense      defenses × attacks: t-MAP (MAP); their clean cost, what they find and need
 
 Rows and columns stand in the order of the suite; those of the leaderboard by its rules.
 """
@@ -17,9 +19,12 @@ import pandas as pd
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.report.captions import surrogates, table_caption, usual_run_count
 from hashbackdoor_bench.report.formatting import percent, signed
+from hashbackdoor_bench.report.refusals import Refusal
 from hashbackdoor_bench.report.selection import surrogate_heads, victim_heads, with_display_names
 from hashbackdoor_bench.report.tables.blocks import Measure, block
+from hashbackdoor_bench.report.tables.defense import defense_tables
 from hashbackdoor_bench.report.tables.leaderboard import leaderboard_tables
+from hashbackdoor_bench.report.tables.ledger import ledger_tables
 from hashbackdoor_bench.report.tables.paper_numbers import (
     PaperNumber,
     published_lines,
@@ -31,11 +36,16 @@ T_MAP = Measure("t-MAP", "t_map", percent, marks_best=True)
 MAP = Measure("MAP", "map", percent)
 GAIN = Measure("backdoor gain", "backdoor_gain", signed, marks_best=True)
 DELTA = Measure("delta MAP", "delta_map", signed)
+DEFENSE = "defense"  # the only layout of runs with a defense
 WHITE_BOX = "A surrogate of the victim's own method, backbone and bits is the white box."
 
 
 def tables(
-    frame: pd.DataFrame, layout: str, convention: str = "field", numbers: Sequence[PaperNumber] = ()
+    frame: pd.DataFrame,
+    layout: str,
+    convention: str = "field",
+    numbers: Sequence[PaperNumber] = (),
+    refused: Sequence[Refusal] = (),
 ) -> list[Table]:
     """The tables of one layout.
 
@@ -44,6 +54,7 @@ def tables(
         layout: a name of ``LAYOUTS``.
         convention: whose scores are shown.
         numbers: published ones, to stand below the rows of layout ``ciba``.
+        refused: runs that the suites could not plan, which layout ``defense`` shows as n/a.
 
     Raises:
         UserError: the records are not of one protocol and R, runs that differ in more than target
@@ -53,6 +64,8 @@ def tables(
         return _ciba(frame, convention, numbers)
     if numbers:
         raise UserError(f"--layout {layout} has no published numbers: --layout ciba has.")
+    if layout == DEFENSE:
+        return defense_tables(frame, convention, refused)
     return LAYOUTS[layout](frame, convention)
 
 
@@ -128,5 +141,6 @@ LAYOUTS: dict[str, Callable[[pd.DataFrame, str], list[Table]]] = {
     "pairs": _pairs,
     "victims": _victims,
     "transfer": _transfer,
+    "ledger": ledger_tables,
     "leaderboard": leaderboard_tables,
 }

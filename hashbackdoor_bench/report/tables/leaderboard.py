@@ -2,17 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from textwrap import fill
 
 import pandas as pd
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.report.board import wording
 from hashbackdoor_bench.report.board.boards import Board, boards
+from hashbackdoor_bench.report.board.claimed_order import claimed_order
+from hashbackdoor_bench.report.board.defenses import DefenseBoard, DefenseEntry
 from hashbackdoor_bench.report.board.entries import Entry
-from hashbackdoor_bench.report.board.rules import CONVENTION
+from hashbackdoor_bench.report.board.rules import CONVENTION, LARGEST_COST
 from hashbackdoor_bench.report.captions import provenance
 from hashbackdoor_bench.report.escaping import for_markdown
-from hashbackdoor_bench.report.statistics import LEVEL, Spread
+from hashbackdoor_bench.report.formatting import hundredfold
+from hashbackdoor_bench.report.statistics import Spread
 from hashbackdoor_bench.report.tables.parts import Block, Cell, Line, Table
 
 BEFORE = ("place", "gain", "95 %")  # columns before and behind those of the victims
@@ -23,19 +27,21 @@ HEAD = f"""# Leaderboard
 
 Made by `bench leaderboard` from the records, by the rules in [RULES.md](RULES.md); don't edit it.
 
-Gain: backdoor gain in percent, convention `{CONVENTION}`, the mean over victims and seeds with its
-95 % interval; by victim: mean ± standard deviation over seeds. A place such as 1-3 is a tie: the
-records can't tell these attacks apart. ΔMAP: of the victim that changed most. PSNR in dB, of
-poisoned images and of triggered queries. Poison: in percent of the target class's images.
+Gain: backdoor gain in percent, convention `{CONVENTION}`, the mean over victims and budgets with
+its 95 % interval; by victim: mean ± standard deviation over runs. ΔMAP: of the victim that
+changed most. PSNR in dB, of poisoned images and of triggered queries. Poison: in percent of the
+target class's images.
+
+{fill(wording.PLACES, 100)}
 """
 EXPLANATION = (
     f"Gain: backdoor gain in percent, convention {CONVENTION}, the mean over the victims that "
-    "count (each weighs the same) with its 95 % interval over targets and seeds. By victim: mean ± "
+    "count and the budgets (each weighs the same) with its 95 % interval over targets, or over the "
+    "seeds of one target. By victim: mean ± "
     "standard deviation. ΔMAP: of the victim that changed most. PSNR in dB, of poisoned images and "
     "of triggered queries. Poison: in percent of the target class's images.",
-    "A place such as 1-3 is a tie. Bold: significantly above all others that have a place. The "
-    "test is a paired t-test over runs of equal victim, target and seed, two-sided at "
-    f"{100 * LEVEL:g} %, with Holm's correction over all pairs of attacks that have a place.",
+    f"{wording.PLACES} Bold: significantly above all others that have a place. {wording.TEST} "
+    "Holm's correction over all pairs of attacks that have a place.",
 )
 
 
@@ -80,7 +86,7 @@ def board_table(board: Board) -> Table:
         f"Without a place: {'; '.join(reasons)}." if reasons else "",
     ]
     return Table(
-        f"Leaderboard of {board.suite}, delivery {board.delivery}",
+        f"Leaderboard of {board.suite}, {board.title}",
         "attack",
         (*BEFORE, *victims, *NUMBERS, *WORDS, "poison"),
         (Block("", tuple(_line(entry, board) for entry in board.entries)),),
@@ -95,10 +101,10 @@ def _line(entry: Entry, board: Board) -> Line:
     seen = [entry.mean_visibility(images, "psnr") for images in ("poison", "query")]
     cells = [
         Cell(wording.place(entry)),
-        Cell(wording.percent(mean), _hundredfold(mean), n=gain.n if gain else 0, best=best),
+        Cell(wording.percent(mean), hundredfold(mean), n=gain.n if gain else 0, best=best),
         Cell(wording.interval(gain) or wording.NOTHING),
         *map(_gain_cell, entry.gains),
-        Cell(wording.signed(entry.delta_map), _hundredfold(entry.delta_map)),
+        Cell(wording.signed(entry.delta_map), hundredfold(entry.delta_map)),
         *(Cell(wording.number(psnr), psnr) for psnr in seen),
         *(Cell(str(getattr(entry.threat, name))) for name in WORDS),
         Cell(f"{wording.percent(entry.poison)} %", 100 * entry.poison),
@@ -117,17 +123,65 @@ def _line(entry: Entry, board: Board) -> Line:
 def _gain_cell(gain: Spread | None) -> Cell:
     if gain is None:
         return Cell(wording.NOTHING)
-    deviation = _hundredfold(gain.deviation)
+    deviation = hundredfold(gain.deviation)
     return Cell(wording.mean_and_deviation(gain), 100 * gain.mean, deviation, gain.n)
 
 
-def _hundredfold(share: float | None) -> float | None:
-    return None if share is None else 100 * share
-
-
-def leaderboard_text(found: Sequence[Board]) -> str:
+def leaderboard_text(found: Sequence[Board], defenses: Sequence[DefenseBoard] = ()) -> str:
     """``LEADERBOARD.md``: a table for each board; the same records give the same bytes."""
-    return "\n".join([HEAD, *map(_section, found)])
+    ours = [DEFENSES, *map(_defenses, defenses)] if defenses else []
+    return "\n".join([HEAD, *map(_section, found), *ours])
+
+
+DEFENDED = (
+    "place", "defense", "stage", "removal", "95 %", "t-MAP", "MAP", "clean cost", "clean images",
+    "sees", "seconds", "trainings",
+)  # fmt: skip
+DEFENSES = f"""## Defenses
+
+Removal: the part of t-MAP above the floor (the clean victim's t-MAP) that a defense takes away, in
+percent, the mean over attacks and victims with its 95 % interval. Ranked are defenses whose clean
+cost, MAP before less MAP after on the victim where it is largest, is at most
+{100 * LARGEST_COST:.1f} points. A place such as 1-3 is a tie. t-MAP and MAP: behind the defense,
+means over all runs. Clean images, sees: what the defender has. Seconds, trainings: the defense's
+own time for each run, in seconds and in trainings of the victim.
+"""
+
+
+def _defenses(board: DefenseBoard) -> str:
+    rules = ["---", "---", "---", *["---:"] * 6, "---", "---:", "---:"]
+    lines = [
+        f"### Defenses of {for_markdown(board.suite)}, {for_markdown(board.delivery)}",
+        "",
+        for_markdown(wording.defenses_caption(board)),
+        "",
+        f"| {' | '.join(DEFENDED)} |",
+        f"| {' | '.join(rules)} |",
+        *(f"| {' | '.join(map(for_markdown, _defense_row(one)))} |" for one in board.entries),
+    ]
+    reasons = [
+        f"- {for_markdown(one.name)}: {for_markdown(one.why)}" for one in board.entries if one.why
+    ]
+    if reasons:
+        lines += ["", "Without a place:", "", *reasons]
+    return "\n".join(lines) + "\n"
+
+
+def _defense_row(one: DefenseEntry) -> list[str]:
+    return [
+        wording.place(one),
+        one.name,
+        one.stage or wording.NOTHING,
+        wording.percent(one.removal.mean if one.removal else None),
+        wording.interval(one.removal) or wording.NOTHING,
+        wording.percent(one.t_map),
+        wording.percent(one.map),
+        wording.signed(one.clean_cost),
+        " or ".join(map(str, one.clean)) or wording.NOTHING,
+        ", ".join(one.sees) or wording.NOTHING,
+        wording.number(one.seconds),
+        wording.NOTHING if one.trainings is None else f"{one.trainings:.2f}",
+    ]
 
 
 def _section(board: Board) -> str:
@@ -146,7 +200,7 @@ def _section(board: Board) -> str:
     numbers = len(table.columns) - 1 - len(WORDS) - 1
     rules = ["---", "---", *["---:"] * numbers, *["---"] * len(WORDS), "---:"]
     lines = [
-        f"## {for_markdown(board.suite)}, {for_markdown(board.delivery)}",
+        f"## {for_markdown(board.suite)}, {for_markdown(board.title)}",
         "",
         for_markdown(f"{wording.caption(board)} {wording.left_out_victims(board)}".strip()),
         "",
@@ -161,4 +215,6 @@ def _section(board: Board) -> str:
     ]
     if reasons:
         lines += ["", "Without a place:", "", *reasons]
+    for outcome in claimed_order(board):
+        lines += ["", for_markdown(outcome.text())]
     return "\n".join(lines) + "\n"

@@ -7,6 +7,21 @@ LINE_FACTS = ("source", "dataset", "protocol", "top_k", "convention", "delivery"
 
 
 @dataclass(frozen=True)
+class Second:
+    """A second number of a cell, which is printed in parentheses.
+
+    Attributes:
+        name: what it is.
+        mean: see `Cell`.
+        deviation: see `Cell`.
+    """
+
+    name: str
+    mean: float
+    deviation: float | None
+
+
+@dataclass(frozen=True)
 class Cell:
     """What stands in one row and column.
 
@@ -16,6 +31,7 @@ class Cell:
         deviation: of a single run, over the runs; None where there is none.
         n: number of runs; 0 where nothing was run.
         best: a test says that it is above all it may be compared with; it is printed in bold.
+        second: another number, which the text has too.
     """
 
     text: str
@@ -23,6 +39,7 @@ class Cell:
     deviation: float | None = None
     n: int = 0
     best: bool = False
+    second: Second | None = None
 
 
 @dataclass(frozen=True)

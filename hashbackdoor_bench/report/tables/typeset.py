@@ -119,6 +119,10 @@ def tidy(tables: Sequence[Table]) -> str:
                     numbers = (cell.mean, cell.deviation, cell.n or None, cell.best)
                     words = (cell.text if cell.mean is None else "", *_facts(line))
                     rows.writerow((*map(for_csv, place), *numbers, *map(for_csv, words)))
+                    if cell.second is not None:
+                        place = (table.title, cell.second.name, line.head, column)
+                        numbers = (cell.second.mean, cell.second.deviation, cell.n or None, False)
+                        rows.writerow((*map(for_csv, place), *numbers, *map(for_csv, words)))
     return file.getvalue()
 
 

@@ -1,0 +1,242 @@
+"""The boards of the leaderboard as figures: places with ties, gain over budget, gain by target.
+
+Every board is a panel, so that what is never compared stands side by side and apart.
+"""
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from hashbackdoor_bench.report.board.boards import Board, boards
+from hashbackdoor_bench.report.board.entries import Entry
+from hashbackdoor_bench.report.board.rules import CONVENTION
+from hashbackdoor_bench.report.board.wording import PLACES, caption, place
+from hashbackdoor_bench.report.captions import provenance
+from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
+from hashbackdoor_bench.report.figures.groups import legend_columns, plain_axes, wrapped
+from hashbackdoor_bench.report.statistics import Draws, estimate, wins
+from hashbackdoor_bench.report.style import (
+    COLUMN,
+    DASHES,
+    HIT,
+    HUES,
+    LEAST,
+    MARKERS,
+    SMALL,
+    TEXT,
+    cycled,
+)
+
+ROW = 0.19  # inches for each attack
+HEAD = 0.55  # inches for a panel's title and axis
+NAMES = 1.15  # inches for the attacks' names
+TIED = 0.035  # of a panel's width between two brackets
+
+
+def places(frame: pd.DataFrame) -> list[FinishedFigure]:
+    """Every board as a forest plot: gain with its interval, place, and ties as brackets."""
+    return [_stacked("places", frame, _forest, "Backdoor gain of every attack with its 95 % "
+                     f"interval, and its place on the right; brackets join attacks that the tests "
+                     f"can't tell apart. {PLACES}")]  # fmt: skip
+
+
+def by_target(frame: pd.DataFrame) -> list[FinishedFigure]:
+    """Every board with the gain of each attack on each target.
+
+    Raises:
+        Unfilled: no board has two targets.
+    """
+    if not any(len(board.targets) > 1 for board in _boards(frame)):
+        raise Unfilled(
+            "figure targets: these records have one target each; `bench suite run standard` makes "
+            "runs of ten."
+        )
+    return [_stacked("targets", frame, _spread, "Backdoor gain of every attack on each target "
+                     "class, averaged over victims, budgets and seeds (small marks), and over the "
+                     "targets (line). A grey line joins the marks of one target.")]  # fmt: skip
+
+
+def over_budgets(frame: pd.DataFrame) -> list[FinishedFigure]:
+    """Gain over budget with a band, a panel for each board that has budgets.
+
+    Raises:
+        Unfilled: no board has several budgets.
+    """
+    found = [board for board in _boards(frame) if board.budgets]
+    if not found:
+        raise Unfilled(
+            "figure area: in these records every attack has one budget; `bench suite run standard` "
+            "makes runs of five."
+        )
+    across = min(2, len(found))
+    rows = -(-len(found) // across)
+    labels = list(dict.fromkeys(one.label for board in found for one in _attacks(board)))
+    width = TEXT if across > 1 else COLUMN
+    columns = legend_columns(labels, width)
+    height = 1.75 * rows + 0.15 * -(-len(labels) // columns) + 0.2
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = figure.subplots(rows, across, squeeze=False, sharey=True).flat
+    lines = {}
+    for axes, board in zip(panels, found, strict=False):
+        for one in _attacks(board):
+            lines[one.label] = _curve(axes, board, one, labels.index(one.label))
+        axes.set_xscale("log")
+        axes.minorticks_off()
+        axes.set_xticks(board.budgets, [f"{100 * share:g}" for share in board.budgets])
+        axes.set_xlabel("poison (% of the target class)")
+        axes.set_title(wrapped(_title(board), width / across - 0.5), fontsize=SMALL)
+        axes.axhline(0, color="0.4", linewidth=0.6, zorder=1)
+        plain_axes(axes)
+    for axes in list(panels)[len(found) :]:
+        axes.remove()
+    figure.supylabel("backdoor gain (points of percent)", fontsize=SMALL)
+    figure.legend([lines[label] for label in labels], labels, loc="outside upper center",
+                  ncols=columns, handlelength=2.2, columnspacing=1.2)  # fmt: skip
+    sentences = (
+        "Backdoor gain over the share of the target class that is poisoned: mean over the victims "
+        "that count, with a band of its 95 % interval over targets, or over the seeds of one "
+        "target. The headline of the leaderboard is the mean of a curve over its budgets.",
+    )
+    return [FinishedFigure("area", figure, (*sentences, *_shared(frame, found)))]
+
+
+def _boards(frame: pd.DataFrame) -> list[Board]:
+    suites = list(dict.fromkeys(frame["suite"].dropna()))
+    if not suites:
+        raise Unfilled(
+            "these records are of no suite, and only the attacks of a suite have places; give the "
+            "folder of a suite with its index.csv."
+        )
+    return boards(frame, suites)
+
+
+def _attacks(board: Board) -> list[Entry]:
+    """Those with a trigger and a gain, in the order of the board."""
+    return [one for one in board.entries if one.threat.trigger != "none" and one.gain]
+
+
+def _title(board: Board) -> str:
+    return f"{board.suite}: {board.title}"
+
+
+def _shared(frame: pd.DataFrame, found: Sequence[Board]) -> list[str]:
+    paths = {run.path for board in found for entry in board.entries for run in entry.runs}
+    about = [f"{board.suite}: {caption(board)}" for board in found]
+    return [*about, f"Convention {CONVENTION}.", *provenance(frame[frame["path"].isin(paths)])]
+
+
+def _stacked(
+    name: str, frame: pd.DataFrame, draw: Callable[[Axes, Board], None], sentence: str
+) -> FinishedFigure:
+    """One panel per board, of a height that follows from its attacks."""
+    found = [board for board in _boards(frame) if _attacks(board)]
+    if not found:
+        raise Unfilled(f"figure {name}: no attack with a trigger is among these records.")
+    heights = [ROW * len(_attacks(board)) + HEAD for board in found]
+    figure = Figure(figsize=(COLUMN, sum(heights)), layout="constrained")
+    panels = figure.subplots(
+        len(found), squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights}
+    )[:, 0]
+    for axes, board in zip(panels, found, strict=True):
+        entries = _attacks(board)
+        draw(axes, board)
+        axes.set_yticks(range(len(entries)), [wrapped(one.label, NAMES) for one in entries])
+        axes.set_ylim(len(entries) - 0.4, -0.6)
+        axes.axvline(0, color="0.4", linewidth=0.6, zorder=1)
+        axes.set_title(wrapped(_title(board), COLUMN - 0.3), fontsize=SMALL, x=-0.45)
+        plain_axes(axes, grid="x")
+        axes.tick_params(axis="y", length=0)
+    panels[-1].set_xlabel("backdoor gain (points of percent)")
+    return FinishedFigure(name, figure, (sentence, *_shared(frame, found)))
+
+
+def _forest(axes: Axes, board: Board) -> None:
+    entries = _attacks(board)
+    for row, one in enumerate(entries):
+        assert one.gain is not None
+        hue = HIT if one.place else "0.6"
+        if one.gain.low is not None and one.gain.high is not None:
+            axes.plot([100 * one.gain.low, 100 * one.gain.high], [row, row], color=hue, linewidth=1)
+        axes.plot(
+            100 * one.gain.mean, row, "o", color=hue, markersize=3.6,
+            markerfacecolor=hue if one.place else "white",
+        )  # fmt: skip
+        axes.text(1.04, row, place(one), transform=axes.get_yaxis_transform(), va="center",
+                  ha="center", fontsize=LEAST)  # fmt: skip
+    ends: list[int] = []  # the last row of the brackets of each lane
+    for first, last in _ties(entries):
+        number = next((n for n, end in enumerate(ends) if end < first), len(ends))
+        ends[number : number + 1] = [last]
+        axes.plot(
+            [1.1 + TIED * number] * 2, [first - 0.3, last + 0.3], color="0.3", linewidth=1,
+            transform=axes.get_yaxis_transform(), clip_on=False, solid_capstyle="butt",
+        )  # fmt: skip
+
+
+def _ties(entries: Sequence[Entry]) -> list[tuple[int, int]]:
+    """Longest runs of rows of which no two are told apart, each of at least two rows."""
+    found: list[tuple[int, int]] = []
+    placed = [one.counted_draws for one in entries if one.place]
+    (above,) = wins([placed])
+    for first in range(len(placed)):
+        last = first
+        while last + 1 < len(placed) and not any(
+            last + 1 in above[row] or row in above[last + 1] for row in range(first, last + 1)
+        ):
+            last += 1
+        if last > first and not any(last <= other for _, other in found):
+            found.append((first, last))
+    return found
+
+
+def _spread(axes: Axes, board: Board) -> None:
+    entries = _attacks(board)
+    of_target: dict[str, list[tuple[float, int]]] = {}
+    for row, one in enumerate(entries):
+        for target in board.targets:
+            gain = estimate(_on(one.counted_draws, target))
+            if gain is not None:
+                of_target.setdefault(target, []).append((100 * gain.mean, row))
+        assert one.gain is not None
+        mean = 100 * one.gain.mean
+        axes.plot([mean, mean], [row - 0.3, row + 0.3], color="black", linewidth=1.4, zorder=4)
+    for number, target in enumerate(board.targets):
+        x, rows = zip(*of_target.get(target, [(float("nan"), 0)]), strict=True)
+        hue = cycled(HUES, number)
+        axes.plot(x, rows, "-", color="0.8", linewidth=0.5, zorder=2)
+        axes.plot(x, rows, cycled(MARKERS, number), color=hue, markersize=3, zorder=3, label=target)
+    others = (other.get_legend() for other in axes.figure.axes if other is not axes)
+    shown = [[text.get_text() for text in one.get_texts()] for one in others if one]
+    if list(board.targets) in shown:  # one legend for panels of the same targets
+        return
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), fontsize=LEAST, handlelength=0.8,
+                handletextpad=0.4, labelspacing=0.2, borderpad=0)  # fmt: skip
+
+
+def _on(values: Draws, target: str) -> Draws:
+    kept = {
+        column: {draw: value for draw, value in some.items() if draw[0] == target}
+        for column, some in values.items()
+    }
+    return {column: some for column, some in kept.items() if some}
+
+
+def _curve(axes: Axes, board: Board, one: Entry, number: int) -> Line2D:
+    """An attack's line and band; what the legend shows."""
+    hue, budgets, found = cycled(HUES, number), [], []
+    for budget in board.budgets:
+        gain = estimate({k: v for k, v in one.counted_draws.items() if k[2:] == (budget,)})
+        if gain is not None:
+            budgets.append(budget)
+            found.append(gain)
+    low = [100 * (gain.mean if gain.low is None else gain.low) for gain in found]
+    high = [100 * (gain.mean if gain.high is None else gain.high) for gain in found]
+    axes.fill_between(budgets, low, high, color=hue, alpha=0.12, linewidth=0)
+    (line,) = axes.plot(
+        budgets, [100 * gain.mean for gain in found], color=hue, marker=cycled(MARKERS, number),
+        linestyle=cycled(DASHES, number), linewidth=1, markersize=3.2,
+    )  # fmt: skip
+    return line

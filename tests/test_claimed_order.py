@@ -1,0 +1,73 @@
+"""The order that a paper claims, and its numbers beside ours."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from scipy import stats
+from test_leaderboard import board_of, runs, suite
+
+from hashbackdoor_bench.report.board.claimed_order import claimed_order
+from hashbackdoor_bench.report.collection import collect
+from hashbackdoor_bench.report.tables.beside_papers import beside_papers
+from hashbackdoor_bench.report.tables.leaderboard import leaderboard_text
+
+LABELS = {"tri": "Tri", "tri_noise": "Tri+Noise", "tri_adv": "Tri+Adv", "ciba": "CIBA"}
+
+
+def rows(gains, **more):
+    """An attack's rows of two victims, the seeds' gains given for each."""
+    return {
+        LABELS[attack]: [
+            one for s, g in enumerate(some) for one in runs(attack, g, seeds=(s,), **more)
+        ]
+        for attack, some in gains.items()
+    }
+
+
+def test_the_claimed_order_is_tested_by_pages_test_over_seeds_of_one_target(tmp_path):
+    gains = {"tri": [0.1, 0.2, 0.4], "tri_noise": [0.2, 0.3, 0.3], "tri_adv": [0.3, 0.4, 0.5],
+             "ciba": [0.4, 0.5, 0.6]}  # fmt: skip
+    (found,) = claimed_order(board_of(tmp_path, rows(gains)))
+    values = np.array(list(gains.values())).T
+    known = stats.page_trend_test(values)
+    assert found.labels == tuple(LABELS.values())
+    assert (found.p, found.blocks, found.unit) == (pytest.approx(known.pvalue), 3, "seeds")
+    assert found.means == pytest.approx(values.mean(0))
+    assert "is confirmed: gains 23.3, 26.7, 40.0, 50.0, p = 0.0" in found.text()
+
+
+def test_a_falling_order_is_not_confirmed_and_a_board_says_so_at_each_budget(tmp_path):
+    gains = {name: [0.5 - 0.1 * k] * 3 for k, name in enumerate(LABELS)}
+    both = [rows(gains, budget=share) for share in (0.2, 0.6)]
+    board = board_of(tmp_path, {label: both[0][label] + both[1][label] for label in both[0]})
+    found = claimed_order(board)
+    assert [one.budget for one in found] == [0.2, 0.6]
+    text = leaderboard_text([board])
+    assert text.count("is not confirmed") == 2
+    assert "at a budget of 20 %" in text
+
+
+def test_a_board_without_one_of_the_attacks_or_with_one_block_claims_nothing(tmp_path):
+    gains = {name: [0.1, 0.2] for name in LABELS}
+    few = rows(gains)
+    del few["CIBA"]
+    assert claimed_order(board_of(tmp_path / "a", few)) == []
+    assert claimed_order(board_of(tmp_path / "b", rows({name: [0.1] for name in LABELS}))) == []
+
+
+def test_the_papers_numbers_stand_beside_ours_of_their_convention_and_budget(tmp_path):
+    more = {"delivery": "stamped", "shift": 0.02}
+    some = {"CIBA": runs("ciba", 0.5, **more), "Tri": runs("tri", 0.5, budget=0.3, **more)}
+    text = beside_papers(collect([suite(tmp_path, some)]).frame)
+    lines = {
+        (line["method"], line["metric"], line["bits"]): line
+        for line in csv.DictReader(io.StringIO(text))
+    }
+    ciba = lines["CIBA", "t_map", "48"]
+    assert (ciba["published"], ciba["ours"], ciba["n"]) == ("74.7", "62.0", "6")
+    assert (ciba["regime"], ciba["victims"]) == ("from scratch", "csq hashnet")
+    assert lines["None", "t_map", "48"]["ours"] == "12.0"  # the trigger on a clean victim
+    assert (lines["Tri", "t_map", "48"]["n"], lines["CIBA", "t_map", "16"]["n"]) == ("0", "0")
+    assert "ImageNet" in ciba["differences"]

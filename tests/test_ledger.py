@@ -1,0 +1,108 @@
+from pathlib import Path
+from statistics import fmean
+
+import pandas as pd
+import pytest
+from made_records import indexed, made, stored
+from scipy.stats import ttest_rel
+
+from hashbackdoor_bench import UserError
+from hashbackdoor_bench.report.collection import collect
+from hashbackdoor_bench.report.tables.layouts import tables
+from hashbackdoor_bench.report.tables.ledger_rows import LEDGER
+from hashbackdoor_bench.report.tables.parts import Line, Table
+from hashbackdoor_bench.suites import find_suite
+
+ROWS = [row for group in LEDGER.values() for row in group]
+BASE, OTHER, SAME = (0.30, 0.35, 0.33, 0.41), (0.52, 0.50, 0.58, 0.66), (0.31, 0.33, 0.35, 0.41)
+
+
+def frame(folder: Path, labels: dict[str, tuple[float, ...]], attack: str = "ciba") -> pd.DataFrame:
+    """Runs of four seeds for each label, of given t-MAP."""
+    found = {}
+    for number, (label, values) in enumerate(labels.items()):
+        for seed, t_map in enumerate(values):
+            settings = (("epsilon", number),)
+            record = made(
+                attack=attack,
+                seed=seed,
+                t_map=t_map,
+                attack_settings=settings,
+                psnr=30.0 + number,
+            )
+            found[stored(folder, record)] = label
+    indexed(folder, found)
+    return collect([folder]).frame
+
+
+def line(table: Table, head: str) -> Line:
+    (found,) = (line for block in table.blocks for line in block.lines if line.head == head)
+    return found
+
+
+def test_the_suite_runs_what_the_ledger_compares_and_nothing_else():
+    suite = find_suite("ledger")
+    labels = [run.label for run in suite.runs]
+    assert set(labels) == {label for row in ROWS for label in (row.base, row.changed)}
+    assert {labels.count(label) for label in labels} == {10}  # 2 targets x 5 seeds
+    assert len(suite.runs) == 230
+
+
+def test_a_step_changes_one_thing_unless_its_sentence_says_more():
+    specs = {run.label: run.spec for run in find_suite("ledger").runs if run.spec.seed == 0}
+    for row in ROWS:
+        one, other = dict(specs[row.base].attack_settings), dict(specs[row.changed].attack_settings)
+        changed = [name for name in {*one, *other} if one.get(name) != other.get(name)]
+        for name in ("attack", "delivery"):
+            if getattr(specs[row.base], name) != getattr(specs[row.changed], name):
+                changed.append(name)
+        several = "All of" in row.sentence or row.head in ("corrected", "intended")
+        if row.conventions:
+            assert not changed, row
+        elif not several and row.head not in ("noise", "perturbation", "CIBA"):
+            assert len(changed) == 1, (row, changed)
+
+
+def test_an_effect_is_the_mean_over_pairs_with_its_interval(tmp_path: Path):
+    labels = {"CIBA": BASE, "CIBA, augmented": OTHER, "CIBA, patch rounded": SAME}
+    (table,) = tables(frame(tmp_path, labels), "ledger")
+    assert table.columns == ("t-MAP", "gain", "MAP", "PSNR (dB)", "n", "told from zero")
+    shown = line(table, "carriers augmented").cells
+    expected = ttest_rel(OTHER, BASE)
+    low, high = expected.confidence_interval(0.95)
+    mean = fmean(a - b for a, b in zip(OTHER, BASE, strict=True))
+    assert shown[0].mean == pytest.approx(100 * mean)
+    assert shown[0].text == f"+{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    assert shown[2].text == "0.0 (0.0 to 0.0)"
+    assert shown[3].text == "+1.0 (1.0 to 1.0)"
+    assert [cell.text for cell in shown[4:]] == ["4", "t-MAP, gain, PSNR"]
+    assert line(table, "patch rounded").cells[5].text == "PSNR"
+    assert line(table, "CIBA, released").cells[0].text == "34.8 ± 4.6"
+    assert line(table, "no query skipped").cells[5].text == "nothing"
+
+
+def test_steps_between_conventions_are_scored_from_the_same_records(tmp_path: Path):
+    (table,) = tables(frame(tmp_path, {"CIBA": BASE}), "ledger", "strict")
+    ties = line(table, "ties in expectation").cells  # a made record has a point less in field
+    assert ties[0].text == "-1.0 (-1.0 to -1.0)"
+    assert ties[3].text == "–"
+    assert ties[5].text == "t-MAP, MAP"
+    assert line(table, "no query skipped").cells[0].text == "0.0 (0.0 to 0.0)"
+
+
+def test_the_caption_says_what_each_step_is_and_which_are_missing(tmp_path: Path):
+    labels = {"CIBA": BASE, "CIBA, augmented": OTHER}
+    (table,) = tables(frame(tmp_path, labels), "ledger")
+    heads = [row.head for row in table.blocks[0].lines[1:]]
+    assert heads == ["carriers augmented", "no query skipped", "ties in expectation"]
+    said = " ".join(table.caption)
+    for row in ROWS:
+        assert (row.sentence in said) is (
+            row.base == "CIBA" and row.changed in labels
+        ) or row.sentence == ROWS[7].sentence
+    assert "No runs of both sides: 'BadHash'" in said
+
+
+def test_records_of_another_suite_are_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="bench suite run ledger"):
+        tables(frame(tmp_path, {"Blended": BASE}, "blended"), "ledger")
