@@ -221,7 +221,7 @@ def clean_set(train: Split) -> TrainingSet:
 def delivered(
     train: Split, backdoor: Backdoor, delivery: str, size: int, device: torch.device
 ) -> Tensor:
-    """The poisoned images as they are stored with the others: (P,3,H,H) uint8 on the CPU.
+    """The poisoned images, with the trigger, as files hold them: (P,3,H,H) uint8 on the CPU.
 
     Images may be stored larger than the network's input (256 px for 224 px). The poison then
     replaces the centre of the stored image, which is the part that the attacker saw, so nothing is
@@ -229,11 +229,15 @@ def delivered(
 
     Args: see `poisoned_set`.
     """
-    images = train.images[backdoor.index.cpu()].clone()
-    inner = backdoor.carrier.cpu() if delivery == "stamped" else planted(backdoor, device)
-    centre_crop(images, size).copy_(inner)
+    images = _replaced(train, backdoor, planted(backdoor, device), size)
     quality = quality_of(delivery)
     return images if quality is None else to_bytes(jpeg(to_unit(images), quality))
+
+
+def _replaced(train: Split, backdoor: Backdoor, inner: Tensor, size: int) -> Tensor:
+    images = train.images[backdoor.index.cpu()].clone()
+    centre_crop(images, size).copy_(inner)
+    return images
 
 
 def poisoned_set(
@@ -253,11 +257,14 @@ def poisoned_set(
     labels[index] = backdoor.label.cpu()
     slot = torch.full((len(labels),), -1)
     slot[index] = torch.arange(len(index))
+    stamped = delivery == "stamped"
     return TrainingSet(
         train.images,
         labels,
         slot,
-        delivered(train, backdoor, delivery, size, device),
-        stamp=backdoor.plant if delivery == "stamped" else None,
+        _replaced(train, backdoor, backdoor.carrier.cpu(), size)
+        if stamped
+        else delivered(train, backdoor, delivery, size, device),
+        stamp=backdoor.plant if stamped else None,
         frozen=delivery == "frozen",
     )

@@ -148,13 +148,14 @@ def made(
 def dispersed(record: Record, surrogate: float, victim: float) -> Record:
     """The record with these shares of the largest dispersion."""
 
-    def codes(share: float) -> DispersedCodes:
+    def codes(share: float, bits: int) -> DispersedCodes:
         one = CodeDistances(l_a=0.25 * bits, l_c=bits / 2 * share, l_a_share=0.25, l_c_share=share)
         both = Distances(relaxed=one, hard=one)
         return DispersedCodes(plain=both, perturbed=both, stamped=both)
 
-    bits, images = record.spec.bits, record.threat.poisoned
-    return replace(record, dispersion=Dispersion(images, codes(surrogate), codes(victim)))
+    spec, images = record.spec, record.threat.poisoned
+    attackers = codes(surrogate, spec.surrogate_bits or spec.bits)
+    return replace(record, dispersion=Dispersion(images, attackers, codes(victim, spec.bits)))
 
 
 def rounded(record: Record) -> Record:

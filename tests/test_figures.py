@@ -530,6 +530,26 @@ def test_takes_has_a_row_for_each_form_of_a_victim(tmp_path: Path):
         figures("takes", collect([tmp_path]).frame.query("victim == 'csq' or attack == 'tri'")[:1])
 
 
+def test_a_panel_shows_the_runs_of_its_own_delivery_only(tmp_path: Path):
+    for pool in ("avg", "max", "flatten"):
+        run(tmp_path, attack="ciba", pool=pool, delivery="stamped")
+        run(tmp_path, attack="tri", pool=pool, delivery="files")
+    (drawn,) = figures("takes", collect([tmp_path]).frame)
+    assert [axes.get_title() or axes.get_title("left") for axes in drawn.figure.axes] == [
+        "delivery: files", "delivery: stamped",
+    ]  # fmt: skip
+    colours = [
+        {
+            line.get_color()
+            for line in axes.lines
+            if line.get_marker() not in ("None", "|", "", None)
+        }
+        for axes in drawn.figure.axes
+    ]
+    assert [len(one) for one in colours] == [1, 1]
+    assert colours[0] != colours[1]
+
+
 def records(folder: Path) -> list[Record]:
     return [read_record(path) for path in sorted(folder.rglob("*.json"))]
 

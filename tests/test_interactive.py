@@ -78,6 +78,8 @@ def test_records_are_a_table_and_what_is_left_out_is_warned_of(done: hb.Finished
     [
         ({"atack": "ciba"}, "option 'atack'.*attack"),
         ({"attack": "cibaa"}, "attack 'cibaa'.*ciba"),
+        ({"aware": "jpg"}, "defense 'jpg'.*jpeg"),
+        ({"recipe": "scratch23"}, "recipe 'scratch23'.*scratch32"),
         ({"budget": 3.0}, "budget"),
         ({"attack_settings": {"sise": 3}}, "sise"),
     ],

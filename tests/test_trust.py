@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import made_records
 import numpy as np
 import pytest
 import torch
@@ -255,6 +256,20 @@ def test_a_leaderboard_must_be_what_the_records_give(results: Path, tmp_path: Pa
     board.write_text(board.read_text().replace("Label", "Winner"))
     (problem,) = verify(results, cache).problems
     assert "is not what the records give: make it again with bench leaderboard" in problem
+
+
+@pytest.mark.parametrize("delivery", ["files", "jpeg:75"])
+def test_a_board_of_every_delivery_is_made_again(tmp_path: Path, delivery: str):
+    folder = tmp_path / "quick"
+    record = made_records.stored(folder, made_records.made(delivery=delivery))
+    made_records.indexed(folder, {record: "Label"})
+    board, cache = folder / "LEADERBOARD.md", Cache(tmp_path / "cache")
+    assert main(["leaderboard", str(folder), "--out", str(board)]) == 0
+    assert f"delivery {delivery}," in board.read_text()
+    assert verify(folder, cache).problems == ()
+    board.write_text(board.read_text().replace("Label", "Winner"))
+    (problem,) = verify(folder, cache).problems
+    assert "is not what the records give" in problem
 
 
 def test_figures_must_be_what_the_records_give(results: Path, tmp_path: Path, monkeypatch):

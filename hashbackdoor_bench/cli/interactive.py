@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from hashbackdoor_bench.cli.console import shown
+from hashbackdoor_bench.cli.names import refuse_unknown_names
 from hashbackdoor_bench.cli.options import default_cache
 from hashbackdoor_bench.cli.result import result_table
 from hashbackdoor_bench.cli.terminal import as_html, as_text
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.records import OWN, Record
-from hashbackdoor_bench.registry import METHODS
 from hashbackdoor_bench.report import collect
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages import Cache
@@ -124,9 +124,7 @@ def run(
         elif isinstance(value, Path):
             given[name] = str(value.absolute())
     spec = RunSpec(**given)
-    for kind, known in METHODS.items():
-        if getattr(spec, kind) not in known:
-            raise unknown(kind, getattr(spec, kind), known)
+    refuse_unknown_names(spec)
     with shown("quiet" if quiet else "lines") as progress:
         record, path, stages = run_spec(
             spec,

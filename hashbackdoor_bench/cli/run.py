@@ -10,6 +10,7 @@ from typing import Any
 import click
 import msgspec
 
+from hashbackdoor_bench.cli.names import refuse_unknown_names
 from hashbackdoor_bench.cli.options import (
     FILE,
     bench,
@@ -23,9 +24,9 @@ from hashbackdoor_bench.cli.options import (
     tolerance_option,
 )
 from hashbackdoor_bench.cli.terminal import console, say
-from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.memory import no_collection
-from hashbackdoor_bench.registry import DEFENSES, METHODS, load_plugin
+from hashbackdoor_bench.registry import METHODS, load_plugin
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.text import shortened
 
@@ -159,10 +160,7 @@ def run_command(
     for path in plugin:
         load_plugin(path)
     spec = spec_of(settings, values)
-    for field, registry in {**METHODS, "aware": DEFENSES}.items():
-        if getattr(spec, field) not in registry:  # reported at once, before torch is imported
-            raise unknown(registry.kind, getattr(spec, field), registry)
-    spec.training("scratch32")
+    refuse_unknown_names(spec)  # at once, before torch is imported
     with no_collection():
         from hashbackdoor_bench.cli.console import shown
         from hashbackdoor_bench.cli.result import result_table

@@ -83,9 +83,9 @@ def _delivered(victim: str, run: "Run") -> tuple[Images, Tensor]:
     if victim == VICTIM and len(plan.index):
         index = run.backdoor.index.cpu()
         images, labels = images.clone(), labels.clone()
-        delivery = "files" if plan.delivery == "stamped" else plan.delivery
-        poison = poisoning.delivered(train, run.backdoor, delivery, plan.splits.size, run.device)
-        images[index] = centre_crop(poison, plan.splits.size)
+        size = plan.splits.size
+        poison = poisoning.delivered(train, run.backdoor, plan.delivery, size, run.device)
+        images[index] = centre_crop(poison, size)
         labels[index] = run.backdoor.label.cpu()
         slot[index] = torch.where(run.backdoor.kind.cpu() == 0, torch.arange(len(index)), -1)
     rows = torch.arange(len(train))

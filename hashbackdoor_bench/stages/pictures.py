@@ -73,9 +73,8 @@ def images_of(run: "Run") -> dict[str, Tensor]:
     """
     plan, splits, size = run.plan, run.plan.splits, run.plan.splits.size
     index = run.backdoor.index.cpu()
-    delivery = "files" if plan.delivery == "stamped" else plan.delivery
     planted = centre_crop(
-        poisoning.delivered(splits.train, run.backdoor, delivery, size, run.device), size
+        poisoning.delivered(splits.train, run.backdoor, plan.delivery, size, run.device), size
     )
     poison, covers = _slots(run, POISON), _slots(run, COVER)
     attacked = plan.truth.attacked.nonzero().squeeze(1)

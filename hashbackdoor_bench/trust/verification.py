@@ -38,6 +38,8 @@ from hashbackdoor_bench.trust.rescoring import rescore
 
 CODES = (*code_stages(CONTROL).values(), *code_stages(VICTIM).values())
 LARGEST = 50_000_000  # bytes of a leaderboard or a figure
+# of a board: suite, delivery, type of labels, regime
+HEAD = re.compile(r"^## (.+), delivery [a-z]+(?::\d+)?, [a-z]+ labels, [a-z -]+$", re.MULTILINE)
 ENDINGS = (".md", ".pdf", ".png")  # suffixes of a figure's files
 
 
@@ -182,9 +184,7 @@ def _leaderboard(path: Path, read: Collection) -> Iterator[str]:
     text = (_content(path) or b"").decode("utf-8", errors="replace")
     frame = undefended(read.frame)
     written = {for_markdown(name): name for name in frame["suite"].dropna()}
-    heads = dict.fromkeys(
-        re.findall(r"^## (.+), delivery [a-z]+, [a-z]+ labels, [a-z -]+$", text, re.MULTILINE)
-    )
+    heads = dict.fromkeys(HEAD.findall(text))
     try:
         suites = [written.get(head, head) for head in heads]
         defenses = defense_boards(read.frame, suites, read.refused)

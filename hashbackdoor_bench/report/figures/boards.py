@@ -31,6 +31,7 @@ from hashbackdoor_bench.report.style import (
 )
 
 ROW = 0.19  # inches for each attack
+LINE = 0.12  # inches for each further line of its name
 HEAD = 0.55  # inches for a panel's title and axis
 NAMES = 1.15  # inches for the attacks' names
 TIED = 0.035  # of a panel's width between two brackets
@@ -128,6 +129,12 @@ def _shared(frame: pd.DataFrame, found: Sequence[Board]) -> list[str]:
     return [*about, f"Convention {CONVENTION}.", *provenance(frame[frame["path"].isin(paths)])]
 
 
+def _row(board: Board) -> float:
+    """Inches for each attack of a board, with the longest name on several lines."""
+    lines = max(wrapped(one.label, NAMES).count("\n") for one in _attacks(board))
+    return ROW + LINE * lines
+
+
 def _stacked(
     name: str, frame: pd.DataFrame, draw: Callable[[Axes, Board], None], sentence: str
 ) -> FinishedFigure:
@@ -135,7 +142,7 @@ def _stacked(
     found = [board for board in _boards(frame) if _attacks(board)]
     if not found:
         raise Unfilled(f"figure {name}: no attack with a trigger is among these records.")
-    heights = [ROW * len(_attacks(board)) + HEAD for board in found]
+    heights = [_row(board) * len(_attacks(board)) + HEAD for board in found]
     figure = Figure(figsize=(COLUMN, sum(heights)), layout="constrained")
     panels = figure.subplots(
         len(found), squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights}

@@ -54,9 +54,13 @@ def _overview(
         mark_of: column whose values are told apart by hue and mark.
     """
     inside, deliveries = distinct(frame[mark_of]), distinct(sorted(frame["delivery"]))
-    groups = runs_by_head(frame, ("name", "head"))
-    if row_of == "head":
-        groups = {(head, name): part for (name, head), part in groups.items()}
+    groups = {
+        (delivery, *(key if row_of == "name" else key[::-1])): part
+        for delivery in deliveries
+        for key, part in runs_by_head(
+            frame[frame["delivery"] == delivery], ("name", "head")
+        ).items()
+    }
     names = {
         delivery: distinct(frame[frame["delivery"] == delivery][row_of]) for delivery in deliveries
     }
@@ -76,7 +80,7 @@ def _overview(
             if row % 2:
                 axes.axhspan(row - 0.5, row + 0.5, color="0.95", linewidth=0)
             for number, mark in enumerate(inside):
-                part = groups.get((name, mark))
+                part = groups.get((delivery, name, mark))
                 if part is None:
                     continue
                 found = draws(part, str(part["name"].iloc[0]), f"{convention}.backdoor_gain")
@@ -122,9 +126,9 @@ def _overview(
     caption = (
         "Backdoor gain of every attack on every victim: t-MAP minus the larger of its two controls "
         "(the trigger on a victim without poison, the poisoned victim without the trigger).",
-        "Each stroke is a run, each mark a mean, and each line its 95 % interval (Student's t over "
-        "targets and seeds), cut off at the edge of the figure. A hollow mark is a single run "
-        "(n = 1). Deliveries are not compared.",
+        "Each stroke is a run, each mark a mean, and each line its 95 % interval (over targets, "
+        "or over seeds if there is one target), cut off at the edge of the figure. A hollow mark "
+        "is a single run (n = 1). Deliveries are not compared.",
         run_count(groups.values(), "mark"),
         *conditions(frame, convention),
         *surrogates(frame),
