@@ -459,7 +459,7 @@ def test_listing_the_suites_gives_their_titles():
 
 
 SIZES = {
-    "quick": 11 * 3 * 3,
+    "quick": 13 * 3 * 3,
     "ciba-table": 4 * 5 * 5,
     "ciba-table-fashion": 4 * 5 * 5,
     "badhash": 6 * 2 * 3,
@@ -514,12 +514,13 @@ def test_quick_pairs_every_attack_with_every_victim_and_seed():
     table = {(c.spec.attack, c.spec.delivery, c.spec.victim, c.spec.seed) for c in cells}
     rows = [
         ("clean", None), ("identity", None), ("badnets", None), ("badnets_clean", None),
+        ("blended_clean", None), ("sig", None),
         ("tri", None), ("tri_noise", None), ("tri_adv", None), ("ciba", None), ("tri", "files"),
         ("ciba", "files"), ("badhash", None),
     ]  # fmt: skip
     assert table == {
         (*row, victim, seed)
-        for row, victim, seed in product(rows, ("dpsh_bn", "hashnet", "csq"), (0, 1, 2))
+        for row, victim, seed in product(rows, ("dpsh", "hashnet", "csq"), (0, 1, 2))
     }
     assert {(c.spec.bits, c.spec.dataset, c.spec.surrogate) for c in cells} == {
         (48, "fashion-mini", None)
