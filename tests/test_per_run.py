@@ -13,12 +13,14 @@ from msgspec.structs import replace
 
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import Dominant
+from hashbackdoor_bench.registry import ATTACKS, VICTIMS
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.tables import runs as module
 from hashbackdoor_bench.report.tables.layouts import tables
 from hashbackdoor_bench.report.tables.runs import COLUMNS, per_run
 
-DOCS = Path(__file__).parent.parent / "docs" / "tables.md"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs" / "tables.md"
 
 
 @pytest.fixture
@@ -138,3 +140,16 @@ def test_the_documentation_explains_every_column():
     text = DOCS.read_text(encoding="utf-8")
     for column in COLUMNS:
         assert f"| `{column.name}` | {column.meaning} |" in text
+
+
+def test_settings_hold_the_defaults_too_and_their_column_says_so():
+    folder = ROOT / "results" / "quick" / "fashion-mini" / "csq-48"
+    table = per_run(collect([folder]).frame)
+    for name, known in (("attack", ATTACKS), ("victim", VICTIMS)):
+        for method, settings in zip(table[name], table[f"{name}_settings"], strict=True):
+            found, defaults = json.loads(settings), known.defaults(method)
+            assert bool(found) == bool(defaults), method  # older records lack newer settings
+            assert found.keys() <= defaults.keys()
+    for column in COLUMNS:
+        if column.name.endswith("_settings"):
+            assert "defaults too" in column.meaning
