@@ -47,6 +47,13 @@ class Log:
         self.seen: list[tuple[str, str | None]] = []
 
 
+class Server(ThreadingHTTPServer):
+    """Says nothing on standard error, where a later test may look, when a client has left it."""
+
+    def handle_error(self, *words: object) -> None:
+        pass
+
+
 @pytest.fixture
 def serve(shared: Path) -> Iterator[Callable[..., str]]:
     """Start a server; returns its address."""
@@ -67,7 +74,7 @@ def serve(shared: Path) -> Iterator[Callable[..., str]]:
             def log_message(self, *words: object) -> None:
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(shared)))
+        server = Server(("127.0.0.1", 0), partial(Handler, directory=str(shared)))
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
