@@ -83,6 +83,9 @@ def test_without_pyarrow_a_sentence_says_what_to_install(folder, capsys, monkeyp
     [
         (["--per-run", "runs.xlsx"], "ends in .csv or .parquet"),
         (["--per-run", "/proc/nothing/runs.csv"], "give a file in a folder to write"),
+        (["--per-run", "runs.csv", "--format", "latex"], "--format is of a table"),
+        (["--per-run", "runs.csv", "--layout", "pairs"], "--layout is of a table"),
+        (["--per-run", "runs.csv", "--with-published"], "--with-published is of a table"),
         (["--caption", "Ours."], "are of --format latex"),
         (["--label", "tab:x", "--format", "html"], "not of --format html"),
         (["--format", "latex", "--label", "tab:x", "--label", "tab:y"], "make 1 table"),
