@@ -17,6 +17,7 @@ from hashbackdoor_bench.data import PROTOCOLS
 from hashbackdoor_bench.method_files import described
 from hashbackdoor_bench.records import read_record
 from hashbackdoor_bench.registry import ATTACKS, DEFENSES, METHODS, VICTIMS
+from hashbackdoor_bench.report.figures import FIGURES
 from hashbackdoor_bench.spec import RECIPES
 from hashbackdoor_bench.suites import shipped
 
@@ -218,6 +219,18 @@ def test_prose_is_typeset_only_where_it_is_plainly_mathematics():
     assert text_html("see https://arxiv.org/abs/1234.5678.") == (
         'see <a href="https://arxiv.org/abs/1234.5678">arXiv:1234.5678</a>.'
     )
+
+
+@pytest.mark.parametrize("page", pages())
+def test_every_link_of_a_page_leads_to_a_file_of_the_repository_too(page):
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", pages()[page])
+    assert [link for link in links if not (DOCS / page).parent.joinpath(link).exists()] == []
+
+
+def test_the_page_on_figures_names_every_figure():
+    page = (DOCS / "tables.md").read_text("utf-8")
+    named = set(re.findall(r"`([a-z-]+)`", page.partition("## Figures")[2]))
+    assert FIGURES.keys() - named == set()
 
 
 def test_the_site_builds_strictly_has_no_broken_link_and_loads_nothing_from_elsewhere(

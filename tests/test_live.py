@@ -296,6 +296,17 @@ def test_without_tensorboard_a_sentence_says_what_to_install(tiny, tmp_path, cap
     assert not (tmp_path / "results").exists()
 
 
+def test_a_refused_log_leaves_no_folder_that_would_hide_published_records(
+    tiny, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    suite = str(written(tmp_path, tiny, '[[attack]]\nname = "badnets"\n'))
+    words = [suite, *places(tmp_path), "--log-dir", str(tmp_path / "tb")]
+    assert main(["suite", "run", *words]) == 2
+    assert "needs TensorBoard" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.usefixtures("every_epoch_kept")
 def test_a_training_that_was_killed_goes_on_in_its_folder(tmp_path):
     pytest.importorskip("tensorboard")

@@ -13,12 +13,14 @@ from msgspec.structs import replace
 
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import Dominant
+from hashbackdoor_bench.registry import ATTACKS, VICTIMS
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.tables import runs as module
 from hashbackdoor_bench.report.tables.layouts import tables
 from hashbackdoor_bench.report.tables.runs import COLUMNS, per_run
 
-DOCS = Path(__file__).parent.parent / "docs" / "tables.md"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs" / "tables.md"
 
 
 @pytest.fixture
@@ -81,6 +83,9 @@ def test_without_pyarrow_a_sentence_says_what_to_install(folder, capsys, monkeyp
     [
         (["--per-run", "runs.xlsx"], "ends in .csv or .parquet"),
         (["--per-run", "/proc/nothing/runs.csv"], "give a file in a folder to write"),
+        (["--per-run", "runs.csv", "--format", "latex"], "--format is of a table"),
+        (["--per-run", "runs.csv", "--layout", "pairs"], "--layout is of a table"),
+        (["--per-run", "runs.csv", "--with-published"], "--with-published is of a table"),
         (["--caption", "Ours."], "are of --format latex"),
         (["--label", "tab:x", "--format", "html"], "not of --format html"),
         (["--format", "latex", "--label", "tab:x", "--label", "tab:y"], "make 1 table"),
@@ -138,3 +143,16 @@ def test_the_documentation_explains_every_column():
     text = DOCS.read_text(encoding="utf-8")
     for column in COLUMNS:
         assert f"| `{column.name}` | {column.meaning} |" in text
+
+
+def test_settings_hold_the_defaults_too_and_their_column_says_so():
+    folder = ROOT / "results" / "quick" / "fashion-mini" / "csq-48"
+    table = per_run(collect([folder]).frame)
+    for name, known in (("attack", ATTACKS), ("victim", VICTIMS)):
+        for method, settings in zip(table[name], table[f"{name}_settings"], strict=True):
+            found, defaults = json.loads(settings), known.defaults(method)
+            assert bool(found) == bool(defaults), method  # older records lack newer settings
+            assert found.keys() <= defaults.keys()
+    for column in COLUMNS:
+        if column.name.endswith("_settings"):
+            assert "defaults too" in column.meaning

@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -168,11 +169,16 @@ def test_it_is_pushed_where_that_is_asked_for(submit, clone: Path, tmp_path: Pat
     )
 
 
-def test_a_remote_that_is_not_there_is_one_sentence(submit):
+def test_what_a_failed_push_says_to_type_pushes_the_branch(submit, clone: Path, tmp_path: Path):
     code, told = submit("--push", "nowhere")
     assert code == 2
     assert "git push fails in" in told
-    assert "put that right" in told
+    git(clone, "remote", "add", "nowhere", str(tmp_path / "remote.git"))  # put right
+    _, _, command = told.removesuffix(".").partition("put that right and type ")
+    subprocess.run(shlex.split(command), check=True, capture_output=True)
+    assert git(tmp_path / "remote.git", "rev-parse", "submit/white-square") == git(
+        clone, "rev-parse", "submit/white-square"
+    )
 
 
 def test_a_second_submission_of_one_name_is_refused(submit):

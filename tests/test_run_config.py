@@ -178,7 +178,7 @@ def test_a_dry_run_says_what_is_cached_and_takes_times_of_like_stages(folder, ca
         ("plugin = 'no.py'", "no.py: give the path of a Python file that exists"),
         ("plugin = [3]", "run.toml: plugin is 3: it must be a path"),
         ("cache_dir = ''", "run.toml: cache_dir is '': it must be a path"),
-        ("attack_settings = 3", "run.toml: attack_settings is 3: give a dict"),
+        ("attack_settings = 3", "run.toml: attack_settings is 3: write a table, as in [attack"),
         ("attack_settings.epsilon = [2, 4]", "attack_settings.epsilon is [2, 4]: write a word"),
         ("attack_settings.epsilom = 2", "epsilom"),
         ("set.attack.epsilon = 4", "run.toml: set is a key of suites: write [attack_settings]"),

@@ -410,6 +410,22 @@ def test_only_records_or_only_artifacts_can_be_pulled(shared: Path, tmp_path: Pa
     assert len(collect([tmp_path / "b/runs"]).frame) == 1
 
 
+def test_a_dry_run_counts_what_is_there_and_brings_nothing(shared: Path, tmp_path: Path, capsys):
+    assert pulled(shared, tmp_path, "--dry-run", "--json") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    rows = {row["kind"]: (row["count"], row["bytes"]) for row in json.loads(line)["contents"]}
+    files = [path for path in (shared / "results").rglob("*") if path.is_file()]
+    assert rows.pop("results") == (len(files), sum(path.stat().st_size for path in files))
+    for kind, found in rows.items():
+        folders = list((shared / "artifacts" / kind).iterdir())
+        sizes = [path.stat().st_size for folder in folders for path in folder.iterdir()]
+        assert found == (len(folders), sum(sizes))
+    assert rows.keys() == {path.name for path in (shared / "artifacts").iterdir()}
+    assert pulled(shared, tmp_path, "--dry-run") == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["kind", "count", "size"]
+    assert not (tmp_path / "runs").exists()
+
+
 def test_own_records_and_indexes_are_kept_beside_those_that_come(shared: Path, made, tmp_path):
     shutil.copytree(made / "quick", tmp_path / "runs/quick")
     index = tmp_path / "runs/quick/index.csv"

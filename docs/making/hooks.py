@@ -66,6 +66,8 @@ def on_page_markdown(markdown: str, *, page: Page, files: Files, **_: Any) -> st
     def replaced(link: re.Match[str]) -> str:
         mark, text, target, anchor = link.groups()
         uri = _site_uri(page.file.src_uri, target)
+        if uri == notebook.SOURCE.name and page.file.src_uri != notebook.PAGE:
+            uri = notebook.PAGE  # which has a link to the notebook itself
         if files.get_file_from_path(uri) is None:
             return text if text.startswith("`") else f"{text} (`{uri}` in the repository)"
         depth = len(PurePosixPath(page.file.src_uri).parts) - 1

@@ -173,11 +173,11 @@ def compared(
         note(sentence)
     words = [mine.name, name, *(f"{key}={value}" for key, value in settings.items())]
     folder = results or OWN / for_file_name("-".join(words))
-    writable(folder, "--results-dir")
     batches = in_groups(mine) if until is not None else [mine]
     goal = GOAL if until is None else until / 100
     began, verdict = time.monotonic(), ""
     with training_log(log_dir, folder) as log:
+        writable(folder, "--results-dir")
         for look, batch in enumerate(batches):
             cache, layout = lay_out_suite(batch, cache_dir, folder, device, threads, mode)
             keys = {one.tasks[-1].key for one in layout.planned}

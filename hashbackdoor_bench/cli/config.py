@@ -68,6 +68,12 @@ def read_config(path: Path) -> dict[str, Any]:
         for name in PATHS:
             if given.get(name) and isinstance(given[name], str):
                 given[name] = folder / given[name]
+        for name in given.keys() & SETTINGS:
+            if not isinstance(given[name], dict):
+                raise UserError(
+                    f"{name} is {quoted(given[name])}: write a table, as in [{name}] with a line "
+                    "NAME = VALUE for each hyper-parameter."
+                )
         found = fields_given(given)
         for name in found.keys() & SETTINGS:
             _refuse_lists(name, found[name])

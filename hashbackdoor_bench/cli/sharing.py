@@ -93,7 +93,7 @@ def pull_command(
     where = source_of(source)
     listing = listing_from(where, sha256)
     if dry_run:
-        _show(listing.artifacts, [one.size for one in listing.results])
+        _show(listing.artifacts, [one.size for one in listing.results], as_json)
         return 0
     with shown(mode_of(quiet, as_json)) as progress:
         found = pull(
@@ -196,11 +196,19 @@ def _tell(found: "Merged", command: str, where: str) -> None:
     )
 
 
-def _show(artifacts: dict[tuple[str, str], tuple["SharedFile", ...]], results: list[int]) -> None:
-    """What a listing holds."""
-    say(f"{'kind':<14}{'count':>8}{'size':>12}")
+def _show(
+    artifacts: dict[tuple[str, str], tuple["SharedFile", ...]], results: list[int], as_json: bool
+) -> None:
+    """What a listing holds: artifacts by their kind, and files of results."""
+    found: dict[str, tuple[int, int]] = {}  # how many, and bytes
     for kind in sorted({kind for kind, _ in artifacts}):
         these = [files for (one, _), files in artifacts.items() if one == kind]
-        size = spell_size(sum(file.size for files in these for file in files))
-        say(f"{kind:<14}{len(these):>8}{size:>12}")
-    say(f"{'results':<14}{len(results):>8}{spell_size(sum(results)):>12}")
+        found[kind] = len(these), sum(file.size for files in these for file in files)
+    found["results"] = len(results), sum(results)
+    if as_json:
+        rows = [{"kind": kind, "count": n, "bytes": size} for kind, (n, size) in found.items()]
+        say(json.dumps({"event": "listing", "contents": rows}))
+        return
+    say(f"{'kind':<14}{'count':>8}{'size':>12}")
+    for kind, (count, size) in found.items():
+        say(f"{kind:<14}{count:>8}{spell_size(size):>12}")

@@ -196,12 +196,12 @@ def suite_run(
     from hashbackdoor_bench.suites import write_index
 
     device_of(device)  # before a folder is made
-    writable(results_dir, "--results-dir")
     mode = mode_of(quiet, as_json)
-    cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, threads, mode)
     cluster = {"address": address, "gpus": gpus_per_stage} if executor == "ray" else None
     where: dict[str, Any] = {"device": device, "plugin": plugin, "threads": threads, "mode": mode}
     with training_log(log_dir, results_dir) as log:
+        writable(results_dir, "--results-dir")
+        cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, threads, mode)
         failures = run_missing(
             layout, cache, results=results_dir, jobs=jobs, cluster=cluster, log=log, **where
         )

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from hashbackdoor_bench.cli.options import FILE, bench, records_options, records_read
 from hashbackdoor_bench.cli.terminal import print_whole, say
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from hashbackdoor_bench.report import Collection
 
 LAYOUTS = ("ciba", "pairs", "victims", "transfer", "ledger", "leaderboard", "defense")
+OF_TABLES = {"--layout": "layout", "--format": "kind", "--with-published": "with_published"}
 FORMATS = ("text", "md", "latex", "csv", "html")
 
 
@@ -86,6 +88,12 @@ def table_command(
         raise UserError(f"--caption and --label are of --format latex, not of --format {kind}.")
     if per_run:
         refuse_other_file(per_run)
+        source = click.get_current_context().get_parameter_source
+        for option, name in OF_TABLES.items():
+            if source(name) is not ParameterSource.DEFAULT:
+                raise UserError(
+                    f"{option} is of a table, and --per-run writes runs: leave one of the two out."
+                )
         _write_per_run(per_run, records_read(places, conditions), convention)
         return
     numbers = published_numbers() if with_published else ()

@@ -7,10 +7,8 @@ The download itself has no limit: a slow hub works.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
-from queue import Empty, SimpleQueue
 from typing import TypeVar
 from unittest.mock import patch
 from urllib.error import HTTPError
@@ -22,6 +20,7 @@ from torch.hub import get_dir
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.network.packaged import without_hub
+from hashbackdoor_bench.patience import within
 
 PATIENCE = 4  # s that a host has to answer
 PICKLED = "pytorch_model.bin"  # the name on the hub where none is given
@@ -105,22 +104,14 @@ class Source:
             return error.code
 
     def silence(self) -> str:
-        """Why nothing can be downloaded from the host; empty if it answers within `PATIENCE`.
-
-        The request runs in a thread of its own: time limits of HTTP clients don't hold for the
-        look-up of a host's name, and hold for each of its addresses anew.
-        """
+        """Why nothing can be downloaded from the host; empty if it answers within `PATIENCE`."""
         from huggingface_hub import constants
 
         if self.repository and constants.HF_HUB_OFFLINE:
             return "HF_HUB_OFFLINE is set, and they are not in the cache"
-        answers: SimpleQueue[int | BaseException] = SimpleQueue()
-        pool = ThreadPool(1)  # its threads don't keep Python from exiting
-        pool.apply_async(self.ask, callback=answers.put, error_callback=answers.put)
-        pool.close()
         try:
-            answer = answers.get(timeout=PATIENCE)
-        except Empty:
+            answer = within(PATIENCE, self.ask)
+        except TimeoutError:
             return f"{self.host} doesn't answer within {PATIENCE} s"
         if isinstance(answer, BaseException):
             return f"{self.host}: {first_line(answer)}"

@@ -7,17 +7,15 @@ All files are those of one commit. The size of a file is asked for before it is 
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
-from typing import TypeVar
 
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.patience import within
 from hashbackdoor_bench.sharing.sources import Tell
 from hashbackdoor_bench.text import one_line, shortened
 
@@ -25,8 +23,6 @@ PATIENCE = 10.0  # s in which the hub must answer
 HUB = "hf:"  # how the name of a repository begins
 TYPE = "dataset"
 NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-
-Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -70,12 +66,14 @@ class Repository:
 
         disable_progress_bars()
         with self._named():
-            info = _within(
+            info = within(
                 PATIENCE,
                 lambda: HfApi().repo_info(
                     self.repository, revision=self.revision, repo_type=TYPE, timeout=PATIENCE
                 ),
             )
+            if isinstance(info, BaseException):
+                raise info
         return str(info.sha)
 
     def read(self, path: str, most: int) -> bytes:
@@ -173,27 +171,3 @@ class Repository:
             f"{self.name} can't be used ({why}): give the same command again, which goes on where "
             "it stopped, or look at the repository in a browser."
         )
-
-
-def _within(seconds: float, ask: Callable[[], Answer]) -> Answer:
-    """What a function returns or raises, in a thread of its own, which may be left behind.
-
-    Raises:
-        TimeoutError: it takes longer.
-    """
-    answers: SimpleQueue[tuple[Answer | None, BaseException | None]] = SimpleQueue()
-    pool = ThreadPool(1)
-    pool.apply_async(
-        ask,
-        callback=lambda answer: answers.put((answer, None)),
-        error_callback=lambda error: answers.put((None, error)),
-    )
-    pool.close()
-    try:
-        answer, error = answers.get(timeout=seconds)
-    except Empty:
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
-    if error is not None:
-        raise error
-    assert answer is not None
-    return answer

@@ -8,9 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from urllib.error import HTTPError
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 from urllib.request import (
@@ -25,6 +23,7 @@ from urllib.request import (
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import room
+from hashbackdoor_bench.patience import within
 from hashbackdoor_bench.sharing.sources import BLOCK, Tell
 from hashbackdoor_bench.text import one_line, shortened
 
@@ -89,21 +88,11 @@ class Web:
             raise self._failed(path, f"it ended after {start} of {size} bytes")
 
     def _open(self, path: str, start: int) -> HTTPResponse:
-        """The answer to a request for a file, from byte number ``start`` on.
-
-        The request runs in a thread of its own: time limits of HTTP clients don't hold for the
-        look-up of a host's name, and hold for each byte of a header anew.
-        """
-        answers: SimpleQueue[HTTPResponse | BaseException] = SimpleQueue()
-        pool = ThreadPool(1)  # its threads don't keep Python from exiting
-        pool.apply_async(
-            _ask, (self._url(path), start), callback=answers.put, error_callback=answers.put
-        )
-        pool.close()
+        """The answer to a request for a file, from byte number ``start`` on."""
         try:
-            answer = answers.get(timeout=PATIENCE)
-        except Empty:
-            raise self._failed(path, f"no answer within {PATIENCE:g} s") from None
+            answer = within(PATIENCE, lambda: _ask(self._url(path), start))
+        except TimeoutError as error:
+            raise self._failed(path, str(error)) from None
         if isinstance(answer, HTTPError):
             raise self._failed(path, f"HTTP status {answer.code}") from answer
         if isinstance(answer, BaseException):

@@ -5,6 +5,7 @@ of the clone runs.
 """
 
 import os
+import shlex
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,22 +87,31 @@ class Clone:
         """Push a branch.
 
         Raises:
-            UserError: git refuses, or can't reach the remote.
+            UserError: git refuses, or can't reach the remote; the branch stays.
         """
-        self.must("push", "--", remote, f"refs/heads/{branch}:refs/heads/{branch}")
+        words = ("push", "--", remote, f"refs/heads/{branch}:refs/heads/{branch}")
+        by_hand = shlex.join(["git", "-C", str(self.folder), "push", remote, branch])
+        self.must(*words, then=f"type {by_hand}")
 
     def ask(self, *words: str) -> str | None:
         """What git prints, without the end of the line; None if it fails."""
         done = self._run(words, "", {})
         return done.stdout.strip() if done.returncode == 0 else None
 
-    def must(self, *words: str, given: str = "", more: Mapping[str, str] | None = None) -> str:
+    def must(
+        self,
+        *words: str,
+        given: str = "",
+        more: Mapping[str, str] | None = None,
+        then: str = "give the same command again",
+    ) -> str:
         """The same of a command that must not fail.
 
         Args:
             words: the command.
             given: its input.
             more: environment variables.
+            then: what the user types when what has failed is put right.
 
         Raises:
             UserError: it fails.
@@ -110,8 +120,7 @@ class Clone:
         if done.returncode:
             why = shortened(one_line(done.stderr or f"exit code {done.returncode}"), 300)
             raise UserError(
-                f"git {words[0]} fails in {self.folder} ({why}): put that right and give the same "
-                "command again."
+                f"git {words[0]} fails in {self.folder} ({why}): put that right and {then}."
             )
         return done.stdout.strip()
 
