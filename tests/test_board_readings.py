@@ -9,12 +9,13 @@ import pytest
 from test_leaderboard import board_of, runs
 
 from hashbackdoor_bench.report.board.boards import Board, boards
-from hashbackdoor_bench.report.board.coverage import attack_coverage, refusals
+from hashbackdoor_bench.report.board.coverage import _is_of, attack_coverage, refusals
 from hashbackdoor_bench.report.board.takeaways import (
     ATTACKS,
     DEFENSES,
     VICTIMS,
     Contender,
+    _compared,
     takeaway,
 )
 from hashbackdoor_bench.report.board.victims import victim_boards
@@ -203,6 +204,29 @@ def test_coverage_of_a_board_over_budgets_names_the_budget(tmp_path):
         "B on CSQ: budget 20 %, target Coat, seed 1",
         "B on HashNet: budget 20 %, target Coat, seed 1",
     )
+
+
+@pytest.mark.parametrize(
+    ("label", "cells"),
+    [
+        ("Tri", {"Tri 20 %", "Tri 60 %", "Tri –"}),
+        ("Tri, budget=0.2", {"Tri 20 %"}),
+        ("Tri, budget=0.2, steps=3", {"Tri, steps=3 20 %"}),
+        ("Tri big", {"Tri big 20 %"}),
+    ],
+)
+def test_a_refusal_is_of_its_attack_and_share_alone(label: str, cells: set[str]):
+    known = ["Tri 20 %", "Tri 60 %", "Tri –", "Tri, steps=3 20 %", "Tri big 20 %"]
+    assert {cell for cell in known if _is_of(cell, label)} == cells
+
+
+def test_a_circle_of_differences_is_no_order(monkeypatch: pytest.MonkeyPatch):
+    circle = [{1}, {2}, {0}]
+    monkeypatch.setattr("hashbackdoor_bench.report.board.takeaways.wins", lambda _: [circle])
+    three = [Contender(name, {}, None) for name in "ABC"]
+    text = " ".join(_compared(three, ATTACKS))
+    assert " > " not in text
+    assert all(f"{one} has more gain than {other}." in text for one, other in ("AB", "BC", "CA"))
 
 
 def test_refusals_of_one_reason_stand_together():

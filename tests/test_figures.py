@@ -183,6 +183,15 @@ def test_an_attack_that_changes_no_image_is_named_under_visibility(pairs: Path):
     assert "No row, as no image is changed: Identity." in draw("visibility", pairs).caption
 
 
+def test_an_attack_without_a_gain_is_not_said_to_change_no_image(pairs: Path):
+    frame = collect([pairs]).frame
+    frame.loc[frame["label"] == "CIBA", "ciba.backdoor_gain"] = None
+    (drawn,) = figures("visibility", frame, "ciba")
+    assert not isinstance(drawn, str)
+    assert "No row, as there is no gain by the convention ciba: CIBA." in drawn.caption
+    assert not any("no image is changed: " in one and "CIBA" in one for one in drawn.caption)
+
+
 def test_a_sweep_shows_mean_deviation_and_control_at_every_value(tmp_path: Path):
     values = {0.1: [0.3, 0.5], 0.4: [0.6, 0.7], 1.0: [0.9]}
     for budget, scores in values.items():
@@ -768,3 +777,4 @@ def test_the_colours_of_a_heatmap_span_the_tens_around_its_means():
     assert limits_of(means) == (30, 60)
     assert limits_of([Spread(-0.1, None, 1)]) == (-10, 0)
     assert limits_of([Spread(40.0, None, 1)]) == (40, 50)  # never empty
+    assert limits_of([None]) == (0, 100)

@@ -100,7 +100,8 @@ def _compared(contenders: Sequence[Contender], words: Words) -> list[str]:
     for number, below in enumerate(above):
         if below:
             groups.setdefault(tuple(sorted(below)), []).append(number)
-    if told == pairs and n > 2:
+    ordered = len({len(below) for below in above}) == n  # no circle, as of unequal draws
+    if told == pairs and n > 2 and ordered:
         order = sorted(range(n), key=lambda number: -len(above[number]))
         chain = " > ".join(names[number] for number in order)
         return [f"All {n} {kind}s can be told apart by their {words.score}: {chain}."]
