@@ -88,6 +88,12 @@ def draw(name: str, folder: Path) -> FinishedFigure:
     return found
 
 
+def renderer_of(drawn: FinishedFigure) -> Any:
+    """What measures the figure's texts: of the canvas that it was drawn on."""
+    canvas: Any = drawn.figure.canvas
+    return canvas.get_renderer()
+
+
 def texts(of: Figure | Axes) -> list[str]:
     return [text.get_text() for text in of.findobj(Text) if text.get_text()]
 
@@ -552,7 +558,7 @@ def test_a_figure_fits_its_width_and_is_readable(varied: Path, tmp_path: Path, n
         with Image.open(png) as image:
             assert image.size == pytest.approx((dpi * width, dpi * height), abs=1)
             assert "Software" not in image.info
-        renderer = drawn.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+        renderer = renderer_of(drawn)
         room = drawn.figure.bbox
         shown = list(visible(drawn.figure))
         assert len(shown) > 5
@@ -593,7 +599,7 @@ def test_a_figure_of_another_size_is_readable(varied: Path, name: str):
         for drawn in drawn_of(varied, name):
             resize(drawn, size_of(size))
             assert drawn.figure.get_figwidth() == pytest.approx(width)
-            renderer = drawn.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+            renderer = renderer_of(drawn)
             room = drawn.figure.bbox
             for text in visible(drawn.figure):
                 box = text.get_window_extent(renderer)
