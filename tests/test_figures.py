@@ -745,6 +745,7 @@ def test_bench_figure_all_writes_into_the_results_and_reads_nothing_back(pairs: 
         (["gains", "nowhere"], "nowhere: there is no such file"),
         (["gains", "x", "--format", "svg"], "unknown --format 'svg'"),
         (["--all", "a", "b"], "--all takes one folder of results, not 2"),
+        (["--all", "--figure-size", "84mm"], "name a figure for --figure-size"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: list[str], words: str, capsys):
