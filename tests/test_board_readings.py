@@ -9,25 +9,30 @@ import pytest
 from test_leaderboard import board_of, runs
 
 from hashbackdoor_bench.report.board.boards import Board, boards
-from hashbackdoor_bench.report.board.coverage import attack_coverage, refusals
+from hashbackdoor_bench.report.board.coverage import _is_of, attack_coverage, refusals
 from hashbackdoor_bench.report.board.takeaways import (
     ATTACKS,
     DEFENSES,
     VICTIMS,
     Contender,
+    _compared,
     takeaway,
 )
 from hashbackdoor_bench.report.board.victims import victim_boards
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.refusals import Refusal
-from hashbackdoor_bench.report.statistics import Draws, difference, estimate, holm
+from hashbackdoor_bench.report.statistics import Draw, Draws, difference, estimate, holm
 
 NOISE = (-0.01, 0.0, 0.01, 0.004)
 
 
 def contender(name: str, values: Sequence[float]) -> Contender:
     """One whose value at target number k is that of the sequence."""
-    draws: Draws = {("csq", 48): {(f"t{k}", 0): value for k, value in enumerate(values)}}
+    return drawn(name, {(f"t{k}", 0): value for k, value in enumerate(values)})
+
+
+def drawn(name: str, values: dict[Draw, float]) -> Contender:
+    draws: Draws = {("csq", 48): values}
     return Contender(name, draws, estimate(draws))
 
 
@@ -36,7 +41,7 @@ def around(name: str, mean: float) -> Contender:
 
 
 def said(*contenders: Contender) -> str:
-    return takeaway(contenders, ATTACKS, ("a", "b"))
+    return takeaway(contenders, ATTACKS)
 
 
 def test_attacks_that_no_test_tells_apart_are_not_ordered_in_words():
@@ -105,18 +110,22 @@ def test_one_alone_none_and_gains_that_may_be_zero_are_said_as_they_are():
 def test_a_board_of_single_draws_says_that_they_are_too_few():
     pair = [contender("A", [0.9]), contender("B", [0.1])]
     assert said(*pair) == (
-        "A and B cannot be told apart. There are too few targets and seeds for a test."
+        "A and B cannot be told apart. There are too few targets and seeds for a test. "
+        "This is about target t0 alone."
     )
     assert "too few" not in said(around("A", 0.5), around("B", 0.5))
 
 
 def test_a_board_of_one_target_says_so_and_a_name_with_a_comma_is_quoted():
-    pair = [around("Tri, files", 0.9), around("Bb", 0.1)]
-    assert takeaway(pair, DEFENSES, ("Coat",)) == (
+    pair = [
+        drawn(name, {("Coat", seed): mean + noise * sign for seed, noise in enumerate(NOISE)})
+        for name, mean, sign in (("Tri, files", 0.9, 1), ("Bb", 0.1, -1))
+    ]
+    assert takeaway(pair, DEFENSES) == (
         "“Tri, files” removes more than Bb. This is about target Coat alone."
     )
     assert "are hurt more than" in takeaway(
-        [around("A", 0.9), around("Bb", 0.9), around("C", 0.1)], VICTIMS, ("a", "b")
+        [around("A", 0.9), around("Bb", 0.9), around("C", 0.1)], VICTIMS
     )
 
 
@@ -205,6 +214,29 @@ def test_coverage_of_a_board_over_budgets_names_the_budget(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("label", "cells"),
+    [
+        ("Tri", {"Tri 20 %", "Tri 60 %", "Tri –"}),
+        ("Tri, budget=0.2", {"Tri 20 %"}),
+        ("Tri, budget=0.2, steps=3", {"Tri, steps=3 20 %"}),
+        ("Tri big", {"Tri big 20 %"}),
+    ],
+)
+def test_a_refusal_is_of_its_attack_and_share_alone(label: str, cells: set[str]):
+    known = ["Tri 20 %", "Tri 60 %", "Tri –", "Tri, steps=3 20 %", "Tri big 20 %"]
+    assert {cell for cell in known if _is_of(cell, label)} == cells
+
+
+def test_a_circle_of_differences_is_no_order(monkeypatch: pytest.MonkeyPatch):
+    circle = [{1}, {2}, {0}]
+    monkeypatch.setattr("hashbackdoor_bench.report.board.takeaways.wins", lambda _: [circle])
+    three = [Contender(name, {}, None) for name in "ABC"]
+    text = " ".join(_compared(three, ATTACKS))
+    assert " > " not in text
+    assert all(f"{one} has more gain than {other}." in text for one, other in ("AB", "BC", "CA"))
+
+
 def test_refusals_of_one_reason_stand_together():
     def one(seed: int, reason: str = "it needs gradients.") -> Refusal:
         return Refusal("s", "Tri", "hashnet", "48", str(seed), "dpsgd", reason)
@@ -223,7 +255,6 @@ def test_published_boards_say_nothing_that_their_places_do_not():
         text = takeaway(
             [Contender(one.label, one.counted_draws, one.gain) for one in placed],
             ATTACKS,
-            board.targets,
         )
         all_tied = all(one.place == (1, len(placed)) for one in placed)
         assert ("more gain than" in text or " > " in text) != all_tied

@@ -287,6 +287,16 @@ def test_the_board_stands_in_the_leaderboard_and_escaped_on_the_page(tmp_path: P
         assert "&lt;img src=x&gt;" in page
 
 
+def test_the_page_of_defenses_says_how_defenses_are_compared(tmp_path: Path):
+    read = suite(tmp_path, some())
+    defenses = defense_boards(read.frame, ["mine"])
+    write_site([], read, tmp_path / "site", lambda spec: "", defenses)
+    page = (tmp_path / "site" / "defenses.html").read_text()
+    assert "at least one defense is better than this one" in page
+    assert "Two defenses are compared run by run (equal attack, poisoned share, victim" in page
+    assert "Two attacks are compared" not in page
+
+
 def test_coverage_of_defenses_tells_runs_that_were_refused_from_missing_ones(tmp_path: Path):
     lines = [one for one in some() if one[1].spec != some()[1][1].spec]
     read = suite(tmp_path, lines)

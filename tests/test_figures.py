@@ -88,6 +88,12 @@ def draw(name: str, folder: Path) -> FinishedFigure:
     return found
 
 
+def renderer_of(drawn: FinishedFigure) -> Any:
+    """What measures the figure's texts: of the canvas that it was drawn on."""
+    canvas: Any = drawn.figure.canvas
+    return canvas.get_renderer()
+
+
 def texts(of: Figure | Axes) -> list[str]:
     return [text.get_text() for text in of.findobj(Text) if text.get_text()]
 
@@ -181,6 +187,15 @@ def test_visibility_has_psnr_beside_gain_in_the_row_of_its_attack(pairs: Path):
 def test_an_attack_that_changes_no_image_is_named_under_visibility(pairs: Path):
     run(pairs, attack="identity", psnr=None)
     assert "No row, as no image is changed: Identity." in draw("visibility", pairs).caption
+
+
+def test_an_attack_without_a_gain_is_not_said_to_change_no_image(pairs: Path):
+    frame = collect([pairs]).frame
+    frame.loc[frame["label"] == "CIBA", "ciba.backdoor_gain"] = None
+    (drawn,) = figures("visibility", frame, "ciba")
+    assert not isinstance(drawn, str)
+    assert "No row, as there is no gain by the convention ciba: CIBA." in drawn.caption
+    assert not any("no image is changed: " in one and "CIBA" in one for one in drawn.caption)
 
 
 def test_a_sweep_shows_mean_deviation_and_control_at_every_value(tmp_path: Path):
@@ -543,7 +558,7 @@ def test_a_figure_fits_its_width_and_is_readable(varied: Path, tmp_path: Path, n
         with Image.open(png) as image:
             assert image.size == pytest.approx((dpi * width, dpi * height), abs=1)
             assert "Software" not in image.info
-        renderer = drawn.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+        renderer = renderer_of(drawn)
         room = drawn.figure.bbox
         shown = list(visible(drawn.figure))
         assert len(shown) > 5
@@ -584,7 +599,7 @@ def test_a_figure_of_another_size_is_readable(varied: Path, name: str):
         for drawn in drawn_of(varied, name):
             resize(drawn, size_of(size))
             assert drawn.figure.get_figwidth() == pytest.approx(width)
-            renderer = drawn.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+            renderer = renderer_of(drawn)
             room = drawn.figure.bbox
             for text in visible(drawn.figure):
                 box = text.get_window_extent(renderer)
@@ -730,6 +745,7 @@ def test_bench_figure_all_writes_into_the_results_and_reads_nothing_back(pairs: 
         (["gains", "nowhere"], "nowhere: there is no such file"),
         (["gains", "x", "--format", "svg"], "unknown --format 'svg'"),
         (["--all", "a", "b"], "--all takes one folder of results, not 2"),
+        (["--all", "--figure-size", "84mm"], "name a figure for --figure-size"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: list[str], words: str, capsys):
@@ -768,3 +784,4 @@ def test_the_colours_of_a_heatmap_span_the_tens_around_its_means():
     assert limits_of(means) == (30, 60)
     assert limits_of([Spread(-0.1, None, 1)]) == (-10, 0)
     assert limits_of([Spread(40.0, None, 1)]) == (40, 50)  # never empty
+    assert limits_of([None]) == (0, 100)

@@ -402,6 +402,13 @@ def test_an_interrupted_pull_goes_on(shared: Path, tmp_path: Path, monkeypatch):
     assert not list((tmp_path / "cache/work").iterdir())
 
 
+def test_nothing_and_something_are_not_pushed_together(tmp_path: Path, capsys):
+    words = ["push", str(tmp_path), "--to", str(tmp_path / "shared"), "--with", "none"]
+    assert main([*words, "--with", "codes"]) == 2
+    assert "--with none goes with no other" in capsys.readouterr().err
+    assert not (tmp_path / "shared").exists()
+
+
 def test_only_records_or_only_artifacts_can_be_pulled(shared: Path, tmp_path: Path):
     assert pulled(shared, tmp_path / "a", "--only", "artifacts") == 0
     assert not (tmp_path / "a/runs").exists()

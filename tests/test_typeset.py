@@ -223,6 +223,17 @@ def small(columns: int, *cells: Cell, **more: Any) -> Table:
     )
 
 
+@pytest.mark.parametrize("given", ["a } b {", "a {b", "a}", "50 % of it", "ends \\", "{\\}"])
+def test_a_caption_that_would_swallow_what_follows_is_refused(given: str):
+    with pytest.raises(UserError, match="LaTeX would read on behind it"):
+        latex([nasty()], [given])
+
+
+@pytest.mark.parametrize("given", ["a {b {c}}", r"\{ 50\,\% \}", r"$x_{1}$", r"a \\ b"])
+def test_a_caption_may_hold_commands_and_escaped_letters(given: str):
+    assert rf"\caption{{{given}}}" in without_comments(latex([nasty()], [given]))
+
+
 def test_the_caption_is_brief_and_the_rest_is_a_comment():
     source = latex([small(1, Cell("7.0 ± 1.0", 7, 1, 3, best=True), brief="Mean ± s.d.")])
     assert r"\caption{Title. Mean $\pm$ s.d. Bold: significantly best.}" in source

@@ -38,7 +38,7 @@ def draw(runs: Sequence[Mapping[str, Any]]) -> Figure:
                         color=colours.to_rgba(100 * run["gain"]),
                     )  # fmt: skip
                 axes.set_ylabel(label)
-                axes.set_ylim(0, 60)
+                axes.set_ylim(bottom=0)
                 axes.set_xlabel("epoch")
             last = row[-1]
             for run in part:
@@ -49,7 +49,6 @@ def draw(runs: Sequence[Mapping[str, Any]]) -> Figure:
                 )  # fmt: skip
             last.set_xlabel("contrast of the patch (% of black to white)")
             last.set_ylabel("backdoor gain (points)")
-            last.set_ylim(-5, 100)
             row[0].set_title(attack)
             for axes in row:
                 axes.tick_params(labelsize=SMALL)

@@ -91,6 +91,11 @@ def figure_command(
 
     asked = None if size is None else size_of(size)
 
+    if everything and asked:
+        raise UserError(
+            "--all makes the published figures again, which have their own size: name a figure for "
+            "--figure-size, as in `bench figure gains quick --figure-size 84mm`."
+        )
     if everything and len(arguments) > 1:
         raise UserError(f"--all takes one folder of results, not {len(arguments)} arguments.")
     if not everything and arguments:

@@ -112,9 +112,9 @@ def settings_given(name: str, value: object) -> tuple[tuple[str, object], ...]:
     Raises:
         UserError: it is something else.
     """
-    pairs = value.items() if isinstance(value, Mapping) else value
+    pairs: Any = value.items() if isinstance(value, Mapping) else value
     try:
-        return tuple((str(one), setting) for one, setting in pairs)  # type: ignore[attr-defined]
+        return tuple((str(one), setting) for one, setting in pairs)
     except (TypeError, ValueError) as error:
         example = f"{name}={{'epsilon': 4}}"
         message = f"{name} is {quoted(value)}: give a dict, such as {example}."

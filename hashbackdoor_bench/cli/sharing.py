@@ -152,6 +152,8 @@ def push_command(
     """
     if "://" in to:
         raise UserError(f"--to {to}: push to a folder, and put that on the server.")
+    if "none" in parts and len(set(parts)) > 1:
+        raise UserError("--with none goes with no other --with: leave out the one or the other.")
     from hashbackdoor_bench.cli.console import shown
     from hashbackdoor_bench.sharing import HUB, Repository, push, push_to_hub
     from hashbackdoor_bench.stages import open_cache

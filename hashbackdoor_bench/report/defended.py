@@ -5,6 +5,7 @@ the row of a table that is called no defense needs no record of its own.
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -74,7 +75,7 @@ def with_defenses(frame: pd.DataFrame, convention: str) -> pd.DataFrame:
     found = frame.assign(
         defense=names,
         stage=[stage_of(record.defense) for record in frame["record"]],
-        attacker=[_without_budget(name) for name in frame["name"]],
+        attacker=[attacker_of(name) for name in frame["name"]],
         share=[share_of(record) for record in frame["record"]],
     )
     found = found.join(scores)
@@ -101,8 +102,15 @@ def share_of(record: Record) -> str:
     return "–" if budget is None else f"{100 * budget:.0f} %"
 
 
-def _without_budget(label: str) -> str:
+def attacker_of(label: str) -> str:
+    """The label of a suite's row without its budget."""
     return ", ".join(part for part in label.split(", ") if not part.startswith("budget="))
+
+
+def share_in(label: str) -> str | None:
+    """The budget in the label of a suite's row, as `share_of` writes it; None without one."""
+    found = re.search(r"(?:^|, )budget=([\d.]+)(?:,|$)", label)
+    return f"{100 * float(found[1]):.0f} %" if found else None
 
 
 def _names(records: list[Record]) -> list[str]:

@@ -62,7 +62,7 @@ class Repository:
             UserError: the hub doesn't answer, or there is no such repository or revision.
         """
         from huggingface_hub import HfApi
-        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()
         with self._named():
@@ -161,8 +161,9 @@ class Repository:
                 f"{self.repository} --repo-type dataset`."
             ) from error
         except (
-            OSError, RuntimeError, ValueError, errors.HTTPError,  # type: ignore[attr-defined]
-            errors.EntryNotFoundError,
+            # that of the HTTP client, which is httpx or httpx2, as the hub's version wants it
+            errors.HTTPError,  # type: ignore[attr-defined]
+            errors.EntryNotFoundError, OSError, RuntimeError, ValueError,
         ) as error:  # fmt: skip
             raise self._failed(shortened(one_line(error), 200)) from error
 

@@ -3,8 +3,9 @@
 On the CPU, the same processor, number of threads and version of torch train the same weights from
 one seed, so every score must be equal to the last bit. Elsewhere sums are rounded in another order,
 which changes the training, and the scores must lie within ``TOLERANCE``: with one seed, CIBA on
-HashNet at 48 bits differed by 1.9 points of gain and 1.3 of MAP between one thread and two. If a
-backdoor works in one training and fails in another, the difference is larger and is reported.
+HashNet at 48 bits differed by 6.1 points of gain and 1.0 of MAP between one thread and two. So a
+larger difference is reported, and need not be a mistake: a backdoor works in one training and fails
+in another.
 """
 
 import re

@@ -4,6 +4,7 @@ The cells of a board are all that any of its methods was run in, see `boards` an
 suite plans beyond them is not known from records.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from hashbackdoor_bench.registry import DEFENSES
 from hashbackdoor_bench.report.board import wording
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.defenses import DefenseBoard
+from hashbackdoor_bench.report.defended import attacker_of, share_in
 from hashbackdoor_bench.report.refusals import Refusal
 from hashbackdoor_bench.report.selection import published_victims
 from hashbackdoor_bench.spec import RunSpec
@@ -105,11 +107,17 @@ def defense_coverage(board: DefenseBoard, refused: Iterable[Refusal] = ()) -> Co
         for one in refused
         if one.suite == board.suite
         for column, (attack, *victim_and_bits) in columns.items()
-        # a cell has the attack's share of poison where a label has its budget
-        if attack.startswith(f"{one.label.partition(', budget=')[0]} ")
-        and victim_and_bits == [one.victim, one.bits]
+        if _is_of(attack, one.label) and victim_and_bits == [one.victim, one.bits]
     }
     return _coverage(done, sorted(columns), never)
+
+
+def _is_of(attack: str, label: str) -> bool:
+    """Whether the attack of a cell, with its share of poison, is that of a suite's row."""
+    attacker, share = attacker_of(label), share_in(label)
+    if share is not None:
+        return attack == f"{attacker} {share}"
+    return re.fullmatch(r"\d+ %|–", attack.removeprefix(f"{attacker} ")) is not None
 
 
 def _coverage(

@@ -53,13 +53,12 @@ VICTIMS = Words("victim", "is hurt more than", "are hurt more than", "mean gain"
 DEFENSES = Words("defense", "removes more than", "remove more than", "removal")
 
 
-def takeaway(contenders: Sequence[Contender], words: Words, targets: Sequence[str]) -> str:
+def takeaway(contenders: Sequence[Contender], words: Words) -> str:
     """What can be told about those that have a place, as sentences.
 
     Args:
         contenders: those with a place, in the order of the board.
         words: how they are spoken of.
-        targets: classes that the runs were made for; of a single one the sentences say so.
     """
     kind, n = words.kind, len(contenders)
     if not n:
@@ -82,8 +81,9 @@ def takeaway(contenders: Sequence[Contender], words: Words, targets: Sequence[st
             if n == 1
             else f"The 95 % interval of every {words.score} contains 0."
         )
+    targets = {draw[0] for one in contenders for values in one.draws.values() for draw in values}
     if len(targets) == 1:
-        sentences.append(f"This is about target {targets[0]} alone.")
+        sentences.append(f"This is about target {targets.pop()} alone.")
     return " ".join(sentences)
 
 
@@ -100,7 +100,8 @@ def _compared(contenders: Sequence[Contender], words: Words) -> list[str]:
     for number, below in enumerate(above):
         if below:
             groups.setdefault(tuple(sorted(below)), []).append(number)
-    if told == pairs and n > 2:
+    ordered = len({len(below) for below in above}) == n  # no circle, as of unequal draws
+    if told == pairs and n > 2 and ordered:
         order = sorted(range(n), key=lambda number: -len(above[number]))
         chain = " > ".join(names[number] for number in order)
         return [f"All {n} {kind}s can be told apart by their {words.score}: {chain}."]
@@ -138,7 +139,6 @@ def of_attacks(board: Board) -> str:
     return takeaway(
         [Contender(one.label, one.counted_draws, one.gain) for one in board.entries if one.place],
         ATTACKS,
-        board.targets,
     )
 
 
@@ -151,7 +151,6 @@ def of_victims(board: VictimBoard) -> str:
             if one.place
         ],
         VICTIMS,
-        board.board.targets,
     )
 
 
@@ -160,5 +159,4 @@ def of_defenses(board: DefenseBoard) -> str:
     return takeaway(
         [Contender(one.name, one.draws, one.removal) for one in board.entries if one.place],
         DEFENSES,
-        board.targets,
     )

@@ -20,23 +20,35 @@ from hashbackdoor_bench.report.selection import published_victims
 from hashbackdoor_bench.report.statistics import LEVEL
 
 __all__ = [
-    "NOTHING", "PLACES", "TEST", "caption", "column", "defenses_caption", "interval",
-    "left_out_victims",
-    "mean_and_deviation", "number", "percent", "place", "poisoned", "position_on_bar", "signed",
-    "ssim", "victim_name", "without_places",
+    "DEFENSE_PLACES", "DEFENSE_TEST", "NOTHING", "PLACES", "TEST", "caption", "column",
+    "defenses_caption", "interval", "left_out_victims", "mean_and_deviation", "number", "percent",
+    "place", "poisoned", "position_on_bar", "signed", "ssim", "victim_name", "without_places",
 ]  # fmt: skip
 
 MOST_NAMED = 10  # targets or seeds that a caption lists
-PLACES = (
-    "Place 2-4 means that at least one attack is better than this one and at most three are, as "
-    "far as the tests can tell. Attacks with overlapping places may be tied: their order in the "
-    "table says nothing."
-)
-TEST = (
-    "Two attacks are compared run by run (equal victim, budget, target and seed); all runs of one "
-    "target are one draw, and on a board with one target all runs of one seed. Student's t over "
-    f"the means with each draw left out, two-sided at {100 * LEVEL:g} %, with"
-)
+
+
+def _places(kind: str) -> str:
+    """What a range of places means, on a board of ``kind``."""
+    return (
+        f"Place 2-4 means that at least one {kind} is better than this one and at most three are, "
+        f"as far as the tests can tell. {kind.capitalize()}s with overlapping places may be tied: "
+        "their order in the table says nothing."
+    )
+
+
+def _test(kind: str, equal: str) -> str:
+    """How two of a ``kind`` are compared, up to the correction; ``equal`` in a pair of runs."""
+    return (
+        f"Two {kind}s are compared run by run (equal {equal}); all runs of one target are one "
+        "draw, and on a board with one target all runs of one seed. Student's t over the means "
+        f"with each draw left out, two-sided at {100 * LEVEL:g} %, with"
+    )
+
+
+PLACES, TEST = _places("attack"), _test("attack", "victim, budget, target and seed")
+DEFENSE_PLACES = _places("defense")
+DEFENSE_TEST = _test("defense", "attack, poisoned share, victim, target and seed")
 
 
 def place(entry: Entry | DefenseEntry) -> str:

@@ -21,8 +21,10 @@ Limits = tuple[int, int]
 
 
 def limits_of(cells: Iterable[Spread | None]) -> Limits:
-    """The range of the colours, in percent: that of the means, rounded outwards."""
+    """The range of the colours, in percent: that of the means, rounded outwards; all if none is."""
     means = [one.mean for one in cells if one is not None]
+    if not means:
+        return 0, 100
     low = STEP * math.floor(min(means) / STEP)
     return low, max(STEP * math.ceil(max(means) / STEP), low + STEP)
 

@@ -63,11 +63,11 @@ def resize(drawn: FinishedFigure, size: Size) -> None:
     with context(["default", STYLE]):
         more = sum(_fit(legend, before, width) for legend in figure.legends)
         figure.set_size_inches(width, height or figure.get_figheight() + LINE * more)
-        canvas = FigureCanvasAgg(figure)
-        _laid_out(canvas)  # so that the panels have their widths
+        FigureCanvasAgg(figure)
+        _laid_out(figure)  # so that the panels have their widths
         for axes in figure.axes:
             _break(axes, width, same=width == before)
-        if not _laid_out(canvas) or _collides(figure):
+        if not _laid_out(figure) or _collides(figure):
             sides = " x ".join(f"{side / INCHES['mm']:.0f} mm" for side in size if side)
             raise UserError(
                 f"--figure-size: the text of figure {drawn.name} has no room in {sides}: give "
@@ -83,12 +83,12 @@ def _fit(legend: Legend, before: float, width: float) -> int:
     return -(-len(texts) // new) - -(-len(texts) // old)
 
 
-def _laid_out(canvas: FigureCanvasAgg) -> bool:
-    """Draw the figure; whether every panel has room."""
+def _laid_out(figure: Figure) -> bool:
+    """Lay the figure out; whether every panel has room."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "constrained_layout not applied")
         try:
-            canvas.draw()  # type: ignore[no-untyped-call]
+            figure.draw_without_rendering()
         except UserWarning:
             return False
     return True

@@ -30,6 +30,10 @@ BARS: dict[str, dict[str, Any]] = {  # so that one is seen behind the other
 }
 
 
+def _absent(part: pd.DataFrame, reason: str) -> str:
+    return f"No row, {reason}: {'; '.join(distinct(part['name']))}."
+
+
 def visibility(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     """One row of panels per delivery, PSNR on the left and gain on the right.
 
@@ -72,12 +76,17 @@ def visibility(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
             for images, label in (("poison", "poisoned images"), ("query", "triggered queries"))
         ],
     )
-    hidden = distinct(frame["name"][~frame["name"].isin(shown["name"])])
+    hidden = frame[~frame["name"].isin(shown["name"])]
+    unchanged = hidden[seen].isna().all(axis=1)
+    absent = (
+        (hidden[unchanged], "as no image is changed"),
+        (hidden[~unchanged], f"as there is no gain by the convention {convention}"),
+    )
     caption = (
         "PSNR of the poisoned images (filled mark, thin bar) and of the triggered queries (ring, "
         "broad pale bar), and backdoor gain: means, with one standard deviation of a single run. "
         "Deliveries are not compared.",
-        *([f"No row, as no image is changed: {'; '.join(hidden)}."] if hidden else []),
+        *(_absent(part, reason) for part, reason in absent if not part.empty),
         run_count(found.values(), "mark"),
         *conditions(shown, convention),
         *surrogates(shown),

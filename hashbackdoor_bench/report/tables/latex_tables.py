@@ -7,7 +7,7 @@ columns of a two-column paper.
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 from textwrap import wrap
 
 from hashbackdoor_bench.errors import UserError
@@ -45,11 +45,24 @@ def latex(tables: Sequence[Table], captions: Sequence[str] = (), labels: Sequenc
                 f"--label {quoted(label)}: LaTeX takes letters, digits and : . _ / + - here, as in "
                 "tab:attacks."
             )
+    for given in captions:
+        if not _closed(given):
+            raise UserError(
+                f"--caption {quoted(given)}: LaTeX would read on behind it; close each brace, and "
+                "write \\{, \\} and \\% for letters."
+            )
     lines = [NEEDS]
     for number, table in enumerate(tables):
         caption = " ".join(captions[number].split()) if captions else _caption(table)
         lines += _table(table, caption, labels[number] if labels else "")
     return "\n".join(lines)
+
+
+def _closed(text: str) -> bool:
+    """Whether a text in LaTeX ends where it ends: braces in pairs, no comment, no open command."""
+    bare = re.sub(r"\\.", "", text, flags=re.DOTALL)  # without \{, \%, ...
+    depths = list(accumulate(({"{": 1, "}": -1}.get(one, 0) for one in bare), initial=0))
+    return min(depths) == depths[-1] == 0 and not {"%", "\\"} & set(bare)
 
 
 def _refuse_other_number(option: str, given: Sequence[str], titles: Sequence[str]) -> None:

@@ -48,7 +48,7 @@ DOMINANT = (
 )
 DOMINANT_RULE = (
     "@dominant, of attacks without a target of their own: for the class that every other triggered "
-    "query's ten nearest items name most often, on the rest of the queries."
+    "query's ten nearest items name most often, on those of the rest that are not of this class."
 )
 DEFENSE = "defense"  # the only layout of runs with a defense
 WHITE_BOX = "A surrogate of the victim's own method, backbone and bits is the white box."
