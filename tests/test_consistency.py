@@ -31,7 +31,7 @@ from hashbackdoor_bench.spec import RunSpec, digest
 from hashbackdoor_bench.trust import verify
 
 RESULTS = Path(__file__).parents[1] / "results"
-CIBA = next((RESULTS / "quick/fashion-mini/hashnet-48").glob("ciba-s0-*.json"))
+CIBA = RESULTS / "transfer-mini/fashion-mini/hashnet-48/ciba-s0-85d3fcc615.json"  # no checksum
 Edit = Callable[[dict[str, Any]], object]
 
 
@@ -104,8 +104,8 @@ TRIGGERED, CURVE = part("retrieval", "triggered"), ("precision_recall", "recall"
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (raised, "scores.field.backdoor_gain is 0.914681, which is not between 0.57"),
-        (raised_with_intervals, "scores.field.t_map is 0.99, which is not between 0 and 0.743"),
+        (raised, "scores.field.backdoor_gain is 0.911761, which is not between 0.64"),
+        (raised_with_intervals, "scores.field.t_map is 0.99, which is not between 0 and 0.8137"),
         (field(t_map=None), "scores.field.backdoor_gain was changed"),
         (lambda v: v["scores"]["ciba"].update(t_map_clean_victim=0.01), "don't belong together"),
         (lambda v: v["scores"]["ciba"].update(t_map_clean_victim=0.0), "don't belong together"),
