@@ -13,8 +13,8 @@ class Description:
     Attributes:
         summary: the first line of the file; for a preset, the settings that make it.
         published: how papers write the method; empty where the file doesn't say.
-        defaults: the hyper-parameters that it has if none are given; those that are no literals
-            are left out.
+        defaults: the hyper-parameters that it has if none are given; those that are neither
+            literals nor the file's constants are left out.
         docstring: of the file, which its presets share.
     """
 
@@ -38,6 +38,11 @@ def described(path: Path, variable: str) -> dict[str, Description]:
     docstring = ast.get_docstring(tree) or ""
     summary = docstring.partition("\n")[0]
     found: dict[str, Description] = {}
+    constants = {
+        line.targets[0].id: line.value
+        for line in tree.body
+        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)
+    }
     for node in tree.body:
         for decorator in node.decorator_list if isinstance(node, ast.ClassDef) else []:
             call = decorator.func if isinstance(decorator, ast.Call) else decorator
@@ -50,7 +55,7 @@ def described(path: Path, variable: str) -> dict[str, Description]:
                     preset = presets[keyword.arg] = dict(ast.literal_eval(keyword.value))
                     words = ", ".join(f"{name}={value}" for name, value in preset.items())
                     summaries[keyword.arg] = f"{summary.partition(':')[0]} with {words}"
-            names, defaults = _published(node, own), _defaults(node)
+            names, defaults = _published(node, own), _defaults(node, constants)
             found |= {
                 name: Description(
                     text, names.get(name, ""), {**defaults, **presets[name]}, docstring
@@ -65,12 +70,19 @@ def file_name(path: Path) -> str:
     return path.stem.replace("-", "_")
 
 
-def _defaults(node: ast.stmt) -> dict[str, object]:
-    """The literal defaults of the keyword-only arguments of the constructor."""
+def _defaults(node: ast.stmt, constants: Mapping[str, ast.expr]) -> dict[str, object]:
+    """The literal defaults of the keyword-only arguments of the constructor.
+
+    Args:
+        node: of the class.
+        constants: the file's values by name; one may be a default.
+    """
     found: dict[str, object] = {}
     for line in node.body if isinstance(node, ast.ClassDef) else []:
         if isinstance(line, ast.FunctionDef) and line.name == "__init__":
             for argument, default in zip(line.args.kwonlyargs, line.args.kw_defaults, strict=True):
+                if isinstance(default, ast.Name):
+                    default = constants.get(default.id, default)
                 try:
                     found[argument.arg] = ast.literal_eval(default) if default else None
                 except ValueError:

@@ -107,7 +107,7 @@ def test_each_board_has_its_sentence_which_follows_from_its_places(published):
     html = (published / "index.html").read_text(encoding="utf-8")
     sentences = re.findall(r'<p class="takeaway">([^<]+)</p>', html)
     assert sentences == [
-        "No two of the 4 attacks can be told apart. This is about target Coat alone.",
+        "No two of the 6 attacks can be told apart. This is about target Coat alone.",
         "BadNets is the only attack with a place: there is nothing to compare it with. This is "
         "about target Coat alone.",
         "No two of the 4 attacks can be told apart. This is about target Coat alone.",
@@ -140,7 +140,7 @@ def test_without_its_script_a_page_shows_all_rows_and_commands_and_no_dead_butto
     (tmp_path / "site/page.js").unlink()
     browser.open(tmp_path / "site/index.html")
     shown = "[...document.querySelectorAll('tbody tr')].filter(r => r.checkVisibility()).length"
-    assert browser.run(shown) == 13
+    assert browser.run(shown) == 15
     assert browser.run("document.getElementById('filters').checkVisibility()") is False
     assert browser.run("document.getElementById('theme').checkVisibility()") is False
     browser.open(tmp_path / "site/attacks/ciba.html")

@@ -40,11 +40,7 @@ def test_an_unknown_name_gives_the_near_ones():
 @pytest.mark.parametrize("registry", [ATTACKS, VICTIMS, DEFENSES], ids=lambda one: one.kind)
 def test_the_defaults_that_a_file_states_are_those_of_its_method(registry: Registry):
     for name in registry:
-        resolved = registry[name].resolve({})
-        stated = dict(registry.defaults(name))
-        assert stated == {key: resolved[key] for key in stated}
-        if registry is DEFENSES:
-            assert stated.keys() == resolved.keys()  # tables call a run published by them
+        assert dict(registry.defaults(name)) == registry[name].resolve({})
     assert registry.defaults("a-plugin-of-last-year") == {}
 
 
