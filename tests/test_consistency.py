@@ -280,6 +280,22 @@ def test_the_same_run_in_other_words_counts_once(tmp_path: Path):
     assert "the same run with other words" in found.left_out[0]
 
 
+def test_two_rows_of_a_suite_may_be_equal_but_not_two_runs_of_a_row(tmp_path: Path):
+    """A patch of 4 px is the default: the rows of a curve over its side share that run's scores."""
+    one, again = made(), made(attack_settings=(("patch", 4),))
+    key = record_key(again.spec, one.artifacts)
+    again = replace(again, artifacts=one.artifacts, key=key)
+    paths = [stored(tmp_path, record) for record in (one, again)]
+    indexed(tmp_path, {paths[0]: "CIBA, budget=0.6", paths[1]: "CIBA, patch=4"})
+    found = collect([tmp_path])
+    assert len(found.frame) == 2
+    assert not found.left_out
+    indexed(tmp_path, dict.fromkeys(paths, "CIBA"))
+    found = collect([tmp_path])
+    assert len(found.frame) == 1
+    assert "the same run with other words" in found.left_out[0]
+
+
 def test_controls_whose_scores_are_equal_are_no_copies(tmp_path: Path):
     """Without a trigger, poison that changes nothing gives the scores of no poison."""
     for attack in ("clean", "identity"):

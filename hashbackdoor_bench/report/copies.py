@@ -89,8 +89,9 @@ def without_copies(found: Iterable[Found]) -> tuple[list[Found], list[str]]:
     A run that is there twice counts once, the first time; but two suites may share a run. Of two
     runs with the same artifacts, or the same scores to the last bit, one is the other again if they
     are of one attack, victim, class, seed and data set, such as with a budget that was given as a
-    number of images. If they are not, one was made of the other. Which one can't be told, so both
-    are left out.
+    number of images; but two rows of a suite may be equal, if what they differ in changes nothing.
+    If they are not of one attack and so on, one was made of the other. Which one can't be told, so
+    both are left out.
     """
     kept: list[Found] = []
     told: list[str] = []
@@ -128,9 +129,15 @@ def _copies(group: list[Found]) -> Iterator[tuple[Found, Found]]:
             o for o in group[:number]
             if o.suite == one.suite and o.record.threat.delivery == one.record.threat.delivery
             and o.record.key != one.record.key and _defense(o.record) == _defense(one.record)
+            and not _of_two_rows(o, one)
         ]  # fmt: skip
         if others or earlier:
             yield one, (others or earlier)[0]
+
+
+def _of_two_rows(one: Found, other: Found) -> bool:
+    """Whether an index labels both, and differently: then a setting makes no difference there."""
+    return bool(one.line and other.line and one.line.label != other.line.label)
 
 
 def _what(record: Record) -> tuple[object, ...]:
