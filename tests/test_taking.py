@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,13 @@ def test_a_victim_with_other_weights_is_refused(
     result = CliRunner().invoke(main, words)
     assert result.exit_code != 0
     assert "has other weights" in result.output
+
+
+def test_it_runs_as_the_module_that_its_help_names(tmp_path: Path):
+    words = [sys.executable, "-m", "hashbackdoor_bench.benchmarks.taking", str(tmp_path / "none")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "does not exist" in done.stderr
 
 
 def test_a_rank_correlation_has_the_p_value_of_all_orders():

@@ -128,3 +128,7 @@ def looked_into(record: Record, cache: Cache) -> dict[str, Any]:
         "numbers": numbers,
         "epochs": probe.epochs,
     }
+
+
+if __name__ == "__main__":
+    main()
