@@ -472,7 +472,7 @@ SIZES = {
     "takes96": 4 * 4 * 2,
     "defenses": (5 * 2 + 1) * 24 * 2 * 3,
     "baselines": (3 + 22 * 2) * 2 * 2 * 3,
-    "sensitivity": (4 + 4 + 3 * 5) * 2,
+    "sensitivity": (4 + 4 + 3 + 2 + 2 + 3 + 3) * 2,
     "ledger": 25 * 2 * 5,
     "bistable": 2 * 10,
     "frontier": 14 * 2 * 2,
