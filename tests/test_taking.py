@@ -29,7 +29,8 @@ def looked(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     for seed in (0, 1):
         asked = spec(tiny, attack="tri", seed=seed, epochs=2, delivery="files")
         run(asked, cache=Cache(place / "cache"), results=place / "two", device="cpu", threads=1)
-    words = [str(place / "two"), "--cache-dir", str(place / "cache"), "--output", str(place)]
+    output = place / "new/folder"
+    words = [str(place / "two"), "--cache-dir", str(place / "cache"), "--output", str(output)]
     result = CliRunner().invoke(main, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return place, place / "two"
@@ -39,7 +40,7 @@ def test_every_epoch_is_seen_and_the_last_is_the_victim_that_was_scored(
     looked: tuple[Path, Path], tiny: Path
 ):
     place, _ = looked
-    runs = json.loads((place / "two.json").read_text())
+    runs = json.loads((place / "new/folder/two.json").read_text())
     assert [len(one["epochs"]) for one in runs.values()] == [2, 2]
     (first,) = (one for one in runs.values() if one["seed"] == 0)
     asked = spec(tiny, attack="tri", seed=0, epochs=2, delivery="files")
@@ -96,10 +97,11 @@ def test_what_was_seen_is_not_looked_at_again(
 ):
     place, records = looked
     monkeypatch.setattr("hashbackdoor_bench.benchmarks.taking.__main__.looked_into", None)
-    words = [str(records), "--cache-dir", str(place / "cache"), "--output", str(place)]
+    output = str(place / "new/folder")
+    words = [str(records), "--cache-dir", str(place / "cache"), "--output", output]
     result = CliRunner().invoke(main, words, catch_exceptions=False)
     assert result.output.startswith("## tri")
-    assert (place / "two.png").stat().st_size > 10_000
+    assert (place / "new/folder/two.png").stat().st_size > 10_000
 
 
 def test_a_victim_with_other_weights_is_refused(

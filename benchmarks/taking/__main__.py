@@ -42,6 +42,7 @@ def main(place: Path, cache_dir: Path, output: Path) -> None:
 
 def _main(place: Path, cache_dir: Path, output: Path) -> None:
     records = list(collect([place]).frame["record"])
+    output.mkdir(parents=True, exist_ok=True)
     path = output / f"{place.name}.json"
     runs: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
     for number, record in enumerate(records):
