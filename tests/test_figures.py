@@ -199,7 +199,7 @@ def test_an_attack_without_a_gain_is_not_said_to_change_no_image(pairs: Path):
 
 
 def test_a_sweep_shows_mean_deviation_and_control_at_every_value(tmp_path: Path):
-    values = {0.1: [0.3, 0.5], 0.4: [0.6, 0.7], 1.0: [0.9]}
+    values = {0.1: [0.3, 0.5, 0.49], 0.4: [0.6, 0.7, 0.65], 1.0: [0.9]}
     for budget, scores in values.items():
         for seed, score in enumerate(scores):
             run(tmp_path, budget=budget, seed=seed, t_map=score, map=score / 2)
@@ -212,8 +212,12 @@ def test_a_sweep_shows_mean_deviation_and_control_at_every_value(tmp_path: Path)
         assert list(line.get_ydata()) == pytest.approx(means)
         (band,) = axes.collections
         corners = {tuple(np.round(point, 6)) for point in band.get_paths()[0].vertices}
-        middle, reach = share * 0.4 - over, share * stdev(values[0.1])
+        middle, reach = share * fmean(values[0.1]) - over, share * stdev(values[0.1])
         assert {(10, round(middle + sign * reach, 6)) for sign in (-1, 1)} <= corners
+        assert max(x for x, _ in corners) == pytest.approx(40)  # a single run has no band
+        strokes = [list(stroke.get_ydata()) for stroke in lines(axes)["_"]]
+        shown = [[share * one - over for one in scores] for scores in values.values()]
+        assert [sorted(one) for one in strokes] == [pytest.approx(sorted(one)) for one in shown]
         faces = [mark.get_markerfacecolor() for mark in lines(axes)["o"]]
         assert faces == [HIT, HIT, "white"]
     (control,) = [line for line in lines(above)["None"] if line.get_linestyle() != "-"]

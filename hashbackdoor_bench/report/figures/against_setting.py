@@ -67,6 +67,7 @@ SETTINGS = (
     Setting("dispersion", "attack.dispersion", "λ (weight of dispersion)", "sensitivity"),
 )
 METHODS = ("attack", "victim")
+BANDED = 3  # runs from which on a band says more than their strokes
 
 
 def setting_named(name: str) -> Setting | None:
@@ -159,8 +160,8 @@ def against_setting(setting: Setting, frame: pd.DataFrame, convention: str) -> l
     figure.legend(marks, texts, loc="outside upper center",
                   ncols=across, handlelength=2.2, columnspacing=1.2)  # fmt: skip
     caption = (
-        f"t-MAP, backdoor gain and MAP against {setting.label}: mean and, as a band, ± one "
-        "standard deviation of a single run. Dotted: the larger control of t-MAP (the trigger on a "
+        f"t-MAP, backdoor gain and MAP against {setting.label}: mean, each run as a stroke, and as "
+        f"a band, between values of {BANDED} runs or more, ± one standard deviation. Dotted: the larger control of t-MAP (the trigger on a "
         "victim without poison, the poisoned victim without the trigger), which the gain is over.",
         run_count((part for line in found for part in line.points.values()), "point"),
         *([f"Victim {victims[0]}."] if len(victims) == 1 else []),
@@ -263,8 +264,11 @@ def _line(axes: Axes, line: Series, column: str, number: int) -> None:
         list(known),
         [m - r for m, r in zip(middle, reach, strict=True)],
         [m + r for m, r in zip(middle, reach, strict=True)],
-        color=hue, alpha=0.2, linewidth=0,
+        where=[one.n >= BANDED for one in known.values()], color=hue, alpha=0.2, linewidth=0,
     )  # fmt: skip
+    for x in known:
+        runs = 100 * line.points[x][column].dropna()
+        axes.plot([x] * len(runs), runs, "_", color=hue, markersize=5, markeredgewidth=0.7)
     axes.plot(list(known), middle, color=hue, linestyle=cycled(DASHES, number), linewidth=1)
     for x, one in known.items():
         axes.plot(
