@@ -184,6 +184,24 @@ def test_a_suite_is_planned_run_and_found_done(tiny, tmp_path, capsys, monkeypat
     assert "3 of 3 runs done" in capsys.readouterr().out
 
 
+def test_a_run_that_two_rows_have_is_in_the_index_once_and_the_plan_says_so(tiny, tmp_path, capsys):
+    """One is spelt like the other's default, and one is equal only with all defaults filled in."""
+    sweep = '[[attack]]\nname = "identity"\nlabel = "Identity"\nbudget = [0.2, 0.6]\n'
+    more = '[[attack]]\nname = "identity"\nlabel = "Identity, {}"\n{}\n'
+    rows = sweep + more.format("default", "") + more.format("again", "delivery = 'files'")
+    suite, where = str(written(tmp_path, tiny, rows)), places(tmp_path)
+    for command in ("plan", "run"):
+        assert main(["suite", command, suite, *where]) == 0
+        err = capsys.readouterr().err
+        for row in ("default", "again"):
+            says = f"note: row 'Identity, {row}' has runs of row 'Identity, budget=0.6' again; its"
+            assert says in err
+    index = (tmp_path / "results/index.csv").read_text()
+    assert index.count('"Identity, ') == index.count('"Identity, budget=') == 2
+    assert main(["table", str(tmp_path / "results")]) == 0
+    assert "note: " not in capsys.readouterr().err
+
+
 def test_a_plan_says_which_package_brings_weights_that_are_not_installed(
     tiny, tmp_path, capsys, monkeypatch
 ):

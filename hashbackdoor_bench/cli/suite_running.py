@@ -131,14 +131,14 @@ def command_of(spec: RunSpec) -> list[str]:
 def lay_out_suite(
     suite: Suite, cache_dir: Path, results: Path, device: str, threads: int, mode: str = "quiet"
 ) -> tuple["Cache", "Layout"]:
-    """The cache, and the layout of a suite's runs, see `layout.lay_out`."""
+    """The cache, and the layout of a suite's runs, see `layout.lay_out`; tells of equal rows."""
     from hashbackdoor_bench.cli.console import shown
     from hashbackdoor_bench.stages import device_of, open_cache
     from hashbackdoor_bench.suites import lay_out
 
     cache = open_cache(cache_dir)
     with shown(mode) as progress:
-        return cache, lay_out(
+        layout = lay_out(
             suite.runs,
             cache=cache,
             results=results,
@@ -146,6 +146,10 @@ def lay_out_suite(
             threads=threads,
             progress=progress,
         )
+    for row, first in {**suite.repeated, **layout.repeated}.items():
+        say(f"note: row {row!r} has runs of row {first!r} again; its records have that label only.",
+            err=True)  # fmt: skip
+    return cache, layout
 
 
 def gpus_of(device: str) -> list[str]:

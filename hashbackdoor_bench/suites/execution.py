@@ -199,12 +199,15 @@ class _Messenger:
 def write_index(layout: Layout, results: Path) -> Path:
     """Write ``index.csv`` beside a suite's records: one row per finished run, with its label.
 
+    A run that several rows of the suite have is there once, with the first one's label.
     Runs whose defense doesn't fit are in ``refused.csv``, which exists only if there are any.
     """
     path = results / INDEX
     lines: list[report.IndexLine] = []
+    written: set[Path] = set()
     for one in layout.planned:
-        if one.tasks[-1].key in layout.done:
+        if one.tasks[-1].key in layout.done and one.path not in written:
+            written.add(one.path)
             run, spec = one.run, one.run.spec
             facts = {"victim": spec.victim, "bits": str(spec.bits), "seed": str(spec.seed)}
             facts["target"] = spec.target or ""

@@ -98,6 +98,17 @@ class Layout:
         return [one for one in self.planned if one.tasks[-1].key not in self.done]
 
     @property
+    def repeated(self) -> dict[str, str]:
+        """The rows that have a run of an earlier row again, each with that row, by their labels."""
+        first: dict[Path, str] = {}
+        rows: dict[str, str] = {}
+        for one in self.planned:
+            known = first.setdefault(one.path, one.run.label)
+            if known != one.run.label:
+                rows.setdefault(one.run.label, known)
+        return rows
+
+    @property
     def keys(self) -> set[str]:
         """What all runs read or make, for `in_use`."""
         return {key for one in self.planned for key in one.keys}

@@ -37,7 +37,7 @@ exists shows when the runs are planned.
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -87,12 +87,14 @@ class Suite:
         title: one sentence.
         runs: the runs, no two of them equal.
         path: path of the file.
+        repeated: the labels under which a run is there again, each with that of the run.
     """
 
     name: str
     title: str
     runs: tuple[SuiteRun, ...]
     path: Path
+    repeated: Mapping[str, str] = field(default_factory=dict)
 
 
 def shipped() -> dict[str, str]:
@@ -141,14 +143,17 @@ def _suite(path: Path, file: SuiteFile) -> Suite:
             " and replace one of the lists."
         )
     runs: dict[RunSpec, SuiteRun] = {}
+    repeated: dict[str, str] = {}
     for row, varied, values in _runs(file):
         with row.at.named():
             spec = _spec(values)
         label = ", ".join([row.label, *(f"{k.rpartition('.')[2]}={values[k]}" for k in varied)])
         key_path = row.at.key if row.at.file == path else "extends"
-        runs.setdefault(spec, SuiteRun(path.stem, label, spec, key_path))
+        first = runs.setdefault(spec, SuiteRun(path.stem, label, spec, key_path)).label
+        if first != label:
+            repeated.setdefault(label, first)
     ordered = sorted(runs.values(), key=lambda run: run.spec.seed)
-    return Suite(path.stem, file.title or path.stem, tuple(ordered), path)
+    return Suite(path.stem, file.title or path.stem, tuple(ordered), path, repeated)
 
 
 def _runs(file: SuiteFile) -> Iterator[tuple[AttackRow, list[str], dict[str, Any]]]:

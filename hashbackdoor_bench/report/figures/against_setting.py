@@ -161,8 +161,9 @@ def against_setting(setting: Setting, frame: pd.DataFrame, convention: str) -> l
                   ncols=across, handlelength=2.2, columnspacing=1.2)  # fmt: skip
     caption = (
         f"t-MAP, backdoor gain and MAP against {setting.label}: mean, each run as a stroke, and as "
-        f"a band, between values of {BANDED} runs or more, ± one standard deviation. Dotted: the larger control of t-MAP (the trigger on a "
-        "victim without poison, the poisoned victim without the trigger), which the gain is over.",
+        f"a band, between values of {BANDED} runs or more, ± one standard deviation. Dotted: the "
+        "larger control of t-MAP (the trigger on a victim without poison, the poisoned victim "
+        "without the trigger), which the gain is over.",
         run_count((part for line in found for part in line.points.values()), "point"),
         *([f"Victim {victims[0]}."] if len(victims) == 1 else []),
         *conditions(used, convention),
