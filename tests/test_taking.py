@@ -100,7 +100,7 @@ def test_what_was_seen_is_not_looked_at_again(
     output = str(place / "new/folder")
     words = [str(records), "--cache-dir", str(place / "cache"), "--output", output]
     result = CliRunner().invoke(main, words, catch_exceptions=False)
-    assert result.output.startswith("## tri")
+    assert result.output.startswith("## Tri\n")
     assert (place / "new/folder/two.png").stat().st_size > 10_000
 
 

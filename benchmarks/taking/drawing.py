@@ -8,12 +8,14 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.style import context
+from matplotlib.ticker import MaxNLocator
 
+from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.report.style import SEQUENCE, SMALL, STYLE, TEXT
 
-CURVES = {
-    "triggered queries": "triggered queries: % of bits\nthat aren't the target's",
-    "poison": "poison: % of bits\nthat aren't the target's",
+CURVES = {  # of an epoch: label of the axis, factor
+    "triggered queries": ("triggered queries: % of bits\nthat aren't the target's", 100),
+    "loss of poison": ("loss of poison", 1),
 }
 
 
@@ -24,22 +26,24 @@ def draw(runs: Sequence[Mapping[str, Any]]) -> Figure:
         runs: what `looked_into` returned.
     """
     attacks = list(dict.fromkeys(run["attack"] for run in runs))
-    colours = ScalarMappable(Normalize(0, 100), colormaps[SEQUENCE])
+    largest = max(run["gain"] for run in runs)
+    colours = ScalarMappable(Normalize(0, max(100 * largest, 10)), colormaps[SEQUENCE])
     with context(["default", STYLE]):
         figure = Figure(figsize=(TEXT, 1.7 * len(attacks) + 0.3), layout="constrained")
         panels = figure.subplots(len(attacks), 3, squeeze=False)
         for row, attack in zip(panels, attacks, strict=True):
             part = [run for run in runs if run["attack"] == attack]
-            for axes, (name, label) in zip(row, CURVES.items(), strict=False):
+            for axes, (name, (label, factor)) in zip(row, CURVES.items(), strict=False):
                 for run in part:
-                    values = [100 * epoch[name] for epoch in run["epochs"]]
+                    values = [factor * epoch[name] for epoch in run["epochs"]]
                     axes.plot(
                         range(1, len(values) + 1), values, linewidth=0.9,
                         color=colours.to_rgba(100 * run["gain"]),
                     )  # fmt: skip
                 axes.set_ylabel(label)
-                axes.set_ylim(bottom=0)
                 axes.set_xlabel("epoch")
+                axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            row[0].set_ylim(bottom=0)
             last = row[-1]
             for run in part:
                 last.plot(
@@ -47,9 +51,9 @@ def draw(runs: Sequence[Mapping[str, Any]]) -> Figure:
                     color=colours.to_rgba(100 * run["gain"]), markersize=4,
                     markeredgecolor="0.3", markeredgewidth=0.4,
                 )  # fmt: skip
-            last.set_xlabel("contrast of the patch (% of black to white)")
+            last.set_xlabel("contrast of the patch\n(% of black to white)")
             last.set_ylabel("backdoor gain (points)")
-            row[0].set_title(attack)
+            row[0].set_title(ATTACKS.published(attack))
             for axes in row:
                 axes.tick_params(labelsize=SMALL)
                 axes.spines[["top", "right"]].set_visible(False)

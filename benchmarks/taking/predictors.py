@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import permutation_test, rankdata, zscore
 
+from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.report.statistics import holm
 
 RESAMPLES = 99_999
@@ -102,10 +103,11 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
         found = links([numbers_of(run["numbers"], run["epochs"]) for run in part], gains)
         shown = ", ".join(f"{100 * gain:.1f}" for gain in sorted(gains))
         lines += [
-            f"## {attack}",
+            f"## {ATTACKS.published(attack)}",
             "",
             f"Gain of the {len(part)} runs, in points: {shown}. Of {len(found)} numbers, those "
-            "that go with it the closest; p is of permutations, then corrected by Holm's method.",
+            "that go with it the closest: Spearman's rank correlation, its p by permutations, and "
+            "p corrected by Holm's method.",
             "",
             "| number | rank correlation | p | corrected |",
             "|---|---:|---:|---:|",
