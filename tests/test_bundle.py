@@ -17,7 +17,7 @@ from hashbackdoor_bench.records import read_record
 from hashbackdoor_bench.report import result_rows
 
 PUBLISHED = Path(__file__).parents[1] / "results/fashion-mini/hashnet-48"
-PICTURE = "ciba-s0-dc13248777/trigger.png"
+PICTURE = "ciba-s0-827e7c929f/trigger.png"
 EVIL = "<script>document.title=1</script>"
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")
 
@@ -26,13 +26,13 @@ in_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt in
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """That of a published record with pictures."""
     folder = tmp_path_factory.mktemp("bundle") / "out"
-    record = PUBLISHED / "ciba-s0-dc13248777.json"
+    record = PUBLISHED / "ciba-s0-827e7c929f.json"
     assert main(["show", "record", str(record), "--bundle", str(folder)]) == 0
     return folder
 
 
 def test_all_numbers_of_a_record_are_on_its_page_with_what_each_says(bundle):
-    record = read_record(PUBLISHED / "ciba-s0-dc13248777.json")
+    record = read_record(PUBLISHED / "ciba-s0-827e7c929f.json")
     text = unescape((bundle / "index.html").read_text(encoding="utf-8"))
     plain = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text))
     rows = list(result_rows(record))
@@ -50,8 +50,8 @@ def test_all_numbers_of_a_record_are_on_its_page_with_what_each_says(bundle):
 
 def test_a_bundle_holds_the_record_its_pictures_and_its_figures(bundle):
     (record,) = (bundle / "records").iterdir()
-    assert record.read_bytes() == (PUBLISHED / "ciba-s0-dc13248777.json").read_bytes()
-    originals = {path.read_bytes() for path in (PUBLISHED / "ciba-s0-dc13248777").glob("*.png")}
+    assert record.read_bytes() == (PUBLISHED / "ciba-s0-827e7c929f.json").read_bytes()
+    originals = {path.read_bytes() for path in (PUBLISHED / "ciba-s0-827e7c929f").glob("*.png")}
     assert {path.read_bytes() for path in (bundle / "images").rglob("*.png")} == originals
     for name in ("distances", "precision-recall", "codes"):
         assert (bundle / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")

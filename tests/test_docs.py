@@ -21,7 +21,7 @@ from hashbackdoor_bench.report.figures import FIGURES
 from hashbackdoor_bench.spec import RECIPES
 from hashbackdoor_bench.suites import shipped
 
-RECORD = ROOT / "results/fashion-mini/hashnet-48/ciba-s0-dc13248777.json"
+RECORD = ROOT / "results/fashion-mini/hashnet-48/ciba-s0-827e7c929f.json"
 FILES = [block for block in blocks("python") if block.title]
 SUITES = [block for block in blocks("toml") if block.title]
 KNOWN = {

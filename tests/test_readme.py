@@ -13,7 +13,7 @@ from hashbackdoor_bench.cli.terminal import as_text
 from hashbackdoor_bench.records import read_record
 
 README = (ROOT / "README.md").read_text("utf-8")
-ATTACKED = "results/fashion-mini/hashnet-48/ciba-s0-dc13248777.json"
+ATTACKED = "results/fashion-mini/hashnet-48/ciba-s0-827e7c929f.json"
 DEFENDED = "results/defenses/fashion-mini/hashnet-48/badnets_clean-s0-42919d7153.json"
 INDENT = "    "
 

@@ -33,7 +33,7 @@ def show_record(path: Path, bundle: Path | None) -> None:
         what = "is a folder" if path.is_dir() else "is no file"
         raise UserError(
             f"{path} {what}: give the JSON file of one record, whose path `bench run` prints at "
-            "its end, such as runs/fashion-mini/hashnet-48/ciba-s0-dc13248777.json."
+            "its end, such as runs/fashion-mini/hashnet-48/ciba-s0-827e7c929f.json."
         )
     frame = collect([path]).frame
     (record,) = frame["record"]
