@@ -199,29 +199,31 @@ def test_an_attack_without_a_gain_is_not_said_to_change_no_image(pairs: Path):
 
 
 def test_a_sweep_shows_mean_deviation_and_control_at_every_value(tmp_path: Path):
-    values = {0.1: [0.3, 0.5, 0.49], 0.4: [0.6, 0.7, 0.65], 1.0: [0.9]}
+    values = {0.1: [0.3, 0.5, 0.49], 0.4: [0.6, 0.7, 0.65], 0.7: [0.9], 1.0: [0.8, 0.5]}
     for budget, scores in values.items():
         for seed, score in enumerate(scores):
             run(tmp_path, budget=budget, seed=seed, t_map=score, map=score / 2)
     above, gain, below = draw("budget", tmp_path).figure.axes
     for axes, share, over in ((above, 100, 0), (gain, 100, 10), (below, 50, 0)):
         (line,) = [line for line in lines(axes)["None"]
-                   if line.get_linestyle() == "-" and len(line.get_xdata()) == 3]  # fmt: skip
-        assert list(line.get_xdata()) == pytest.approx([10, 40, 100])
+                   if line.get_linestyle() == "-" and len(line.get_xdata()) == 4]  # fmt: skip
+        assert list(line.get_xdata()) == pytest.approx([10, 40, 70, 100])
         means = [share * fmean(v) - over for v in values.values()]
         assert list(line.get_ydata()) == pytest.approx(means)
         (band,) = axes.collections
         corners = {tuple(np.round(point, 6)) for point in band.get_paths()[0].vertices}
         middle, reach = share * fmean(values[0.1]) - over, share * stdev(values[0.1])
         assert {(10, round(middle + sign * reach, 6)) for sign in (-1, 1)} <= corners
-        assert max(x for x, _ in corners) == pytest.approx(40)  # a single run has no band
+        assert max(x for x, _ in corners) == pytest.approx(
+            40
+        )  # fewer than 3 runs have strokes, not a band
         strokes = [list(stroke.get_ydata()) for stroke in lines(axes)["_"]]
-        shown = [[share * one - over for one in scores] for scores in values.values()]
+        shown = [[share * one - over for one in values[few]] for few in (0.7, 1.0)]
         assert [sorted(one) for one in strokes] == [pytest.approx(sorted(one)) for one in shown]
         faces = [mark.get_markerfacecolor() for mark in lines(axes)["o"]]
-        assert faces == [HIT, HIT, "white"]
+        assert faces == [HIT, HIT, "white", HIT]
     (control,) = [line for line in lines(above)["None"] if line.get_linestyle() != "-"]
-    assert list(control.get_ydata()) == pytest.approx([10, 10, 10])
+    assert list(control.get_ydata()) == pytest.approx([10, 10, 10, 10])
     assert above.get_ylim()[0] == 0
     assert below.get_ylim() == (0, 100)
 

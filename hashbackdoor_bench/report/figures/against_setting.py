@@ -160,10 +160,10 @@ def against_setting(setting: Setting, frame: pd.DataFrame, convention: str) -> l
     figure.legend(marks, texts, loc="outside upper center",
                   ncols=across, handlelength=2.2, columnspacing=1.2)  # fmt: skip
     caption = (
-        f"t-MAP, backdoor gain and MAP against {setting.label}: mean, each run as a stroke, and as "
-        f"a band, between values of {BANDED} runs or more, ± one standard deviation. Dotted: the "
-        "larger control of t-MAP (the trigger on a victim without poison, the poisoned victim "
-        "without the trigger), which the gain is over.",
+        f"t-MAP, backdoor gain and MAP against {setting.label}: mean and, as a band, ± one "
+        f"standard deviation of a single run; of fewer than {BANDED} runs, each as a stroke. "
+        "Dotted: the larger control of t-MAP (the trigger on a victim without poison, the poisoned "
+        "victim without the trigger), which the gain is over.",
         run_count((part for line in found for part in line.points.values()), "point"),
         *([f"Victim {victims[0]}."] if len(victims) == 1 else []),
         *conditions(used, convention),
@@ -267,7 +267,7 @@ def _line(axes: Axes, line: Series, column: str, number: int) -> None:
         [m + r for m, r in zip(middle, reach, strict=True)],
         where=[one.n >= BANDED for one in known.values()], color=hue, alpha=0.2, linewidth=0,
     )  # fmt: skip
-    for x in known:
+    for x in [x for x, one in known.items() if one.n < BANDED]:
         runs = 100 * line.points[x][column].dropna()
         axes.plot([x] * len(runs), runs, "_", color=hue, markersize=5, markeredgewidth=0.7)
     axes.plot(list(known), middle, color=hue, linestyle=cycled(DASHES, number), linewidth=1)
