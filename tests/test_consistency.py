@@ -296,6 +296,15 @@ def test_two_rows_of_a_suite_may_be_equal_but_not_two_runs_of_a_row(tmp_path: Pa
     assert "the same run with other words" in found.left_out[0]
 
 
+def test_the_scores_of_one_preset_are_no_row_of_another(tmp_path: Path):
+    one, other = made(), made(attack="tri")
+    other = replace(other, artifacts=one.artifacts, key=record_key(other.spec, one.artifacts))
+    paths = [stored(tmp_path, record) for record in (one, other)]
+    indexed(tmp_path, dict(zip(paths, ("CIBA", "Tri"), strict=True)))
+    found = collect([tmp_path])
+    assert len(found.frame) == len(found.left_out) == 1
+
+
 def test_controls_whose_scores_are_equal_are_no_copies(tmp_path: Path):
     """Without a trigger, poison that changes nothing gives the scores of no poison."""
     for attack in ("clean", "identity"):

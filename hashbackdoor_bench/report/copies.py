@@ -136,8 +136,12 @@ def _copies(group: list[Found]) -> Iterator[tuple[Found, Found]]:
 
 
 def _of_two_rows(one: Found, other: Found) -> bool:
-    """Whether an index labels both, and differently: then a setting makes no difference there."""
-    return bool(one.line and other.line and one.line.label != other.line.label)
+    """Whether an index labels two runs of one attack differently: a setting changes nothing there.
+
+    Presets of one file are other attacks here: the scores of Tri can't be those of CIBA.
+    """
+    same = one.record.spec.attack == other.record.spec.attack
+    return same and bool(one.line and other.line and one.line.label != other.line.label)
 
 
 def _what(record: Record) -> tuple[object, ...]:
