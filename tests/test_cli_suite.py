@@ -194,7 +194,7 @@ def test_a_run_that_two_rows_have_is_in_the_index_once_and_the_plan_says_so(tiny
         assert main(["suite", command, suite, *where]) == 0
         err = capsys.readouterr().err
         for row in ("default", "again"):
-            says = f"note: row 'Identity, {row}' has runs of row 'Identity, budget=0.6' again; its"
+            says = f"note: row 'Identity, {row}' has runs of row 'Identity, budget=0.6' again; "
             assert says in err
     index = (tmp_path / "results/index.csv").read_text()
     assert index.count('"Identity, ') == index.count('"Identity, budget=') == 2

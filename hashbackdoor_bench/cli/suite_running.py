@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.suites import Suite
+from hashbackdoor_bench.text import quoted
 
 WORKER = 9 * 10**9  # bytes of a GPU for each worker; ResNet-50 at 224 px takes 7 in batches of 128
 
@@ -147,8 +148,8 @@ def lay_out_suite(
             progress=progress,
         )
     for row, first in {**suite.repeated, **layout.repeated}.items():
-        say(f"note: row {row!r} has runs of row {first!r} again; its records have that label only.",
-            err=True)  # fmt: skip
+        say(f"note: row {quoted(row)} has runs of row {quoted(first)} again; these have the label of "
+            "that row only.", err=True)  # fmt: skip
     return cache, layout
 
 
