@@ -214,9 +214,7 @@ def test_a_sweep_shows_mean_deviation_and_control_at_every_value(tmp_path: Path)
         corners = {tuple(np.round(point, 6)) for point in band.get_paths()[0].vertices}
         middle, reach = share * fmean(values[0.1]) - over, share * stdev(values[0.1])
         assert {(10, round(middle + sign * reach, 6)) for sign in (-1, 1)} <= corners
-        assert max(x for x, _ in corners) == pytest.approx(
-            40
-        )  # fewer than 3 runs have strokes, not a band
+        assert max(x for x, _ in corners) == pytest.approx(40)  # no band of fewer than 3 runs
         strokes = [list(stroke.get_ydata()) for stroke in lines(axes)["_"]]
         shown = [[share * one - over for one in values[few]] for few in (0.7, 1.0)]
         assert [sorted(one) for one in strokes] == [pytest.approx(sorted(one)) for one in shown]
