@@ -148,8 +148,8 @@ def lay_out_suite(
             progress=progress,
         )
     for row, first in {**suite.repeated, **layout.repeated}.items():
-        say(f"note: row {quoted(row)} has runs of row {quoted(first)} again; these have the label of "
-            "that row only.", err=True)  # fmt: skip
+        told = f"row {quoted(row)} has runs of row {quoted(first)} again"
+        say(f"note: {told}; these have the label of that row only.", err=True)
     return cache, layout
 
 
