@@ -24,7 +24,6 @@ from hashbackdoor_bench.network import (
     TrainStep,
     autocast,
     fit,
-    plain_backward,
 )
 from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.spec import Recipe
@@ -242,7 +241,7 @@ class DefenderView:
         recipe: Recipe,
         *,
         model: HashModel | None = None,
-        backward: Callable[[TrainStep], Tensor] = plain_backward,
+        backward: Callable[[TrainStep], Tensor] | None = None,
         name: str = "fit",
     ) -> HashModel:
         """A copy of a network that is trained further, by the victim's own loss.

@@ -18,7 +18,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
 
 OURS = ("hashbackdoor_bench", "attacks", "victims", "defenses")
 GPU = torch.device("cuda", 0)
@@ -193,6 +194,54 @@ class _Event:
         return 1000 * (other.at - self.at)
 
 
+class _Recorded(TorchDispatchMode):
+    """Notes all operations, with their tensors, and takes back what they wrote."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[tuple[Any, Any, Any, list[Tensor]]] = []
+        self.before: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        norm = "batch_norm" in func.__name__  # its schema doesn't say that it writes its statistics
+        for given, value in zip(func._schema.arguments, args, strict=False):
+            if is_tensor(value) and (given.is_write or (norm and given.name.startswith("running"))):
+                self.before.append((value, value.clone()))
+        out = func(*args, **(kwargs or {}))
+        self.done.append((func, args, kwargs or {}, tree_flatten(out)[0]))
+        return out
+
+
+class _CUDAGraph:
+    """A CUDA graph: the operations of a part of the program, which run only when replayed."""
+
+    recorded: _Recorded
+    replays = 0
+
+    def pool(self) -> None:
+        """It has none."""
+
+    def replay(self) -> None:
+        """Do all operations again, into the same tensors."""
+        _CUDAGraph.replays += 1
+        with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
+            for func, args, kwargs, outs in self.recorded.done:
+                for old, new in zip(outs, tree_flatten(func(*args, **kwargs))[0], strict=True):
+                    if is_tensor(old) and old.data_ptr() != new.data_ptr():
+                        old.copy_(new)
+
+
+@contextmanager
+def _graph(graph: _CUDAGraph, **settings: Any) -> Iterator[None]:
+    graph.recorded = _Recorded()
+    with graph.recorded:
+        yield
+    with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
+        for tensor, value in reversed(graph.recorded.before):
+            with torch.autograd._unsafe_preserve_version_counter(tensor):
+                tensor.copy_(value)
+
+
 @contextmanager
 def pretend_gpu() -> Iterator[None]:
     """Inside, ``cuda`` is there, as far as this package asks."""
@@ -211,6 +260,8 @@ def pretend_gpu() -> Iterator[None]:
         for name in ("set_rng_state", "synchronize", "empty_cache", "reset_peak_memory_stats"):
             patch.setattr(torch.cuda, name, lambda *args, **more: None)
         patch.setattr(torch.cuda, "Event", _Event)
+        patch.setattr(torch.cuda, "CUDAGraph", _CUDAGraph)
+        patch.setattr(torch.cuda, "graph", _graph)
         for name in ("_accelerator", "_cuda"):  # of this torch, and of one before
             check = f"{name}_graph_capture_health_check"
             patch.setattr(torch.optim.Optimizer, check, lambda self: None, raising=False)

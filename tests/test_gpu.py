@@ -22,6 +22,7 @@ from hashbackdoor_bench.api import Attack, generator
 from hashbackdoor_bench.checks.attack_trial import Trial as AttackTrial
 from hashbackdoor_bench.checks.victim_trial import Trial as VictimTrial
 from hashbackdoor_bench.metrics import average_precision
+from hashbackdoor_bench.network import plain_backward
 from hashbackdoor_bench.network.training import encode, fit
 from hashbackdoor_bench.report.pictures import draw_missing
 from hashbackdoor_bench.spec import Recipe
@@ -118,6 +119,33 @@ def test_a_short_training_ends_near_that_of_the_cpu(
     # H100 was off by at most 1.1 % in the losses (DPN), and by .11 % in SGD's weights (DTSH).
     assert off(histories[1], histories[0]) < 3e-2
     assert off_together(trained[1], trained[0]) < (3e-3 if optimizer == "sgd" else 0.1)
+
+
+@pytest.mark.parametrize("victim", TRAINED)
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_replayed_training_is_equal(
+    victim: str, optimizer: str, precision: str, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = Recipe(3, 16, optimizer, 1e-3, 1e-3, 0.9, 5e-4, "onecycle", "crop", precision)  # type: ignore[arg-type]
+    replays: list[int] = []
+    replay = torch.cuda.CUDAGraph.replay
+
+    def counted(graph: torch.cuda.CUDAGraph) -> None:
+        replays.append(1)
+        replay(graph)
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", counted)
+    trained = []
+    for backward in (plain_backward, None):
+        model, loss = (part.to(gpu) for part in network(victim, train_size=56))
+        data = items(56, side=32)  # an epoch ends with half a batch, which is not replayed
+        history = fit(model, loss, data, recipe, seed="s", size=32, backward=backward)
+        trained.append((history, [*model.state_dict().values(), *loss.state_dict().values()]))
+        assert bool(replays) == (backward is None)
+    (launched, wanted), (replayed, found) = trained
+    assert replayed == launched
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
 
 
 @pytest.mark.usefixtures("every_epoch_kept")

@@ -16,7 +16,7 @@ from hashbackdoor_bench.network.backbones import bytes_for, check_published
 from hashbackdoor_bench.network.model import FrozenHead, HashModel
 from hashbackdoor_bench.network.training import encode, fit, solve
 from hashbackdoor_bench.network.training_set import TrainingSet
-from hashbackdoor_bench.network.training_step import TrainStep, plain_backward
+from hashbackdoor_bench.network.training_step import TrainStep
 from hashbackdoor_bench.network.weights import check_file
 from hashbackdoor_bench.progress import Progress
 from hashbackdoor_bench.registry import VICTIMS
@@ -201,7 +201,7 @@ class Blueprint:
         checkpoint: Path,
         progress: Progress,
         stage: str,
-        backward: Callable[[TrainStep], Tensor] = plain_backward,
+        backward: Callable[[TrainStep], Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Train on ``items``; returns the tensors and facts of an artifact, for `load`.
 

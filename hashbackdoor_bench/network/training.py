@@ -18,6 +18,7 @@ from hashbackdoor_bench.checkpoint import Checkpoint
 from hashbackdoor_bench.errors import Diverged
 from hashbackdoor_bench.network.augmentation import augment, centre_crop, draws_of
 from hashbackdoor_bench.network.model import FrozenHead, HashModel
+from hashbackdoor_bench.network.replaying import Replayed, worth_replaying
 from hashbackdoor_bench.network.training_set import Batch, TrainingSet, batches, held
 from hashbackdoor_bench.network.training_step import TrainStep, autocast, plain_backward
 from hashbackdoor_bench.progress import OF_EPOCHS, Progress, silent
@@ -38,7 +39,7 @@ def fit(
     checkpoint: Path | None = None,
     progress: Progress = silent,
     stage: str = "train",
-    backward: Callable[[TrainStep], Tensor] = plain_backward,
+    backward: Callable[[TrainStep], Tensor] | None = None,
 ) -> list[float]:
     """Train ``model`` and ``loss`` in place; returns the mean loss of each epoch.
 
@@ -54,7 +55,8 @@ def fit(
             if it exists, training continues from it.
         progress: called after each step.
         stage: name of this training for ``progress``.
-        backward: makes the gradients of a step and returns its loss, see `TrainStep`.
+        backward: makes the gradients of a step and returns its loss, see `TrainStep`; None:
+            `plain_backward`, or the same from a recording where that is faster.
 
     Raises:
         Diverged: a loss is NaN or infinite.
@@ -67,6 +69,9 @@ def fit(
     items, size_of_batch = data.shown(), recipe.batch_size
     steps = steps_of(len(items), size_of_batch, drop_last=loss.drop_last)
     total = recipe.epochs * steps
+    if backward is None:
+        seen = 0 if recipe.frozen else size_of_batch * size**2
+        backward = Replayed(model) if worth_replaying(model, seen) else plain_backward
     kept = Checkpoint(checkpoint, model=model, loss=loss, optimizer=optimizer)
     found = kept.load() or {"epoch": 0, "history": []}
     first, history = int(found["epoch"]), list(found["history"])
