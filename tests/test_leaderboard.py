@@ -144,6 +144,17 @@ def test_the_headline_over_budgets_weighs_each_victim_and_budget_the_same(tmp_pa
     assert [gain.n for gain in one.gains if gain] == [7, 6]
 
 
+def test_a_control_has_no_budget_and_adds_no_cells_to_a_board_over_budgets(tmp_path):
+    attack = [one for share in (0.1, 0.2) for one in runs("a", 0.3, budget=share)]
+    control = runs("clean", 0.0, threat={"trigger": "none"}, budget=0.6)
+    board = board_of(tmp_path, {"A": attack, "Clean": control})
+    assert board.budgets == (0.1, 0.2)
+    (one, other) = board.entries
+    assert (one.label, one.why, one.place) == ("A", "", (1, 1))
+    assert other.why == "a control: it has no trigger"
+    assert "| 10.0 to 20.0 % |" in leaderboard_text([board])
+
+
 def test_attacks_with_one_budget_of_their_own_are_compared_as_they_are(tmp_path):
     rows = {"A": runs("a", 0.5, budget=0.3), "B": runs("b", 0.2, budget=0.6)}
     board = board_of(tmp_path, rows)

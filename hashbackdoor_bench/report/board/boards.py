@@ -101,12 +101,14 @@ def _board(suite: str, regime: str, delivery: str, labels: str, frame: pd.DataFr
         for (victim, bits), part in frame.groupby(["victim", "bits"], sort=True)
     )
     counting = {victim.key for victim in victims if victim.counts}
-    budgets = [record.spec.budget for record in frame["record"]]
-    asked = pd.Series(budgets, frame.index)
+    asked = pd.Series([record.spec.budget for record in frame["record"]], frame.index)
     by_budget = any(asked.groupby([frame["label"], frame["attack"]]).nunique() > 1)
+    # a control has no budget, so on a board of several it adds no cells
+    attacked = frame[frame["trigger"] != "none"] if by_budget else frame
+    budgets = asked[attacked.index] if by_budget else [0.0] * len(frame)
     runs = zip(
-        frame["victim"], frame["bits"], frame["target"], frame["seed"],
-        budgets if by_budget else [0.0] * len(budgets), strict=True,
+        attacked["victim"], attacked["bits"], attacked["target"], attacked["seed"], budgets,
+        strict=True,
     )  # fmt: skip
     cells = len({run for run in runs if run[:2] in counting})
     varied = {"attack_settings", "budget"} if by_budget else {"attack_settings"}

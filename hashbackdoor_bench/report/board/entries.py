@@ -84,6 +84,7 @@ class Entry:
         gains: of each victim of the board, None where it was not run.
         delta_map: mean delta MAP of the victim that counts where it is largest in size.
         poison: share of the target class that is poisoned, the largest of its runs.
+        least_poison: the smallest.
         runs: the records it follows from.
         complete: whether it was run in all cells of the victims that count, always with the same
             hyper-parameters.
@@ -98,6 +99,7 @@ class Entry:
     gains: tuple[Spread | None, ...]
     delta_map: float | None
     poison: float
+    least_poison: float
     runs: tuple[ScoredRun, ...]
     complete: bool
 
@@ -141,7 +143,7 @@ def entry(
     of_victims = (_values(one.among(deltas)) for one in counting)
     delta_maps = [fmean(values) for values in of_victims if values]
     runs = _runs(frame, victims)
-    poison = max(_poisoned_share(run.record) for run in runs)
+    shares = [_poisoned_share(run.record) for run in runs]
     missing, varied = cells - sum(map(len, counted.values())), _varied_settings(runs)
     why = why_no_place(
         trigger=runs[0].record.threat.trigger,
@@ -149,7 +151,7 @@ def entry(
         missing=missing,
         varied=varied,
         delta_maps=delta_maps,
-        poison=poison,
+        poison=max(shares),
     )
     return Entry(
         label=str(frame["label"].iloc[0]),
@@ -160,7 +162,8 @@ def entry(
         gain=estimate(counted),
         gains=tuple(spread(_values(victim.among(gains))) for victim in victims),
         delta_map=max(delta_maps, key=abs, default=None),
-        poison=poison,
+        poison=max(shares),
+        least_poison=min(shares),
         runs=runs,
         complete=cells > 0 and not missing and not varied,
     )

@@ -22,7 +22,8 @@ from hashbackdoor_bench.report.statistics import LEVEL
 __all__ = [
     "DEFENSE_PLACES", "DEFENSE_TEST", "NOTHING", "PLACES", "TEST", "caption", "column",
     "defenses_caption", "interval", "left_out_victims", "mean_and_deviation", "number", "percent",
-    "place", "poisoned", "position_on_bar", "signed", "ssim", "victim_name", "without_places",
+    "place", "poison_share", "poisoned", "position_on_bar", "signed", "ssim", "victim_name",
+    "without_places",
 ]  # fmt: skip
 
 MOST_NAMED = 10  # targets or seeds that a caption lists
@@ -57,6 +58,12 @@ def place(entry: Entry | DefenseEntry) -> str:
         return NOTHING
     first, last = entry.place
     return str(first) if first == last else f"{first}-{last}"
+
+
+def poison_share(entry: Entry) -> str:
+    """How much of the target class is poisoned, or from how much to how much."""
+    least, most = percent(entry.least_poison), percent(entry.poison)
+    return f"{most} %" if least == most else f"{least} to {most} %"
 
 
 def column(victim: Victim, board: Board) -> str:

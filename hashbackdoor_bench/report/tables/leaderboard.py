@@ -110,7 +110,7 @@ def _line(entry: Entry, board: Board) -> Line:
         Cell(wording.signed(entry.delta_map), hundredfold(entry.delta_map)),
         *(Cell(wording.number(psnr), psnr) for psnr in seen),
         *(Cell(str(getattr(entry.threat, name))) for name in WORDS),
-        Cell(f"{wording.percent(entry.poison)} %", 100 * entry.poison),
+        Cell(wording.poison_share(entry), 100 * entry.poison),
     ]
     facts = {
         "source": "records",
