@@ -43,10 +43,24 @@ def test_a_falling_order_is_not_confirmed_and_a_board_says_so_at_each_budget(tmp
     both = [rows(gains, budget=share) for share in (0.2, 0.6)]
     board = board_of(tmp_path, {label: both[0][label] + both[1][label] for label in both[0]})
     found = claimed_order(board)
-    assert [one.budget for one in found] == [0.2, 0.6]
+    assert [one.budget for one in found] == [None, 0.2, 0.6]
     text = leaderboard_text([board])
-    assert text.count("is not confirmed") == 2
+    assert text.count("is not confirmed") == 3
     assert "at a budget of 20 %" in text
+
+
+def test_an_order_at_one_of_several_budgets_is_corrected_for_their_number(tmp_path):
+    rising = {name: [0.1 * k, 0.1 * k] for k, name in enumerate(LABELS)}
+    level = {name: [0.1, 0.1] for name in LABELS}
+    shares = {0.1: level, 0.2: rising, 0.4: level, 0.6: level}
+    at = [rows(gains, budget=share) for share, gains in shares.items()]
+    board = board_of(tmp_path, {label: [one for some in at for one in some[label]]
+                                for label in at[0]})  # fmt: skip
+    whole, *each = claimed_order(board)
+    alone = stats.page_trend_test([[0.0, 0.1, 0.2, 0.3]] * 2).pvalue
+    assert each[1].p == pytest.approx(4 * alone)
+    assert each[1].text().endswith("corrected for 4 budgets.")
+    assert whole.p == pytest.approx(alone)  # the mean over budgets rises too
 
 
 def test_a_board_without_one_of_the_attacks_or_with_one_block_claims_nothing(tmp_path):
