@@ -294,6 +294,7 @@ def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(tiny, tmp_path):
     assert process.returncode == 130
     assert errors.strip() == "bench: interrupted; the same command continues where it stopped."
     assert not any(map(alive, workers))
+    assert (tmp_path / "results" / "index.csv").is_file()
     begun = list((tmp_path / "cache" / "work").glob("train-*"))
     assert begun
     assert all((folder / "seconds").exists() for folder in begun)

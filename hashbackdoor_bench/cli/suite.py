@@ -202,12 +202,14 @@ def suite_run(
     with training_log(log_dir, results_dir) as log:
         writable(results_dir, "--results-dir")
         cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, threads, mode)
-        failures = run_missing(
-            layout, cache, results=results_dir, jobs=jobs, cluster=cluster, log=log, **where
-        )
+        try:
+            failures = run_missing(
+                layout, cache, results=results_dir, jobs=jobs, cluster=cluster, log=log, **where
+            )
+        finally:  # an interrupted suite's records need their labels too
+            write_index(layout, results_dir)
     tell_failures(failures, results_dir, cache=cache.root, **where)
     left = {n.key for one in layout.missing for n in one.tasks} - layout.done
-    write_index(layout, results_dir)
     done = len(layout.planned) - len(layout.missing)
     unfit = len(layout.unfit)
     if as_json:
