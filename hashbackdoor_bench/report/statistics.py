@@ -122,12 +122,18 @@ def group_of(values: Draws) -> int:
     return int(len({target for column in values.values() for target, _ in column}) == 1)
 
 
-def estimate(values: Draws) -> Estimate | None:
-    """The mean over columns and draws with its interval; None if there is no value."""
+def estimate(values: Draws, *, of_seeds: bool = False) -> Estimate | None:
+    """The mean over columns and draws with its interval; None if there is no value.
+
+    Args:
+        values: of each column.
+        of_seeds: the groups are the seeds, whatever the number of targets, for which alone the
+            interval then holds.
+    """
     columns = [column for column in values.values() if column]
     if not columns:
         return None
-    part, n = group_of(values), sum(map(len, columns))
+    part, n = 1 if of_seeds else group_of(values), sum(map(len, columns))
     mean = fmean(fmean(column.values()) for column in columns)
     groups = sorted({draw[part] for column in columns for draw in column}, key=str)
     count = len(groups)
@@ -158,19 +164,21 @@ def _means_without(
     return [float(one) for one in left.mean(0)]
 
 
-def difference(one: Draws, other: Draws) -> Estimate | None:
-    """How much higher one is than the other, paired over the draws of both; None if none is."""
-    return estimate(
-        {
-            column: {
-                draw: value - other[column][draw]
-                for draw, value in values.items()
-                if draw in other[column]
-            }
-            for column, values in one.items()
-            if column in other
+def difference(one: Draws, other: Draws, *, of_seeds: bool = False) -> Estimate | None:
+    """How much higher one is than the other, paired over the draws of both; None if none is.
+
+    The groups are those of `estimate`.
+    """
+    pairs = {
+        column: {
+            draw: value - other[column][draw]
+            for draw, value in values.items()
+            if draw in other[column]
         }
-    )
+        for column, values in one.items()
+        if column in other
+    }
+    return estimate(pairs, of_seeds=of_seeds)
 
 
 def holm(values: Sequence[float]) -> list[float]:

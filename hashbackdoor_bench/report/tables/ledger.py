@@ -58,9 +58,10 @@ DIGITS = 12  # of a value; what lies behind is rounding, which would pass for a 
 EXPLANATION = (
     "First line of a block: mean ± standard deviation of a single run. Others: what a step changes "
     "(points of percent; dB for the PSNR of the poisoned images), with the 95 % interval over "
-    "pairs of equal target and seed; n: the number of pairs. Told from zero: the measures whose "
-    f"change is significant (paired t-test, two-sided at {100 * LEVEL:g} %, with Holm's correction "
-    "over the column of the block); n pairs can't tell the others from zero."
+    "pairs of equal target and seed; n: the number of pairs. All pairs of one seed are one draw, "
+    "so an interval holds for these targets alone. Told from zero: the measures whose change is "
+    f"significant (paired t-test, two-sided at {100 * LEVEL:g} %, with Holm's correction over the "
+    "column of the block); n pairs can't tell the others from zero."
 )
 
 Changes = list[Estimate | None]  # of one row, in the order of `EFFECTS`
@@ -137,7 +138,7 @@ def _changes(row: LedgerRow, frame: pd.DataFrame, convention: str) -> Changes:
             _values(frame, label, effect, rule)
             for label, rule in ((row.changed, after), (row.base, before))
         ]
-        found.append(difference(*sides))
+        found.append(difference(*sides, of_seeds=True))
     return found
 
 
