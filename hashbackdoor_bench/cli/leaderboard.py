@@ -18,7 +18,7 @@ from hashbackdoor_bench.records import OWN
     "--suite",
     "suites",
     multiple=True,
-    show_default="quick in the table, all that have boards on the page",
+    show_default="standard and standard_frozen in the table, or else quick; on the page all",
     help="A suite to rank; give the option several times for several suites.",
 )
 @click.option("--site", type=FOLDER, help="Write a static site into this folder too.")
@@ -45,7 +45,7 @@ def leaderboard_command(
     """
     from hashbackdoor_bench.files import whole
     from hashbackdoor_bench.report import collect, undefended
-    from hashbackdoor_bench.report.board import FIRST, boards, defense_boards
+    from hashbackdoor_bench.report.board import boards, defense_boards, first_suites
     from hashbackdoor_bench.report.tables import leaderboard_text
 
     whole_folder = published_or_own()
@@ -54,8 +54,9 @@ def leaderboard_command(
     for sentence in first_of(collection.left_out):
         say(f"note: {sentence}", err=True)
     plain = undefended(collection.frame)
-    found = boards(plain, suites or (FIRST,))
-    defenses = defense_boards(collection.frame, suites or (FIRST,), collection.refused)
+    ranked = suites or first_suites(set(plain["suite"].dropna()))
+    found = boards(plain, ranked)
+    defenses = defense_boards(collection.frame, ranked, collection.refused)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole(out) as fresh:

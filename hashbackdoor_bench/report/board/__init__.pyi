@@ -1,5 +1,5 @@
-from .all_suites import FIRST as FIRST
 from .all_suites import all_boards as all_boards
+from .all_suites import first_suites as first_suites
 from .boards import boards as boards
 from .bundle import Drawn as Drawn
 from .bundle import write_bundle as write_bundle

@@ -1,23 +1,32 @@
 """The boards of every suite among some records, and why a suite has none."""
 
+from collections.abc import Collection
+
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.report.board.boards import Board, boards
 from hashbackdoor_bench.report.board.defenses import DefenseBoard, defense_boards
-from hashbackdoor_bench.report.collection import Collection
+from hashbackdoor_bench.report.collection import Collection as Records
 from hashbackdoor_bench.report.selection import undefended
 
-FIRST = "quick"  # the suite that LEADERBOARD.md has, and that comes first on the page
+PUBLISHED = ("standard", "standard_frozen")  # the published comparison, see RULES.md
+TRY = "quick"  # the five-minute try
+
+
+def first_suites(suites: Collection[str]) -> tuple[str, ...]:
+    """Of these suites, those of the table: the published comparison, or else the try."""
+    return tuple(name for name in PUBLISHED if name in suites) or (TRY,)
 
 
 def all_boards(
-    collection: Collection,
+    collection: Records,
 ) -> tuple[list[Board], list[DefenseBoard], tuple[str, ...]]:
     """The boards of attacks and of defenses of all suites.
 
     Returns:
         Both, and a sentence for each suite whose records no board may hold together.
     """
-    suites = sorted(set(collection.frame["suite"].dropna()), key=lambda name: (name != FIRST, name))
+    there, before = set(collection.frame["suite"].dropna()), (*PUBLISHED, TRY)
+    suites = [name for name in before if name in there] + sorted(there - {*before})
     plain = undefended(collection.frame)
     attacks: list[Board] = []
     defenses: list[DefenseBoard] = []
