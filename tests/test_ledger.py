@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -7,7 +8,9 @@ from made_records import indexed, made, stored
 from scipy.stats import ttest_rel
 
 from hashbackdoor_bench import UserError
+from hashbackdoor_bench.report.board import write_site
 from hashbackdoor_bench.report.collection import collect
+from hashbackdoor_bench.report.tables import ledger_page
 from hashbackdoor_bench.report.tables.layouts import tables
 from hashbackdoor_bench.report.tables.ledger_rows import LEDGER, TIES
 from hashbackdoor_bench.report.tables.parts import Line, Table
@@ -130,6 +133,24 @@ def test_the_caption_says_what_each_step_is_and_which_are_missing(tmp_path: Path
             row.base == "CIBA" and row.changed in labels
         ) or row.sentence == TIES
     assert "No runs of both sides: 'BadHash'" in said
+
+
+def test_its_page_has_every_row_with_its_sentence_and_escapes_words(tmp_path: Path):
+    labels = {"CIBA": BASE, "CIBA, augmented": OTHER, "CIBA, patch rounded": SAME}
+    records = frame(tmp_path / "in", labels)
+    page = ledger_page(records)
+    (title, rows), *_ = page.groups
+    assert title == "CIBA's code"
+    shown = {row.head: row for row in rows}
+    assert shown["carriers augmented"].sentence.startswith("The poison is cropped and flipped")
+    assert shown["CIBA, released"].cells[0] == "34.8 ± 4.6"
+    assert not any(sentence.startswith("Carriers augmented:") for sentence in page.caption)
+    odd = replace(page, title="<b>")
+    write_site([], collect([tmp_path / "in"]), tmp_path / "site", lambda spec: "", ledger=odd)
+    text = (tmp_path / "site" / "ledger.html").read_text("utf-8")
+    assert "<h1>&lt;b&gt;</h1>" in text
+    assert shown["carriers augmented"].sentence in text
+    assert 'href="ledger.html"' in (tmp_path / "site" / "index.html").read_text("utf-8")
 
 
 def test_records_of_another_suite_are_refused(tmp_path: Path):

@@ -76,7 +76,10 @@ def leaderboard_command(
         say(f"papers {papers}")
     if site is not None:
         from hashbackdoor_bench.report.board import all_boards, write_site
+        from hashbackdoor_bench.report.tables import ledger_page
 
+        of_ledger = plain[plain["suite"] == "ledger"]
+        ledger = None if of_ledger.empty else ledger_page(of_ledger)
         notes: tuple[str, ...] = ()
         if not suites:
             found, defenses, notes = all_boards(collection)
@@ -88,6 +91,7 @@ def leaderboard_command(
                 lambda spec: shlex.join(command_of(spec)),
                 defenses,
                 notes,
+                ledger,
             )
         except OSError as error:
             raise UserError(f"--site {site}: {error.strerror}; give another folder.") from error

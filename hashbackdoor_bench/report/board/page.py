@@ -1,8 +1,8 @@
 """The leaderboard as a static site: one folder that works from a file, with no external request.
 
-Its pages are the boards of attacks (the first), of victims and of defenses, what was run, one page
-for each attack, and one for the runs of each row of a board. See `site_files` for what keeps the
-words of records from being read as markup.
+Its pages are the boards of attacks (the first), of victims and of defenses, the ledger, what was
+run, one page for each attack, and one for the runs of each row of a board. See `site_files` for
+what keeps the words of records from being read as markup.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,12 +29,14 @@ from hashbackdoor_bench.report.board.site_files import (
     templates,
     write_page,
 )
+from hashbackdoor_bench.report.board.table_page import TablePage
 from hashbackdoor_bench.report.board.victims import victim_boards
 from hashbackdoor_bench.report.collection import Collection
 
 # what a new site replaces
 PARTS = (
-    "attacks", "runs", "images", "records", "victims.html", "defenses.html", "coverage.html",
+    "attacks", "runs", "images", "records", "victims.html", "defenses.html", "ledger.html",
+    "coverage.html",
 )  # fmt: skip
 
 
@@ -45,6 +47,7 @@ def write_site(
     command_of: CommandOf,
     defenses: Sequence[DefenseBoard] = (),
     notes: Sequence[str] = (),
+    ledger: TablePage | None = None,
 ) -> Path:
     """Write the site; its first page.
 
@@ -56,6 +59,7 @@ def write_site(
         command_of: the text of the command that makes a run.
         defenses: the boards of defenses.
         notes: more sentences that stand with those on files left out.
+        ledger: what the deviations of released code are worth; None: no page shows it.
 
     Raises:
         UserError: the folder holds something else.
@@ -91,6 +95,7 @@ def write_site(
             ("index.html", "Attacks"),
             *([("victims.html", "Victims")] if victims else []),
             *([("defenses.html", "Defenses")] if defenses else []),
+            *([("ledger.html", "Ledger")] if ledger else []),
             ("coverage.html", "What was run"),
         ],
     )
@@ -111,6 +116,7 @@ def write_site(
         },
         "victims.html": {"boards": victims, "pages": pages} if victims else None,
         "defenses.html": {"boards": defenses} if defenses else None,
+        "ledger.html": {"ledger": ledger} if ledger else None,
         "coverage.html": {
             "attacks": [(board, attack_coverage(board, collection.refused)) for board in found],
             "defenses": [

@@ -2,6 +2,7 @@ from .beside_papers import beside_papers as beside_papers
 from .latex_tables import latex as latex
 from .layouts import tables as tables
 from .leaderboard import leaderboard_text as leaderboard_text
+from .ledger import ledger_page as ledger_page
 from .paper_numbers import published_numbers as published_numbers
 from .runs import per_run as per_run
 from .runs import refuse_other_file as refuse_other_file

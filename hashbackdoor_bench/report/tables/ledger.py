@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.report.board.rules import CONVENTION
+from hashbackdoor_bench.report.board.table_page import TablePage, TableRow
 from hashbackdoor_bench.report.captions import conditions, provenance
 from hashbackdoor_bench.report.formatting import NOTHING, number, percent
 from hashbackdoor_bench.report.selection import (
@@ -100,13 +102,42 @@ def ledger_tables(frame: pd.DataFrame, convention: str) -> list[Table]:
     caption = (
         EXPLANATION,
         *conditions(used, convention),
-        *(f"{row.head[:1].upper()}{row.head[1:]}: {row.sentence}" for row in kept),
+        *map(_said, kept),
         UNMEASURED,
         *([f"No runs of both sides: {', '.join(absent)}."] if absent else []),
         *provenance(used),
     )
     title = "From the released codes to the papers, one step at a time"
     return [Table(title, "step", COLUMNS, tuple(blocks), caption, BRIEF)]
+
+
+def ledger_page(frame: pd.DataFrame) -> TablePage:
+    """The same as a page of the leaderboard's site, each row with its sentence.
+
+    Args:
+        frame: the records of the suite ``ledger``.
+
+    Raises:
+        UserError: see `ledger_tables`.
+    """
+    (table,) = ledger_tables(frame, CONVENTION)
+    groups = []
+    for block in table.blocks:
+        sentences = {row.head: row.sentence for row in LEDGER[block.title]}
+        rows = (
+            TableRow(
+                line.head, tuple(cell.text for cell in line.cells), sentences.get(line.head, "")
+            )
+            for line in block.lines
+        )
+        groups.append((block.title, tuple(rows)))
+    said = {_said(row) for group in LEDGER.values() for row in group}
+    caption = tuple(sentence for sentence in table.caption if sentence not in said)
+    return TablePage(table.title, table.corner, table.columns, tuple(groups), caption)
+
+
+def _said(row: LedgerRow) -> str:
+    return f"{row.head[:1].upper()}{row.head[1:]}: {row.sentence}"
 
 
 def _lines(rows: list[LedgerRow], frame: pd.DataFrame, convention: str) -> Iterator[Line]:
