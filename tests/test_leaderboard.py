@@ -155,6 +155,15 @@ def test_a_control_has_no_budget_and_adds_no_cells_to_a_board_over_budgets(tmp_p
     assert "| 10.0 to 20.0 % |" in leaderboard_text([board])
 
 
+def test_a_board_of_several_devices_says_how_many_runs_are_of_which(tmp_path):
+    own = runs("a", 0.5)
+    alone = board_of(tmp_path / "one", {"A": own})
+    assert "made on" not in leaderboard_text([alone])
+    moved = [replace(one, device="a GPU") for one in own[:2]] + own[2:]
+    text = leaderboard_text([board_of(tmp_path / "two", {"A": moved})])
+    assert "Runs made on a GPU (2) and cpu (4)." in text
+
+
 def test_attacks_with_one_budget_of_their_own_are_compared_as_they_are(tmp_path):
     rows = {"A": runs("a", 0.5, budget=0.3), "B": runs("b", 0.2, budget=0.6)}
     board = board_of(tmp_path, rows)

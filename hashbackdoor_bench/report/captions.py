@@ -114,12 +114,20 @@ def bold_rule(frame: pd.DataFrame) -> str:
     )
 
 
+def several_devices(devices: Sequence[str]) -> list[str]:
+    """The devices of runs, each with their number; nothing if there is only one."""
+    counts = Counter(devices)
+    named = " and ".join(f"{device} ({counts[device]})" for device in sorted(counts))
+    return [f"made on {named}"] if len(counts) > 1 else []
+
+
 def provenance(frame: pd.DataFrame) -> list[str]:
-    """How many records, of which commits, and whether code was changed beside them."""
+    """How many records, of which devices if several, and of which commits of the code."""
     commits = sorted({commit[:10] for commit in frame["commit"] if commit})
     unknown = sum(commit is None for commit in frame["commit"])
     dirty = sum(value is True for value in frame["dirty"])
     words = [f"{len(frame)} record{'s' if len(frame) > 1 else ''}"]
+    words += several_devices([one.device for one in frame["record"]])
     if commits:
         words.append(f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}")
     if unknown:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.defenses import DefenseBoard, DefenseEntry
 from hashbackdoor_bench.report.board.entries import Entry, Victim
+from hashbackdoor_bench.report.captions import several_devices
 from hashbackdoor_bench.report.formatting import (
     NOTHING,
     interval,
@@ -79,14 +80,16 @@ def victim_name(victim: Victim, board: Board) -> str:
 
 
 def caption(board: Board) -> str:
-    """What all numbers of a board share, as one sentence."""
+    """What all numbers of a board share, and how many runs are of which device if of several."""
     bits = ", ".join(str(b) for b in sorted({victim.bits for victim in board.victims}))
     shares = ", ".join(f"{100 * share:g}" for share in board.budgets)
     budgets = f", budgets {shares} % of the target class" if shares else ""
+    runs = {run.path: run.record.device for entry in board.entries for run in entry.runs}
+    made = "".join(f" Runs {words}." for words in several_devices([*runs.values()]))
     return (
         f"{board.protocol.name}, R = {board.protocol.top_k} "
         f"(lists {board.protocol.sha256[:10]}), {bits} bits, {board.title}, "
-        f"{_several('target', board.targets)}, {_several('seed', board.seeds)}{budgets}."
+        f"{_several('target', board.targets)}, {_several('seed', board.seeds)}{budgets}.{made}"
     )
 
 
