@@ -38,14 +38,16 @@ def entry(
     label: str, gains: Gains, place: Any = (1, 2), why: str = "", trigger: str = "patch"
 ) -> Entry:
     threat = SimpleNamespace(trigger=trigger)
-    record: Any = SimpleNamespace(threat=threat, key="k", seconds={"victim": 60.0}, artifacts={})
+    record: Any = SimpleNamespace(
+        device="cpu", threat=threat, key="k", seconds={"victim": 60.0}, artifacts={}
+    )
     draws = {
         victim.key: {("coat", seed): gain for seed, gain in enumerate(values) if gain is not None}
         for victim, values in gains.items()
     }
     runs = [ScoredRun("p", victim, "coat", 0, record) for victim in gains]
     estimate = Estimate(0.4, 0.3, 0.5, 0.01, 6)
-    return Entry(label, label, place, why, draws, estimate, (), 0.0, 0.6, tuple(runs), True)
+    return Entry(label, label, place, why, draws, estimate, (), 0.0, 0.6, 0.6, tuple(runs), True)
 
 
 def board(*entries: Entry) -> Board:
