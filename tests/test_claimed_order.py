@@ -74,6 +74,13 @@ def test_a_board_without_one_of_the_attacks_or_with_one_block_claims_nothing(tmp
 def test_the_papers_numbers_stand_beside_ours_of_their_convention_and_budget(tmp_path):
     more = {"delivery": "stamped", "shift": 0.02}
     some = {"CIBA": runs("ciba", 0.5, **more), "Tri": runs("tri", 0.5, budget=0.3, **more)}
+    varied = {
+        "A": {"pool": "max"},
+        "B": {"epochs": 4},
+        "C": {"attack_settings": (("variant", "released"),)},
+    }
+    for number, (label, fields) in enumerate(varied.items()):
+        some[f"CIBA, {label}"] = runs("ciba", 0.1, target=f"{number}", **more, **fields)
     text = beside_papers(collect([suite(tmp_path, some)]).frame)
     lines = {
         (line["method"], line["metric"], line["bits"]): line
