@@ -216,14 +216,12 @@ class _CUDAGraph:
     """A CUDA graph: the operations of a part of the program, which run only when replayed."""
 
     recorded: _Recorded
-    replays = 0
 
     def pool(self) -> None:
         """It has none."""
 
     def replay(self) -> None:
         """Do all operations again, into the same tensors."""
-        _CUDAGraph.replays += 1
         with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
             for func, args, kwargs, outs in self.recorded.done:
                 for old, new in zip(outs, tree_flatten(func(*args, **kwargs))[0], strict=True):

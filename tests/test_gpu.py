@@ -124,10 +124,10 @@ def test_a_short_training_ends_near_that_of_the_cpu(
 @pytest.mark.parametrize("victim", TRAINED)
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
 def test_a_replayed_training_is_equal(
-    victim: str, optimizer: str, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+    victim: str, optimizer: Any, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
 ):
     precision = "bfloat16"  # in float32 an H100 doesn't repeat a training without replays either
-    recipe = Recipe(3, 16, optimizer, 1e-3, 1e-3, 0.9, 5e-4, "onecycle", "crop", precision)  # type: ignore[arg-type]
+    recipe = Recipe(3, 16, optimizer, 1e-3, 1e-3, 0.9, 5e-4, "onecycle", "crop", precision)
     replays: list[int] = []
     replay = torch.cuda.CUDAGraph.replay
 

@@ -1,24 +1,24 @@
 """The boards of every suite among some records, and why a suite has none."""
 
-from collections.abc import Collection
+from collections.abc import Container
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.report.board.boards import Board, boards
 from hashbackdoor_bench.report.board.defenses import DefenseBoard, defense_boards
-from hashbackdoor_bench.report.collection import Collection as Records
+from hashbackdoor_bench.report.collection import Collection
 from hashbackdoor_bench.report.selection import undefended
 
 PUBLISHED = ("standard", "standard_frozen")  # the published comparison, see RULES.md
 TRY = "quick"  # the five-minute try
 
 
-def first_suites(suites: Collection[str]) -> tuple[str, ...]:
+def first_suites(suites: Container[str]) -> tuple[str, ...]:
     """Of these suites, those of the table: the published comparison, or else the try."""
     return tuple(name for name in PUBLISHED if name in suites) or (TRY,)
 
 
 def all_boards(
-    collection: Records,
+    collection: Collection,
 ) -> tuple[list[Board], list[DefenseBoard], tuple[str, ...]]:
     """The boards of attacks and of defenses of all suites.
 
