@@ -23,6 +23,7 @@ from hashbackdoor_bench.checks.attack_trial import Trial as AttackTrial
 from hashbackdoor_bench.checks.victim_trial import Trial as VictimTrial
 from hashbackdoor_bench.metrics import average_precision
 from hashbackdoor_bench.network import plain_backward
+from hashbackdoor_bench.network.model import FrozenHead
 from hashbackdoor_bench.network.training import encode, fit
 from hashbackdoor_bench.report.pictures import draw_missing
 from hashbackdoor_bench.spec import Recipe
@@ -143,6 +144,24 @@ def test_a_replayed_training_is_equal(
         history = fit(model, loss, data, recipe, seed="s", size=32, backward=backward)
         trained.append((history, [*model.state_dict().values(), *loss.state_dict().values()]))
         assert bool(replays) == (backward is None)
+    (launched, wanted), (replayed, found) = trained
+    assert replayed == launched
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("victim", ["csq", "dpsh", "orthohash"])
+def test_a_replayed_training_of_a_frozen_head_is_equal(victim: str, gpu: torch.device):
+    recipe = Recipe(3, 16, "adam", 1e-3, 1e-3, augment="none", finetunes=True, frozen=True)
+    data = items(56)
+    features = torch.randn(56, 24, generator=torch.Generator().manual_seed(1))
+    data = replace(data, images=features)
+    trained = []
+    for backward in (plain_backward, None):
+        torch.manual_seed(0)
+        loss = VICTIMS[victim](16, 2, 56).to(gpu)
+        head = FrozenHead(24, 16, loss, hidden=8).to(gpu)
+        history = fit(head, loss, data, recipe, seed="s", size=32, backward=backward)
+        trained.append((history, [*head.state_dict().values(), *loss.state_dict().values()]))
     (launched, wanted), (replayed, found) = trained
     assert replayed == launched
     assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
