@@ -17,11 +17,14 @@ from hashbackdoor_bench.records import (
     Record,
     load_record,
     read_record,
+    read_sealed,
     record_key,
     record_path,
+    with_checksum,
 )
 from hashbackdoor_bench.records import record as module
 from hashbackdoor_bench.report.collection import collect
+from hashbackdoor_bench.report.consistency import check_record
 from hashbackdoor_bench.spec import digest
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -257,13 +260,37 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path, content: bytes, wor
 def test_a_name_that_stands_twice_in_an_object_is_refused(tmp_path: Path):
     path = stored(tmp_path, made())
     text = path.read_text()
+    escaped = text.replace('"notes": []', r'"notes": ["\": 1", ": \\", ":"]')
     for old, new in (('"map": 0.8,', '"map": 0.9, "map" : 0.8,'), ("{", '{"key": "x",')):
-        assert old in text
-        path.write_text(text.replace(old, new, 1))
-        with pytest.raises(UserError, match="has one name twice"):
-            read_record(path)
-    path.write_text(text.replace('"notes": []', r'"notes": ["\": 1", ": \\", ":"]'))
+        for good in (text, escaped):
+            assert old in good
+            path.write_text(good.replace(old, new, 1))
+            with pytest.raises(UserError, match="has one name twice"):
+                read_record(path)
+    path.write_text(escaped)
     assert read_record(path).protocol.notes == ('": 1', ": \\", ":")  # these are no names
+
+
+def test_a_file_shows_that_its_checksum_is_right_however_it_is_spaced(tmp_path: Path):
+    record = with_checksum(
+        msgspec.structs.replace(made(), seconds={"a": 1e-5, "b": 1e22, "é": 2.0})
+    )
+    path = stored(tmp_path, record)
+    good = path.read_text()
+    for text, sealed in (
+        (good, True),
+        (json.dumps(json.loads(good), sort_keys=True), True),
+        (json.dumps(json.loads(good), sort_keys=True, ensure_ascii=False), False),
+        (good.replace('"map": 0.8,', '"map": 0.80,'), False),
+        (good.replace('"map": 0.8,', '"map": 0.9,'), False),
+    ):
+        path.write_text(text, encoding="utf-8")
+        assert read_sealed(path)[1] is sealed
+    changed, _ = read_sealed(path)
+    with pytest.raises(UserError, match="checksum doesn't follow"):
+        check_record(changed)
+    check_record(record)
+    assert not read_sealed(stored(tmp_path / "old", made()))[1]  # has none
 
 
 def test_a_name_in_a_file_cannot_steer_the_terminal(tmp_path: Path):

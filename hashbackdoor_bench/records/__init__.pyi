@@ -25,6 +25,7 @@ from .record import Record as Record
 from .record import checksum_of as checksum_of
 from .record import load_record as load_record
 from .record import read_record as read_record
+from .record import read_sealed as read_sealed
 from .record import record_key as record_key
 from .record import record_path as record_path
 from .record import with_checksum as with_checksum

@@ -8,6 +8,7 @@ as it was read.
 `RunSpec.to_dict` follows the same rule for the fields of a run, and so for its key.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -120,16 +121,15 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
 
 
 class _Head(msgspec.Struct):
-    """The parts of a file that are checked first: the version, and the field names of the spec."""
+    """The part of a file that is checked first."""
 
     schema: int | None = None
-    spec: dict[str, Any] = {}
 
 
 def record_path(results: Path, spec: RunSpec, key: str) -> Path:
     """The path of a run's record: readable, and different for every spec."""
-    group = results / spec.dataset / f"{spec.victim}-{spec.bits}"
-    return group / f"{spec.attack}-s{spec.seed}-{key[:10]}.json"
+    name = f"{spec.attack}-s{spec.seed}-{key[:10]}.json"
+    return results.joinpath(spec.dataset, f"{spec.victim}-{spec.bits}", name)
 
 
 def record_key(spec: RunSpec, artifacts: Mapping[str, str]) -> str:
@@ -170,9 +170,25 @@ def read_record(path: Path, *, links: bool = True) -> Record:
     Raises:
         UserError: the file can't be read, or is not a record; see `load_record`.
     """
+    return read_sealed(path, links=links)[0]
+
+
+def read_sealed(path: Path, *, links: bool = True) -> tuple[Record, bool]:
+    """A record from its file, and whether the checksum in it was seen to be that of its text.
+
+    Whoever wants to know whether a record was changed can so leave out `checksum_of`, which takes
+    twice as long as reading. False says nothing: the text may be of another program.
+
+    Args:
+        path: see `read_record`.
+        links: see `read_record`.
+
+    Raises:
+        UserError: see `read_record`.
+    """
     try:
         with open_regular(path, links=links) as file:
-            return load_record(file, str(path))
+            return _load(file, str(path))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give the path of a record.") from error
 
@@ -189,11 +205,20 @@ def load_record(file: IO[bytes], name: str) -> Record:
             unknown, there twice, of the wrong type or outside its limits.
         OSError: the file can't be read.
     """
+    return _load(file, name)[0]
+
+
+def _load(file: IO[bytes], name: str) -> tuple[Record, bool]:
     data = file.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise UserError(f"{name} has more than {LARGEST / 1e6:g} MB: give the path of a record.")
     try:
-        return _decoded(data)
+        head = msgspec.json.decode(data, type=_Head)
+        if head.schema != VERSION:
+            raise UserError(f"its schema is {head.schema}")
+        compact = msgspec.json.format(data, indent=-1)
+        record = _decoded(compact)
+        return record, _sealed(compact, record)
     except msgspec.ValidationError as error:
         problem = misfit(error)
     except RecursionError:
@@ -206,13 +231,11 @@ def load_record(file: IO[bytes], name: str) -> Record:
 
 
 def _decoded(data: bytes) -> Record:
-    head = msgspec.json.decode(data, type=_Head)
-    if head.schema != VERSION:
-        raise UserError(f"its schema is {head.schema}")
-    record = msgspec.json.decode(data, type=Record)
-    RunSpec.check_names(head.spec)  # msgspec doesn't refuse unknown fields of a dataclass
-    check_keys(data, msgspec.json.decode(data))
-    for name, value in head.spec.items():
+    values = msgspec.json.decode(data)
+    record = msgspec.convert(values, type=Record)
+    RunSpec.check_names(values["spec"])  # msgspec doesn't refuse unknown fields of a dataclass
+    check_keys(data, values)
+    for name, value in values["spec"].items():
         check_values(f"spec.{name}", value)
     for kind in ("attack", "victim", "defense"):
         settings = getattr(record.spec, f"{kind}_settings")
@@ -222,3 +245,14 @@ def _decoded(data: bytes) -> Record:
     if record.defense is not None:
         check_values("defense.settings", record.defense.settings)
     return record
+
+
+def _sealed(data: bytes, record: Record) -> bool:
+    """Whether the checksum is that of the text, without spaces and without the checksum.
+
+    `Record.to_json` writes what `canonical` does, but for the spaces.
+    """
+    if record.checksum is None:
+        return False
+    rest = data.replace(f'"checksum":"{record.checksum}",'.encode(), b"", 1)
+    return hashlib.sha256(rest).hexdigest() == record.checksum

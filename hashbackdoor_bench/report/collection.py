@@ -15,7 +15,7 @@ from hashbackdoor_bench.records import (
     INDEX,
     REFUSED,
     Record,
-    read_record,
+    read_sealed,
     record_path,
 )
 from hashbackdoor_bench.registry import ATTACKS
@@ -115,26 +115,27 @@ def collect(places: Iterable[Path]) -> Collection:
         scan = scan_records(place)
         left_out += scan.left_out
         for path in scan.paths:
-            if path.absolute() in seen:  # two places may hold one file
+            absolute = path.absolute()
+            if absolute in seen:  # two places may hold one file
                 continue
-            seen.add(path.absolute())
+            seen.add(absolute)
             try:
-                record = read_record(path, links=scan.named)
-                check_record(record)
+                record, sealed = read_sealed(path, links=scan.named)
+                check_record(record, sealed=sealed)
                 if not scan.named:
                     check_place(path, record)
             except UserError as error:
                 left_out.append(_left_out(path, error))
                 continue
             # DATASET/VICTIM-BITS/FILE, see `records.record_path`
-            folder = path.absolute().parent.parent.parent
+            folder = absolute.parent.parent.parent
             if folder not in indices:
                 indices[folder] = read_index(folder / INDEX)
                 left_out += indices[folder].problems
                 refusals, problems = read_refusals(folder / REFUSED)
                 refused_runs += refusals
                 left_out += problems
-            line = indices[folder].lines.get(path.absolute().relative_to(folder).as_posix())
+            line = indices[folder].lines.get("/".join(absolute.parts[-3:]))
             found.append(Found(path, record, list(indices).index(folder), line))
     found, refused = with_checked_labels(found, list(indices))
     kept, copies = without_copies(found)
@@ -166,8 +167,11 @@ def check_place(path: Path, record: Record) -> None:
         UserError: where it belongs.
     """
     place = record_path(Path(), record.spec, record.key)
+    found = path.absolute().parts[-3:]
+    if found == place.parts:
+        return
     beside = place.with_stem(f"{place.stem}-{digest(record.scores)[:6]}")  # see `stages.run`
-    if not any(path.absolute().parts[-3:] == one.parts for one in (place, beside)):
+    if found != beside.parts:
         raise UserError(f"its name and folder are not those of its run, {place.as_posix()}.")
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import INDEX, Record
 from hashbackdoor_bench.registry import ATTACKS
-from hashbackdoor_bench.report.suite_index import IndexLine
+from hashbackdoor_bench.report.suite_index import IndexLine, attack_of_label
 from hashbackdoor_bench.text import visible
 
 
@@ -60,6 +61,7 @@ def with_checked_labels(
     attacks: dict[int, set[str]] = {}
     for one in some:
         attacks.setdefault(one.folder, set()).add(ATTACKS.published(one.record.spec.attack))
+    begins = {text: attack_of_label(text) for text in {one.line.label for one in some if one.line}}
     kept: list[Found] = []
     told: list[str] = []
     labelled: dict[tuple[int, str], str] = {}  # the attack of each label of an index
@@ -68,7 +70,7 @@ def with_checked_labels(
             kept.append(one)
             continue
         try:
-            one.line.check(one.record, attacks[one.folder])
+            one.line.check(one.record, begins[one.line.label], attacks[one.folder])
             attack = one.record.spec.attack
             known = labelled.setdefault((one.folder, one.line.label), attack)
             if known != attack:
@@ -102,9 +104,10 @@ def without_copies(found: Iterable[Found]) -> tuple[list[Found], list[str]]:
             kept.append(one)
         else:
             told.append(f"{one.name} is left out: it is the run of {known.name} again.")
-    groups: dict[str, list[Found]] = {}
+    groups: dict[object, list[Found]] = {}
+    scored = Counter(_scores(one.record) for one in kept)
     for one in kept:
-        for trace in _traces(one.record):
+        for trace in _traces(one.record, alone=scored[_scores(one.record)] == 1):
             groups.setdefault(trace, []).append(one)
     gone: set[Path] = set()
     for group in groups.values():
@@ -157,13 +160,22 @@ def _defense(record: Record) -> tuple[object, ...]:
     return spec.defense, spec.defense_settings, spec.clean_share, spec.operating_point
 
 
-def _traces(record: Record) -> Iterator[str]:
-    """Hashes that two runs have in common only if one is a copy of the other.
+def _scores(record: Record) -> tuple[object, ...]:
+    """A few of the scores, which two runs with the same results have in common."""
+    field = record.scores.field
+    return field.map, field.t_map, field.t_map_clean_victim, field.t_map_untriggered
+
+
+def _traces(record: Record, *, alone: bool) -> Iterator[object]:
+    """What two runs have in common only if one is a copy of the other.
 
     Runs of which the trigger moves no code, such as those of the controls, may well be equal.
+
+    Args:
+        record: of the run.
+        alone: whether no other record has its `_scores`.
     """
-    parts: list[object] = [record.artifacts]
-    if record.scores.field.t_map != record.scores.field.t_map_untriggered:
-        parts.append([record.scores, record.retrieval])
-    for part in parts:
-        yield hashlib.sha256(msgspec.json.encode(part, order="sorted")).hexdigest()
+    yield frozenset(record.artifacts.items())
+    if not alone and record.scores.field.t_map != record.scores.field.t_map_untriggered:
+        results = msgspec.json.encode([record.scores, record.retrieval], order="sorted")
+        yield hashlib.sha256(results).digest()

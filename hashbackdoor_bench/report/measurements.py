@@ -1,12 +1,16 @@
 """Whether what a record says of retrieval and of its images is possible, and agrees with itself."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from math import inf, log10
+
+import numpy as np
+import numpy.typing as npt
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import PrecisionRecall, Record, Search, Visibility
-from hashbackdoor_bench.report.claims import COUNTING, ROUNDING, agree, near, whole, within
+from hashbackdoor_bench.report.claims import COUNTING, ROUNDING, agree, near, within
+
+Array = npt.NDArray[np.float64]
 
 # ---- what is retrieved --------------------------------------------------------------------------
 
@@ -61,21 +65,25 @@ def _histogram(what: str, search: Search, bits: int, queries: int) -> None:
         within(f"{what}.anchor_distance", search.anchor_distance, 0, bits)
         return
     known = _shares(f"{what}.anchor_histogram", shares, bits)
-    if not all(whole(share * queries) for share in known):
+    counts = known * queries
+    if (abs(counts - counts.round()) > COUNTING * counts.clip(1)).any():
         raise UserError(f"{what}.anchor_histogram is not of {queries} queries.")
-    if known:
-        mean = sum(distance * share for distance, share in enumerate(known))
+    if known.size:
+        mean = float(known @ np.arange(bits + 1))
         near(f"{what}.anchor_distance", search.anchor_distance, mean, "anchor_histogram")
-        near(f"{what}.anchor_histogram", sum(known), 1.0, "its being shares")
+        near(f"{what}.anchor_histogram", float(known.sum()), 1.0, "its being shares")
 
 
-def _shares(what: str, shares: Sequence[float | None], bits: int) -> list[float]:
-    """The shares at the distances 0..K; none where there is no query."""
+def _shares(what: str, shares: Sequence[float | None], bits: int) -> Array:
+    """The shares at the distances 0..K, (K + 1,); none where there is no query, (0,)."""
     agree(what, len(shares), bits + 1, "spec.bits")
-    known = [share for share in shares if share is not None]
-    if known and len(known) < len(shares):
+    missing = shares.count(None)
+    if missing == len(shares):
+        return np.empty(0)
+    if missing:
         raise UserError(f"{what} lacks some of its values.")
-    for share in known:
+    known: Array = np.array(shares)
+    for share in (known.min(), known.max()):
         within(what, share, 0, 1)
     return known
 
@@ -83,10 +91,15 @@ def _shares(what: str, shares: Sequence[float | None], bits: int) -> list[float]
 def _curve(what: str, curve: PrecisionRecall, bits: int) -> None:
     _shares(f"{what}.precision", curve.precision, bits)
     recall = _shares(f"{what}.recall", curve.recall, bits)
-    if any(after < before - ROUNDING for before, after in pairwise(recall)):
+    if (np.diff(recall) < -ROUNDING).any():
         raise UserError(f"{what}.recall falls as the radius grows.")
-    if recall:
-        near(f"{what}.recall", recall[-1], 1.0, "its radius, which takes in the whole database")
+    if recall.size:
+        near(
+            f"{what}.recall",
+            float(recall[-1]),
+            1.0,
+            "its radius, which takes in the whole database",
+        )
 
 
 def _plane(record: Record, attacked: int) -> None:

@@ -63,31 +63,32 @@ def scan_records(place: Path) -> Scan:
         )
     if not place.is_dir():
         return Scan((place,), named=True)
-    paths: list[Path] = []
-    for path in _entries(place, left_out):
-        paths.append(path)
-        if len(paths) + len(left_out) > MOST:
+    entries: list[tuple[Path, str, Path]] = []
+    for entry in _entries(place, left_out):
+        entries.append(entry)
+        if len(entries) + len(left_out) > MOST:
             raise UserError(
                 f"{place} holds more than {MOST} files that may be records: give a folder with "
                 "fewer of them."
             )
-    paths.sort(key=lambda path: (path.parent, path.stem))  # a run before another of its name
-    return Scan(tuple(paths), left_out=tuple(sorted(left_out)))
+    entries.sort()  # a run before another of its name
+    return Scan(tuple(path for _, _, path in entries), left_out=tuple(sorted(left_out)))
 
 
-def _entries(place: Path, left_out: list[str]) -> Iterator[Path]:
-    """What is called ``*.json``, whatever it is, and links to folders."""
+def _entries(place: Path, left_out: list[str]) -> Iterator[tuple[Path, str, Path]]:
+    """Folder, stem and path of what is called ``*.json``, whatever it is, and links to folders."""
 
     def unreadable(error: OSError) -> None:
         name = visible(str(error.filename))
         left_out.append(f"{name} is left out: it can't be read ({error.strerror}).")
 
-    for folder, folders, names in os.walk(place, onerror=unreadable):
-        if Path(folder) == place:
+    for at, folders, names in os.walk(place, onerror=unreadable):
+        folder = Path(at)
+        if folder == place:
             folders[:] = [name for name in folders if name not in MEASUREMENTS]
         for name in sorted(names + folders):
-            path = Path(folder, name)
             if name.startswith("."):  # `records.whole` writes to .NAME
                 continue
+            path = folder / name
             if name.endswith(".json") or (name in folders and path.is_symlink()):
-                yield path
+                yield folder, path.stem, path

@@ -40,11 +40,12 @@ class IndexLine:
     record: str
     facts: Mapping[str, str]
 
-    def check(self, record: Record, others: Collection[str]) -> None:
+    def check(self, record: Record, named: str | None, others: Collection[str]) -> None:
         """Refuse a line that contradicts its record.
 
         Args:
             record: the record.
+            named: the attack with which its label begins, see `attack_of_label`.
             others: how papers write the attacks of all records of the index.
 
         Raises:
@@ -56,7 +57,6 @@ class IndexLine:
             number = name == "target" and listed.isdecimal()
             if listed and not number and listed.casefold() != recorded.casefold():
                 raise UserError(f"it has {name} {listed}, but its record has {recorded}")
-        named = attack_of_label(self.label)
         own = ATTACKS.published(record.spec.attack)
         # a suite may shorten "BadNets, clean label", but not if it has BadNets too
         short = own.startswith(f"{named}, ") and named not in others
