@@ -124,6 +124,29 @@ def test_records_are_copied_as_they_are(site):
     assert {path.read_bytes() for path in (site / "records").glob("*.json")} == originals
 
 
+def test_a_second_site_in_a_folder_keeps_the_records_that_are_right_and_no_others(tmp_path: Path):
+    collection = collect([suite(tmp_path, {"A": runs("a", 0.7), "B": runs("b", 0.2)})])
+
+    def write() -> None:
+        write_site(boards(collection.frame, ["quick"]), collection, tmp_path / "site", str)
+
+    write()
+    records = tmp_path / "site" / "records"
+    first, second, *_ = before = sorted(records.iterdir())
+    good = {path: path.read_bytes() for path in before}
+    kept = {path: path.stat().st_ino for path in before[2:]}
+    first.write_bytes(good[first][:-2] + b" \n")
+    second.unlink()
+    second.symlink_to(tmp_path / "elsewhere.json")
+    (records / "old.json").write_text("{}")
+    (records / "folder").mkdir()
+    write()
+    assert {path: path.read_bytes() for path in sorted(records.iterdir())} == good
+    assert kept
+    assert {path: path.stat().st_ino for path in kept} == kept
+    assert not (tmp_path / "elsewhere.json").exists()
+
+
 def test_the_command_shown_is_given_by_the_caller(tmp_path):
     collection = collect([suite(tmp_path, {"A": runs("a", 0.5)})])
     found = boards(collection.frame, ["quick"])

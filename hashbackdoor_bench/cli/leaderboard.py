@@ -9,6 +9,7 @@ from hashbackdoor_bench.cli.options import FILE, FOLDER, bench, first_of, publis
 from hashbackdoor_bench.cli.suite_running import command_of
 from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.memory import no_collection
 from hashbackdoor_bench.records import OWN
 
 
@@ -31,6 +32,7 @@ from hashbackdoor_bench.records import OWN
     show_default="LEADERBOARD.md in results if nothing is given, else in runs",
     help="The table as Markdown.",
 )
+@no_collection()
 def leaderboard_command(
     results: tuple[Path, ...],
     suites: tuple[str, ...],
@@ -82,7 +84,7 @@ def leaderboard_command(
         ledger = None if of_ledger.empty else ledger_page(of_ledger)
         notes: tuple[str, ...] = ()
         if not suites:
-            found, defenses, notes = all_boards(collection)
+            found, defenses, notes = all_boards(collection, found, defenses)
         try:
             index = write_site(
                 found,

@@ -1,6 +1,6 @@
 """The boards of every suite among some records, and why a suite has none."""
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.report.board.boards import Board, boards
@@ -19,8 +19,15 @@ def first_suites(suites: Container[str]) -> tuple[str, ...]:
 
 def all_boards(
     collection: Collection,
+    attacks: Sequence[Board] = (),
+    defenses: Sequence[DefenseBoard] = (),
 ) -> tuple[list[Board], list[DefenseBoard], tuple[str, ...]]:
     """The boards of attacks and of defenses of all suites.
+
+    Args:
+        collection: of the records.
+        attacks: all boards of some suites that are already there.
+        defenses: the boards of defenses of the same suites.
 
     Returns:
         Both, and a sentence for each suite whose records no board may hold together.
@@ -28,14 +35,16 @@ def all_boards(
     there, before = set(collection.frame["suite"].dropna()), (*PUBLISHED, TRY)
     suites = [name for name in before if name in there] + sorted(there - {*before})
     plain = undefended(collection.frame)
-    attacks: list[Board] = []
-    defenses: list[DefenseBoard] = []
+    found, defended = list(attacks), list(defenses)
+    known = {one.suite for one in attacks} | {one.suite for one in defenses}
     notes = []
     for suite in suites:
+        if suite in known:
+            continue
         try:
             if (plain["suite"] == suite).any():
-                attacks += boards(plain, [suite])
-            defenses += defense_boards(collection.frame, [suite], collection.refused)
+                found += boards(plain, [suite])
+            defended += defense_boards(collection.frame, [suite], collection.refused)
         except UserError as error:
             notes.append(f"Suite {suite} has no board: {error}")
-    return attacks, defenses, tuple(notes)
+    return found, defended, tuple(notes)

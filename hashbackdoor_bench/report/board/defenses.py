@@ -8,7 +8,6 @@ has a place only if it has all of them.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
 
 import pandas as pd
 
@@ -41,6 +40,7 @@ from hashbackdoor_bench.report.statistics import (
     draws,
     estimate,
     places,
+    rows_of,
 )
 
 Cell = tuple[str, str, int, str, int]  # attack with its share, victim, bits, target and seed
@@ -148,7 +148,7 @@ def _board(
         attack_share=[" ".join(pair) for pair in zip(rows["attacker"], rows["share"], strict=True)],
         above=rows["t_map.before"] - rows["control_t_map.before"],
     )
-    cells = set(map(_cell, rows[rows["above"] >= LEAST_ABOVE].to_dict("records")))
+    cells = set(_cells(rows[rows["above"] >= LEAST_ABOVE]))
     entries = [
         _entry(str(head), part, name, cells, refused)
         for head, part in rows.groupby("defense", sort=False)
@@ -172,14 +172,13 @@ def _board(
     )
 
 
-def _cell(row: Mapping[Any, Any]) -> Cell:
-    return (
-        str(row["attack_share"]),
-        str(row["victim"]),
-        int(row["bits"]),
-        str(row["target"]),
-        int(row["seed"]),
-    )
+def _cells(frame: pd.DataFrame) -> list[Cell]:
+    return [
+        (str(attack), str(victim), int(bits), str(target), int(seed))
+        for attack, victim, bits, target, seed in rows_of(
+            frame, "attack_share", "victim", "bits", "target", "seed"
+        )
+    ]
 
 
 def _reasons(defense: str, refused: Iterable[Refusal]) -> list[str]:
@@ -198,7 +197,7 @@ def _entry(
     records: list[Record] = list(frame["record"])
     first = records[0]
     assert first.defense is not None
-    own = tuple(map(_cell, frame.to_dict("records")))
+    own = tuple(_cells(frame))
     here = frame[[cell in cells for cell in own]]
     removal: dict[Column, Mapping[Draw, float]] = {}
     for (attack, victim, bits), part in here.groupby(["attack_share", "victim", "bits"]):

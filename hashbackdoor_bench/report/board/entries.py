@@ -15,6 +15,7 @@ from hashbackdoor_bench.report.statistics import (
     VictimKey,
     draws,
     estimate,
+    rows_of,
     spread,
 )
 from hashbackdoor_bench.spec import canonical
@@ -176,14 +177,10 @@ def _values(some: Draws) -> list[float]:
 def _runs(frame: pd.DataFrame, victims: Sequence[Victim]) -> tuple[ScoredRun, ...]:
     by_key = {victim.key: victim for victim in victims}
     runs = [
-        ScoredRun(
-            path=str(row["path"]),
-            victim=by_key[row["victim"], row["bits"]],
-            target=str(row["target"]),
-            seed=int(row["seed"]),
-            record=row["record"],
+        ScoredRun(path, by_key[victim, bits], str(target), int(seed), record)
+        for path, victim, bits, target, seed, record in rows_of(
+            frame, "path", "victim", "bits", "target", "seed", "record"
         )
-        for row in frame.to_dict("records")
     ]
     return tuple(sorted(runs, key=lambda run: (run.victim, run.target, run.seed)))
 

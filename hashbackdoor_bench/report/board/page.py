@@ -5,9 +5,10 @@ run, one page for each attack, and one for the runs of each row of a board. See 
 what keeps the words of records from being read as markup.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
+from hashbackdoor_bench.files import remove
 from hashbackdoor_bench.report.board import rules, takeaways, wording
 from hashbackdoor_bench.report.board.attack_pages import attack_pages
 from hashbackdoor_bench.report.board.boards import Board
@@ -33,10 +34,9 @@ from hashbackdoor_bench.report.board.table_page import TablePage
 from hashbackdoor_bench.report.board.victims import victim_boards
 from hashbackdoor_bench.report.collection import Collection
 
-# what a new site replaces
+# what a new site replaces; records stay if they are of it too, since thousands take long to write
 PARTS = (
-    "attacks", "runs", "images", "records", "victims.html", "defenses.html", "ledger.html",
-    "coverage.html",
+    "attacks", "runs", "images", "victims.html", "defenses.html", "ledger.html", "coverage.html",
 )  # fmt: skip
 
 
@@ -76,6 +76,7 @@ def write_site(
             files[shown.path.as_posix()] = copy_run(
                 shown.path, shown.record.spec, folder, command_of
             )
+    _keep_only(folder / "records", {Path(one.record).name for one in files.values()})
     run_pages = _run_pages(found)
     pages = {page.attack: page for page in attacks}
 
@@ -151,6 +152,13 @@ def board_anchor(board: Board) -> str:
 
 def _runs(found: Iterable[Board]) -> list[ScoredRun]:
     return [run for board in found for entry in board.entries for run in entry.runs]
+
+
+def _keep_only(folder: Path, names: Container[str]) -> None:
+    """Remove everything else from a folder."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.name not in names:
+            remove(entry)
 
 
 def _run_pages(found: Iterable[Board]) -> dict[tuple[str, str], str]:

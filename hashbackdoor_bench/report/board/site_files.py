@@ -146,7 +146,9 @@ def copy_run(path: Path, spec: RunSpec, folder: Path, command_of: CommandOf) -> 
     name = hashlib.sha256(content).hexdigest()[:16]
     record = folder / "records" / f"{name}.json"
     record.parent.mkdir(exist_ok=True)
-    record.write_bytes(content)
+    if record.is_symlink() or not record.is_file() or record.read_bytes() != content:
+        record.unlink(missing_ok=True)
+        record.write_bytes(content)
     images, left_out = [], []
     for picture in pictures_of(path):
         try:

@@ -95,8 +95,12 @@ def _defaults(
     but: Sequence[str] = (),
 ) -> bool:
     """Whether a method's settings are its own; one that isn't here has none to compare with."""
-    known = methods[name].resolve({}) if name in methods else {}
-    return all(known.get(key, value) == value for key, value in settings if key not in but)
+    given = [(key, value) for key, value in settings if key not in but]
+    # what is written in a file of this project needs no import of it, and so of torch
+    known = methods.defaults(name)
+    if given and not known and name in methods:
+        known = methods[name].resolve({})
+    return all(known.get(key, value) == value for key, value in given)
 
 
 def _differences(number: PaperNumber, data: str) -> str:
