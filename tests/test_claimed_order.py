@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from test_leaderboard import board_of, runs, suite
 
-from hashbackdoor_bench.report.board.claimed_order import claimed_order
+from hashbackdoor_bench.report.board.claimed_order import claimed_order, order_tables
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.tables.beside_papers import beside_papers
 from hashbackdoor_bench.report.tables.leaderboard import leaderboard_text
@@ -29,13 +29,17 @@ def rows(gains, **more):
 def test_the_claimed_order_is_tested_by_pages_test_over_seeds_of_one_target(tmp_path):
     gains = {"tri": [0.1, 0.2, 0.4], "tri_noise": [0.2, 0.3, 0.3], "tri_adv": [0.3, 0.4, 0.5],
              "ciba": [0.4, 0.5, 0.6]}  # fmt: skip
-    (found,) = claimed_order(board_of(tmp_path, rows(gains)))
+    board = board_of(tmp_path, rows(gains))
+    (found,) = claimed_order(board)
     values = np.array(list(gains.values())).T
     known = stats.page_trend_test(values)
     assert found.labels == tuple(LABELS.values())
     assert (found.p, found.blocks, found.unit) == (pytest.approx(known.pvalue), 3, "seeds")
     assert found.means == pytest.approx(values.mean(0))
-    assert "is confirmed: gains 23.3, 26.7, 40.0, 50.0, p = 0.0" in found.text()
+    (table,) = order_tables(board)
+    assert table.sentence.endswith("Tri+Adv < CIBA is confirmed (Page's test over seeds).")
+    assert table.columns == ("budget", *LABELS.values(), "seeds", "p")
+    assert table.rows == (("all", "23.3", "26.7", "40.0", "50.0", "3", f"{known.pvalue:.3f}"),)
 
 
 def test_a_falling_order_is_not_confirmed_and_a_board_says_so_at_each_budget(tmp_path):
@@ -45,8 +49,9 @@ def test_a_falling_order_is_not_confirmed_and_a_board_says_so_at_each_budget(tmp
     found = claimed_order(board)
     assert [one.budget for one in found] == [None, 0.2, 0.6]
     text = leaderboard_text([board])
-    assert text.count("is not confirmed") == 3
-    assert "at a budget of 20 %" in text
+    assert "is not confirmed, nor at any budget (Page's test over seeds; p at one of the 2" in text
+    assert "\n| 20 % | 50.0 | 40.0 | 30.0 | 20.0 | 3 | 1.000 |\n" in text
+    assert text.count("---: |\n| all |") == 1
 
 
 def test_an_order_at_one_of_several_budgets_is_corrected_for_their_number(tmp_path):
@@ -59,8 +64,10 @@ def test_an_order_at_one_of_several_budgets_is_corrected_for_their_number(tmp_pa
     whole, *each = claimed_order(board)
     alone = stats.page_trend_test([[0.0, 0.1, 0.2, 0.3]] * 2).pvalue
     assert each[1].p == pytest.approx(4 * alone)
-    assert each[1].text().endswith("corrected for 4 budgets.")
     assert whole.p == pytest.approx(alone)  # the mean over budgets rises too
+    (table,) = order_tables(board)
+    assert "one of the 4 budgets is corrected" in table.sentence
+    assert "is confirmed over all budgets, and at 20 % (" in table.sentence
 
 
 def test_a_board_without_one_of_the_attacks_or_with_one_block_claims_nothing(tmp_path):

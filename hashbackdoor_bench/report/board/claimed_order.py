@@ -15,6 +15,7 @@ from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.entries import Entry
 from hashbackdoor_bench.report.formatting import percent
 from hashbackdoor_bench.report.statistics import LEVEL, Draws, group_of, holm
+from hashbackdoor_bench.text import listed
 
 ATTACKS = ("tri", "tri_noise", "tri_adv", "ciba")
 
@@ -41,16 +42,48 @@ class ClaimedOrder:
     unit: str
     p: float
 
-    def text(self) -> str:
-        """The outcome as a sentence."""
-        where = "" if self.budget is None else f" at a budget of {100 * self.budget:g} %"
-        shown = "is confirmed" if self.p < LEVEL else "is not confirmed"
-        corrected = f", corrected for {self.budgets} budgets" if self.budgets > 1 else ""
-        gains = ", ".join(map(percent, self.means))
-        return (
-            f"The published order {' < '.join(self.labels)} {shown}{where}: gains {gains}, "
-            f"p = {self.p:.3f} by Page's test over {self.blocks} {self.unit}{corrected}."
-        )
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Its row of a table: budget, the gains, number of blocks, p."""
+        budget = "all" if self.budget is None else f"{100 * self.budget:g} %"
+        return (budget, *map(percent, self.means), str(self.blocks), f"{self.p:.3f}")
+
+
+@dataclass(frozen=True)
+class OrderTable:
+    """The outcomes of one board as a sentence and a table.
+
+    Attributes:
+        sentence: where the order is confirmed.
+        columns: heads.
+        rows: `ClaimedOrder.cells`.
+    """
+
+    sentence: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def order_tables(board: Board) -> list[OrderTable]:
+    """The table of `claimed_order`; none where nothing is tested."""
+    found = claimed_order(board)
+    if not found:
+        return []
+    whole, *parts = found
+    outcome = "is confirmed" if whole.p < LEVEL else "is not confirmed"
+    if parts:
+        sure = [one.cells[0] for one in parts if one.p < LEVEL]
+        if sure:
+            outcome += f" over all budgets, {'and' if whole.p < LEVEL else 'but'} at {listed(sure)}"
+        else:
+            outcome += ", but at no single budget" if whole.p < LEVEL else ", nor at any budget"
+    corrected = f"; p at one of the {len(parts)} budgets is corrected by Holm's method"
+    sentence = (
+        f"The published order {' < '.join(whole.labels)} {outcome} (Page's test over "
+        f"{whole.unit}{corrected if parts[1:] else ''})."
+    )
+    columns = ("budget", *whole.labels, whole.unit, "p")
+    return [OrderTable(sentence, columns, tuple(one.cells for one in found))]
 
 
 def claimed_order(board: Board) -> list[ClaimedOrder]:
@@ -60,12 +93,14 @@ def claimed_order(board: Board) -> list[ClaimedOrder]:
     if len(entries) < len(ATTACKS):
         return []
     whole, *parts = (_tested(entries, budget) for budget in (None, *board.budgets))
+    if whole is None:
+        return []
     known = [one for one in parts if one is not None]
     corrected = [
         replace(one, p=p, budgets=len(known))
         for one, p in zip(known, holm([one.p for one in known]), strict=True)
     ]
-    return [whole, *corrected] if whole else corrected
+    return [whole, *corrected]
 
 
 def _tested(entries: Sequence[Entry], budget: float | None) -> ClaimedOrder | None:

@@ -12,7 +12,7 @@ from hashbackdoor_bench.files import remove
 from hashbackdoor_bench.report.board import rules, takeaways, wording
 from hashbackdoor_bench.report.board.attack_pages import attack_pages
 from hashbackdoor_bench.report.board.boards import Board
-from hashbackdoor_bench.report.board.claimed_order import claimed_order
+from hashbackdoor_bench.report.board.claimed_order import order_tables
 from hashbackdoor_bench.report.board.coverage import (
     attack_coverage,
     defense_coverage,
@@ -87,7 +87,7 @@ def write_site(
         wording=wording,
         rules=rules,
         takeaways=takeaways,
-        claimed_order=claimed_order,
+        order_tables=order_tables,
         board_anchor=board_anchor,
         runs_page=runs_page,
         files=files,

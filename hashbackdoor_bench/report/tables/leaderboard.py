@@ -9,7 +9,7 @@ import pandas as pd
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.report.board import wording
 from hashbackdoor_bench.report.board.boards import Board, boards
-from hashbackdoor_bench.report.board.claimed_order import claimed_order
+from hashbackdoor_bench.report.board.claimed_order import order_tables
 from hashbackdoor_bench.report.board.defenses import DefenseBoard, DefenseEntry
 from hashbackdoor_bench.report.board.entries import Entry
 from hashbackdoor_bench.report.board.rules import CONVENTION, LARGEST_COST
@@ -218,6 +218,10 @@ def _section(board: Board) -> str:
     ]
     if reasons:
         lines += ["", "Without a place:", "", *reasons]
-    for outcome in claimed_order(board):
-        lines += ["", for_markdown(outcome.text())]
+    for order in order_tables(board):
+        head, *rows = (
+            f"| {' | '.join(map(for_markdown, cells))} |" for cells in (order.columns, *order.rows)
+        )
+        lines += ["", for_markdown(order.sentence), "", head]
+        lines += [f"|{' ---: |' * len(order.columns)}", *rows]
     return "\n".join(lines) + "\n"

@@ -126,7 +126,7 @@ function filter(form) {
     const here = !form.delivery.value || board.dataset.delivery === form.delivery.value;
     board.hidden = !here;
     let left = 0;
-    for (const row of board.querySelectorAll("tbody tr")) {
+    for (const row of board.querySelectorAll("table[role=table] tbody tr")) {
       const text = row.textContent.toLowerCase();
       row.hidden = !(words.every((word) => text.includes(word))
         && (!form.knowledge.value || row.dataset.knowledge === form.knowledge.value)
