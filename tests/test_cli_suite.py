@@ -17,7 +17,7 @@ import torch
 from hashbackdoor_bench import RunSpec, cli
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.cli.run import run_command, spec_of
-from hashbackdoor_bench.cli.suite_running import command_of, jobs_of
+from hashbackdoor_bench.cli.suite_running import command_of, jobs_of, tell_of_mps
 from hashbackdoor_bench.network import packaged
 from hashbackdoor_bench.records import read_record
 from hashbackdoor_bench.suites.executors import local
@@ -399,3 +399,25 @@ def test_workers_fit_the_cores_and_the_memory_of_the_gpus(
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
     assert jobs_of(None, threads, gpus) == jobs
     assert jobs_of(3, threads, gpus) == 3
+
+
+@pytest.mark.parametrize(
+    ("jobs", "gpus", "mps", "said"),
+    [
+        (8, ["0"], False, "8 workers on 1 GPU take turns"),
+        (8, ["0", "1"], False, "8 workers on 2 GPUs take turns"),
+        (8, ["0"], True, ""),
+        (1, ["0"], False, ""),
+        (2, [], False, ""),
+    ],
+)
+def test_workers_that_take_turns_on_a_gpu_are_told(
+    tmp_path, monkeypatch, capsys, jobs, gpus, mps, said
+):
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    if mps:
+        (tmp_path / "control").touch()
+    tell_of_mps(jobs, gpus)
+    told = capsys.readouterr().err
+    assert said in told
+    assert bool(said) == bool(told)
