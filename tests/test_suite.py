@@ -451,7 +451,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path):
 
 def test_listing_the_suites_gives_their_titles():
     assert list(shipped()) == [
-        "badhash", "baselines", "bistable", "ciba-table", "ciba-table-fashion", "defenses",
+        "aware", "badhash", "baselines", "bistable", "ciba-table", "ciba-table-fashion", "defenses",
         "finetuned", "frontier", "frozen", "ledger", "quick", "sensitivity", "standard",
         "standard_frozen", "takes", "takes96", "transfer", "transfer-mini", "victims",
     ]  # fmt: skip
@@ -471,6 +471,7 @@ SIZES = {
     "takes": 4 * 6 * 2 * 2,
     "takes96": 4 * 4 * 2,
     "defenses": (5 * 2 + 1) * 24 * 2 * 3,
+    "aware": (4 + 3 * 2) * 2 * 3,
     "baselines": (3 + 22 * 2) * 2 * 2 * 3,
     "sensitivity": (4 + 4 + 3 + 2 + 2 + 3 + 3) * 2,
     "ledger": 25 * 2 * 5,
