@@ -79,7 +79,15 @@ def test_a_cell_of_one_run_says_so_and_has_no_spread(tmp_path: Path):
 def test_where_all_cells_are_single_runs_each_is_marked(tmp_path: Path):
     (table,) = tables(frame(tmp_path, [made(), made(attack="tri")]), "ciba")
     assert "(n = 1)" in cell(table, "t-MAP", "Tri", "48 bits").text
-    assert "Each cell is one run (n = 1)" in said(table)
+    assert "A cell of one run says n = 1" in said(table)
+
+
+def test_a_caption_does_not_call_a_cell_of_three_runs_one_run(tmp_path: Path):
+    some = [made(attack=name) for name in ("tri", "tri_noise", "tri_adv")]
+    some += [made(seed=seed, t_map=0.5 + seed / 10) for seed in range(3)]
+    (table,) = tables(frame(tmp_path, some), "ciba")
+    assert "(n = 3)" in cell(table, "t-MAP", "CIBA", "48 bits").text
+    assert "one of more has the mean ± standard deviation over its n runs" in said(table)
 
 
 def test_a_mean_goes_over_targets_and_seeds(tmp_path: Path):

@@ -37,7 +37,10 @@ def table_caption(frame: pd.DataFrame, convention: str, *, bold: bool = True) ->
 def spread_rule(n: int) -> str:
     """What a cell is that usually stands for ``n`` runs."""
     if n == 1:
-        return "Each cell is one run (n = 1), which has no spread."
+        return (
+            "A cell of one run says n = 1 and has no spread; one of more has the mean ± standard "
+            "deviation over its n runs (targets × seeds)."
+        )
     return (
         f"Mean ± standard deviation over the n = {n} runs of a cell (targets × seeds). A cell "
         "of another n says so; a cell of one run has no spread."
@@ -46,7 +49,7 @@ def spread_rule(n: int) -> str:
 
 def brief_spread(n: int, frame: pd.DataFrame) -> str:
     """`spread_rule` in a few words, for a caption of two lines."""
-    runs = "One run each" if n == 1 else f"Mean ± s.d. of {n} runs"
+    runs = "Runs: n = 1 or as given" if n == 1 else f"Mean ± s.d. of {n} runs"
     return f"{runs}, {frame['dataset'].iloc[0]}."
 
 
