@@ -47,7 +47,9 @@ def entry(
     }
     runs = [ScoredRun("p", victim, "coat", 0, record) for victim in gains]
     estimate = Estimate(0.4, 0.3, 0.5, 0.01, 6)
-    return Entry(label, label, place, why, draws, estimate, (), 0.0, 0.6, 0.6, tuple(runs), True)
+    return Entry(
+        label, label, place, why, draws, estimate, (), 0.0, 0.6, 0.6, tuple(runs), not why, why
+    )
 
 
 def board(*entries: Entry) -> Board:

@@ -15,7 +15,7 @@ from scipy import stats
 
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.records import LEAST_ABOVE, Record
+from hashbackdoor_bench.records import LEAST_ABOVE, Record, Visibility
 from hashbackdoor_bench.report.board import rules
 from hashbackdoor_bench.report.board.boards import Board, boards
 from hashbackdoor_bench.report.board.entries import Entry
@@ -153,6 +153,57 @@ def test_a_control_has_no_budget_and_adds_no_cells_to_a_board_over_budgets(tmp_p
     assert (one.label, one.why, one.place) == ("A", "", (1, 1))
     assert other.why == "a control: it has no trigger"
     assert "| 10.0 to 20.0 % |" in leaderboard_text([board])
+
+
+def unpoisoned(records: list[Record]) -> list[Record]:
+    """The same of an attack that poisons no image."""
+    none = Visibility(images=0, max=None, l2=None, psnr=None, ssim=None)
+    return [
+        replace(
+            one,
+            threat=replace(one.threat, poisoned=0, budget=0.0),
+            imperceptibility=replace(one.imperceptibility, poison=none),
+        )
+        for one in records
+    ]
+
+
+@pytest.mark.parametrize(
+    ("threat", "poisons", "why"),
+    [
+        ({}, False, "a control: nothing is poisoned"),
+        ({"control": "model"}, False, "it edits the model, so it has no budget"),
+        ({"trigger": "none", "chosen": 10}, True, "it attacks 10 chosen queries, not all"),
+    ],
+)
+def test_what_cannot_be_compared_stands_apart_and_adds_no_cells(tmp_path, threat, poisons, why):
+    attack = [one for share in (0.1, 0.2) for one in runs("a", 0.3, budget=share)]
+    other = runs("b", 0.5, threat=threat, budget=0.6)
+    other = other if poisons else unpoisoned(other)
+    board = board_of(tmp_path, {"A": attack, "B": other})
+    assert board.budgets == (0.1, 0.2)
+    assert [(one.label, one.place, one.why) for one in board.entries] == [
+        ("A", (1, 1), ""), ("B", None, why)
+    ]  # fmt: skip
+    assert not board.entries[1].complete
+
+
+def test_an_edited_model_is_compared_where_attacks_have_one_budget_each(tmp_path):
+    edited = unpoisoned(runs("b", 0.5, threat={"control": "model"}))
+    board = board_of(tmp_path, {"A": runs("a", 0.3), "B": edited})
+    assert [(one.label, one.place) for one in board.entries] == [("B", (1, 1)), ("A", (2, 2))]
+
+
+def test_an_attack_on_chosen_queries_is_no_control_of_other_labels(tmp_path):
+    chosen = {"trigger": "none", "chosen": 10, "label": "clean"}
+    rows = {
+        "A": runs("a", 0.3, threat={"label": "dirty"}),
+        "B": runs("b", 0.5, threat=chosen),
+        "Clean": runs("clean", 0.0, threat={"trigger": "none", "label": "clean"}),
+    }
+    found = boards(collect([suite(tmp_path, rows)]).frame, ["quick"])
+    shown = {board.labels: [one.label for one in board.entries] for board in found}
+    assert shown == {"clean": ["B", "Clean"], "dirty": ["A", "Clean"]}
 
 
 def test_a_board_of_several_devices_says_how_many_runs_are_of_which(tmp_path):

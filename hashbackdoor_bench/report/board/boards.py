@@ -14,7 +14,7 @@ import pandas as pd
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import DataFacts
 from hashbackdoor_bench.report.board.entries import Entry, Victim, entry
-from hashbackdoor_bench.report.board.rules import CONVENTION
+from hashbackdoor_bench.report.board.rules import CONVENTION, why_apart
 from hashbackdoor_bench.report.selection import (
     SAME_ATTACK,
     SAME_VICTIM,
@@ -86,7 +86,10 @@ def boards(frame: pd.DataFrame, suites: Sequence[str]) -> list[Board]:
             )
         of_suite = of_suite.assign(regime=[regime_of(one.spec) for one in of_suite["record"]])
         for (regime, delivery), part in of_suite.groupby(["regime", "delivery"], sort=True):
-            control = part["trigger"] == "none"
+            control = pd.Series(
+                [one.threat.trigger == "none" and not one.threat.chosen for one in part["record"]],
+                part.index,
+            )
             for labels in sorted(set(part["label_kind"][~control] if any(~control) else ["clean"])):
                 shown = part[control | (part["label_kind"] == labels)]
                 found.append(_board(suite, str(regime), str(delivery), str(labels), shown))
@@ -103,8 +106,13 @@ def _board(suite: str, regime: str, delivery: str, labels: str, frame: pd.DataFr
     counting = {victim.key for victim in victims if victim.counts}
     asked = pd.Series([record.spec.budget for record in frame["record"]], frame.index)
     by_budget = any(asked.groupby([frame["label"], frame["attack"]]).nunique() > 1)
-    # a control has no budget, so on a board of several it adds no cells
-    attacked = frame[frame["trigger"] != "none"] if by_budget else frame
+    apart = {
+        name: why_apart([one.threat for one in part["record"]], by_budget=by_budget)
+        for name, part in frame.groupby(["label", "attack"])
+    }
+    # what stands apart adds no cells to a board over budgets: its own are no budget of the others
+    added = [not apart[name] for name in zip(frame["label"], frame["attack"], strict=True)]
+    attacked = frame[added] if by_budget else frame
     budgets = asked[attacked.index] if by_budget else [0.0] * len(frame)
     runs = zip(
         attacked["victim"], attacked["bits"], attacked["target"], attacked["seed"], budgets,

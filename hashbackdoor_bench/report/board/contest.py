@@ -56,11 +56,7 @@ def contest(board: Board, label: str, seen: Sequence[int], look: int, goal: floa
         goal: difference below which attacks are near, as a share.
     """
     (mine,) = (one for one in board.entries if one.label == label)
-    rivals = [
-        one
-        for one in board.entries
-        if one is not mine and one.place and one.threat.trigger != "none"
-    ]
+    rivals = [one for one in board.entries if one is not mine and one.place]
     # every rival has its part of the error, which all looks at it share
     p = bounds([count / seen[-1] for count in seen], LEVEL / max(1, len(rivals)))[look]
     return Contest(

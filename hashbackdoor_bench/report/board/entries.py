@@ -7,7 +7,12 @@ from statistics import fmean
 import pandas as pd
 
 from hashbackdoor_bench.records import Record, Threat
-from hashbackdoor_bench.report.board.rules import CONVENTION, LEAST_CLEAN_MAP, why_no_place
+from hashbackdoor_bench.report.board.rules import (
+    CONVENTION,
+    LEAST_CLEAN_MAP,
+    why_apart,
+    why_no_place,
+)
 from hashbackdoor_bench.report.statistics import (
     Draws,
     Estimate,
@@ -88,7 +93,8 @@ class Entry:
         least_poison: the smallest.
         runs: the records it follows from.
         complete: whether it was run in all cells of the victims that count, always with the same
-            hyper-parameters.
+            hyper-parameters; nothing that stands apart is.
+        apart: see `rules.why_apart`.
     """
 
     label: str
@@ -103,6 +109,7 @@ class Entry:
     least_poison: float
     runs: tuple[ScoredRun, ...]
     complete: bool
+    apart: str
 
     @property
     def threat(self) -> Threat:
@@ -146,8 +153,9 @@ def entry(
     runs = _runs(frame, victims)
     shares = [_poisoned_share(run.record) for run in runs]
     missing, varied = cells - sum(map(len, counted.values())), _varied_settings(runs)
+    apart = why_apart([run.record.threat for run in runs], by_budget=by_budget)
     why = why_no_place(
-        trigger=runs[0].record.threat.trigger,
+        apart=apart,
         cells=cells,
         missing=missing,
         varied=varied,
@@ -166,7 +174,8 @@ def entry(
         poison=max(shares),
         least_poison=min(shares),
         runs=runs,
-        complete=cells > 0 and not missing and not varied,
+        complete=cells > 0 and not missing and not varied and not apart,
+        apart=apart,
     )
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from hashbackdoor_bench.records import Threat
+
 CONVENTION = "field"  # whose scores the leaderboard compares
 LARGEST_FALL = 0.02  # of a victim's mean MAP
 LEAST_CLEAN_MAP = 0.5  # MAP without poison that a victim must reach to count
@@ -9,9 +11,28 @@ MOST_POISON = 0.6  # share of the target class
 LARGEST_COST = 0.02  # MAP that a defense may take from a victim's clean queries
 
 
+def why_apart(threats: Sequence[Threat], *, by_budget: bool) -> str:
+    """Why an attack isn't compared with the others of a board, as a clause; empty if it is.
+
+    Args:
+        threats: of its runs.
+        by_budget: whether the board is over several budgets.
+    """
+    threat = threats[0]
+    if threat.trigger == "none" and not threat.chosen:
+        return "a control: it has no trigger"
+    if threat.control != "model" and not any(one.poisoned for one in threats):
+        return "a control: nothing is poisoned"
+    if threat.chosen:
+        return f"it attacks {threat.chosen} chosen queries, not all"
+    if by_budget and threat.control == "model":
+        return "it edits the model, so it has no budget"
+    return ""
+
+
 def why_no_place(
     *,
-    trigger: str,
+    apart: str,
     cells: int,
     missing: int,
     varied: Sequence[str],
@@ -21,15 +42,15 @@ def why_no_place(
     """The first rule that an attack doesn't keep, as a clause; empty if it keeps all.
 
     Args:
-        trigger: of its threat model.
+        apart: see `why_apart`.
         cells: how many runs the victims that count ask for; 0 if no victim counts.
         missing: how many of them the attack lacks.
         varied: hyper-parameters that differ among its runs.
         delta_maps: mean delta MAP on each victim that counts.
         poison: share of the target class that it poisons.
     """
-    if trigger == "none":
-        return "a control: it has no trigger"
+    if apart:
+        return apart
     if not cells:
         return "no victim of this board learnt enough without poison"
     if missing:

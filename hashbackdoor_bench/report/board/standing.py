@@ -39,7 +39,7 @@ class Standing:
 def standing(board: Board, label: str) -> Standing:
     """The standing of the attack of that label, which is on the board."""
     (entry,) = (one for one in board.entries if one.label == label)
-    others = [o for o in board.entries if o is not entry and o.threat.trigger != "none"]
+    others = [o for o in board.entries if o is not entry and not o.apart]
     rivals = [other for other in others if other.place is not None]
     records = [run.record for run in entry.runs if run.victim.counts]
     return Standing(

@@ -69,9 +69,7 @@ def victim_boards(found: Sequence[Board]) -> list[VictimBoard]:
     """The boards that compare at least two victims by at least one attack."""
     shown = []
     for board in found:
-        attacks = tuple(
-            one for one in board.entries if one.complete and one.threat.trigger != "none"
-        )
+        attacks = tuple(one for one in board.entries if one.complete)
         if attacks and sum(victim.counts for victim in board.victims) > 1:
             entries = [_entry(victim, attacks) for victim in board.victims]
             shown.append(VictimBoard(board, attacks, _placed(entries)))

@@ -116,8 +116,8 @@ def _boards(frame: pd.DataFrame) -> list[Board]:
 
 
 def _attacks(board: Board) -> list[Entry]:
-    """Those with a trigger and a gain, in the order of the board."""
-    return [one for one in board.entries if one.threat.trigger != "none" and one.gain]
+    """Those that are compared and have a gain, in the order of the board."""
+    return [one for one in board.entries if not one.apart and one.gain]
 
 
 def _title(board: Board) -> str:
