@@ -282,6 +282,18 @@ def test_a_row_with_a_defense_of_its_own_is_run_with_that_one_only(cells):
     ]  # fmt: skip
 
 
+def test_the_label_of_a_row_with_several_defenses_names_none_of_them(cells):
+    found = cells("""
+        [[attack]]
+        name = "tri"
+        defense = ["none", "jpeg"]
+        budget = [0.2, 0.6]
+    """)
+    labels = {(c.label, c.spec.defense) for c in found}
+    names = ("Tri, budget=0.2", "Tri, budget=0.6")
+    assert labels == {(label, defense) for label in names for defense in ("none", "jpeg")}
+
+
 def test_the_defenses_of_an_extended_suite_are_replaced_whole(cells, tmp_path: Path):
     tables = '[[defense]]\nname = "clp"\nset.defense.u = 2\n'
     (tmp_path / "base.toml").write_text(tables)

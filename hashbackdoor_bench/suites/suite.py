@@ -184,11 +184,14 @@ def _together(keys: Keys) -> list[dict[str, Any]]:
 
 
 def _varied(row: AttackRow, file: SuiteFile) -> list[str]:
-    """The keys that a row's label must name: what only it varies, and the attack's settings."""
+    """The keys that a row's label must name: what only it varies, and the attack's settings.
+
+    The defense is none of them: tables have a row or a column for each.
+    """
     above = dict(file.shared)
     for keys in file.zips:
         above |= keys
-    columns = {key for key, given in above.items() if len(given.values) > 1} | {"seed"}
+    columns = {key for key, given in above.items() if len(given.values) > 1} | {"seed", "defense"}
     return [
         key
         for key, given in (above | row.keys).items()
