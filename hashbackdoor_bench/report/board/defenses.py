@@ -260,7 +260,7 @@ def _why(
     if not cells:
         return "no attack of this board leaves a backdoor to remove"
     if missing and reasons:
-        return f"n/a in {missing} of {len(cells)} runs: {'; '.join(reasons)}"
+        return f"{missing} of {len(cells)} runs missing or n/a: {'; '.join(reasons)}"
     if missing:
         return f"{missing} of {len(cells)} runs missing"
     if costs and max(costs) > LARGEST_COST:
