@@ -14,7 +14,7 @@ import pandas as pd
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import DataFacts
 from hashbackdoor_bench.report.board.entries import Entry, Victim, entry
-from hashbackdoor_bench.report.board.rules import CONVENTION, why_apart
+from hashbackdoor_bench.report.board.rules import CONVENTION, attacks_nothing, why_apart
 from hashbackdoor_bench.report.selection import (
     SAME_ATTACK,
     SAME_VICTIM,
@@ -86,10 +86,7 @@ def boards(frame: pd.DataFrame, suites: Sequence[str]) -> list[Board]:
             )
         of_suite = of_suite.assign(regime=[regime_of(one.spec) for one in of_suite["record"]])
         for (regime, delivery), part in of_suite.groupby(["regime", "delivery"], sort=True):
-            control = pd.Series(
-                [one.threat.trigger == "none" and not one.threat.chosen for one in part["record"]],
-                part.index,
-            )
+            control = pd.Series([attacks_nothing(one.threat) for one in part["record"]], part.index)
             for labels in sorted(set(part["label_kind"][~control] if any(~control) else ["clean"])):
                 shown = part[control | (part["label_kind"] == labels)]
                 found.append(_board(suite, str(regime), str(delivery), str(labels), shown))

@@ -11,6 +11,11 @@ MOST_POISON = 0.6  # share of the target class
 LARGEST_COST = 0.02  # MAP that a defense may take from a victim's clean queries
 
 
+def attacks_nothing(threat: Threat) -> bool:
+    """Whether an attack neither has a trigger nor chooses queries, so that its labels don't count."""
+    return threat.trigger == "none" and not threat.chosen
+
+
 def why_apart(threats: Sequence[Threat], *, by_budget: bool) -> str:
     """Why an attack isn't compared with the others of a board, as a clause; empty if it is.
 
@@ -19,7 +24,7 @@ def why_apart(threats: Sequence[Threat], *, by_budget: bool) -> str:
         by_budget: whether the board is over several budgets.
     """
     threat = threats[0]
-    if threat.trigger == "none" and not threat.chosen:
+    if attacks_nothing(threat):
         return "a control: it has no trigger"
     if threat.control != "model" and not any(one.poisoned for one in threats):
         return "a control: nothing is poisoned"
