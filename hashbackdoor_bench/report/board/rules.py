@@ -12,7 +12,7 @@ LARGEST_COST = 0.02  # MAP that a defense may take from a victim's clean queries
 
 
 def attacks_nothing(threat: Threat) -> bool:
-    """Whether an attack neither has a trigger nor chooses queries, so that its labels don't count."""
+    """Whether an attack has no trigger and chooses no queries; its labels then say nothing."""
     return threat.trigger == "none" and not threat.chosen
 
 
