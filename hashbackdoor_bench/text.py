@@ -64,6 +64,11 @@ def listed(names: Iterable[object], most: int = NAMES) -> str:
     return ", ".join(shown)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, ``1 thread`` or ``2 threads``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def sentence(text: object) -> str:
     """A message as `visible` text; a longer one keeps its beginning and its end.
 

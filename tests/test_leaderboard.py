@@ -213,6 +213,10 @@ def test_a_board_of_several_devices_says_how_many_runs_are_of_which(tmp_path):
     moved = [replace(one, device="a GPU") for one in own[:2]] + own[2:]
     text = leaderboard_text([board_of(tmp_path / "two", {"A": moved})])
     assert "Runs made on a GPU (2) and cpu (4)." in text
+    older = [replace(one, device="a CPU, 1 threads") for one in moved[2:3]]
+    newer = [replace(one, device="a CPU, 1 thread") for one in moved[3:]]
+    text = leaderboard_text([board_of(tmp_path / "three", {"A": moved[:2] + older + newer})])
+    assert "Runs made on a CPU, 1 thread (4) and a GPU (2)." in text
 
 
 def test_attacks_with_one_budget_of_their_own_are_compared_as_they_are(tmp_path):

@@ -75,7 +75,7 @@ def test_a_control_of_other_threads_is_not_reused(tiny, tmp_path):
     assert not {*made.artifacts.values()} & {*found.artifacts.values()}
     assert found.scores.field.delta_map == 0
     assert (made.numerics.threads, found.numerics.threads) == (2, 1)
-    assert found.device.endswith(", 1 threads")
+    assert found.device.endswith(", 1 thread")
     assert read_record(path) == found
 
 

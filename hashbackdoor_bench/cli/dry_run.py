@@ -10,6 +10,7 @@ from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.stages import device_of, open_cache
 from hashbackdoor_bench.suites import Times, lay_out_run
+from hashbackdoor_bench.text import counted
 
 
 def show_plan(
@@ -76,7 +77,7 @@ def _total(seconds: float, unknown: int, make: int) -> str:
         return f"{about} here, as long as like stages in the cache took"
     if unknown == make - 1:  # all but the record
         return "unknown, since the cache has no stages like these"
-    stages = f"{unknown} stage{'s' if unknown > 1 else ''}"
+    stages = counted(unknown, "stage")
     return f"unknown for {stages}, since the cache has none like them; {about} for the rest"
 
 

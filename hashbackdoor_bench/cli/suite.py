@@ -35,6 +35,7 @@ from hashbackdoor_bench.cli.terminal import console, for_messages_only, say
 from hashbackdoor_bench.records import OWN
 from hashbackdoor_bench.registry import load_plugin
 from hashbackdoor_bench.suites import Suite, find_suite, shipped
+from hashbackdoor_bench.text import counted
 
 
 @bench.group("suite")
@@ -144,7 +145,7 @@ def suite_plan(
     for failure in layout.refused:
         say(f"refused {describe(failure.run)}: {failure.message}")
     for reason, count in Counter(failure.message for failure in layout.unfit).items():
-        say(f"n/a     {count} run{'s' if count > 1 else ''}: {reason}")
+        say(f"n/a     {counted(count, 'run')}: {reason}")
 
 
 @suite_group.command("run")

@@ -14,6 +14,7 @@ from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import room, writable
 from hashbackdoor_bench.report import for_file_name
+from hashbackdoor_bench.text import counted
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -57,7 +58,7 @@ def training_log(folder: Path | None, results: Path) -> "Iterator[Log | None]":
         log.close()
     count = log.begun.total()
     if count:
-        many = f"{count} training{'s' if count > 1 else ''}"
+        many = counted(count, "training")
         say(f"log       {folder}: {many}; look at it with tensorboard --logdir {folder}", err=True)
     else:
         say(f"note: nothing was trained, so nothing was written to {folder}.", err=True)

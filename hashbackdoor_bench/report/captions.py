@@ -1,5 +1,6 @@
 """What stands under a table or figure: everything that its numbers share, in a few sentences."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -7,6 +8,7 @@ import pandas as pd
 
 from hashbackdoor_bench.report.selection import surrogate_difference
 from hashbackdoor_bench.report.statistics import LEVEL
+from hashbackdoor_bench.text import counted
 
 CONVENTION_RULES = {
     "field": "the mean over all orders of ties, a query without a hit counts 0",
@@ -119,7 +121,8 @@ def bold_rule(frame: pd.DataFrame) -> str:
 
 def several_devices(devices: Sequence[str]) -> list[str]:
     """The devices of runs, each with their number; nothing if there is only one."""
-    counts = Counter(devices)
+    # records before November 2026 say "1 threads"
+    counts = Counter(re.sub(", 1 threads$", ", 1 thread", device) for device in devices)
     named = " and ".join(f"{device} ({counts[device]})" for device in sorted(counts))
     return [f"made on {named}"] if len(counts) > 1 else []
 
@@ -129,7 +132,7 @@ def provenance(frame: pd.DataFrame) -> list[str]:
     commits = sorted({commit[:10] for commit in frame["commit"] if commit})
     unknown = sum(commit is None for commit in frame["commit"])
     dirty = sum(value is True for value in frame["dirty"])
-    words = [f"{len(frame)} record{'s' if len(frame) > 1 else ''}"]
+    words = [counted(len(frame), "record")]
     words += several_devices([one.device for one in frame["record"]])
     if commits:
         words.append(f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}")

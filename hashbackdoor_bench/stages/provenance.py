@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.text import counted
 
 LIBRARIES = ("hashbackdoor-bench", "torch", "torchvision", "timm", "torchmetrics", "numpy")
 
@@ -54,7 +55,7 @@ def device_name(device: torch.device) -> str:
     """The name of the GPU, or of the processor with the number of threads."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{_processor()}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 @cache

@@ -24,6 +24,7 @@ from hashbackdoor_bench.registry import ATTACKS, VICTIMS
 from hashbackdoor_bench.report import for_markdown, percent
 from hashbackdoor_bench.sharing import merge
 from hashbackdoor_bench.stages import Cache
+from hashbackdoor_bench.text import counted
 from hashbackdoor_bench.trust.git_branch import Clone
 from hashbackdoor_bench.trust.submission import pack
 
@@ -148,7 +149,7 @@ def _check_name(name: str) -> None:
 def _text(name: str, records: list[Record], zips: int) -> Iterator[str]:
     """The lines of the pull request's text."""
     labels = {one.spec.attack: ATTACKS.published(one.spec.attack) for one in records}
-    yield f"Submit {name}: {len(records)} run{'s' if len(records) > 1 else ''}"
+    yield f"Submit {name}: {counted(len(records), 'run')}"
     yield ""
     yield f"Attacks: {', '.join(map(for_markdown, dict.fromkeys(labels.values())))}."
     yield f"The poison of {zips} runs is packed; a maintainer trains the victims on it:"

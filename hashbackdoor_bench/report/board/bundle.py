@@ -26,6 +26,7 @@ from hashbackdoor_bench.report.result_rows import (
     result_title,
 )
 from hashbackdoor_bench.report.threat_words import threat_words
+from hashbackdoor_bench.text import counted
 
 GENERATOR = "hashbackdoor_bench bundle"
 FIGURES = "figures"  # folder of them in the bundle
@@ -112,7 +113,7 @@ def _provenance(record: Record) -> Iterator[tuple[str, str]]:
         yield "Code", f"commit {record.commit}{', with changes' if record.dirty else ''}"
     yield "Device", record.device
     if (used := record.numerics) is not None:
-        threads = "" if used.threads is None else f", {used.threads} threads"
+        threads = "" if used.threads is None else f", {counted(used.threads, 'thread')}"
         yield "Numerics", f"{used.device}{threads}, {used.precision}, torch {used.torch}"
     yield "Versions", ", ".join(f"{name} {value}" for name, value in record.versions.items())
     data = record.protocol

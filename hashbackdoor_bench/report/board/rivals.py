@@ -7,7 +7,7 @@ import pandas as pd
 
 from hashbackdoor_bench.report.selection import SAME_VICTIM, text_of, texts_of
 from hashbackdoor_bench.spec import RunSpec
-from hashbackdoor_bench.text import listed, quoted
+from hashbackdoor_bench.text import counted, listed, quoted
 
 
 def rivals(
@@ -41,7 +41,7 @@ def rivals(
     for reason in dict.fromkeys(filter(None, reasons)):
         out = frame[[one == reason for one in reasons]]
         names = listed(dict.fromkeys(out["label"]))
-        records = f"{len(out)} record{'s' if len(out) > 1 else ''}"
+        records = counted(len(out), "record")
         told.append(f"{records} of {names} left out of the comparison: {reason}.")
     return frame[[not reason for reason in reasons]], tuple(told)
 
