@@ -381,6 +381,11 @@ def test_the_trade_off_has_a_line_over_strengths_and_marks_published_and_tuned(t
     (drawn,) = figures("defense-trade-off", frame[weak])
     assert legend_of(drawn) == ["CLP", "No defense", "floor"]
     assert not any("Ringed" in sentence or "Large" in sentence for sentence in drawn.caption)
+    published = [is_published(record) for record in frame["record"]]
+    (drawn,) = figures("defense-trade-off", frame[published])  # one strength: marks without lines
+    assert legend_of(drawn) == ["CLP", "No defense", "floor"]
+    assert drawn.figure.legends[0].legend_handles[0].get_linestyle() == "None"
+    assert drawn.caption[0].endswith("each defense at its published strength.")
 
 
 def legend_of(drawn: FinishedFigure) -> list[str]:

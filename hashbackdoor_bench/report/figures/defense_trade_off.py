@@ -28,6 +28,8 @@ from hashbackdoor_bench.spec import POINTS
 ACROSS, PANEL = 3, 1.9  # panels of a row, and their height in inches
 WIDE = 1.3  # inches for the names of defenses
 LARGE = 5.5  # pt: the mark of a published strength
+POINT = {"linestyle": ""}
+STRENGTH = "each defense at its published strength"
 
 
 def defense_trade_off(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
@@ -72,7 +74,9 @@ def _drawn(frame: pd.DataFrame, convention: str, name: str) -> FinishedFigure:
         plain_axes(axes)
     figure.supxlabel("MAP (%): more of the search is left →", fontsize=SMALL)
     figure.supylabel("← t-MAP (%): less of the attack is left", fontsize=SMALL)
-    marks = [Line2D([], [], **_look(number), markersize=4) for number in range(len(defenses))]
+    strengths = not all(map(is_published, frame["record"]))  # of one each, no line is drawn
+    looks = [_look(number) | ({} if strengths else POINT) for number in range(len(defenses))]
+    marks = [Line2D([], [], **look, markersize=4) for look in looks]
     texts = [wrapped(DEFENSES.published(defense), WIDE) for defense in defenses]
     marks += [
         Line2D([], [], color="black", marker="*", linestyle="", markersize=7),
@@ -81,9 +85,9 @@ def _drawn(frame: pd.DataFrame, convention: str, name: str) -> FinishedFigure:
     texts += [UNDEFENDED, "floor"]
     sentences = [
         "t-MAP of triggered queries against MAP of clean ones behind defenses: means over runs, "
-        "one line per defense over its strengths."
+        f"{'one line per defense over its strengths' if strengths else STRENGTH}."
     ]
-    if any(map(is_published, frame["record"])):
+    if strengths and any(map(is_published, frame["record"])):
         marks.append(Line2D([], [], color="0.2", marker="o", linestyle="", markersize=LARGE))
         texts.append("published")
         sentences.append("Large: the published strength.")
@@ -122,7 +126,7 @@ def _line(axes: Axes, found: Mapping[Any, pd.DataFrame], number: int) -> None:
     for record, x, y in marks:
         tuned = _is_tuned(record)
         size = LARGE if is_published(record) else 3
-        axes.plot(x, y, **{**look, "linestyle": ""}, markersize=size)
+        axes.plot(x, y, **(look | POINT), markersize=size)
         if tuned:
             axes.plot(x, y, marker="o", color=look["color"], markersize=8, fillstyle="none",
                       markeredgewidth=0.7)  # fmt: skip
