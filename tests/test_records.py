@@ -245,7 +245,7 @@ def test_any_value_of_a_hyper_parameter_may_be_nested_but_not_without_end(tmp_pa
         (b"[]", "expected `object`, got `array`"),
         (b'"x"', "expected `object`, got `str`"),
         (b"{}", "its schema is None"),
-        (DEEP, "expected `object`"),
+        (DEEP, "nested too deeply"),
         (b'{"schema": 1, "a": %s}' % DEEP, "nested too deeply"),
         (b'{"schema": %s}' % LONG, "its schema is 999"),
     ],

@@ -5,8 +5,10 @@ hyper-parameters, which may be any JSON value, and the texts of a run.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import msgspec
 
 from hashbackdoor_bench.errors import UserError
 
@@ -15,22 +17,25 @@ LONGEST = 4096  # characters of a text; a path has no more
 MOST = 10_000  # values in one hyper-parameter
 LARGEST_NUMBER = 2**53  # above it, not every whole number is a float
 
-_PLAIN = {str, int, float, bool, type(None)}  # types of values that hold no others
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"(:)?')  # with the colon that follows a name
 
 
-def check_values(name: str, value: Any) -> None:
-    """Refuse a JSON value that is nested too deeply, too long, or holds too large a number.
+def check_values(place: str, values: Mapping[str, Any]) -> None:
+    """Refuse JSON values that are nested too deeply, too long, or hold too large a number.
 
     Args:
-        name: its place in the record, for the message.
-        value: any JSON value.
+        place: where in the record they are, for the message.
+        values: any JSON values, by name; each is held against the limits by itself.
 
     Raises:
-        UserError: it is outside the limits.
+        UserError: one is outside the limits.
     """
-    if _small(value):  # most are
-        return
+    for name, value in values.items():
+        if not _small(value):  # most are
+            _check_value(f"{place}.{name}", value)
+
+
+def _check_value(name: str, value: Any) -> None:
     left, seen = [(value, 0)], 0
     while left:
         one, depth = left.pop()
@@ -81,16 +86,11 @@ def check_keys(data: bytes, values: Any) -> None:
     Raises:
         UserError: the text has more names than the values.
     """
-    # without a backslash no string holds a quotation mark, so that only names end in these two
-    plain = b"\\" not in data
-    names = data.count(b'":') if plain else sum(map(bool, _STRING.findall(data)))
-    left, different = [values], 0
-    while left:
-        one = left.pop()
-        if isinstance(one, dict):
-            different += len(one)
-            one = one.values()
-        if not _PLAIN.issuperset(map(type, one)):
-            left += [entry for entry in one if isinstance(entry, dict | list)]
-    if names != different:
+    if _names(data) != _names(msgspec.json.encode(values)):
         raise UserError("an object in it has one name twice")
+
+
+def _names(data: bytes) -> int:
+    """How many names a JSON text without spaces holds."""
+    # without a backslash no string holds a quotation mark, so that only names end in these two
+    return sum(map(bool, _STRING.findall(data))) if b"\\" in data else data.count(b'":')

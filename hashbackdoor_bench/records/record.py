@@ -120,12 +120,6 @@ class Record(Part, frozen=True, tag_field="schema", tag=VERSION):
             fresh.write_text(text, encoding="utf-8")
 
 
-class _Head(msgspec.Struct):
-    """The part of a file that is checked first."""
-
-    schema: int | None = None
-
-
 def record_path(results: Path, spec: RunSpec, key: str) -> Path:
     """The path of a run's record: readable, and different for every spec."""
     name = f"{spec.attack}-s{spec.seed}-{key[:10]}.json"
@@ -213,9 +207,6 @@ def _load(file: IO[bytes], name: str) -> tuple[Record, bool]:
     if len(data) > LARGEST:
         raise UserError(f"{name} has more than {LARGEST / 1e6:g} MB: give the path of a record.")
     try:
-        head = msgspec.json.decode(data, type=_Head)
-        if head.schema != VERSION:
-            raise UserError(f"its schema is {head.schema}")
         compact = msgspec.json.format(data, indent=-1)
         record = _decoded(compact)
         return record, _sealed(compact, record)
@@ -232,18 +223,19 @@ def _load(file: IO[bytes], name: str) -> tuple[Record, bool]:
 
 def _decoded(data: bytes) -> Record:
     values = msgspec.json.decode(data)
+    schema = values.get("schema") if isinstance(values, dict) else VERSION
+    if isinstance(schema, int | None) and schema != VERSION:  # before its fields
+        raise UserError(f"its schema is {schema}")
     record = msgspec.convert(values, type=Record)
     RunSpec.check_names(values["spec"])  # msgspec doesn't refuse unknown fields of a dataclass
     check_keys(data, values)
-    for name, value in values["spec"].items():
-        check_values(f"spec.{name}", value)
+    check_values("spec", values["spec"])
     for kind in ("attack", "victim", "defense"):
         settings = getattr(record.spec, f"{kind}_settings")
         check_names(f"spec.{kind}_settings", (name for name, _ in settings))
-    for name in Parameters.__struct_fields__:
-        check_values(f"params.{name}", getattr(record.params, name))
+    check_values("params", msgspec.structs.asdict(record.params))
     if record.defense is not None:
-        check_values("defense.settings", record.defense.settings)
+        check_values("defense", {"settings": record.defense.settings})
     return record
 
 
