@@ -9,6 +9,7 @@ over them too, and then at each budget, with Holm's correction over the budgets.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from statistics import fmean
 
 from hashbackdoor_bench.report.board.boards import Board
@@ -105,8 +106,6 @@ def claimed_order(board: Board) -> list[ClaimedOrder]:
 
 def _tested(entries: Sequence[Entry], budget: float | None) -> ClaimedOrder | None:
     """The test at one budget, or over all; None if there are fewer than two blocks."""
-    from scipy.stats import page_trend_test  # here because scipy.stats takes a second to import
-
     gains = [_at(one.counted_draws, budget) for one in entries]
     blocks = _blocks(gains)
     if len(blocks) < 2:
@@ -114,8 +113,16 @@ def _tested(entries: Sequence[Entry], budget: float | None) -> ClaimedOrder | No
     means = tuple(map(fmean, zip(*blocks, strict=True)))
     unit = ("targets", "seeds")[group_of(gains[0])]
     labels = tuple(one.label for one in entries)
-    p = float(page_trend_test(blocks).pvalue)
+    p = _page(tuple(map(tuple, blocks)))
     return ClaimedOrder(labels, budget, 0, means, len(blocks), unit, p)
+
+
+@cache
+def _page(blocks: tuple[tuple[float, ...], ...]) -> float:
+    """The p of Page's test; kept, since a test takes 30 ms and a table and a page ask for it."""
+    from scipy.stats import page_trend_test  # here because scipy.stats takes a second to import
+
+    return float(page_trend_test(blocks).pvalue)
 
 
 def _entry(board: Board, attack: str) -> Entry | None:
