@@ -140,7 +140,9 @@ def test_gains_shows_runs_means_and_intervals(pairs: Path):
     assert "beyond the edge ends in an arrow" in " ".join(drawn.caption)
     hollow = lines(files)["o"][0]  # csq, the first in the order of the files
     assert hollow.get_markerfacecolor() == "white"
-    assert "Each mark stands for n = 1 to 2 runs" in " ".join(drawn.caption)
+    caption = " ".join(drawn.caption)
+    assert "Each mark stands for n = 1 to 2 runs" in caption
+    assert "Where n differs the runs do" in caption
 
 
 def test_an_interval_within_the_figure_has_no_arrow(tmp_path: Path):

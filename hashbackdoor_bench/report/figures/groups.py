@@ -55,9 +55,13 @@ def run_count(parts: Iterable[pd.DataFrame], mark: str) -> str:
     counts = sorted({len(part) for part in parts})
     if counts == [1]:
         return f"Each {mark} is one run (n = 1), which has no spread."
-    n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     single = f"; a {mark} of one run has no spread" if counts[0] == 1 else ""
-    return f"Each {mark} stands for n = {n} runs (targets × seeds){single}."
+    if len(counts) == 1:
+        return f"Each {mark} stands for n = {counts[0]} runs (targets × seeds){single}."
+    return (
+        f"Each {mark} stands for n = {counts[0]} to {counts[-1]} runs (targets × seeds){single}. "
+        "Where n differs the runs do: their targets or seeds may make the difference that is seen."
+    )
 
 
 def with_recorded(
