@@ -70,6 +70,19 @@ def test_an_order_at_one_of_several_budgets_is_corrected_for_their_number(tmp_pa
     assert "is confirmed over all budgets, and at 20 % (" in table.sentence
 
 
+def test_the_gains_beside_the_test_are_those_of_the_board_where_victims_have_unequal_runs(tmp_path):
+    unequal = {
+        LABELS[attack]: runs(attack, 0.1 * k, victims=("csq",), seeds=(0, 1, 2))
+        + runs(attack, 0.5, victims=("hashnet",), seeds=(0,))
+        for k, attack in enumerate(LABELS)
+    }
+    board = board_of(tmp_path, unequal)
+    (found,) = claimed_order(board)
+    gains = {entry.label: entry.gain.mean for entry in board.entries if entry.gain}
+    assert found.means == pytest.approx([gains[label] for label in found.labels])
+    assert found.means[0] == pytest.approx((0.0 + 0.5) / 2, abs=0.02)  # not a quarter of the four runs
+
+
 def test_a_board_without_one_of_the_attacks_or_with_one_block_claims_nothing(tmp_path):
     gains = {name: [0.1, 0.2] for name in LABELS}
     few = rows(gains)

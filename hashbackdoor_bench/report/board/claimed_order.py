@@ -15,7 +15,7 @@ from statistics import fmean
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.entries import Entry
 from hashbackdoor_bench.report.formatting import percent
-from hashbackdoor_bench.report.statistics import LEVEL, Draws, group_of, holm
+from hashbackdoor_bench.report.statistics import LEVEL, Draws, estimate, group_of, holm
 from hashbackdoor_bench.text import listed
 
 ATTACKS = ("tri", "tri_noise", "tri_adv", "ciba")
@@ -29,7 +29,8 @@ class ClaimedOrder:
         labels: the four attacks, from the one that should be lowest.
         budget: share of the target class; None for the whole board.
         budgets: over how many budgets p is corrected; 0 for the whole board.
-        means: backdoor gain of each, over the blocks.
+        means: backdoor gain of each over the cells that all four have, each victim (and budget)
+            with the same weight, as on the board.
         blocks: number of them.
         unit: what a block is: ``targets`` or ``seeds``.
         p: of Page's test, that the order is by chance.
@@ -106,14 +107,14 @@ def claimed_order(board: Board) -> list[ClaimedOrder]:
 
 def _tested(entries: Sequence[Entry], budget: float | None) -> ClaimedOrder | None:
     """The test at one budget, or over all; None if there are fewer than two blocks."""
-    gains = [_at(one.counted_draws, budget) for one in entries]
+    gains = _shared([_at(one.counted_draws, budget) for one in entries])
     blocks = _blocks(gains)
     if len(blocks) < 2:
         return None
-    means = tuple(map(fmean, zip(*blocks, strict=True)))
+    means = tuple(found.mean for found in map(estimate, gains) if found)
     unit = ("targets", "seeds")[group_of(gains[0])]
     labels = tuple(one.label for one in entries)
-    p = _page(tuple(map(tuple, blocks)))
+    p = _page(tuple(blocks))
     return ClaimedOrder(labels, budget, 0, means, len(blocks), unit, p)
 
 
@@ -135,13 +136,23 @@ def _at(values: Draws, budget: float | None) -> Draws:
     return {key: some for key, some in values.items() if budget is None or key[2:] == (budget,)}
 
 
-def _blocks(gains: Sequence[Draws]) -> list[list[float]]:
-    """For every group the mean gain of each attack, over the cells that all of them have."""
+def _shared(gains: Sequence[Draws]) -> list[Draws]:
+    """Of each attack the cells that all of them have."""
+    cells = [{(column, draw) for column in one for draw in one[column]} for one in gains]
+    shared = set.intersection(*cells)
+    kept = [
+        {c: {d: gain for d, gain in draws.items() if (c, d) in shared} for c, draws in one.items()}
+        for one in gains
+    ]
+    return [{column: draws for column, draws in one.items() if draws} for one in kept]
+
+
+def _blocks(gains: Sequence[Draws]) -> list[tuple[float, ...]]:
+    """For every group the mean gain of each attack over its cells, which all of them have."""
     part = group_of(gains[0])
     cells: dict[str, list[list[float]]] = {}
     for column, draws in gains[0].items():
         for draw in draws:
-            values = [one.get(column, {}).get(draw) for one in gains]
-            if None not in values:
-                cells.setdefault(str(draw[part]), []).append([v for v in values if v is not None])
-    return [list(map(fmean, zip(*rows, strict=True))) for rows in cells.values()]
+            values = [one[column][draw] for one in gains]
+            cells.setdefault(str(draw[part]), []).append(values)
+    return [tuple(map(fmean, zip(*rows, strict=True))) for rows in cells.values()]
