@@ -16,7 +16,7 @@ from hashbackdoor_bench.report.statistics import Draws
 from hashbackdoor_bench.suites.suite import find_suite
 
 SUITES = {"standard": Design(10, 1, 4, 2), "standard_frozen": Design(10, 3, 4, 2)}
-PILOTS = {"standard": ["results/standard"], "standard_frozen": ["results/frozen"]}
+PILOTS = {"standard": ["results/standard"], "standard_frozen": ["results/standard_frozen"]}
 ROOT = Path(__file__).parents[1]
 VICTIMS = ("dpsh", "hashnet", "csq", "orthohash")
 
