@@ -80,7 +80,7 @@ def test_the_gains_beside_the_test_are_those_of_the_board_where_victims_have_une
     (found,) = claimed_order(board)
     gains = {entry.label: entry.gain.mean for entry in board.entries if entry.gain}
     assert found.means == pytest.approx([gains[label] for label in found.labels])
-    assert found.means[0] == pytest.approx((0.0 + 0.5) / 2, abs=0.02)  # not a quarter of the four runs
+    assert found.means[0] == pytest.approx((0.0 + 0.5) / 2, abs=0.02)
 
 
 def test_a_board_without_one_of_the_attacks_or_with_one_block_claims_nothing(tmp_path):
