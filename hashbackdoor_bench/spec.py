@@ -228,6 +228,8 @@ class RunSpec:
             defender's clean images, see `stages.tuning`.
         aware: name of the defense that the attacker expects, with its published settings: its
             training steps train the surrogate, and the trigger is optimised behind its purifier.
+        surrogate_pretrained: whether the surrogate's backbone starts from published weights; None:
+            as the victim's, from ``weights`` too if it is the same backbone.
     """
 
     attack: str = "ciba"
@@ -267,6 +269,7 @@ class RunSpec:
     clean_share: float | int = CLEAN_SHARE
     operating_point: str = POINTS[0]
     aware: str = "none"
+    surrogate_pretrained: bool | None = None
 
     def __post_init__(self) -> None:
         check("--bits", self.bits, 1, 4096)
@@ -312,6 +315,16 @@ class RunSpec:
                 name = entry.name.replace("_", "-")
                 what = "holds a null character" if value.strip() else "is empty"
                 raise UserError(f"--{name} {what}: give it a value, or leave it out.")
+
+    @property
+    def pretrained_backbones(self) -> set[str]:
+        """The backbones that start from published weights, of those that are named here."""
+        own = self.surrogate_pretrained
+        starts = {self.backbone: self.pretrained}
+        starts[self.surrogate_backbone] = starts.get(self.surrogate_backbone, False) or (
+            self.pretrained if own is None else own
+        )
+        return {name for name, published in starts.items() if name and published}
 
     @property
     def key(self) -> str:

@@ -16,7 +16,7 @@ OTHER = {
     "victim_settings": (("alpha", 0.2),),
     "tolerance": 0.05, "weights_by_order": True, "pool": "avg", "hidden": 16,
     "surrogate_recipe": "frozen", "defense": "blur", "defense_settings": (("sigma", 2.0),),
-    "clean_share": 0.1, "operating_point": "tuned", "aware": "jpeg",
+    "clean_share": 0.1, "operating_point": "tuned", "aware": "jpeg", "surrogate_pretrained": True,
 }  # fmt: skip
 
 
@@ -35,7 +35,8 @@ def test_a_path_that_a_record_cannot_hold_is_refused(name: str, path: str):
 
 def test_fields_that_are_younger_than_schema_1_leave_old_keys_alone():
     younger = {"tolerance", "weights_by_order", "pool", "hidden", "surrogate_recipe", "defense",
-               "defense_settings", "clean_share", "operating_point", "aware"}  # fmt: skip
+               "defense_settings", "clean_share", "operating_point", "aware",
+               "surrogate_pretrained"}  # fmt: skip
     assert not younger & RunSpec().to_dict().keys()
 
 

@@ -465,7 +465,8 @@ def test_listing_the_suites_gives_their_titles():
     assert list(shipped()) == [
         "aware", "badhash", "baselines", "bistable", "ciba-table", "ciba-table-fashion", "defenses",
         "finetuned", "frontier", "frozen", "ledger", "quick", "sensitivity", "standard",
-        "standard_frozen", "takes", "takes96", "transfer", "transfer-mini", "victims",
+        "standard_frozen", "takes", "takes96", "transfer", "transfer-mini", "transfer-regimes",
+        "victims",
     ]  # fmt: skip
     assert all(title and "\n" not in title for title in shipped().values())
 
@@ -477,6 +478,7 @@ SIZES = {
     "badhash": 6 * 2 * 3,
     "transfer": 3 * 12 * 12,
     "transfer-mini": 2 * 3 * 3 * 3,
+    "transfer-regimes": 2 * 3 * 3 * 3,
     "finetuned": (1 + 5 * 2) * 2 * 3,
     "frozen": (2 + 5 * 3) * 5 * 4 * 4,
     "victims": 3 * 11 * 3,

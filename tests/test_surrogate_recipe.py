@@ -123,6 +123,40 @@ def test_pooling_is_the_victims_and_that_of_a_surrogate_with_the_same_backbone(t
     assert (plan.victim.hidden, plan.surrogate.hidden) == (9, 9)
 
 
+def starts(plan: Plan) -> list[tuple[bool, str]]:
+    """Whether victim and surrogate start from published weights, and the name of their file."""
+    return [(one.pretrained, Path(one.weights or "").name) for one in (plan.victim, plan.surrogate)]
+
+
+def test_a_surrogate_may_start_from_published_weights_of_its_own(tiny, tmp_path):
+    hub, none = (True, ""), (False, "")
+    other = {"backbone": "resnet18", "size": 32}
+    assert starts(planned(tiny, tmp_path, **other)) == [none, none]
+    own = planned(tiny, tmp_path, **other, surrogate_pretrained=True)
+    assert starts(own) == [none, hub]
+    assert own.spec.pretrained_backbones == {"resnet18"}
+    same = planned(tiny, tmp_path, **other, pretrained=True, surrogate_pretrained=True)
+    assert same.spec.surrogate_pretrained is None  # says nothing new, and leaves old keys alone
+    assert starts(same) == starts(planned(tiny, tmp_path, **other, pretrained=True)) == [hub, hub]
+    without = planned(tiny, tmp_path, **other, pretrained=True, surrogate_pretrained=False)
+    assert starts(without) == [hub, none]
+    assert keys(without)["surrogate"] == keys(planned(tiny, tmp_path, **other))["surrogate"]
+    assert keys(without)["victim"] != keys(same)["victim"]  # its poison is of another surrogate
+    mixed = planned(tiny, tmp_path, pretrained=True, backbone="resnet18", size=32,
+                    surrogate_backbone="cnn32", surrogate_pretrained=False)  # fmt: skip
+    assert starts(mixed) == [hub, none]
+    assert mixed.spec.pretrained_backbones == {"resnet18"}
+
+
+def test_a_file_of_weights_is_the_surrogates_too_unless_it_has_a_start_of_its_own(tiny, tmp_path):
+    save_file(Cnn32().state_dict(), tmp_path / "w.safetensors")
+    file = {"weights": str(tmp_path / "w.safetensors")}
+    assert starts(planned(tiny, tmp_path, **file)) == [(False, "w.safetensors")] * 2
+    own = planned(tiny, tmp_path, **file, surrogate_pretrained=False)
+    assert starts(own) == [(False, "w.safetensors"), (False, "")]
+    assert own.spec.surrogate_pretrained is False
+
+
 MIXED = {
     "recipe": "frozen", "surrogate_recipe": "scratch32", "backbone": "tf_efficientnet_lite0",
     "surrogate_backbone": "cnn32", "size": 32,

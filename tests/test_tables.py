@@ -186,6 +186,26 @@ def test_transfer_tells_backbones_and_bits_of_surrogates_apart(tmp_path: Path):
     assert sorted(heads(table)[0]) == ["CSQ, resnet50, 16", "CSQ, vgg11, 16", "CSQ, vgg11, 32"]
 
 
+def test_transfer_tells_regimes_apart(tmp_path: Path):
+    scratch, frozen = ("cnn32", "scratch32", False), ("vit", "frozen", True)
+    gains = {(scratch, scratch): 0.6, (scratch, frozen): 0.2, (frozen, scratch): 0.4,
+             (frozen, frozen): 0.3}  # fmt: skip
+    records = []
+    for (surrogate, victim), gain in gains.items():
+        (others, recipe, published), same = surrogate, surrogate == victim
+        own = {} if same else {"surrogate_recipe": recipe, "surrogate_pretrained": published}
+        records.append(
+            made(victim="csq", backbone=victim[0], recipe=victim[1], pretrained=victim[2],
+                 surrogate_backbone=others, t_map=0.1 + gain, **own)
+        )  # fmt: skip
+    (table,) = tables(frame(tmp_path, records), "transfer")
+    rows = {scratch: "CSQ, cnn32", frozen: "CSQ, vit"}
+    columns = {scratch: "CSQ (cnn32)", frozen: "CSQ (vit)"}
+    for (surrogate, victim), gain in gains.items():
+        shown = cell(table, "CIBA", rows[surrogate], columns[victim])
+        assert shown.mean == pytest.approx(100 * gain)
+
+
 def test_transfer_without_surrogates_names_another_layout(tmp_path: Path):
     with pytest.raises(UserError, match="--layout pairs"):
         tables(frame(tmp_path, [made(attack="badnets", knowledge="none")]), "transfer")

@@ -106,6 +106,12 @@ from hashbackdoor_bench.text import shortened
     help="How the surrogate is trained; as --recipe says, or as its method needs, if not given.",
 )
 @click.option(
+    "--surrogate-pretrained/--no-surrogate-pretrained",
+    default=None,
+    help="Whether the surrogate's backbone starts from published weights; as the victim's if not "
+    "given.",
+)
+@click.option(
     "--defense", default=RunSpec.defense, show_default=True, help="See bench list defenses."
 )
 @click.option(

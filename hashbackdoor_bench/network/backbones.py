@@ -93,7 +93,8 @@ def check_published(name: str) -> None:
     if name == "cnn32" or (name != "alexnet" and Source.of_timm(name) is None):
         raise UserError(
             f"backbone {name!r} has no published weights: leave out --pretrained, which is for "
-            "victim and surrogate, or give --weights FILE, which is for the victim's backbone."
+            "victim and surrogate (where it is the surrogate's, add --no-surrogate-pretrained), or "
+            "give --weights FILE, which is for the victim's backbone."
         )
 
 

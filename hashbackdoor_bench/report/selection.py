@@ -23,7 +23,7 @@ SAME_VICTIM = (
 # What makes an attack of one label another attack.
 SAME_ATTACK = (
     "attack", "attack_settings", "budget", "poison_count", "delivery", "surrogate",
-    "surrogate_backbone", "surrogate_bits", "surrogate_recipe", "aware",
+    "surrogate_backbone", "surrogate_bits", "surrogate_recipe", "surrogate_pretrained", "aware",
 )  # fmt: skip
 
 POOLING = {"none": "own pooling", "avg": "average", "max": "maximum", "flatten": "flattened"}
@@ -226,16 +226,27 @@ def victim_heads(frame: pd.DataFrame, column: str = "network") -> list[str]:
 
 
 def surrogate_heads(frame: pd.DataFrame) -> list[str]:
-    """The surrogates as heads of rows, with backbone and bits where a method has several."""
-    varied = [
-        name
-        for name in ("surrogate_backbone", "surrogate_bits")
-        if frame.groupby("surrogate")[name].nunique().max() > 1
-    ]
+    """The surrogates as heads of rows, with what tells those of one method apart."""
+    specs = [record.spec for record in frame["record"]]
+    frame = frame.assign(
+        surrogate_recipe=[spec.surrogate_recipe or spec.recipe for spec in specs],
+        surrogate_start=[_start(spec) for spec in specs],
+    )
+    same, varied = ["surrogate"], []
+    for name in ("surrogate_backbone", "surrogate_recipe", "surrogate_start", "surrogate_bits"):
+        if frame.groupby(same)[name].nunique().max() > 1:
+            varied.append(name)
+            if name != "surrogate_bits":
+                same.append(name)  # what follows from it, as pretrained from frozen, isn't said
     return [
         ", ".join([VICTIMS.published(row["surrogate"]), *(str(row[name]) for name in varied)])
         for row in frame.to_dict("records")
     ]
+
+
+def _start(spec: RunSpec) -> str:
+    own = spec.surrogate_pretrained
+    return "pretrained" if (spec.pretrained if own is None else own) else "random weights"
 
 
 def surrogate_difference(row: Mapping[Any, Any]) -> list[str]:
@@ -250,5 +261,6 @@ def surrogate_difference(row: Mapping[Any, Any]) -> list[str]:
         (str(row["surrogate_backbone"]), row["surrogate_backbone"] != spec.backbone),
         (str(row["surrogate_bits"]), row["surrogate_bits"] != spec.bits),
         (str(spec.surrogate_recipe), spec.surrogate_recipe and row["surrogate"] == spec.victim),
+        (_start(spec), spec.surrogate_pretrained is not None),
     ]
     return [word for word, differs in words if differs]

@@ -83,6 +83,8 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
     )
     wanted = spec.target if spec.target is not None else data.protocol(spec.dataset).target
     backbone = spec.backbone or splits.backbone
+    other = spec.surrogate_backbone or backbone
+    file = spec.weights if other == backbone and spec.surrogate_pretrained is None else None
     full = replace(
         spec,
         attack=method.name,
@@ -95,7 +97,7 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         recipe=asked or own,
         **{name: getattr(recipe, name) for name in OVERRIDES},
         surrogate=surrogate.name,
-        surrogate_backbone=spec.surrogate_backbone or backbone,
+        surrogate_backbone=other,
         surrogate_bits=attackers_bits,
         surrogate_recipe=None if attackers_recipe == (asked or own) else attackers_recipe,
         attack_settings=tuple(sorted(method.recorded(attack_settings).items())),
@@ -104,6 +106,7 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         defense_settings=tuple(sorted(defense.settings.items())),
         clean_share=spec.clean_share if defense.count else RunSpec.clean_share,
         aware=DEFENSES[spec.aware].name,
+        surrogate_pretrained=_own_start(spec, same_backbone=other == backbone),
     )
     network = Blueprint(
         method=victim.name,
@@ -115,16 +118,16 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         seed=f"{spec.seed}/victim",
         pool=spec.pool,
         hidden=spec.hidden,
-        **_weights(spec, backbone, spec.weights),
+        **_weights(spec, backbone, spec.weights, pretrained=spec.pretrained),
     )
-    other = str(full.surrogate_backbone)
+    published = spec.pretrained if spec.surrogate_pretrained is None else spec.surrogate_pretrained
     attackers = replace(
         network,
         method=surrogate.name,
         settings=attackers_settings,
         bits=attackers_bits,
         pool=spec.pool if other == backbone else None,
-        **_weights(spec, other, spec.weights if other == backbone else None),
+        **_weights(spec, other, file, pretrained=published),
         # With the victim's seed a transfer experiment would be white-box by accident.
         seed=f"{spec.seed}/surrogate",
     )
@@ -160,18 +163,29 @@ def _recipes(
         return make(bits, classes, 1, **json.loads(settings)).recipes
 
 
-def _weights(spec: RunSpec, backbone: str, file: str | None) -> dict[str, Any]:
+def _own_start(spec: RunSpec, *, same_backbone: bool) -> bool | None:
+    """``surrogate_pretrained``; None if it says only what holds for the victim anyway."""
+    file = spec.weights is not None and same_backbone
+    return (
+        None
+        if spec.surrogate_pretrained == spec.pretrained and not file
+        else (spec.surrogate_pretrained)
+    )
+
+
+def _weights(spec: RunSpec, backbone: str, file: str | None, *, pretrained: bool) -> dict[str, Any]:
     """The fields of a `Blueprint` that say from which weights its backbone starts.
 
     Args:
         spec: the run.
         backbone: the backbone.
         file: the user's file of its weights, if there is one.
+        pretrained: whether it starts from published weights.
     """
-    packaged = packaged_weights(backbone) if spec.pretrained else None
+    packaged = packaged_weights(backbone) if pretrained else None
     return {
         "backbone": backbone,
-        "pretrained": spec.pretrained and packaged is None,
+        "pretrained": pretrained and packaged is None,
         "weights": packaged or (Path(file) if file else None),
         "weights_by_order": packaged is not None or (file is not None and spec.weights_by_order),
     }

@@ -75,7 +75,7 @@ def transfer(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
         "Backdoor gain, in points of percent, of triggers crafted on one network (rows) against "
         "another (columns): the mean and below it the standard deviation of a single run; × was "
         "not run. The colours span the gains that are shown. "
-        "A frame is the white box: the surrogate is of the victim's method, backbone and "
+        "A frame is the white box: the surrogate is of the victim's method, backbone, training and "
         "bits, with a seed of its own.",
         run_count(found.values(), "cell"),
         *conditions(taken, convention),

@@ -51,7 +51,7 @@ DOMINANT_RULE = (
     "query's ten nearest items name most often, on those of the rest that are not of this class."
 )
 DEFENSE = "defense"  # the only layout of runs with a defense
-WHITE_BOX = "A surrogate of the victim's own method, backbone and bits is the white box."
+WHITE_BOX = "A surrogate of the victim's own method, backbone, training and bits is the white box."
 
 
 def tables(
