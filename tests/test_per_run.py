@@ -156,3 +156,36 @@ def test_settings_hold_the_defaults_too_and_their_column_says_so():
     for column in COLUMNS:
         if column.name.endswith("_settings"):
             assert "defaults too" in column.meaning
+
+
+def test_runs_with_a_defense_are_left_out_aloud_and_taken_by_name(tmp_path, capsys):
+    records = {"none": made(), "clp": defended("clp"), "jpeg": defended("jpeg", seed=1)}
+    for record in records.values():
+        stored(tmp_path / "mine", record)
+    path = written(tmp_path, "runs.csv")
+    out, err = capsys.readouterr()
+    assert out.endswith("runs.csv: 1 run\n")
+    assert "note: 2 runs with a defense left out: `bench table --layout defense`" in err
+    written(tmp_path, "runs.csv", "--where", "seed=0")
+    assert "note: 1 run with a defense left out" in capsys.readouterr().err
+    written(tmp_path, "runs.csv", "--where", "defense=clp", "--where", "defense=jpeg")
+    out, err = capsys.readouterr()
+    assert out.endswith("runs.csv: 2 runs\n")
+    assert "left out" not in err
+    with path.open(newline="", encoding="utf-8") as file:
+        assert {row["defense"] for row in csv.DictReader(file)} == {"clp", "jpeg"}
+    stored(tmp_path / "alone", records["clp"])
+    capsys.readouterr()
+    for command in (["table"], ["figure", "gains"], ["table", "--per-run", str(path)]):
+        assert main([*command, str(tmp_path / "alone")]) == 2
+        said = capsys.readouterr().err
+        assert "no run among these 1 is without a defense" in said
+        assert "--where defense=NAME" in said
+
+
+def test_a_tuned_run_has_the_strength_that_was_tuned(tmp_path):
+    tuned = defended("clp", settings={"u": 3.0}, operating_point="tuned")
+    ran = replace(tuned, defense=replace(tuned.defense, settings={"u": 5.0}))
+    row = per_run(pd.DataFrame([collect([stored(tmp_path, ran)]).frame.iloc[0]])).iloc[0]
+    assert json.loads(row["defense_settings"]) == {"u": 5.0}
+    assert (row["operating_point"], row["aware"]) == ("tuned", "none")

@@ -57,7 +57,9 @@ def leaderboard_command(
         say(f"note: {sentence}", err=True)
     plain = undefended(collection.frame)
     ranked = suites or first_suites(set(plain["suite"].dropna()))
-    found = boards(plain, ranked)
+    # a suite may have none but defended runs, which are on the boards of defenses alone
+    defended_alone = set(collection.frame["suite"]) - set(plain["suite"])
+    found = boards(plain, [suite for suite in ranked if suite not in defended_alone])
     defenses = defense_boards(collection.frame, ranked, collection.refused)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from hashbackdoor_bench.cli.terminal import for_messages_only, say
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import CONVENTIONS, OWN, PUBLISHED
 from hashbackdoor_bench.spec import TOLERANCE
+from hashbackdoor_bench.text import counted
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.report import Collection
@@ -220,19 +221,22 @@ def published_or_own() -> Path:
 def records_read(
     places: Iterable[Path], conditions: Sequence[str] = (), *, defended: bool = False
 ) -> "Collection":
-    """The records of ``places`` that meet ``conditions``; prints which files were left out.
+    """The records of ``places`` that meet ``conditions``; prints which were left out.
 
     Args:
         places: see `collect`.
         conditions: see `choose`.
         defended: see `choose`.
     """
-    from hashbackdoor_bench.report import choose, collect
+    from hashbackdoor_bench.report import DEFENDED, choose, collect
 
     read = collect(places)
     for sentence in first_of(read.left_out):
         say(f"note: {sentence}", err=True)
-    return replace(read, frame=choose(read.frame, conditions, defended=defended))
+    chosen = choose(read.frame, conditions, defended=defended)
+    if left := len(choose(read.frame, conditions, defended=True)) - len(chosen):
+        say(f"note: {counted(left, 'run')} with a defense left out: {DEFENDED}.", err=True)
+    return replace(read, frame=chosen)
 
 
 def mode_of(quiet: bool, as_json: bool) -> str:

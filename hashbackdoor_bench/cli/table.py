@@ -9,6 +9,7 @@ from click.core import ParameterSource
 from hashbackdoor_bench.cli.options import FILE, bench, records_options, records_read
 from hashbackdoor_bench.cli.terminal import print_whole, say
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.text import counted
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.report import Collection
@@ -116,4 +117,4 @@ def _write_per_run(path: Path, read: "Collection", convention: str) -> None:
         raise UserError(
             f"--per-run {path}: {error.strerror}; give a file in a folder to write."
         ) from error
-    say(f"{path}: {len(read.frame)} runs")
+    say(f"{path}: {counted(len(read.frame), 'run')}")

@@ -15,6 +15,7 @@ from .result_rows import result_caption as result_caption
 from .result_rows import result_rows as result_rows
 from .result_rows import result_title as result_title
 from .scan import scan_records as scan_records
+from .selection import DEFENDED as DEFENDED
 from .selection import choose as choose
 from .selection import undefended as undefended
 from .statistics import Estimate as Estimate

@@ -26,6 +26,10 @@ SAME_ATTACK = (
     "surrogate_backbone", "surrogate_bits", "surrogate_recipe", "surrogate_pretrained", "aware",
 )  # fmt: skip
 
+DEFENDED = (
+    "`bench table --layout defense` and the figures of defenses show them, --where defense=NAME "
+    "takes those of one"
+)
 POOLING = {"none": "own pooling", "avg": "average", "max": "maximum", "flatten": "flattened"}
 # In what victims of one name may differ side by side in a table, and how it is written there.
 FORMS: dict[str, Callable[[str], str]] = {
@@ -90,7 +94,9 @@ def choose(
             )
         wanted.setdefault(name.strip(), []).append(value.strip())
     if "defense" not in wanted and not defended:
-        frame = undefended(frame)
+        if (plain := undefended(frame)).empty:
+            raise UserError(f"no run among these {len(frame)} is without a defense: {DEFENDED}.")
+        frame = plain
     names = {name for name in frame if "." not in name and name != "record"}
     for name, values in wanted.items():
         known = names | {field.name for field in fields(RunSpec)}

@@ -56,6 +56,12 @@ def _settings(name: str, meaning: str) -> Column:
                   lambda row: canonical(dict(getattr(row["record"].spec, name))))  # fmt: skip
 
 
+def _of_defense(record: Record) -> str:
+    """Its settings as it ran; the spec of a run that tunes has not those that were chosen."""
+    ran = record.spec.defense_settings if record.defense is None else record.defense.settings
+    return canonical(dict(ran))
+
+
 def _score(name: str, meaning: str) -> Column:
     return Column(name, meaning, "Float64", lambda row: row[f"{row['convention']}.{name}"])
 
@@ -121,7 +127,11 @@ COLUMNS = (
     _of_frame("surrogate_backbone", "of the surrogate"),
     _of_frame("surrogate_bits", "length of its code", "Int64"),
     _of_spec("defense", "name on the command line; none"),
-    _settings("defense_settings", "its hyper-parameters, defaults too, as JSON"),
+    Column("defense_settings", "its hyper-parameters, defaults too, as JSON", "string",
+           lambda row: _of_defense(row["record"])),
+    _of_spec("operating_point", "whether its strength is published or tuned"),
+    _of_spec("clean_share", "defender's clean images as a share of the training images", "Float64"),
+    _of_spec("aware", "the defense that the attacker expects; none"),
     _of_frame("convention", "of the scores: how ties and queries without a hit count"),
     _score("map", "MAP of clean queries on the poisoned victim, without the defense"),
     *_ends("map"),
