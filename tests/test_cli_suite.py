@@ -202,6 +202,21 @@ def test_a_run_that_two_rows_have_is_in_the_index_once_and_the_plan_says_so(tiny
     assert "note: " not in capsys.readouterr().err
 
 
+def test_runs_of_one_row_that_are_one_run_are_told(tiny, tmp_path, capsys):
+    row = '[[attack]]\nname = "identity"\nclean_share = [0.1, 0.2, 0.3]\n'  # without a defense
+    suite = str(written(tmp_path, tiny, row))
+    assert main(["suite", "plan", suite, *places(tmp_path)]) == 0
+    err = capsys.readouterr().err
+    assert err.count("has runs of row 'Identity, clean_share=0.1' again") == 2
+    other = (
+        '[[attack]]\nname = "identity"\n\n[[defense]]\nname = "jpeg"\nclean_share = [0.1, 0.2]\n'
+    )
+    suite = str(written(tmp_path, tiny, other))
+    assert main(["suite", "plan", suite, *places(tmp_path)]) == 0
+    said = "note: 1 run of row 'Identity' is another run of it again, since a setting"
+    assert said in capsys.readouterr().err
+
+
 def test_a_plan_says_which_package_brings_weights_that_are_not_installed(
     tiny, tmp_path, capsys, monkeypatch
 ):

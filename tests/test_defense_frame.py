@@ -474,6 +474,10 @@ def test_a_class_of_which_too_few_clean_images_are_drawn_is_named(tiny, tmp_path
         ({"defense": "clp", "backbone": "vit_tiny_patch16_224", "size": 32}, "clp finds .*vgg"),
         ({"defense": "spectral", "operating_point": "tuned"}, "spectral trains a victim for each"),
         ({"defense": "strip", "operating_point": "tuned"}, "strip has no strength"),
+        (
+            {"defense": "clp", "defense_settings": (("u", 9.0),), "operating_point": "tuned"},
+            r"--set defense\.u=9\.0 and --operating-point tuned exclude each other",
+        ),
         ({"defense": "spectral", "attack": "darkhash"}, "darkhash edits .*never meet"),
     ],
     ids=lambda value: "",

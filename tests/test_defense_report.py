@@ -16,11 +16,16 @@ from msgspec.structs import replace
 
 from hashbackdoor_bench import UserError
 from hashbackdoor_bench.cli import main
-from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.records import Record, Threat
 from hashbackdoor_bench.report.board import boards, defense_boards, write_site
 from hashbackdoor_bench.report.board.coverage import defense_coverage
 from hashbackdoor_bench.report.collection import Collection, collect
-from hashbackdoor_bench.report.defended import is_published, with_defenses
+from hashbackdoor_bench.report.defended import (
+    is_published,
+    share_in,
+    share_of,
+    with_defenses,
+)
 from hashbackdoor_bench.report.figures import all_figures, figures
 from hashbackdoor_bench.report.figures.finished import FinishedFigure
 from hashbackdoor_bench.report.selection import undefended, with_display_names
@@ -425,3 +430,43 @@ def test_a_panel_shows_the_recorded_bins_and_the_clean_victims(tmp_path: Path):
     values = [list(patch.get_data().values) for patch in axes.patches]
     assert values == [[0.75, 0.25, 0.0], [0.5, 0.25, 0.25], [0.0, 0.5, 0.5]]
     assert math.isclose(axes.get_xlim()[1], 1.0)
+
+
+def test_a_share_of_poison_is_written_as_it_is(tmp_path: Path):
+    assert share_of(made(budget=0.6)) == "60 %"
+    assert share_of(replace(made(), spec=made(poison_count=1).spec, threat=few(1))) == "0.333 %"
+    assert share_in("BadNets, budget=0.025") == "2.5 %" == share_of(made(budget=0.025))
+    assert share_in("BadNets, budget=0.2.3") is None  # a label may be any words
+
+
+def few(poisoned: int) -> Threat:
+    threat = made().threat
+    return replace(threat, poisoned=poisoned, budget=poisoned / threat.target_images)
+
+
+def test_what_was_not_asked_for_is_not_called_inapplicable(tmp_path: Path, capsys):
+    line = "mine,BadNets,hashnet,48,0,dpsgd,it asks: a loss of single images\n"
+    suite(tmp_path, some(), line)
+    for conditions, there in ((), True), (("--where", "defense=blur"), False):
+        assert main(["table", str(tmp_path / "mine"), "--layout", "defense", *conditions]) == 0
+        out = capsys.readouterr().out
+        assert ("DP-SGD" in out) is there
+        assert ("it asks" in out) is there
+
+
+def test_a_defense_with_two_strengths_does_not_stand_under_not_applicable(tmp_path: Path):
+    run: dict[str, Any] = {"attack": "badnets", "knowledge": "none"}
+    records = [
+        ("BadNets", defended("dpsgd", ("backward",), settings={"sigma": sigma}, **run))
+        for sigma in (0.01, 0.02)
+    ]
+    found = suite(tmp_path, records, "mine,BadNets,csq,48,0,dpsgd,why\n")
+    (table, *_) = tables(found.frame, "defense", "field", (), found.refused)
+    assert "not applicable" not in [block.title for block in table.blocks]
+
+
+def test_a_suite_of_defended_runs_alone_has_a_board_of_defenses(tmp_path: Path):
+    suite(tmp_path, [row for row in some() if row[1].defense])
+    out = tmp_path / "board.md"
+    assert main(["leaderboard", str(tmp_path / "mine"), "--suite", "mine", "--out", str(out)]) == 0
+    assert "Blur" in out.read_text()

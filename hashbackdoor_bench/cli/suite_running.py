@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.suites import Suite
-from hashbackdoor_bench.text import quoted
+from hashbackdoor_bench.text import counted, quoted
 
 WORKER = 9 * 10**9  # bytes of a GPU for each worker; ResNet-50 at 224 px takes 7 in batches of 128
 
@@ -151,6 +151,13 @@ def lay_out_suite(
     for row, first in {**suite.repeated, **layout.repeated}.items():
         told = f"row {quoted(row)} has runs of row {quoted(first)} again"
         say(f"note: {told}; these have the label of that row only.", err=True)
+    for row, count in sorted(layout.merged.items()):
+        told = f"{counted(count, 'run')} of row {quoted(row)} {'is' if count == 1 else 'are'}"
+        say(
+            f"note: {told} another run of it again, since a setting that they vary changes nothing "
+            "there; these have one record.",
+            err=True,
+        )
     return cache, layout
 
 

@@ -15,7 +15,7 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import Defended, Record
 from hashbackdoor_bench.registry import DEFENSES
 from hashbackdoor_bench.report.refusals import Refusal
-from hashbackdoor_bench.report.selection import text_of, victim_heads
+from hashbackdoor_bench.report.selection import poisoned_share, text_of, victim_heads
 from hashbackdoor_bench.spec import POINTS, RunSpec
 
 CONTROLS = "controls"
@@ -97,9 +97,12 @@ def _strengths(spec: RunSpec) -> list[tuple[float, str]]:
 
 
 def share_of(record: Record) -> str:
-    """The share of the target class that is poisoned, in whole percent; a dash for no class."""
-    budget = record.threat.budget
-    return "–" if budget is None else f"{100 * budget:.0f} %"
+    """The share of the target class that is poisoned, in percent; a dash for no class."""
+    return "–" if record.threat.budget is None else _percent(poisoned_share(record))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def attacker_of(label: str) -> str:
@@ -109,8 +112,8 @@ def attacker_of(label: str) -> str:
 
 def share_in(label: str) -> str | None:
     """The budget in the label of a suite's row, as `share_of` writes it; None without one."""
-    found = re.search(r"(?:^|, )budget=([\d.]+)(?:,|$)", label)
-    return f"{100 * float(found[1]):.0f} %" if found else None
+    found = re.search(r"(?:^|, )budget=(\d+(?:\.\d+)?)(?:,|$)", label, re.ASCII)
+    return _percent(float(found[1])) if found else None
 
 
 def _names(records: list[Record]) -> list[str]:

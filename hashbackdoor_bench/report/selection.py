@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.registry import VICTIMS
 from hashbackdoor_bench.spec import RunSpec, canonical
 from hashbackdoor_bench.text import listed, shortened
@@ -65,6 +66,17 @@ def text_of(value: object) -> str:
     if isinstance(value, list | tuple | dict):
         return canonical(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def poisoned_share(record: Record) -> float:
+    """Of the target class, what is poisoned, whether asked for by ``--budget`` or by count.
+
+    A budget that was rounded to whole images is that budget.
+    """
+    images, poisoned, spec = record.threat.target_images, record.threat.poisoned, record.spec
+    if spec.poison_count is None and int(spec.budget * images + 0.5) == poisoned:
+        return float(spec.budget)
+    return poisoned / images if images else 0.0
 
 
 def undefended(frame: pd.DataFrame) -> pd.DataFrame:

@@ -107,11 +107,17 @@ def resolve_defense(spec: RunSpec, splits: Splits) -> ResolvedDefense:
             "trains a victim for each strength" if TRAINS & set(cls.hooks()) else "has no strength"
         )
         raise NotApplicable(
-            f"--operating-point tuned: defense {method.name} {why}, so none is chosen; leave it "
-            "out, or give another --set for each run."
+            f"defense {method.name} {why}, so none is tuned: leave --operating-point tuned out, or "
+            "give another --set for each run."
         )
     if tuned:
-        settings[str(cls.strength)] = method.resolve({})[str(cls.strength)]
+        name = str(cls.strength)
+        default = method.resolve({})[name]
+        if settings[name] != default:
+            raise UserError(
+                f"--set defense.{name}={settings[name]} and --operating-point tuned exclude each "
+                f"other, since tuning chooses {name}: leave one of them out."
+            )
     needs_clean = tuned or cls.assumes.clean or cls.assumes.per_class
     count = int(spec.clean_share * len(splits.train) + 0.5) if needs_clean else 0
     return ResolvedDefense(method, settings, tuned, count)

@@ -4,6 +4,7 @@ Runs share stages, so each stage is one task for all runs that have it. No stage
 the plans give the keys of all stages, and the cache shows which of them are done.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -107,6 +108,19 @@ class Layout:
             if known != one.run.label:
                 rows.setdefault(one.run.label, known)
         return rows
+
+    @property
+    def merged(self) -> Counter[str]:
+        """How many runs of a row are another run of it again, by the label of the row.
+
+        They differ in a setting that changes nothing there, as the share of clean images does for
+        a defense that asks for none.
+        """
+        counts = Counter((one.run.label, one.path) for one in self.planned)
+        return Counter({
+            label: sum(n - 1 for (of, _), n in counts.items() if of == label)
+            for label in {label for (label, _), n in counts.items() if n > 1}
+        })  # fmt: skip
 
     @property
     def keys(self) -> set[str]:

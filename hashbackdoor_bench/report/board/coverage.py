@@ -117,7 +117,7 @@ def _is_of(attack: str, label: str) -> bool:
     attacker, share = attacker_of(label), share_in(label)
     if share is not None:
         return attack == f"{attacker} {share}"
-    return re.fullmatch(r"\d+ %|–", attack.removeprefix(f"{attacker} ")) is not None
+    return re.fullmatch(r"[\d.]+ %|–", attack.removeprefix(f"{attacker} ")) is not None
 
 
 def _coverage(

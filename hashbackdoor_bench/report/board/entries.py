@@ -13,6 +13,7 @@ from hashbackdoor_bench.report.board.rules import (
     why_apart,
     why_no_place,
 )
+from hashbackdoor_bench.report.selection import poisoned_share
 from hashbackdoor_bench.report.statistics import (
     Draws,
     Estimate,
@@ -151,7 +152,7 @@ def entry(
     of_victims = (_values(one.among(deltas)) for one in counting)
     delta_maps = [fmean(values) for values in of_victims if values]
     runs = _runs(frame, victims)
-    shares = [_poisoned_share(run.record) for run in runs]
+    shares = [poisoned_share(run.record) for run in runs]
     missing, varied = cells - sum(map(len, counted.values())), _varied_settings(runs)
     apart = why_apart([run.record.threat for run in runs], by_budget=by_budget)
     why = why_no_place(
@@ -199,14 +200,3 @@ def _varied_settings(runs: Iterable[ScoredRun]) -> list[str]:
     settings = [dict(run.record.spec.attack_settings) for run in runs]
     names = {name for one in settings for name in one}
     return sorted(n for n in names if len({canonical(one.get(n)) for one in settings}) > 1)
-
-
-def _poisoned_share(record: Record) -> float:
-    """Of the target class, what is poisoned, whether asked for by ``--budget`` or by count.
-
-    A budget that was rounded to whole images is that budget.
-    """
-    images, poisoned, spec = record.threat.target_images, record.threat.poisoned, record.spec
-    if spec.poison_count is None and int(spec.budget * images + 0.5) == poisoned:
-        return float(spec.budget)
-    return poisoned / images if images else 0.0

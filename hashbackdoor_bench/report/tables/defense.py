@@ -109,7 +109,7 @@ def _matrix(
     }
     unplanned = [
         name for name in dict.fromkeys(one.defense for one in refused)
-        if DEFENSES.published(name) not in set(frame["defense"])
+        if name not in {record.spec.defense for record in frame["record"]}
     ]  # fmt: skip
 
     def shown(defense: str, names: set[str], column: str) -> Cell:
