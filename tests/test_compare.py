@@ -235,6 +235,25 @@ def test_an_attack_of_the_suite_is_not_run_again(stranger, capsys, monkeypatch):
     assert not list(Path("runs/small-badnets_clean").rglob("*.json"))
 
 
+def test_runs_with_a_defense_are_no_part_of_a_comparison(stranger, tiny, capsys, monkeypatch):
+    monkeypatch.chdir(stranger)
+    text = SUITE.format(tiny=tiny)
+    (stranger / "both").mkdir()
+    suite = stranger / "both" / "small.toml"
+    command = ["compare", "badnets-clean", "--cache-dir", "cache", "-q", "--jobs", "1",
+               "--suite", str(suite)]  # fmt: skip
+    suite.write_text('defense = ["none", "jpeg"]\n' + text)
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("BadNets: ")
+    assert "note: 2 runs with a defense left out: attacks are compared without." in said.err
+    suite.write_text('defense = "jpeg"\n' + text)
+    assert main(command) == 2
+    assert "all runs of suite small have a defense" in capsys.readouterr().err
+    assert main([*command, "--set", "defense.quality=50"]) == 2
+    assert "attacks are compared without defenses" in capsys.readouterr().err
+
+
 def test_a_comparison_from_python_is_that_of_the_command(stranger, capsys, monkeypatch):
     monkeypatch.chdir(stranger)
     again = {"suite": Path("small.toml"), "cache_dir": "cache", "jobs": 1, "quiet": True}

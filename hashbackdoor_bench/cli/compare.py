@@ -98,6 +98,8 @@ def compare_command(
     given = settings_of(settings)
     if given["victim"]:
         raise UserError("--set victim.…: the suite sets its victims; give attack.NAME=VALUE only.")
+    if given["defense"]:
+        raise UserError("--set defense.…: attacks are compared without defenses: leave it out.")
     from hashbackdoor_bench.cli.comparing import NoRun, compared
 
     where: dict[str, Any] = {"device": device, "plugin": plugin, "threads": threads}

@@ -16,7 +16,7 @@ from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.files import writable
 from hashbackdoor_bench.records import OWN
 from hashbackdoor_bench.registry import METHODS, load_plugin
-from hashbackdoor_bench.report import Estimate, collect, for_file_name
+from hashbackdoor_bench.report import Estimate, collect, for_file_name, undefended
 from hashbackdoor_bench.report.board import (
     GOAL,
     Standing,
@@ -27,7 +27,9 @@ from hashbackdoor_bench.report.board import (
     standing,
     standing_text,
 )
+from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.suites import Failure, suite_with, write_index
+from hashbackdoor_bench.text import counted
 
 
 class NoRun(UserError):
@@ -167,6 +169,15 @@ def compared(
     if name not in METHODS["attack"]:
         raise unknown("attack", name, METHODS["attack"])
     mine = suite_with(suite, name, settings)
+    plain = tuple(run for run in mine.runs if run.spec.defense == RunSpec.defense)
+    if not plain:
+        raise UserError(
+            f"all runs of suite {mine.name} have a defense, and attacks are compared without: give "
+            "another --suite."
+        )
+    if left := len(mine.runs) - len(plain):
+        note(f"{counted(left, 'run')} with a defense left out: attacks are compared without.")
+    mine = replace(mine, runs=plain)
     places = tuple(against) or (Path(mine.name),)
     known = collect(places)  # before the runs: it raises if there are no records to compare with
     for sentence in first_of(known.left_out):
@@ -197,7 +208,7 @@ def compared(
             own = [one for one in layout.planned if one.path.is_file()]
             if own:
                 write_index(replace(layout, planned=own), folder)
-            frame = collect([*places, *([folder] if own else [])]).frame
+            frame = undefended(collect([*places, *([folder] if own else [])]).frame)
             if not frame["key"].isin(keys).any():
                 why = f"{failures[0].stage}: {failures[0].message}" if failures else "see above."
                 raise NoRun(f"no run of {name} on the victims of {mine.name} worked: {why}")
