@@ -222,6 +222,19 @@ def test_the_time_of_a_network_says_nothing_of_a_hash_layer_on_features(tmp_path
     assert times.of("train", whole) == 60.0
 
 
+def test_the_time_of_a_defense_or_a_backbone_says_nothing_of_another(tmp_path):
+    times = Times(Cache(tmp_path))
+    clp = {"defense": {"module": "clp", "version": 1}, "model": "a"}
+    times.add("repair", clp, 0.02)
+    assert times.of("repair", {**clp, "model": "b"}) == 0.02
+    assert times.of("repair", {**clp, "defense": {"module": "nad"}}) is None
+    plain = {"method": "csq", "backbone": "cnn32", "recipe": {"epochs": 10}}
+    times.add("train", plain, 40.0)
+    assert times.of("train", {**plain, "method": "dpsh"}) == pytest.approx(40.0)
+    assert times.of("train", {**plain, "backbone": "resnet18"}) is None
+    assert times.of("train", {**plain, "defense": {"module": "dpsgd"}}) is None
+
+
 def test_how_long_an_attack_crafts_says_nothing_of_another(tmp_path):
     times = Times(Cache(tmp_path))
     times.add("backdoor", {"attack": {"module": "badnets"}, "seed": 0}, 0.01)

@@ -40,7 +40,7 @@ class Times:
     def of(self, kind: str, inputs: Mapping[str, Any]) -> float | None:
         """Seconds of a stage: the median of similar ones, else of its family; None if unknown.
 
-        How long an attack crafts says nothing about others.
+        How long an attack crafts says nothing about others, see `_family` too.
         """
         each = self.of_unit(_family(kind, inputs), _similar(kind, inputs))
         return None if each is None else each * _units(kind, inputs)
@@ -122,9 +122,18 @@ def _similar(kind: str, inputs: Mapping[str, Any]) -> str:
 
 
 def _family(kind: str, inputs: Mapping[str, Any]) -> str:
-    """The kind of a stage; a hash layer on frozen features is another one than a whole network."""
-    frozen = kind == "train" and inputs["recipe"].get("frozen", False)
-    return "train a hash layer" if frozen else kind
+    """The stages among which a time says something of another: the kind, and what decides it.
+
+    A hash layer on frozen features is of another family than a whole network, and so is every
+    backbone; a defense says nothing of others.
+    """
+    words = [kind]
+    if kind == "train":
+        frozen = inputs["recipe"].get("frozen", False)
+        words.append("a hash layer" if frozen else str(inputs.get("backbone")))
+    if defense := inputs.get("defense"):
+        words.append(defense["module"])
+    return " ".join(words)
 
 
 def _units(kind: str, inputs: Mapping[str, Any]) -> int:
