@@ -115,10 +115,10 @@ def _show_defense(defense: Any) -> None:
     for name, values in facts.items():
         if values:
             which = f" of {defense.strength}" if name == "grid" else ""
-            say(f"  {name + which:<20}{', '.join(values)}")
+            say(f"  {name + which:<22}{', '.join(values)}")
     for name, text in numbers.items():
         if getattr(defense.assumes, name):
-            say(f"  {text:<20}at least {getattr(defense.assumes, name)}")
+            say(f"  {text:<22}at least {getattr(defense.assumes, name)}")
 
 
 def argument_texts(docstring: str) -> dict[str, str]:

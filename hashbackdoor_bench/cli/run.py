@@ -56,8 +56,9 @@ from hashbackdoor_bench.text import shortened
 @click.option("--poison-count", type=int, help="Poisoned images; overrides --budget.")
 @click.option(
     "--delivery",
-    help="How poison reaches training: stamped (after augmentation), files, or jpeg:QUALITY for "
-    "files that are compressed (jpeg: of quality 75); the attack's default if not given.",
+    help="How poison reaches training: stamped (after augmentation), frozen (poison isn't "
+    "augmented), files, or jpeg:QUALITY for files that are compressed (jpeg: of quality 75); the "
+    "attack's default if not given.",
 )
 @click.option(
     "--seed", type=int, default=RunSpec.seed, show_default=True, help="Seed of all random numbers."

@@ -218,7 +218,8 @@ def _load(file: IO[bytes], name: str) -> tuple[Record, bool]:
         problem = str(error).rstrip(".")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{name} is not JSON ({error}); run its command again.") from error
-    raise UserError(f"{name} is not a record of schema {VERSION}: {problem}.")
+    end = "" if problem.endswith("?") else "."
+    raise UserError(f"{name} is not a record of schema {VERSION}: {problem}{end}")
 
 
 def _decoded(data: bytes) -> Record:

@@ -159,7 +159,7 @@ def _left_out(path: Path, error: UserError) -> str:
     """Which file is left out, and why; the error may begin with its path."""
     name = path.as_posix()
     text = str(error).removeprefix(name).removeprefix(":").strip()
-    return visible(f"{name} is left out: {'it ' if text.startswith('is ') else ''}{text}")
+    return visible(f"{name} is left out: {'it ' if text.startswith(('is ', 'has ')) else ''}{text}")
 
 
 def check_place(path: Path, record: Record) -> None:

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from hashbackdoor_bench.text import counted
+
 if TYPE_CHECKING:
     from hashbackdoor_bench.records import Threat
     from hashbackdoor_bench.report.statistics import Estimate, Spread
@@ -45,7 +47,8 @@ def poisoned(threat: "Threat") -> str:
     if threat.label == "clean":
         return f"{threat.poisoned} of the target's {threat.target_images} images poisoned"
     return (
-        f"{threat.poisoned} images of other classes poisoned and labelled as the target, which has "
+        f"{counted(threat.poisoned, 'image')} of other classes poisoned and labelled as the target, "
+        "which has "
         f"{threat.target_images} of its own"
     )
 
