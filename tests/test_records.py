@@ -1,6 +1,7 @@
 """Records: read as they were written, for ever, and refused by the name of what is wrong."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import field, make_dataclass
 from pathlib import Path
@@ -196,7 +197,7 @@ def test_a_changed_file_is_refused_by_the_name_of_its_field(tmp_path: Path, edit
     with pytest.raises(UserError, match=f"is not a record of schema 1: .*{words}") as caught:
         read_record(path)
     assert str(caught.value).startswith(str(path))
-    assert str(caught.value).count(".", -2) == 1
+    assert re.search(r"[^.?][.?]$", str(caught.value))
 
 
 DEEP, LONG = b"[" * 5000 + b"]" * 5000, b"9" * 400

@@ -47,8 +47,8 @@ def poisoned(threat: "Threat") -> str:
     if threat.label == "clean":
         return f"{threat.poisoned} of the target's {threat.target_images} images poisoned"
     return (
-        f"{counted(threat.poisoned, 'image')} of other classes poisoned and labelled as the target, "
-        "which has "
+        f"{counted(threat.poisoned, 'image')} of other classes poisoned and labelled as the "
+        "target, which has "
         f"{threat.target_images} of its own"
     )
 
