@@ -114,6 +114,8 @@ def scores(folder: Path) -> dict[str, Any]:
         {"lists": "/a folder/l", "root": "/r", "weights": "/w.pt", "top_k": 5, "size": 32},
         {"pretrained": True, "backbone": "resnet50", "recipe": "ciba", "epochs": 2},
         {"surrogate": "dpsh", "surrogate_bits": 64, "surrogate_backbone": "cnn32"},
+        {"surrogate_recipe": "frozen", "surrogate_pretrained": True},
+        {"pretrained": True, "surrogate_pretrained": False},
         {"augment": "none", "precision": "float32", "delivery": "files", "batch_size": 7},
         {
             "attack_settings": (("steps", "4"), ("patch", "none")),

@@ -125,8 +125,10 @@ def command_of(spec: RunSpec) -> list[str]:
         if field.name.endswith("_settings"):
             kind = field.name.removesuffix("_settings")
             words += [word for k, v in value for word in ("--set", f"{kind}.{k}={v}")]
+        elif isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
         else:
-            words += [flag] if value is True else [flag, str(value)]
+            words += [flag, str(value)]
     return words
 
 
