@@ -490,7 +490,7 @@ SIZES = {
     "sensitivity": (4 + 4 + 3 + 2 + 2 + 3 + 3) * 2,
     "ledger": 25 * 2 * 5,
     "bistable": 2 * 10,
-    "frontier": 14 * 2 * 2,
+    "frontier": 16 * 2 * 2,
     "standard": 13 * 4 * 20,
     "standard_frozen": 13 * 4 * 60,
 }
