@@ -196,7 +196,8 @@ class RunSpec:
             " + " between them; None is the protocol's.
         budget: share of the target class that is poisoned.
         poison_count: number of poisoned images; overrides ``budget``.
-        delivery: how poison reaches training, ``stamped``, ``files`` or ``jpeg:QUALITY``.
+        delivery: how poison reaches training: ``stamped``, ``frozen``, ``files`` or
+            ``jpeg:QUALITY``.
         seed: seed of all random numbers.
         backbone: the victim's backbone.
         pretrained: whether backbones start from published weights.

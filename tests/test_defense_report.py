@@ -435,6 +435,9 @@ def test_a_panel_shows_the_recorded_bins_and_the_clean_victims(tmp_path: Path):
 def test_a_share_of_poison_is_written_as_it_is(tmp_path: Path):
     assert share_of(made(budget=0.6)) == "60 %"
     assert share_of(replace(made(), spec=made(poison_count=1).spec, threat=few(1))) == "0.333 %"
+    many = replace(made(), spec=made(poison_count=500).spec, threat=few(3000))
+    assert share_of(many) == "1000 %"  # dirty labels may take more images than the class has
+    assert share_of(replace(many, threat=few(10))) == "3 %"  # of 310 images too
     assert share_in("BadNets, budget=0.025") == "2.5 %" == share_of(made(budget=0.025))
     assert share_in("BadNets, budget=0.2.3") is None  # a label may be any words
 

@@ -268,6 +268,13 @@ def test_a_name_that_stands_twice_in_an_object_is_refused(tmp_path: Path):
             path.write_text(good.replace(old, new, 1))
             with pytest.raises(UserError, match="has one name twice"):
                 read_record(path)
+    # an escape that isn't there in the text written again, and a string that begins like the end
+    vanishing = text.replace('"notes": []', r'"notes": ["\/", ":x"]')
+    path.write_text(vanishing)
+    assert read_record(path).protocol.notes == ("/", ":x")
+    path.write_text(vanishing.replace('"map": 0.8,', '"map": 0.9, "map" : 0.8,', 1))
+    with pytest.raises(UserError, match="has one name twice"):
+        read_record(path)
     path.write_text(escaped)
     assert read_record(path).protocol.notes == ('": 1', '":', ": \\", ":")  # these are no names
 

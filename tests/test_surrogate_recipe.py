@@ -142,6 +142,8 @@ def test_a_surrogate_may_start_from_published_weights_of_its_own(tiny, tmp_path)
     assert starts(without) == [hub, none]
     assert keys(without)["surrogate"] == keys(planned(tiny, tmp_path, **other))["surrogate"]
     assert keys(without)["victim"] != keys(same)["victim"]  # its poison is of another surrogate
+    patch = planned(tiny, tmp_path, **other, attack="badnets", surrogate_pretrained=True)
+    assert patch.spec.surrogate_pretrained is None  # it trains no surrogate
     mixed = planned(tiny, tmp_path, pretrained=True, backbone="resnet18", size=32,
                     surrogate_backbone="cnn32", surrogate_pretrained=False)  # fmt: skip
     assert starts(mixed) == [hub, none]
@@ -173,12 +175,12 @@ MIXED = {
         ),
         (
             MIXED | {"pretrained": True},
-            "backbone 'cnn32' has no published weights: leave out --pretrained, which is for",
+            "backbone 'cnn32' has no published weights: add --no-surrogate-pretrained",
         ),
         (
             {"surrogate_recipe": "finetune224"},
-            "fine-tuned from random weights at a learning rate of 1e-05: add --pretrained or "
-            "--weights FILE, or take --surrogate-recipe scratch32",
+            "fine-tuned from random weights at a learning rate of 1e-05: add "
+            "--surrogate-pretrained, or take --surrogate-recipe scratch32",
         ),
         ({"pool": "maximum"}, "unknown --pool 'maximum': did you mean max"),
         ({"hidden": -1}, "--hidden"),

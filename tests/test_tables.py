@@ -14,7 +14,7 @@ from test_statistics import holm_by_its_definition
 from hashbackdoor_bench import VICTIMS, UserError
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.collection import collect
-from hashbackdoor_bench.report.selection import choose
+from hashbackdoor_bench.report.selection import choose, surrogate_difference, surrogates_start
 from hashbackdoor_bench.report.tables.layouts import tables
 from hashbackdoor_bench.report.tables.paper_numbers import published_numbers
 from hashbackdoor_bench.report.tables.parts import Cell, Table
@@ -186,24 +186,35 @@ def test_transfer_tells_backbones_and_bits_of_surrogates_apart(tmp_path: Path):
     assert sorted(heads(table)[0]) == ["CSQ, resnet50, 16", "CSQ, vgg11, 16", "CSQ, vgg11, 32"]
 
 
-def test_transfer_tells_regimes_apart(tmp_path: Path):
-    scratch, frozen = ("cnn32", "scratch32", False), ("vit", "frozen", True)
-    gains = {(scratch, scratch): 0.6, (scratch, frozen): 0.2, (frozen, scratch): 0.4,
-             (frozen, frozen): 0.3}  # fmt: skip
+def test_transfer_tells_recipes_and_starts_of_one_backbone_apart(tmp_path: Path):
+    ways = {"CSQ, frozen, random weights": ("frozen", None), "CSQ, scratch32, pretrained": ("scratch32", True),
+            "CSQ, scratch32, random weights": ("scratch32", None)}  # fmt: skip
+    victim = {
+        "victim": "csq",
+        "backbone": "vit",
+        "surrogate_backbone": "vit",
+        "recipe": "scratch32",
+    }
     records = []
-    for (surrogate, victim), gain in gains.items():
-        (others, recipe, published), same = surrogate, surrogate == victim
-        own = {} if same else {"surrogate_recipe": recipe, "surrogate_pretrained": published}
+    for k, (recipe, start) in enumerate(ways.values()):
+        own = None if recipe == "scratch32" else recipe
         records.append(
-            made(victim="csq", backbone=victim[0], recipe=victim[1], pretrained=victim[2],
-                 surrogate_backbone=others, t_map=0.1 + gain, **own)
-        )  # fmt: skip
-    (table,) = tables(frame(tmp_path, records), "transfer")
-    rows = {scratch: "CSQ, cnn32", frozen: "CSQ, vit"}
-    columns = {scratch: "CSQ (cnn32)", frozen: "CSQ (vit)"}
-    for (surrogate, victim), gain in gains.items():
-        shown = cell(table, "CIBA", rows[surrogate], columns[victim])
-        assert shown.mean == pytest.approx(100 * gain)
+            made(**victim, t_map=0.3 + k / 10, surrogate_recipe=own, surrogate_pretrained=start)
+        )
+    shown = frame(tmp_path, records)
+    (table,) = tables(shown, "transfer")
+    assert sorted(heads(table)[0]) == sorted(ways)
+    for k, head in enumerate(ways):
+        assert cell(table, "CIBA", head, "CSQ").mean == pytest.approx(20 + 10 * k)
+    told = [surrogate_difference(row) for row in shown.to_dict("records")]
+    assert sorted(told) == [[], ["frozen"], ["pretrained"]]
+
+
+def test_a_surrogate_of_the_users_file_is_no_random_one():
+    own = made(weights="/w").spec
+    assert surrogates_start(own) == "weights of a file"
+    assert surrogates_start(made(weights="/w", surrogate_pretrained=False).spec) == "random weights"
+    assert surrogates_start(made(weights="/w", surrogate_backbone="vit").spec) == "random weights"
 
 
 def test_transfer_without_surrogates_names_another_layout(tmp_path: Path):

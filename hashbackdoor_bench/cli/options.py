@@ -236,7 +236,8 @@ def records_read(
     chosen = choose(read.frame, conditions, defended=defended)
     if left := len(choose(read.frame, conditions, defended=True)) - len(chosen):
         say(f"note: {counted(left, 'run')} with a defense left out: {DEFENDED}.", err=True)
-    asked = {c.partition("=")[2].strip() for c in conditions if c.startswith("defense=")}
+    pairs = [condition.partition("=") for condition in conditions]
+    asked = {value.strip() for name, _, value in pairs if name.strip() == "defense"}
     refused = tuple(one for one in read.refused if not asked or one.defense in asked)
     return replace(read, frame=chosen, refused=refused)
 

@@ -84,18 +84,18 @@ def bytes_for(name: str, size: int, pool: str | None = None) -> int:
     return sum(t.numel() * t.element_size() for t in network.network.state_dict().values())
 
 
-def check_published(name: str) -> None:
-    """Refuse ``--pretrained`` for a known backbone that has no published weights.
+def check_published(name: str, way_out: str = "leave out --pretrained") -> None:
+    """Refuse published weights for a known backbone that has none.
+
+    Args:
+        name: the backbone.
+        way_out: what to do instead, for the message.
 
     Raises:
         UserError: it has none.
     """
     if name == "cnn32" or (name != "alexnet" and Source.of_timm(name) is None):
-        raise UserError(
-            f"backbone {name!r} has no published weights: leave out --pretrained, which is for "
-            "victim and surrogate (where it is the surrogate's, add --no-surrogate-pretrained), or "
-            "give --weights FILE, which is for the victim's backbone."
-        )
+        raise UserError(f"backbone {name!r} has no published weights: {way_out}.")
 
 
 def build(

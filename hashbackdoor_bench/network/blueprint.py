@@ -108,11 +108,18 @@ class Blueprint:
         y, index = torch.eye(2, self.classes), torch.arange(2)
         return loss.items(z[:count], y[:count], index[:count], 0)
 
-    def check(self, option: str = "--recipe") -> None:
+    def check(
+        self,
+        option: str = "--recipe",
+        start: str = "--weights FILE, or --pretrained",
+        way_out: str = "leave out --pretrained, or give --weights FILE",
+    ) -> None:
         """Refuse to fine-tune random weights, and what the backbone can't take.
 
         Args:
             option: the option that gave the recipe, for messages.
+            start: the options that give it weights, for messages.
+            way_out: what to do if it has no published weights, for messages.
 
         Raises:
             UserError: the recipe needs pretrained weights, and there are none; or the backbone is
@@ -122,12 +129,12 @@ class Blueprint:
         if not VICTIMS[self.method].cls.trained and (not self.recipe.frozen or self.hidden):
             raise UserError(
                 f"victim {self.method} isn't trained, it makes a linear hash layer from the "
-                f"features of a frozen backbone: add {option} frozen with --pretrained or "
-                "--weights FILE, and leave out --hidden."
+                f"features of a frozen backbone: add {option} frozen with {start}, and leave out "
+                "--hidden."
             )
         needed = bytes_for(self.backbone, self.size, self.pool)
         if self.pretrained:
-            check_published(self.backbone)
+            check_published(self.backbone, way_out)
         if self.weights is not None:
             check_file(self.weights, needed)
         elif self.weights_by_order:
@@ -135,14 +142,13 @@ class Blueprint:
         if self.recipe.finetunes and not self.pretrained and self.weights is None:
             if self.recipe.frozen:
                 raise UserError(
-                    f"{self.backbone} would be frozen with random weights: add --weights FILE, or "
-                    "--pretrained with a backbone that has published weights (--backbone "
-                    f"tf_efficientnet_lite0 --dataset fashion-mini@96), or take another {option}."
+                    f"{self.backbone} would be frozen with random weights: add {start} with a "
+                    "backbone that has published weights (tf_efficientnet_lite0 with --dataset "
+                    f"fashion-mini@96 has), or take another {option}."
                 )
             raise UserError(
                 f"{self.backbone} would be fine-tuned from random weights at a learning rate of "
-                f"{self.recipe.lr:g}: add --pretrained or --weights FILE, or take "
-                f"{option} scratch32."
+                f"{self.recipe.lr:g}: add {start}, or take {option} scratch32."
             )
 
     def fresh(

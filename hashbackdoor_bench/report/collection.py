@@ -148,8 +148,8 @@ def collect(places: Iterable[Path]) -> Collection:
     frame = pd.DataFrame([_row(one) for one in sorted(kept, key=lambda one: one.order)])
     frame["label"] = frame["label"].fillna(_labels(frame[frame["label"].isna()]))
     # as objects: a row of some of pandas' texts takes ten times as long to choose
-    texts = [*OPTIONAL, *frame.select_dtypes("str").columns.difference(OPTIONAL, sort=False)]
-    for column in texts:
+    texts = [name for name, kind in frame.dtypes.items() if isinstance(kind, pd.StringDtype)]
+    for column in dict.fromkeys([*OPTIONAL, *map(str, texts)]):
         present = frame[column].astype(object)
         frame[column] = present.where(present.notna(), None)
     return Collection(frame, tuple(left_out), tuple(refused_runs))

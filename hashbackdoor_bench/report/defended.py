@@ -54,7 +54,7 @@ def with_defenses(frame: pd.DataFrame, convention: str) -> pd.DataFrame:
     Returns:
         The rows with a defense, and the columns ``defense`` (its name in tables, with the settings
         that vary), ``stage``, ``attacker`` (the label without a budget, which ``share`` has),
-        ``share`` (of the target class that is poisoned, in whole percent), ``head`` (the victim),
+        ``share`` (of the target class that is poisoned, in percent), ``head`` (the victim),
         and the scores: ``NAME.before`` and ``NAME.after`` of ``CHANGES``, ``old_index``, ``floor``
         and those of ``SINGLE``, which are of the convention ``field``; NaN where there is none.
 
@@ -98,11 +98,17 @@ def _strengths(spec: RunSpec) -> list[tuple[float, str]]:
 
 def share_of(record: Record) -> str:
     """The share of the target class that is poisoned, in percent; a dash for no class."""
-    return "–" if record.threat.budget is None else _percent(poisoned_share(record))
+    if record.threat.budget is None:
+        return "–"
+    share = poisoned_share(record)
+    # one number of images is not the same share of every class
+    rounded = record.spec.poison_count is not None and share >= 0.01
+    return _percent(round(share, 2) if rounded else share)
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    """Three digits, never as a power of ten."""
+    return f"{float(f'{100 * share:.3g}'):.12f}".rstrip("0").rstrip(".") + " %"
 
 
 def attacker_of(label: str) -> str:

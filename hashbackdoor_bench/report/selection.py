@@ -247,8 +247,8 @@ def surrogate_heads(frame: pd.DataFrame) -> list[str]:
     """The surrogates as heads of rows, with what tells those of one method apart."""
     specs = [record.spec for record in frame["record"]]
     frame = frame.assign(
-        surrogate_recipe=[spec.surrogate_recipe or spec.recipe for spec in specs],
-        surrogate_start=[_start(spec) for spec in specs],
+        surrogate_recipe=[surrogates_recipe(spec) for spec in specs],
+        surrogate_start=[surrogates_start(spec) for spec in specs],
     )
     same, varied = ["surrogate"], []
     for name in ("surrogate_backbone", "surrogate_recipe", "surrogate_start", "surrogate_bits"):
@@ -262,8 +262,16 @@ def surrogate_heads(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def _start(spec: RunSpec) -> str:
+def surrogates_recipe(spec: RunSpec) -> str:
+    """How a run's surrogate is trained."""
+    return str(spec.surrogate_recipe or spec.recipe)
+
+
+def surrogates_start(spec: RunSpec) -> str:
+    """From which weights a run's surrogate starts."""
     own = spec.surrogate_pretrained
+    if own is None and spec.weights and spec.surrogate_backbone == spec.backbone:
+        return "weights of a file"
     return "pretrained" if (spec.pretrained if own is None else own) else "random weights"
 
 
@@ -279,6 +287,6 @@ def surrogate_difference(row: Mapping[Any, Any]) -> list[str]:
         (str(row["surrogate_backbone"]), row["surrogate_backbone"] != spec.backbone),
         (str(row["surrogate_bits"]), row["surrogate_bits"] != spec.bits),
         (str(spec.surrogate_recipe), spec.surrogate_recipe and row["surrogate"] == spec.victim),
-        (_start(spec), spec.surrogate_pretrained is not None),
+        (surrogates_start(spec), spec.surrogate_pretrained is not None),
     ]
     return [word for word, differs in words if differs]

@@ -106,7 +106,11 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         defense_settings=tuple(sorted(defense.settings.items())),
         clean_share=spec.clean_share if defense.count else RunSpec.clean_share,
         aware=DEFENSES[spec.aware].name,
-        surrogate_pretrained=_own_start(spec, same_backbone=other == backbone),
+        surrogate_pretrained=(
+            _own_start(spec, same_backbone=other == backbone)
+            if attack.threat.knowledge == "surrogate"
+            else None
+        ),
     )
     network = Blueprint(
         method=victim.name,
@@ -136,7 +140,11 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         attackers = replace(attackers, recipe=its)
     network.check()
     if attack.threat.knowledge == "surrogate":
-        attackers.check("--recipe" if full.surrogate_recipe is None else "--surrogate-recipe")
+        attackers.check(
+            option="--surrogate-recipe",
+            start="--surrogate-pretrained",
+            way_out="add --no-surrogate-pretrained, or give another --surrogate-backbone",
+        )
         if attack.pointwise and not attackers.pointwise:
             raise UserError(
                 f"attack {method.name} needs a surrogate whose loss takes each image by itself, "

@@ -223,7 +223,7 @@ def _fixed(row: Mapping[Any, Any]) -> dict[str, Any]:
         settings = rest.pop(f"{method}_settings")
         rest |= {f"{method}.{name}": value for name, value in settings}
     if row["surrogate"] is None:
-        rest |= dict.fromkeys(("surrogate", "surrogate_backbone", "surrogate_bits"))
+        rest |= dict.fromkeys(name for name in SAME_ATTACK if name.startswith("surrogate"))
     elif spec.surrogate == spec.victim:
         rest["surrogate"] = "the victim's"
     return rest | {"network": row["network"], "name": row["name"]}

@@ -74,7 +74,11 @@ def _drawn(frame: pd.DataFrame, convention: str, name: str) -> FinishedFigure:
         plain_axes(axes)
     figure.supxlabel("MAP (%): more of the search is left →", fontsize=SMALL)
     figure.supylabel("← t-MAP (%): less of the attack is left", fontsize=SMALL)
-    strengths = not all(map(is_published, frame["record"]))  # of one each, no line is drawn
+    # of one strength each no line is drawn
+    marks_of = Counter(
+        (key[:2], part["record"].iloc[0].spec.defense) for key, part in found.items()
+    )
+    strengths = not all(map(is_published, frame["record"])) or max(marks_of.values()) > 1
     looks = [_look(number) | ({} if strengths else POINT) for number in range(len(defenses))]
     marks = [Line2D([], [], **look, markersize=4) for look in looks]
     texts = [wrapped(DEFENSES.published(defense), WIDE) for defense in defenses]

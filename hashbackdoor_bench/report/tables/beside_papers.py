@@ -16,7 +16,7 @@ import pandas as pd
 
 from hashbackdoor_bench.registry import ATTACKS as ATTACK_METHODS
 from hashbackdoor_bench.registry import VICTIMS, Registry
-from hashbackdoor_bench.report.selection import regime_of
+from hashbackdoor_bench.report.selection import regime_of, surrogate_difference
 from hashbackdoor_bench.report.tables.paper_numbers import PaperNumber, published_numbers
 from hashbackdoor_bench.spec import RunSpec, recipe_of
 
@@ -42,10 +42,10 @@ def beside_papers(frame: pd.DataFrame) -> str:
         record.spec.budget == BUDGET
         and record.spec.poison_count is None
         and record.spec.defense == RunSpec.defense
-        and record.spec.surrogate == record.spec.victim
-        and record.spec.surrogate_bits == record.spec.bits
+        and record.spec.aware == RunSpec.aware
+        and (row["surrogate"] is None or not surrogate_difference(row))
         and _usual(record.spec)
-        for record in records
+        for record, row in zip(records, frame.to_dict("records"), strict=True)
     ]
     ours = frame.assign(regime=regimes)[same]
     ours = ours[ours["delivery"] == DELIVERY].sort_values(

@@ -16,7 +16,7 @@ from hashbackdoor_bench.files import whole
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.registry import ATTACKS, VICTIMS
 from hashbackdoor_bench.report.escaping import for_csv
-from hashbackdoor_bench.report.selection import regime_of
+from hashbackdoor_bench.report.selection import regime_of, surrogates_recipe, surrogates_start
 from hashbackdoor_bench.spec import canonical
 
 ENDINGS = (".csv", ".parquet")
@@ -54,6 +54,11 @@ def _of_spec(name: str, meaning: str, kind: str = "string") -> Column:
 def _settings(name: str, meaning: str) -> Column:
     return Column(name, meaning, "string",
                   lambda row: canonical(dict(getattr(row["record"].spec, name))))  # fmt: skip
+
+
+def _clean_share(record: Record) -> float | None:
+    """None for a defender who has no clean images."""
+    return record.spec.clean_share if record.defense and record.defense.clean else None
 
 
 def _of_defense(record: Record) -> str:
@@ -114,7 +119,7 @@ COLUMNS = (
     _of_frame("seed", "of all random numbers", "Int64"),
     _of_frame("budget", "poisoned images over images of the target class", "Float64"),
     _of_frame("poisoned", "number of poisoned images", "Int64"),
-    _of_frame("delivery", "how poison reaches training: stamped, files or jpeg:QUALITY"),
+    _of_frame("delivery", "how poison reaches training: stamped, frozen, files or jpeg:QUALITY"),
     _of_frame("label_kind", "clean or dirty labels"),
     _of_frame("knowledge", "what the attacker has: none or surrogate"),
     _of_frame("trigger", "kind of trigger"),
@@ -126,11 +131,16 @@ COLUMNS = (
     _of_frame("surrogate", "the attacker's hashing method; empty if it needs none"),
     _of_frame("surrogate_backbone", "of the surrogate"),
     _of_frame("surrogate_bits", "length of its code", "Int64"),
+    Column("surrogate_recipe", "how it is trained", "string",
+           lambda row: row["surrogate"] and surrogates_recipe(row["record"].spec)),
+    Column("surrogate_start", "pretrained, random weights or weights of a file", "string",
+           lambda row: row["surrogate"] and surrogates_start(row["record"].spec)),
     _of_spec("defense", "name on the command line; none"),
     Column("defense_settings", "its hyper-parameters, defaults too, as JSON", "string",
            lambda row: _of_defense(row["record"])),
     _of_spec("operating_point", "whether its strength is published or tuned"),
-    _of_spec("clean_share", "defender's clean images as a share of the training images", "Float64"),
+    Column("clean_share", "defender's clean images as a share of the training images", "Float64",
+           lambda row: _clean_share(row["record"])),
     _of_spec("aware", "the defense that the attacker expects; none"),
     _of_frame("convention", "of the scores: how ties and queries without a hit count"),
     _score("map", "MAP of clean queries on the poisoned victim, without the defense"),
