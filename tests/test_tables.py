@@ -187,8 +187,11 @@ def test_transfer_tells_backbones_and_bits_of_surrogates_apart(tmp_path: Path):
 
 
 def test_transfer_tells_recipes_and_starts_of_one_backbone_apart(tmp_path: Path):
-    ways = {"CSQ, frozen, random weights": ("frozen", None), "CSQ, scratch32, pretrained": ("scratch32", True),
-            "CSQ, scratch32, random weights": ("scratch32", None)}  # fmt: skip
+    ways = {
+        "CSQ, frozen, random weights": ("frozen", None),
+        "CSQ, scratch32, pretrained": ("scratch32", True),
+        "CSQ, scratch32, random weights": ("scratch32", None),
+    }
     victim = {
         "victim": "csq",
         "backbone": "vit",
