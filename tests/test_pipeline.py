@@ -205,7 +205,7 @@ def test_scores_of_codes_that_are_gone_name_the_folder(tiny, tmp_path, made):
 
 
 def test_fine_tuning_without_pretrained_weights_is_refused(tiny, tmp_path):
-    with pytest.raises(UserError, match=r"random weights.*--pretrained or --weights"):
+    with pytest.raises(UserError, match=r"random weights.*--weights FILE, or --pretrained"):
         Plan(spec(tiny, recipe="finetune224"), cache=Cache(tmp_path), device=CPU)
 
 
