@@ -320,12 +320,9 @@ class RunSpec:
     @property
     def pretrained_backbones(self) -> set[str]:
         """The backbones that start from published weights, of those that are named here."""
-        own = self.surrogate_pretrained
-        starts = {self.backbone: self.pretrained}
-        starts[self.surrogate_backbone] = starts.get(self.surrogate_backbone, False) or (
-            self.pretrained if own is None else own
-        )
-        return {name for name, published in starts.items() if name and published}
+        own = self.pretrained if self.surrogate_pretrained is None else self.surrogate_pretrained
+        starts = ((self.backbone, self.pretrained), (self.surrogate_backbone, own))
+        return {name for name, published in starts if name and published}
 
     @property
     def key(self) -> str:

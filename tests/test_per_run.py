@@ -179,7 +179,7 @@ def test_runs_with_a_defense_are_left_out_aloud_and_taken_by_name(tmp_path, caps
     for command in (["table"], ["figure", "gains"], ["table", "--per-run", str(path)]):
         assert main([*command, str(tmp_path / "alone")]) == 2
         said = capsys.readouterr().err
-        assert "no run among these 1 is without a defense" in said
+        assert "1 run, none without a defense" in said
         assert "--where defense=NAME" in said
 
 

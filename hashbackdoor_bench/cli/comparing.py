@@ -16,7 +16,7 @@ from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.files import writable
 from hashbackdoor_bench.records import OWN
 from hashbackdoor_bench.registry import METHODS, load_plugin
-from hashbackdoor_bench.report import Estimate, collect, for_file_name, undefended
+from hashbackdoor_bench.report import Estimate, choose, collect, for_file_name
 from hashbackdoor_bench.report.board import (
     GOAL,
     Standing,
@@ -182,6 +182,7 @@ def compared(
     known = collect(places)  # before the runs: it raises if there are no records to compare with
     for sentence in first_of(known.left_out):
         note(sentence)
+    there = set(choose(known.frame, ())["key"])
     words = [mine.name, name, *(f"{key}={value}" for key, value in settings.items())]
     folder = results or OWN / for_file_name("-".join(words))
     batches = in_groups(mine) if until is not None else [mine]
@@ -192,7 +193,7 @@ def compared(
         for look, batch in enumerate(batches):
             cache, layout = lay_out_suite(batch, cache_dir, folder, device, threads, mode)
             keys = {one.tasks[-1].key for one in layout.planned}
-            layout.done |= keys & set(known.frame["key"])
+            layout.done |= keys & there
             failures = run_missing(
                 layout,
                 cache,
@@ -208,7 +209,7 @@ def compared(
             own = [one for one in layout.planned if one.path.is_file()]
             if own:
                 write_index(replace(layout, planned=own), folder)
-            frame = undefended(collect([*places, *([folder] if own else [])]).frame)
+            frame = choose(collect([*places, *([folder] if own else [])]).frame, ())
             if not frame["key"].isin(keys).any():
                 why = f"{failures[0].stage}: {failures[0].message}" if failures else "see above."
                 raise NoRun(f"no run of {name} on the victims of {mine.name} worked: {why}")

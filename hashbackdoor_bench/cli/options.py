@@ -228,16 +228,17 @@ def records_read(
         conditions: see `choose`.
         defended: see `choose`.
     """
-    from hashbackdoor_bench.report import DEFENDED, choose, collect
+    from hashbackdoor_bench.report import DEFENDED, choose, collect, values_wanted
 
     read = collect(places)
     for sentence in first_of(read.left_out):
         say(f"note: {sentence}", err=True)
     chosen = choose(read.frame, conditions, defended=defended)
-    if left := len(choose(read.frame, conditions, defended=True)) - len(chosen):
-        say(f"note: {counted(left, 'run')} with a defense left out: {DEFENDED}.", err=True)
-    pairs = [condition.partition("=") for condition in conditions]
-    asked = {value.strip() for name, _, value in pairs if name.strip() == "defense"}
+    asked = values_wanted(conditions).get("defense", [])
+    if not asked and not defended:
+        left = len(choose(read.frame, conditions, defended=True)) - len(chosen)
+        if left:
+            say(f"note: {counted(left, 'run')} with a defense left out: {DEFENDED}.", err=True)
     refused = tuple(one for one in read.refused if not asked or one.defense in asked)
     return replace(read, frame=chosen, refused=refused)
 

@@ -14,7 +14,7 @@ from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.registry import VICTIMS
 from hashbackdoor_bench.spec import RunSpec, canonical
-from hashbackdoor_bench.text import listed, shortened
+from hashbackdoor_bench.text import counted, listed, shortened
 
 # What makes a victim of one name another victim; the precision isn't here, it follows the device.
 SAME_VICTIM = (
@@ -97,17 +97,10 @@ def choose(
     Raises:
         UserError: no such column, or no row is left.
     """
-    wanted: dict[str, list[str]] = {}
-    for condition in conditions:
-        name, sign, value = condition.partition("=")
-        if not sign:
-            raise UserError(
-                f"--where {shortened(condition)}: it is no NAME=VALUE, as in victim=hashnet."
-            )
-        wanted.setdefault(name.strip(), []).append(value.strip())
+    wanted = values_wanted(conditions)
     if "defense" not in wanted and not defended:
         if (plain := undefended(frame)).empty:
-            raise UserError(f"no run among these {len(frame)} is without a defense: {DEFENDED}.")
+            raise UserError(f"{counted(len(frame), 'run')}, none without a defense: {DEFENDED}.")
         frame = plain
     names = {name for name in frame if "." not in name and name != "record"}
     for name, values in wanted.items():
@@ -123,6 +116,23 @@ def choose(
                 )
         frame = frame[[value in values for value in present]]
     return frame
+
+
+def values_wanted(conditions: Iterable[str]) -> dict[str, list[str]]:
+    """The values that ``column=value`` conditions ask for, by column.
+
+    Raises:
+        UserError: a condition isn't of this form.
+    """
+    wanted: dict[str, list[str]] = {}
+    for condition in conditions:
+        name, sign, value = condition.partition("=")
+        if not sign:
+            raise UserError(
+                f"--where {shortened(condition)}: it is no NAME=VALUE, as in victim=hashnet."
+            )
+        wanted.setdefault(name.strip(), []).append(value.strip())
+    return wanted
 
 
 def refuse_mixed_protocols(frame: pd.DataFrame, what: str = "these records") -> None:

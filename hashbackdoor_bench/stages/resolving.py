@@ -84,7 +84,7 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
     wanted = spec.target if spec.target is not None else data.protocol(spec.dataset).target
     backbone = spec.backbone or splits.backbone
     other = spec.surrogate_backbone or backbone
-    file = spec.weights if other == backbone and spec.surrogate_pretrained is None else None
+    start = _own_start(spec, same_backbone=other == backbone)
     full = replace(
         spec,
         attack=method.name,
@@ -106,11 +106,7 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         defense_settings=tuple(sorted(defense.settings.items())),
         clean_share=spec.clean_share if defense.count else RunSpec.clean_share,
         aware=DEFENSES[spec.aware].name,
-        surrogate_pretrained=(
-            _own_start(spec, same_backbone=other == backbone)
-            if attack.threat.knowledge == "surrogate"
-            else None
-        ),
+        surrogate_pretrained=start if attack.threat.knowledge == "surrogate" else None,
     )
     network = Blueprint(
         method=victim.name,
@@ -124,14 +120,18 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         hidden=spec.hidden,
         **_weights(spec, backbone, spec.weights, pretrained=spec.pretrained),
     )
-    published = spec.pretrained if spec.surrogate_pretrained is None else spec.surrogate_pretrained
     attackers = replace(
         network,
         method=surrogate.name,
         settings=attackers_settings,
         bits=attackers_bits,
         pool=spec.pool if other == backbone else None,
-        **_weights(spec, other, file, pretrained=published),
+        **_weights(
+            spec,
+            other,
+            spec.weights if other == backbone and start is None else None,
+            pretrained=spec.pretrained if start is None else start,
+        ),
         # With the victim's seed a transfer experiment would be white-box by accident.
         seed=f"{spec.seed}/surrogate",
     )
@@ -173,12 +173,9 @@ def _recipes(
 
 def _own_start(spec: RunSpec, *, same_backbone: bool) -> bool | None:
     """``surrogate_pretrained``; None if it says only what holds for the victim anyway."""
-    file = spec.weights is not None and same_backbone
-    return (
-        None
-        if spec.surrogate_pretrained == spec.pretrained and not file
-        else (spec.surrogate_pretrained)
-    )
+    from_file = spec.weights is not None and same_backbone
+    same = spec.surrogate_pretrained == spec.pretrained and not from_file
+    return None if same else spec.surrogate_pretrained
 
 
 def _weights(spec: RunSpec, backbone: str, file: str | None, *, pretrained: bool) -> dict[str, Any]:

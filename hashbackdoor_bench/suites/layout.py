@@ -116,11 +116,11 @@ class Layout:
         They differ in a setting that changes nothing there, as the share of clean images does for
         a defense that asks for none.
         """
-        counts = Counter((one.run.label, one.path) for one in self.planned)
-        return Counter({
-            label: sum(n - 1 for (of, _), n in counts.items() if of == label)
-            for label in {label for (label, _), n in counts.items() if n > 1}
-        })  # fmt: skip
+        again: Counter[str] = Counter()
+        for (label, _), count in Counter((one.run.label, one.path) for one in self.planned).items():
+            if count > 1:
+                again[label] += count - 1
+        return again
 
     @property
     def keys(self) -> set[str]:
