@@ -219,6 +219,15 @@ def test_runs_of_one_row_that_are_one_run_are_told(tiny, tmp_path, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_a_reason_that_several_runs_are_refused_for_is_said_once(tiny, tmp_path, capsys):
+    row = '[[attack]]\nname = "{}"\nseed = [0, 1, 2]\n'
+    rows = row.format("clean") + row.format("gradient_matching") + 'surrogate = "hashnet"\n'
+    assert main(["suite", "plan", str(written(tmp_path, tiny, rows)), *places(tmp_path)]) == 0
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("refused")]
+    assert "seed 0 and 2 more runs: " in line
+    assert "hashnet compares images" in line
+
+
 def test_a_plan_says_which_package_brings_weights_that_are_not_installed(
     tiny, tmp_path, capsys, monkeypatch
 ):

