@@ -160,6 +160,18 @@ def test_the_command_shown_is_given_by_the_caller(tmp_path):
     assert "<li>&lt;b&gt;left&lt;/b&gt;</li>" in (folder / "coverage.html").read_text()
 
 
+def test_a_page_of_runs_says_how_much_each_run_poisons(tmp_path):
+    half = runs("a", 0.5, seeds=(0,), budget=0.3)
+    collection = collect([suite(tmp_path, {"A": half})])
+    write_site(boards(collection.frame, ["quick"]), collection, tmp_path / "site", str)
+    text = (tmp_path / "site/runs/quick-files-a.html").read_text()
+    heads = re.findall(r'<th scope="col".*?>(.*?)</th>', text.partition("<tbody>")[0])
+    cells = re.findall(r"<t[hd] .*?>(.*?)</t[hd]>|<td>(.*?)</td>", text.partition("<tbody>")[2])
+    first = dict(zip(heads, map("".join, cells), strict=False))
+    shown = (first["Gain"], first["Poison"], first["no trigger"], first["PSNR query"])
+    assert shown == ("50.0", "30.0", "5.0", "30.0")
+
+
 def test_an_attack_of_a_plugin_has_a_page_without_a_formula(site):
     text = (site / "attacks/a.html").read_text(encoding="utf-8")
     assert "No file of this attack is on the machine that made this page" in text

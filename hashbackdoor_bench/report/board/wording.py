@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.defenses import DefenseBoard, DefenseEntry
-from hashbackdoor_bench.report.board.entries import Entry, Victim
+from hashbackdoor_bench.report.board.entries import Entry, ScoredRun, Victim
 from hashbackdoor_bench.report.captions import several_devices
 from hashbackdoor_bench.report.formatting import (
     NOTHING,
@@ -21,10 +21,10 @@ from hashbackdoor_bench.report.selection import published_victims
 from hashbackdoor_bench.report.statistics import LEVEL
 
 __all__ = [
-    "DEFENSE_PLACES", "DEFENSE_TEST", "NOTHING", "PLACES", "TEST", "caption", "column",
-    "defenses_caption", "interval", "left_out_victims", "mean_and_deviation", "number", "percent",
-    "place", "poison_share", "poisoned", "position_on_bar", "signed", "ssim", "victim_name",
-    "without_places",
+    "DEFENSE_PLACES", "DEFENSE_TEST", "NOTHING", "PLACES", "RUN_COLUMNS", "TEST", "caption",
+    "column", "defenses_caption", "interval", "left_out_victims", "mean_and_deviation", "number",
+    "percent", "place", "poison_share", "poisoned", "position_on_bar", "run_numbers", "signed",
+    "ssim", "victim_name", "without_places",
 ]  # fmt: skip
 
 MOST_NAMED = 10  # targets or seeds that a caption lists
@@ -59,6 +59,27 @@ def place(entry: Entry | DefenseEntry) -> str:
         return NOTHING
     first, last = entry.place
     return str(first) if first == last else f"{first}-{last}"
+
+
+RUN_COLUMNS = (
+    "Gain", "Poison", "t-MAP", "clean victim", "no trigger", "MAP", "ΔMAP", "PSNR poison",
+    "SSIM poison", "PSNR query", "SSIM query",
+)  # fmt: skip
+
+
+def run_numbers(run: ScoredRun) -> tuple[str, ...]:
+    """What a run measured, as in `RUN_COLUMNS`; at once, since a page has thousands of runs."""
+    return (
+        percent(run.score("backdoor_gain")),
+        percent(run.record.threat.budget),
+        *map(percent, map(run.score, ("t_map", "t_map_clean_victim", "t_map_untriggered", "map"))),
+        signed(run.score("delta_map")),
+        *(
+            text(run.visibility(images, name))
+            for images in ("poison", "query")
+            for name, text in (("psnr", number), ("ssim", ssim))
+        ),
+    )
 
 
 def poison_share(entry: Entry) -> str:
