@@ -1,12 +1,12 @@
 from .collection import Collection as Collection
 from .collection import NoRecords as NoRecords
-from .collection import check_place as check_place
 from .collection import collect as collect
 from .consistency import check_record as check_record
 from .escaping import for_file_name as for_file_name
 from .escaping import for_markdown as for_markdown
 from .escaping import for_rich as for_rich
 from .formatting import percent as percent
+from .reading import check_place as check_place
 from .refusals import Refusal as Refusal
 from .refusals import read_refusals as read_refusals
 from .refusals import write_refusals as write_refusals

@@ -14,17 +14,14 @@ from hashbackdoor_bench.records import (
     CONVENTIONS,
     INDEX,
     REFUSED,
-    Record,
-    read_sealed,
-    record_path,
 )
 from hashbackdoor_bench.registry import ATTACKS
-from hashbackdoor_bench.report.consistency import check_record
 from hashbackdoor_bench.report.copies import Found, with_checked_labels, without_copies
+from hashbackdoor_bench.report.reading import read_checked
 from hashbackdoor_bench.report.refusals import Refusal, read_refusals
 from hashbackdoor_bench.report.scan import scan_records
 from hashbackdoor_bench.report.suite_index import SuiteIndex, read_index
-from hashbackdoor_bench.spec import canonical, digest
+from hashbackdoor_bench.spec import canonical
 from hashbackdoor_bench.text import visible
 
 # column -> part of the record, and its name there
@@ -106,26 +103,23 @@ def collect(places: Iterable[Path]) -> Collection:
         NoRecords: no record was found that can be read.
     """
     asked = [Path(place) for place in places]
+    scans = [scan_records(place) for place in asked]
+    # two places may hold one file
+    files = {path.absolute(): (path, scan.named) for scan in scans[::-1] for path in scan.paths}
+    checked = dict(zip(files, read_checked(list(files.values())), strict=True))
     left_out: list[str] = []
     found: list[Found] = []
     indices: dict[Path, SuiteIndex] = {}
     refused_runs: list[Refusal] = []
-    seen: set[Path] = set()
-    for place in asked:
-        scan = scan_records(place)
+    for scan in scans:
         left_out += scan.left_out
         for path in scan.paths:
             absolute = path.absolute()
-            if absolute in seen:  # two places may hold one file
+            record = checked.pop(absolute, None)
+            if record is None:
                 continue
-            seen.add(absolute)
-            try:
-                record, sealed = read_sealed(path, links=scan.named)
-                check_record(record, sealed=sealed)
-                if not scan.named:
-                    check_place(path, record)
-            except UserError as error:
-                left_out.append(_left_out(path, error))
+            if isinstance(record, UserError):
+                left_out.append(_left_out(path, record))
                 continue
             # DATASET/VICTIM-BITS/FILE, see `records.record_path`
             folder = absolute.parent.parent.parent
@@ -160,21 +154,6 @@ def _left_out(path: Path, error: UserError) -> str:
     name = path.as_posix()
     text = str(error).removeprefix(name).removeprefix(":").strip()
     return visible(f"{name} is left out: {'it ' if text.startswith(('is ', 'has ')) else ''}{text}")
-
-
-def check_place(path: Path, record: Record) -> None:
-    """Refuse a record that stands where another run's does.
-
-    Raises:
-        UserError: where it belongs.
-    """
-    place = record_path(Path(), record.spec, record.key)
-    found = path.absolute().parts[-3:]
-    if found == place.parts:
-        return
-    beside = place.with_stem(f"{place.stem}-{digest(record.scores)[:6]}")  # see `stages.run`
-    if found != beside.parts:
-        raise UserError(f"its name and folder are not those of its run, {place.as_posix()}.")
 
 
 def _row(found: Found) -> dict[str, Any]:
