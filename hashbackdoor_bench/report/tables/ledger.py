@@ -56,7 +56,6 @@ EFFECTS = (
 )
 COLUMNS = (*(effect.name for effect in EFFECTS), "n", "told from zero")
 BRIEF = "Changes in points (PSNR: dB) with their 95 % intervals over n pairs."
-DRAWN = ("victim", "bits", "target", "seed", "path")
 DIGITS = 12  # of a value; what lies behind is rounding, which would pass for a sure difference
 EXPLANATION = (
     "First line of a block: mean ± standard deviation of a single run. Others: what a step changes "
@@ -176,8 +175,11 @@ def _changes(row: LedgerRow, frame: pd.DataFrame, convention: str) -> Changes:
 
 def _values(frame: pd.DataFrame, label: str, effect: Effect, convention: str) -> Draws:
     column = f"{convention}.{effect.column}" if effect.scored else effect.column
-    part = frame.loc[frame["label"] == label, [*DRAWN, column]]
-    return draws(part.round({column: DIGITS}), label, column)
+    found = draws(frame[frame["label"] == label], label, column)
+    return {
+        victim: {draw: round(value, DIGITS) for draw, value in values.items()}
+        for victim, values in found.items()
+    }
 
 
 def _absolute(frame: pd.DataFrame, label: str, convention: str) -> Iterator[Cell]:
