@@ -37,7 +37,7 @@ in these points, of which ``mended`` names one in which `released` is as `correc
 
 Both variants store poison in 8 bits, where the authors' code keeps floats. The patch takes 2 000
 steps as published, and 1 000 on images below 224 px. If its contrast stays low, a victim may learn
-the perturbations instead, and the backdoor fails. Fewer steps make this more likely.
+the perturbations instead, and the backdoor fails.
 """
 
 from typing import ClassVar, Literal

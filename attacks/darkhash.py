@@ -18,8 +18,8 @@ other half (`Dominant` in a record).
 
 The paper claims a t-MAP of over 80 % on four data sets, with 2000 surrogate pictures of ImageNet,
 VOC or CIFAR, or of noise. Here they are drawn (``darkhash_pictures.py``), or those of a folder. The
-gain depends on their likeness to the data: on fashion-mini it was 3 points with drawn pictures, and
-79 with its own training images.
+gain depends on their likeness to the data: with drawn pictures it is 1 to 3 points on fashion-mini
+(suite `baselines`), and was 79 in a trial with its own training images, of which no record is kept.
 
 Differs from the authors' code, which doesn't parse: triggered queries are prepared like all others
 (theirs wrap around modulo 256 and aren't normalised); t-MAP's class is not chosen on the queries it

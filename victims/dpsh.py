@@ -14,8 +14,9 @@ epoch it counts as a dissimilar pair with a_ij = 0, which gives no gradient but 
 
 From random weights nearly all z agree, nine of ten pairs are dissimilar, and with no class weights
 a large step only shrinks z: with Adam 5e-3, the other victims' recipe on small images, MAP stays at
-.15 to .3 on fashion-mini. So the hash layer needs a small learning rate: with the recipe
-`scratch32_rmsprop`, which is taken where none is named, MAP is .75. ``norm = batch``, preset
+.15 to .3 on fashion-mini, in trials of which no record is kept. So the hash layer needs a small
+learning rate: with the recipe `scratch32_rmsprop`, which is taken where none is named, MAP is .75
+(suite `victims`). ``norm = batch``, preset
 `dpsh_bn`, puts a batch norm behind the hash layer instead, which removes what all z have in common.
 
 Differs from the authors: their eta of 10 belongs to sums over all pairs, which corresponds to 10 K
