@@ -30,6 +30,8 @@ def test_the_claimed_order_is_tested_by_pages_test_over_seeds_of_one_target(tmp_
     gains = {"tri": [0.1, 0.2, 0.4], "tri_noise": [0.2, 0.3, 0.3], "tri_adv": [0.3, 0.4, 0.5],
              "ciba": [0.4, 0.5, 0.6]}  # fmt: skip
     board = board_of(tmp_path, rows(gains))
+    two = {attack: some[:2] for attack, some in gains.items()}
+    assert claimed_order(board_of(tmp_path / "two", rows(two))) == []  # too few
     (found,) = claimed_order(board)
     values = np.array(list(gains.values())).T
     known = stats.page_trend_test(values)
@@ -37,7 +39,9 @@ def test_the_claimed_order_is_tested_by_pages_test_over_seeds_of_one_target(tmp_
     assert (found.p, found.blocks, found.unit) == (pytest.approx(known.pvalue), 3, "seeds")
     assert found.means == pytest.approx(values.mean(0))
     (table,) = order_tables(board)
-    assert table.sentence.endswith("Tri+Adv < CIBA is confirmed (Page's test over seeds).")
+    assert table.sentence.endswith(
+        "Tri+Adv < CIBA is confirmed (Page's test over seeds, on the runs that all four have)."
+    )
     assert table.columns == ("budget", *LABELS.values(), "seeds", "p")
     assert table.rows == (("all", "23.3", "26.7", "40.0", "50.0", "3", f"{known.pvalue:.3f}"),)
 
@@ -49,20 +53,21 @@ def test_a_falling_order_is_not_confirmed_and_a_board_says_so_at_each_budget(tmp
     found = claimed_order(board)
     assert [one.budget for one in found] == [None, 0.2, 0.6]
     text = leaderboard_text([board])
-    assert "is not confirmed, nor at any budget (Page's test over seeds; p at one of the 2" in text
+    assert "is not confirmed, nor at any budget (Page's test over seeds, on the runs that " in text
+    assert "; p at one of the 2 budgets is corrected" in text
     assert "\n| 20 % | 50.0 | 40.0 | 30.0 | 20.0 | 3 | 1.000 |\n" in text
     assert text.count("---: |\n| all |") == 1
 
 
 def test_an_order_at_one_of_several_budgets_is_corrected_for_their_number(tmp_path):
-    rising = {name: [0.1 * k, 0.1 * k] for k, name in enumerate(LABELS)}
-    level = {name: [0.1, 0.1] for name in LABELS}
+    rising = {name: [0.1 * k] * 3 for k, name in enumerate(LABELS)}
+    level = {name: [0.1] * 3 for name in LABELS}
     shares = {0.1: level, 0.2: rising, 0.4: level, 0.6: level}
     at = [rows(gains, budget=share) for share, gains in shares.items()]
     board = board_of(tmp_path, {label: [one for some in at for one in some[label]]
                                 for label in at[0]})  # fmt: skip
     whole, *each = claimed_order(board)
-    alone = stats.page_trend_test([[0.0, 0.1, 0.2, 0.3]] * 2).pvalue
+    alone = stats.page_trend_test([[0.0, 0.1, 0.2, 0.3]] * 3).pvalue
     assert each[1].p == pytest.approx(4 * alone)
     assert whole.p == pytest.approx(alone)  # the mean over budgets rises too
     (table,) = order_tables(board)

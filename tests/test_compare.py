@@ -264,16 +264,14 @@ def test_a_comparison_from_python_is_that_of_the_command(stranger, capsys, monke
     mine = hb.read_records("runs/small-foreign_blend")["field.backdoor_gain"]
     theirs = hb.read_records("results/small")
     theirs = theirs[theirs["delivery"] == "files"].set_index("seed")["field.backdoor_gain"]
-    t_of_one = 12.706204736432095  # Student's t of one degree of freedom, 97.5 %
     row = found.gains.loc["csq"]
-    half = t_of_one * mine.std() / 2**0.5
     assert (row["bits"], row["n"], row["counts"]) == (12, 2, True)
     assert row["mean"] == found.gain["mean"] == pytest.approx(mine.mean())
-    assert row["high"] == pytest.approx(mine.mean() + half)
+    assert row["high"] is None  # two seeds have no interval
     gap = (mine - theirs.loc[[0, 1]].to_numpy()).to_numpy()
     difference = found.differences.loc["BadNets"]
     assert difference["mean"] == pytest.approx(gap.mean())
-    assert difference["low"] == pytest.approx(gap.mean() - t_of_one * gap.std(ddof=1) / 2**0.5)
+    assert difference["low"] is None
     assert (difference["best"], difference["worst"]) == (1, 2)
     assert (found.label, found.place, found.why) == ("Foreign blend", (1, 2), "")
     assert (found.records, found.failures) == (Path("runs/small-foreign_blend"), ())

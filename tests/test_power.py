@@ -51,9 +51,11 @@ def test_an_attack_has_the_power_of_its_paired_differences():
     assert found.error == pytest.approx(
         sqrt((stats.sem([0.1, 0.3, 0.2]) ** 2 + stats.sem([0.4, 0.1, 0.0]) ** 2) / 2)
     )
-    few = power(mine, [other, of_seeds(0.1, 0.5)], 3)
+    four = of_seeds(0.5, 0.6, 0.8, 0.7)
+    few = power(four, [of_seeds(0.4, 0.3, 0.6, 0.2), other], 3)
     assert few is not None
-    assert (few.runs, few.groups) == (3, 2)
+    assert (few.runs, few.groups) == (4, 3)
+    assert power(mine, [of_seeds(0.1, 0.5)], 1) is None  # two groups have no interval
     assert power(mine, [], 1) is None
     assert power(of_seeds(0.5), [of_seeds(0.4)], 1) is None
 

@@ -180,12 +180,15 @@ def test_one_draw_has_no_interval_and_constant_draws_a_narrow_one():
     assert alone is not None
     assert (alone.low, alone.high, alone.p) == (None, None, 1)
     for value, p in ((0.5, 0), (0.0, 1)):
-        constant = estimate(of_victims([value, value]))
+        constant = estimate(of_victims([value] * 3))
         assert constant is not None
         assert (constant.low, constant.high, constant.p) == (value, value, p)
     rounding = estimate(of_victims([5.6e-17, 5.5e-17, 5.55e-17]))
     assert rounding is not None
     assert rounding.p == 1
+    two = estimate(of_victims([0.4, 0.6]))
+    assert two is not None
+    assert (two.low, two.high, two.p, two.groups) == (None, None, 1, 2)
     assert estimate({}) is None
     assert estimate({("csq", 48): {}}) is None
 
@@ -194,15 +197,20 @@ def test_one_draw_has_no_interval_and_constant_draws_a_narrow_one():
 
 
 def test_a_difference_is_paired_over_the_draws_of_both():
-    one = of_victims([0.7, 0.8, 0.9], [0.3, 0.5])
+    one = of_victims([0.7, 0.8, 0.9, 0.6], [0.3, 0.5])
     other = {
-        ("victim0", 48): {("Coat", 1): 0.71, ("Coat", 2): 0.8095, ("Coat", 3): 0.0},
+        ("victim0", 48): {
+            ("Coat", 1): 0.71,
+            ("Coat", 2): 0.8095,
+            ("Coat", 3): 0.51,
+            ("Coat", 4): 0.0,
+        },
         ("victim2", 48): {("Coat", 0): 0.9, ("Coat", 1): 0.9},
     }
     found = difference(one, other)
-    known = stats.ttest_rel([0.8, 0.9], [0.71, 0.8095])
+    known = stats.ttest_rel([0.8, 0.9, 0.6], [0.71, 0.8095, 0.51])
     assert found is not None
-    assert (found.mean, found.n) == (pytest.approx(0.09025), 2)
+    assert (found.mean, found.n) == (pytest.approx(0.2705 / 3), 3)
     assert found.p == pytest.approx(known.pvalue)
     assert difference(one, {("victim0", 48): {("Bag", 0): 0.1}}) is None
 

@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from scipy.special import nctdtr, stdtrit
 
 from hashbackdoor_bench.records import Record
-from hashbackdoor_bench.report.statistics import LEVEL, Draws, Estimate, difference
+from hashbackdoor_bench.report.statistics import LEAST_GROUPS, LEVEL, Draws, Estimate, difference
 
 POWER = 0.8
 MOST_GROUPS = 10_000
@@ -44,7 +44,7 @@ def groups_for(goal: float, error: float, groups: int, comparisons: int = 1) -> 
     def enough(count: int) -> bool:
         return detectable(error * sqrt(groups / count), count, comparisons) <= goal
 
-    low, high = 1, 2
+    low, high = LEAST_GROUPS - 1, LEAST_GROUPS
     while not enough(high):
         low, high = high, 2 * high
         if high > MOST_GROUPS:
@@ -80,7 +80,7 @@ class Power:
 
 
 def power(mine: Draws, others: Sequence[Draws], comparisons: int) -> Power | None:
-    """What an attack's runs can tell; None without another attack, or with one group.
+    """What an attack's runs can tell; None without another attack, or with few groups.
 
     Args:
         mine: its gains on the victims that count.

@@ -34,6 +34,7 @@ from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 from hashbackdoor_bench.errors import UserError
 
 LEVEL = 0.05
+LEAST_GROUPS = 3  # for an interval: that of two would reach 12.7 standard errors to each side
 ROUNDING = 1e-12  # a standard error below it is that of equal values
 
 VictimKey = tuple[str, int]  # name and bits
@@ -110,7 +111,8 @@ class Estimate:
 
     Attributes:
         mean: over columns of the means over draws: each column weighs the same.
-        low: lower end of the 95 % interval; None where a column is of one group only.
+        low: lower end of the 95 % interval; None where a column is of one group only, or there are
+            fewer than ``LEAST_GROUPS``.
         high: its upper end.
         p: two-sided, that the mean is zero; 1 where there is no interval.
         n: number of values.
@@ -147,7 +149,8 @@ def estimate(values: Draws, *, of_seeds: bool = False) -> Estimate | None:
     mean = fmean(fmean(column.values()) for column in columns)
     groups = sorted({draw[part] for column in columns for draw in column}, key=str)
     count = len(groups)
-    if any(len({draw[part] for draw in column}) < 2 for column in columns):
+    few = any(len({draw[part] for draw in column}) < 2 for column in columns)
+    if few or count < LEAST_GROUPS:
         return Estimate(mean, None, None, 1.0, n, None, count)
     without = _means_without(columns, part, groups)
     middle = fmean(without)

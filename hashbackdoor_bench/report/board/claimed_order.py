@@ -15,7 +15,14 @@ from statistics import fmean
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.entries import Entry
 from hashbackdoor_bench.report.formatting import percent
-from hashbackdoor_bench.report.statistics import LEVEL, Draws, estimate, group_of, holm
+from hashbackdoor_bench.report.statistics import (
+    LEAST_GROUPS,
+    LEVEL,
+    Draws,
+    estimate,
+    group_of,
+    holm,
+)
 from hashbackdoor_bench.text import listed
 
 ATTACKS = ("tri", "tri_noise", "tri_adv", "ciba")
@@ -82,14 +89,14 @@ def order_tables(board: Board) -> list[OrderTable]:
     corrected = f"; p at one of the {len(parts)} budgets is corrected by Holm's method"
     sentence = (
         f"The published order {' < '.join(whole.labels)} {outcome} (Page's test over "
-        f"{whole.unit}{corrected if parts[1:] else ''})."
+        f"{whole.unit}, on the runs that all four have{corrected if parts[1:] else ''})."
     )
     columns = ("budget", *whole.labels, whole.unit, "p")
     return [OrderTable(sentence, columns, tuple(one.cells for one in found))]
 
 
 def claimed_order(board: Board) -> list[ClaimedOrder]:
-    """The test on a board and at each budget; none where it lacks an attack or two blocks."""
+    """The test on a board and at each budget; none where it lacks an attack or blocks."""
     chosen = [_entry(board, attack) for attack in ATTACKS]
     entries = [one for one in chosen if one is not None]
     if len(entries) < len(ATTACKS):
@@ -106,10 +113,10 @@ def claimed_order(board: Board) -> list[ClaimedOrder]:
 
 
 def _tested(entries: Sequence[Entry], budget: float | None) -> ClaimedOrder | None:
-    """The test at one budget, or over all; None if there are fewer than two blocks."""
+    """The test at one budget, or over all; None if there are fewer blocks than a test needs."""
     gains = _shared([_at(one.counted_draws, budget) for one in entries])
     blocks = _blocks(gains)
-    if len(blocks) < 2:
+    if len(blocks) < LEAST_GROUPS:
         return None
     means = tuple(found.mean for found in map(estimate, gains) if found)
     unit = ("targets", "seeds")[group_of(gains[0])]
