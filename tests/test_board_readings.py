@@ -1,12 +1,13 @@
 """What a board says in words, which victims are hurt how much, and which runs there are."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
 import pytest
-from test_leaderboard import board_of, runs
+from test_leaderboard import board_of, runs, unpoisoned
 
 from hashbackdoor_bench.report.board.boards import Board, boards
 from hashbackdoor_bench.report.board.coverage import _is_of, attack_coverage, refusals
@@ -212,6 +213,26 @@ def test_coverage_of_a_board_over_budgets_names_the_budget(tmp_path):
         "B on CSQ: budget 20 %, target Coat, seed 1",
         "B on HashNet: budget 20 %, target Coat, seed 1",
     )
+
+
+def test_a_control_lacks_no_budgets_and_adds_none_to_what_others_lack(tmp_path):
+    rows = {
+        "A": runs("a", 0.3, budget=0.1) + runs("a", 0.4, budget=0.2),
+        "Clean": unpoisoned(runs("clean", 0.0, threat={"trigger": "none"}, budget=0.0)),
+    }
+    found = attack_coverage(board_of(tmp_path, rows))
+    assert found.missing == ()
+    assert found.runs == (12 + 6, 12 + 6)
+
+
+def test_those_without_a_common_run_are_not_called_compared():
+    here, low = around("A", 0.8), around("Ab", 0.2)
+    elsewhere = drawn("C", {("far", seed): 0.5 + noise for seed, noise in enumerate(NOISE)})
+    said = "2 of the 3 pairs share no run, so nothing compares them."
+    assert takeaway([here, elsewhere, low], VICTIMS) == f"A is hurt more than Ab. {said}"
+    alike = replace(low, name="Ad", draws=here.draws)
+    text = takeaway([here, elsewhere, alike], VICTIMS)
+    assert text == f"No two of the 3 victims can be told apart. {said}"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Which runs a board has, and which it lacks.
 
 The cells of a board are all that any of its methods was run in, see `boards` and `defenses`; what a
-suite plans beyond them is not known from records.
+suite plans beyond them is not known from records. What stands apart on a board over budgets, such
+as the control without a trigger, has cells of its own.
 """
 
 import re
@@ -76,13 +77,14 @@ def attack_coverage(board: Board, refused: Iterable[Refusal] = ()) -> Coverage:
         and (one.victim, one.bits) in by_key
     }
     done = []
+    apart = {entry.label for entry in board.entries if entry.apart and board.budgets}
     for entry in board.entries:
         runs: dict[str, set[Draw]] = {}
         for run in entry.runs:
             budget = run.record.spec.budget if board.budgets else None
             runs.setdefault(named[run.victim], set()).add((budget, run.target, run.seed))
         done.append((entry.label, runs))
-    return _coverage(done, columns, never)
+    return _coverage(done, columns, never, apart)
 
 
 def defense_coverage(board: DefenseBoard, refused: Iterable[Refusal] = ()) -> Coverage:
@@ -124,6 +126,7 @@ def _coverage(
     done: Sequence[tuple[str, Mapping[str, AbstractSet[Draw]]]],
     columns: Sequence[str],
     never: AbstractSet[tuple[str, str, str]],
+    apart: AbstractSet[str] = frozenset(),
 ) -> Coverage:
     """Count runs against all draws with which any of the methods was run in a column.
 
@@ -131,18 +134,21 @@ def _coverage(
         done: the runs of each method, by column.
         columns: in their order.
         never: method, column and seed of runs that were refused.
+        apart: methods that are counted against their own runs.
     """
     empty: set[Draw] = set()
     wanted = {
-        column: empty.union(*(runs.get(column, empty) for _, runs in done)) for column in columns
+        column: empty.union(*(runs.get(column, empty) for name, runs in done if name not in apart))
+        for column in columns
     }
     rows, missing, refused = [], [], 0
     for name, runs in done:
         cells = []
         for column in columns:
             own = runs.get(column, empty)
-            cells.append((len(own), len(wanted[column])))
-            lacking = wanted[column] - own
+            due = own if name in apart else wanted[column]
+            cells.append((len(own), len(due)))
+            lacking = due - own
             possible = {draw for draw in lacking if (name, column, str(draw[2])) not in never}
             missing += _missing(name, column, possible)
             refused += len(lacking) - len(possible)

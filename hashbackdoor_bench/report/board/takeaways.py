@@ -6,12 +6,13 @@ out in turn, two-sided at 5 %, after Holm's correction over all pairs of the boa
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from hashbackdoor_bench.report.board import wording
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.defenses import DefenseBoard
 from hashbackdoor_bench.report.board.victims import VictimBoard
-from hashbackdoor_bench.report.statistics import Draws, Estimate, wins
+from hashbackdoor_bench.report.statistics import Draws, Estimate, difference, wins
 
 MOST_GROUPS = 3  # sentences on who is above whom
 
@@ -93,9 +94,14 @@ def _compared(contenders: Sequence[Contender], words: Words) -> list[str]:
     names = [_quoted(one.name) for one in contenders]
     (above,) = wins([[one.draws for one in contenders]])
     told, pairs = sum(map(len, above)), n * (n - 1) // 2
+    strangers = sum(
+        difference(one.draws, other.draws) is None for one, other in combinations(contenders, 2)
+    )
+    apart = [f"{strangers} of the {pairs} pairs share no run, so nothing compares them."]
     if not told:
         both = f"{names[0]} and {names[1]}" if n == 2 else f"No two of the {n} {kind}s"
-        return [f"{both} can{'not' if n == 2 else ''} be told apart."]
+        sentence = f"{both} can{'not' if n == 2 else ''} be told apart."
+        return [sentence, *(apart if strangers else [])]
     groups: dict[tuple[int, ...], list[int]] = {}
     for number, below in enumerate(above):
         if below:
@@ -113,10 +119,10 @@ def _compared(contenders: Sequence[Contender], words: Words) -> list[str]:
     left = sum(len(losers) * len(of) for losers, of in list(groups.items())[MOST_GROUPS:])
     if left:
         sentences.append(f"So it is with {left} more pair{'s' if left > 1 else ''}.")
-    open_pairs = pairs - told
+    open_pairs = pairs - told - strangers
     if open_pairs:
         sentences.append(f"{open_pairs} of the {pairs} pairs cannot be told apart.")
-    return sentences
+    return sentences + (apart if strangers else [])
 
 
 def _contains_zero(value: Estimate | None) -> bool:
