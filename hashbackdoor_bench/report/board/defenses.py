@@ -43,6 +43,7 @@ from hashbackdoor_bench.report.statistics import (
     rows_of,
 )
 
+CELL = ["attack_share", "victim", "bits", "target", "seed"]
 Cell = tuple[str, str, int, str, int]  # attack with its share, victim, bits, target and seed
 
 
@@ -57,8 +58,9 @@ class DefenseEntry:
         why: a clause why it has no place, empty if it has one.
         removal: mean removal over attacks and victims; None if there is none.
         draws: removal by attack and victim, and by target and seed.
-        t_map: mean t-MAP behind it, in all of its runs; None if it changes no code.
-        map: mean MAP behind it.
+        t_map: mean t-MAP behind it, over the same runs with the same weights as ``removal``; None
+            if it changes no code.
+        map: mean MAP behind it, likewise.
         clean_cost: MAP before less MAP after, on the victim where that mean is largest.
         clean: numbers of clean images that its defender has.
         sees: what its defender sees.
@@ -98,6 +100,7 @@ class DefenseBoard:
         targets: class names.
         seeds: of the runs.
         cells: number of runs in which there is a backdoor to remove.
+        t_map: mean t-MAP in these without a defense, with the weights of `DefenseEntry.removal`.
         entries: those with a place first, by falling removal.
     """
 
@@ -109,6 +112,7 @@ class DefenseBoard:
     targets: tuple[str, ...]
     seeds: tuple[int, ...]
     cells: int
+    t_map: float | None
     entries: tuple[DefenseEntry, ...]
 
 
@@ -148,7 +152,8 @@ def _board(
         attack_share=[" ".join(pair) for pair in zip(rows["attacker"], rows["share"], strict=True)],
         above=rows["t_map.before"] - rows["control_t_map.before"],
     )
-    cells = set(_cells(rows[rows["above"] >= LEAST_ABOVE]))
+    attacked = rows[rows["above"] >= LEAST_ABOVE]
+    cells = set(_cells(attacked))
     entries = [
         _entry(str(head), part, name, cells, refused)
         for head, part in rows.groupby("defense", sort=False)
@@ -168,6 +173,7 @@ def _board(
         targets=tuple(sorted(set(map(str, rows["target"])))),
         seeds=tuple(sorted(set(map(int, rows["seed"])))),
         cells=len(cells),
+        t_map=_mean(attacked.drop_duplicates(CELL), "t_map.before"),
         entries=_placed(entries),
     )
 
@@ -175,9 +181,7 @@ def _board(
 def _cells(frame: pd.DataFrame) -> list[Cell]:
     return [
         (str(attack), str(victim), int(bits), str(target), int(seed))
-        for attack, victim, bits, target, seed in rows_of(
-            frame, "attack_share", "victim", "bits", "target", "seed"
-        )
+        for attack, victim, bits, target, seed in rows_of(frame, *CELL)
     ]
 
 
@@ -218,8 +222,8 @@ def _entry(
         why=_why(first, cells, len(here), costs, _reasons(first.spec.defense, refused)),
         removal=estimate(removal),
         draws=removal,
-        t_map=_mean(frame["t_map.after"]),
-        map=_mean(frame["map.after"]),
+        t_map=_mean(here, "t_map.after"),
+        map=_mean(here, "map.after"),
         clean_cost=max(costs, default=None),
         clean=tuple(sorted({one.defense.clean for one in records if one.defense})),
         sees=first.defense.sees,
@@ -230,9 +234,10 @@ def _entry(
     )
 
 
-def _mean(values: pd.Series) -> float | None:
-    known = values.dropna()
-    return float(known.mean()) if len(known) else None
+def _mean(frame: pd.DataFrame, column: str) -> float | None:
+    """The mean over attacks and victims, each with the same weight; None if there is no value."""
+    means = frame.groupby(CELL[:3])[column].mean().dropna()
+    return float(means.mean()) if len(means) else None
 
 
 def _why(
