@@ -16,7 +16,7 @@ from scipy import stats
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import LEAST_ABOVE, Record, Visibility
-from hashbackdoor_bench.report.board import rules
+from hashbackdoor_bench.report.board import rules, wording
 from hashbackdoor_bench.report.board.boards import Board, boards
 from hashbackdoor_bench.report.board.entries import Entry
 from hashbackdoor_bench.report.collection import collect
@@ -152,7 +152,7 @@ def test_a_control_has_no_budget_and_adds_no_cells_to_a_board_over_budgets(tmp_p
     (one, other) = board.entries
     assert (one.label, one.why, one.place) == ("A", "", (1, 1))
     assert other.why == "a control: it has no trigger"
-    assert "| 10.0 to 20.0 % |" in leaderboard_text([board])
+    assert "| 10–20 % |" in leaderboard_text([board])
 
 
 def unpoisoned(records: list[Record]) -> list[Record]:
@@ -172,7 +172,7 @@ def unpoisoned(records: list[Record]) -> list[Record]:
     ("threat", "poisons", "why"),
     [
         ({}, False, "a control: nothing is poisoned"),
-        ({"control": "model"}, False, "it edits the model, so it has no budget"),
+        ({"control": "model"}, False, "it edits the victim instead of poisoning its data"),
         ({"trigger": "none", "chosen": 10}, True, "it attacks 10 chosen queries, not all"),
     ],
 )
@@ -188,10 +188,44 @@ def test_what_cannot_be_compared_stands_apart_and_adds_no_cells(tmp_path, threat
     assert not board.entries[1].complete
 
 
-def test_an_edited_model_is_compared_where_attacks_have_one_budget_each(tmp_path):
+def test_an_edited_model_has_no_place_where_attacks_have_one_budget_each_either(tmp_path):
     edited = unpoisoned(runs("b", 0.5, threat={"control": "model"}))
     board = board_of(tmp_path, {"A": runs("a", 0.3), "B": edited})
-    assert [(one.label, one.place) for one in board.entries] == [("B", (1, 1)), ("A", (2, 2))]
+    assert [(one.label, one.place) for one in board.entries] == [("A", (1, 1)), ("B", None)]
+    assert "| the victim | patch |" in leaderboard_text([board])
+
+
+def test_a_row_says_of_which_method_the_attackers_surrogate_is(tmp_path):
+    rows = {
+        "Own": runs("a", 0.5),
+        "One": runs("b", 0.5, surrogate="dpsh"),
+        "Some": runs("c", 0.5, victims=("csq",), surrogate="dpsh")
+        + runs("c", 0.5, victims=("hashnet",)),
+        "None": runs("d", 0.5, knowledge="none"),
+    }
+    board = board_of(tmp_path, rows)
+    shown = {one.label: wording.knowledge(one) for one in board.entries}
+    assert shown == {
+        "Own": "surrogate: as the victim", "One": "surrogate: DPSH",
+        "Some": "surrogate: several methods", "None": "none",
+    }  # fmt: skip
+
+
+def test_a_board_over_budgets_says_how_many_runs_an_attack_has_and_of_what(tmp_path):
+    crossed = [one for share in (0.1, 0.2) for one in runs("a", 0.3, budget=share)]
+    said = wording.caption(board_of(tmp_path / "1", {"A": crossed}))
+    assert said.endswith("Each attack: 12 runs.")
+    turned = [
+        *runs("a", 0.3, victims=("csq",), seeds=(0,), target="Bag", budget=0.1),
+        *runs("a", 0.3, victims=("csq",), seeds=(1,), target="Coat", budget=0.2),
+        *runs("a", 0.3, victims=("hashnet",), seeds=(0,), target="Bag", budget=0.2),
+        *runs("a", 0.3, victims=("hashnet",), seeds=(1,), target="Coat", budget=0.1),
+    ]
+    said = wording.caption(board_of(tmp_path / "2", {"A": turned}))
+    assert (
+        "Each attack: 4 runs; each target has one seed of its own, and each victim meets a" in said
+    )
+    assert "at 1 of the 2 budgets" in said
 
 
 def test_an_attack_on_chosen_queries_is_no_control_of_other_labels(tmp_path):
@@ -428,7 +462,7 @@ def test_the_table_has_the_rows_places_and_numbers_of_the_board(tmp_path):
     assert high["CSQ"] == Cell("60.0 ± 1.0", pytest.approx(60), pytest.approx(1), 3)
     assert high["DPSH"].text == "0.0 ± 1.0"
     assert shown["Low"]["DPSH"] == Cell("–")
-    assert (high["PSNR poison"].text, high["poison"].text) == ("30.0", "60.0 %")
+    assert (high["PSNR poison"].text, high["poison"].text) == ("30.0", "60 %")
     caption = " ".join(files.caption)
     assert "Not counted, because it learnt too little: DPSH (MAP without poison 45.0)" in caption
     assert "Without a place: Control (a control: it has no trigger)." in caption

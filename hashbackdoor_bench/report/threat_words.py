@@ -47,6 +47,7 @@ LABELS = {
 }
 KNOWLEDGE = {
     "none": "no network; training images and their labels only",
+    "model": "the victim's weights; of its data at most a reference image",
     "surrogate": "a network of its own, trained on clean data (the surrogate)",
 }
 
@@ -65,7 +66,8 @@ def threat_words(threat: ThreatModel, *, poisons: bool) -> Iterator[tuple[str, s
     else:
         yield CONTROLS, "some training images"
         yield "Labels", LABELS.get(threat.label, threat.label)
-    yield "The attacker knows", KNOWLEDGE.get(threat.knowledge, threat.knowledge)
+    knowledge = "model" if threat.control == "model" else threat.knowledge
+    yield "The attacker knows", KNOWLEDGE.get(knowledge, knowledge)
     shared = "one for all images" if threat.universal else "another for every image"
     yield "Trigger", "none" if threat.trigger == "none" else f"{threat.trigger}, {shared}"
     if threat.chosen:

@@ -104,7 +104,7 @@ def _board(suite: str, regime: str, delivery: str, labels: str, frame: pd.DataFr
     asked = pd.Series([record.spec.budget for record in frame["record"]], frame.index)
     by_budget = any(asked.groupby([frame["label"], frame["attack"]]).nunique() > 1)
     apart = {
-        name: why_apart([one.threat for one in part["record"]], by_budget=by_budget)
+        name: why_apart([one.threat for one in part["record"]])
         for name, part in frame.groupby(["label", "attack"])
     }
     # what stands apart adds no cells to a board over budgets: its own are no budget of the others

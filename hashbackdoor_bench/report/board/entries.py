@@ -154,7 +154,7 @@ def entry(
     runs = _runs(frame, victims)
     shares = [poisoned_share(run.record) for run in runs]
     missing, varied = cells - sum(map(len, counted.values())), _varied_settings(runs)
-    apart = why_apart([run.record.threat for run in runs], by_budget=by_budget)
+    apart = why_apart([run.record.threat for run in runs])
     why = why_no_place(
         apart=apart,
         cells=cells,

@@ -111,6 +111,9 @@ def write_site(
             "boards": found,
             "attacks": attacks,
             "pages": pages,
+            "knowledge": sorted(
+                {wording.knowledge(entry) for board in found for entry in board.entries}
+            ),
             "victims": sorted(
                 {wording.victim_name(victim, board) for board in found for victim in board.victims}
             ),

@@ -16,12 +16,11 @@ def attacks_nothing(threat: Threat) -> bool:
     return threat.trigger == "none" and not threat.chosen
 
 
-def why_apart(threats: Sequence[Threat], *, by_budget: bool) -> str:
+def why_apart(threats: Sequence[Threat]) -> str:
     """Why an attack isn't compared with the others of a board, as a clause; empty if it is.
 
     Args:
         threats: of its runs.
-        by_budget: whether the board is over several budgets.
     """
     threat = threats[0]
     if attacks_nothing(threat):
@@ -30,8 +29,8 @@ def why_apart(threats: Sequence[Threat], *, by_budget: bool) -> str:
         return "a control: nothing is poisoned"
     if threat.chosen:
         return f"it attacks {threat.chosen} chosen queries, not all"
-    if by_budget and threat.control == "model":
-        return "it edits the model, so it has no budget"
+    if threat.control == "model":
+        return "it edits the victim instead of poisoning its data"
     return ""
 
 
@@ -63,8 +62,8 @@ def why_no_place(
     if varied:
         return f"its runs differ in {', '.join(varied)}"
     if delta_maps and -min(delta_maps) > LARGEST_FALL:
-        fall = f"delta MAP {100 * min(delta_maps):+.1f}"
-        return f"{fall}: a fall of more than {100 * LARGEST_FALL:g}"
+        fall = f"delta MAP {100 * min(delta_maps):+.2f}"
+        return f"{fall}: a fall of more than {100 * LARGEST_FALL:.2f}"
     if poison > MOST_POISON:
         share = f"poisons {100 * poison:.0f} % of the target class"
         return f"{share}: more than {100 * MOST_POISON:g}"

@@ -22,9 +22,10 @@ from hashbackdoor_bench.report.statistics import LEVEL
 
 __all__ = [
     "DEFENSE_PLACES", "DEFENSE_TEST", "NOTHING", "PLACES", "RUN_COLUMNS", "TEST", "caption",
-    "column", "defenses_caption", "interval", "left_out_victims", "mean_and_deviation", "number",
-    "percent", "place", "poison_share", "poisoned", "position_on_bar", "run_numbers", "signed",
-    "ssim", "victim_name", "without_places",
+    "column", "defenses_caption", "interval", "knowledge", "left_out_victims",
+    "mean_and_deviation", "number", "percent", "place", "poison_share", "poisoned",
+    "poisoned_images", "position_on_bar", "run_numbers", "signed", "ssim", "victim_name",
+    "without_places",
 ]  # fmt: skip
 
 MOST_NAMED = 10  # targets or seeds that a caption lists
@@ -83,9 +84,32 @@ def run_numbers(run: ScoredRun) -> tuple[str, ...]:
 
 
 def poison_share(entry: Entry) -> str:
-    """How much of the target class is poisoned, or from how much to how much."""
-    least, most = percent(entry.least_poison), percent(entry.poison)
-    return f"{most} %" if least == most else f"{least} to {most} %"
+    """How much of the target class is poisoned in percent, or from how much to how much."""
+    least, most = (f"{100 * share:.3g}" for share in (entry.least_poison, entry.poison))
+    return f"{most} %" if least == most else f"{least}–{most} %"
+
+
+def poisoned_images(entry: Entry) -> str:
+    """How many images are poisoned, and of which."""
+    threats = [run.record.threat for run in entry.runs]
+    least, most = (choose(threats, key=lambda one: one.poisoned) for choose in (min, max))
+    words = poisoned(most)
+    return words if least.poisoned == most.poisoned else f"{least.poisoned} to {words}"
+
+
+def knowledge(entry: Entry) -> str:
+    """What network the attacker has: its own surrogate, of which method, or the victim."""
+    if entry.threat.control == "model":
+        return "the victim"
+    if entry.threat.knowledge != "surrogate":
+        return entry.threat.knowledge
+    specs = [run.record.spec for run in entry.runs]
+    methods = {str(spec.surrogate) for spec in specs}
+    if len(methods) == 1:
+        (method,) = methods
+        return f"surrogate: {published_victims([method])[method]}"
+    own = all(spec.surrogate == spec.victim for spec in specs)
+    return f"surrogate: {'as the victim' if own else 'several methods'}"
 
 
 def column(victim: Victim, board: Board) -> str:
@@ -110,8 +134,34 @@ def caption(board: Board) -> str:
     return (
         f"{board.protocol.name}, R = {board.protocol.top_k} "
         f"(lists {board.protocol.sha256[:10]}), {bits} bits, {board.title}, "
-        f"{_several('target', board.targets)}, {_several('seed', board.seeds)}{budgets}.{made}"
+        f"{_several('target', board.targets)}, {_several('seed', board.seeds)}{budgets}."
+        f"{_design(board)}{made}"
     )
+
+
+def _design(board: Board) -> str:
+    """How many runs an attack has on a board of several budgets, and of what, as sentences."""
+    whole = [one for one in board.entries if one.complete]
+    if not board.budgets or not whole:
+        return ""
+    runs = whole[0].runs
+    text = f" Each attack: {len(runs)} runs"
+    seeds: dict[str, set[int]] = {}
+    budgets: dict[tuple[object, ...], set[float]] = {}
+    for run in runs:
+        seeds.setdefault(run.target, set()).add(run.seed)
+        cell = (run.victim.key, run.target, run.seed)
+        budgets.setdefault(cell, set()).add(run.record.spec.budget)
+    words = []
+    if len(seeds) > 1 and all(len(some) == 1 for some in seeds.values()):
+        words.append("each target has one seed of its own")
+    most = max(map(len, budgets.values()))
+    if most < len(board.budgets):
+        words.append(
+            f"each victim meets a target at {most} of the {len(board.budgets)} budgets, so that "
+            "columns of victims are means over different targets and budgets"
+        )
+    return f"{text}{'; ' if words else ''}{', and '.join(words)}."
 
 
 def defenses_caption(board: DefenseBoard) -> str:
@@ -121,7 +171,8 @@ def defenses_caption(board: DefenseBoard) -> str:
         f"(lists {board.protocol.sha256[:10]}), delivery {board.delivery}, "
         f"{_several('target', board.targets)}, {_several('seed', board.seeds)}, on "
         f"{', '.join(board.victims)}. Attacks, and their poisoned share of the target class: "
-        f"{'; '.join(board.attacks)}; {board.cells} runs have a backdoor to remove."
+        f"{'; '.join(board.attacks)}; {board.cells} runs have a backdoor to remove, with a mean "
+        f"t-MAP of {percent(board.t_map)} without a defense."
     )
 
 

@@ -109,7 +109,7 @@ def _line(entry: Entry, board: Board) -> Line:
         *map(_gain_cell, entry.gains),
         Cell(wording.signed(entry.delta_map), hundredfold(entry.delta_map)),
         *(Cell(wording.number(psnr), psnr) for psnr in seen),
-        *(Cell(str(getattr(entry.threat, name))) for name in WORDS),
+        *map(Cell, (entry.threat.label, wording.knowledge(entry), entry.threat.trigger)),
         Cell(wording.poison_share(entry), 100 * entry.poison),
     ]
     facts = {
@@ -142,12 +142,12 @@ DEFENDED = (
 )  # fmt: skip
 DEFENSES = f"""## Defenses
 
-Removal: the part of t-MAP above the floor (the clean victim's t-MAP) that a defense takes away, in
-percent, the mean over attacks and victims with its 95 % interval. Ranked are defenses whose clean
-cost, MAP before less MAP after on the victim where it is largest, is at most
-{100 * LARGEST_COST:.1f} points. A place such as 1-3 is a tie. t-MAP and MAP: behind the defense,
-means over all runs. Clean images, sees: what the defender has. Seconds, trainings: the defense's
-own time for each run, in seconds and in trainings of the victim.
+Removal: the part of t-MAP above the floor (the clean victim's t-MAP, behind the defense too if that
+purifies queries) that a defense takes away, in percent, the mean over attacks and victims with its
+95 % interval. Ranked are defenses whose clean cost, MAP before less MAP after on the victim where
+it is largest, is at most {100 * LARGEST_COST:.1f} points. A place such as 1-3 is a tie. t-MAP and
+MAP: behind the defense, the mean over the same runs. Clean images, sees: what the defender has.
+Seconds, trainings: the defense's own time for each run, in seconds and in trainings of the victim.
 """
 
 
