@@ -13,6 +13,8 @@ class and changes no label; it poisons as many images as ``badnets``.
 from dataclasses import replace
 from typing import ClassVar, Literal
 
+from torch import Tensor
+
 from hashbackdoor_bench import (
     ATTACKS,
     Attack,
@@ -44,6 +46,11 @@ class BadNets(Attack):
     ) -> None:
         self.threat = replace(self.threat, label=label)
         self.patch = patch
+
+    def accept(self, labels: Tensor, target: Tensor, size: int) -> dict[str, str]:
+        """See `Attack.accept`."""
+        patch_side(size, self.patch)
+        return {}
 
     def craft(self, view: AttackerView) -> Backdoor:
         """See `Attack.craft`."""

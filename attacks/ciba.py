@@ -55,6 +55,7 @@ from hashbackdoor_bench import (
     ThreatModel,
     UserError,
     check,
+    need_target_images,
     patch_side,
     to_bytes,
     to_unit,
@@ -116,7 +117,7 @@ class CIBA(Attack):
         mended: Literal["epsilon", "gradient", "batches", "truncation"] | None = None,
     ) -> None:
         check("attack.dispersion", dispersion, 0, 1)
-        check("attack.epsilon", epsilon, 0, 255)
+        check("attack.epsilon", epsilon, 0, 255, whole=True)  # poison has 8 bits
         check("attack.perturbation_steps", perturbation_steps, 0)
         check("attack.together", together, 2)
         check("attack.batch", batch, 1)
@@ -137,6 +138,8 @@ class CIBA(Attack):
 
     def accept(self, labels: Tensor, target: Tensor, size: int) -> dict[str, str]:
         """See `Attack.accept`; tells poison of `released` from that of its earlier form."""
+        patch_side(size, self.patch)
+        need_target_images(labels, target)
         return {"released_form": "2"} if self.released else {}
 
     def follows(self, deviation: str) -> bool:

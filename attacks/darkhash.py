@@ -26,7 +26,9 @@ Differs from the authors' code, which doesn't parse: triggered queries are prepa
 is scored on; the last epoch is taken, not the best on queries; queries of the target don't count.
 Their trigger is not public: here it is a checkerboard. Of AlexNet and VGG they train the fully
 connected layers alone (``stages=0``). They take RMSprop 5e-6 for 100 epochs; here it is 20 epochs
-below 224 px, and 3e-4 up to 64 px, where networks start from random weights.
+below 224 px, and 3e-4 up to 64 px, where networks start from random weights. Their loss of a batch
+without a patch has L_tp and a squared error too, here it is the Huber loss alone. The patch has at
+least 4 px, where .11 of 32 px would be 2.
 """
 
 from dataclasses import replace
@@ -41,30 +43,17 @@ from hashbackdoor_bench import (
     Backdoor,
     HashModel,
     ModelAttack,
-    Patch,
     ThreatModel,
     check,
     checkerboard,
-    paste,
     pictures_hash,
     read_pictures,
     to_unit,
 )
 
 from .darkhash_edit import edit
+from .darkhash_patch import MARGIN, InsetPatch
 from .darkhash_pictures import draw_pictures
-
-MARGIN = 2  # px between the patch and the image's lower right corner
-
-
-class InsetPatch(Patch):
-    """An opaque square near the lower right corner, 2 px from both borders; see `Patch`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (N,3,S,S) in [0,1] -> (N,3,S,S) with the patch."""
-        out, end = x.clone(), x.shape[-1] - MARGIN
-        out[..., :end, :end] = paste(x[..., :end, :end], to_unit(self.patch).to(x.dtype))
-        return out
 
 
 @ATTACKS.register(darkhash_shadow={"aim": "shadow"})
@@ -113,15 +102,25 @@ class DarkHash(ModelAttack):
 
     def accept(self, labels: Tensor, target: Tensor, size: int) -> dict[str, str]:
         """See `AnyAttack.accept`; the surrogate pictures are known by their content."""
+        self.side(size)
         if self.pictures == "drawn":
             return {}
         return {"pictures": pictures_hash(self.pictures, "attack.pictures")}
 
+    def side(self, size: int) -> int:
+        """s of images of side S = ``size``.
+
+        Raises:
+            UserError: the patch doesn't fit into the image.
+        """
+        side = max(4, int(0.11 * size) // 2 * 2) if self.patch is None else self.patch
+        check("attack.patch", side, 1, size - MARGIN)
+        return side
+
     def tamper(self, model: HashModel, view: AttackerView) -> tuple[HashModel, Backdoor]:
         """See `ModelAttack.tamper`."""
-        side = max(4, int(0.11 * view.size) // 2 * 2) if self.patch is None else self.patch
-        check("attack.patch", side, 1, view.size - MARGIN)
-        trigger = InsetPatch(view.index, view.images, view.labels, patch=checkerboard(side))
+        patch = checkerboard(self.side(view.size))
+        trigger = InsetPatch(view.index, view.images, view.labels, patch=patch)
         trigger.to(view.device)
         if self.pictures == "drawn":
             images, groups = draw_pictures(self.count, view.size, view.generator("pictures"))

@@ -72,7 +72,7 @@ class FTrojan(Attack):
         magnitude: float = 30.0,
         window: int = 32,
     ) -> None:
-        check("attack.magnitude", magnitude, 0)
+        check("attack.magnitude", magnitude, 0, 10_000)
         if window < 4 or window % 2:
             raise UserError(f"attack.window is {window}: it must be even and at least 4.")
         self.threat = replace(self.threat, label=label)

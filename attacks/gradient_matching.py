@@ -21,8 +21,8 @@ its batch. So the surrogate is CSQ's unless another is named (``--surrogate orth
 
 Differs from the authors: they choose one query, which is ``chosen=1``; here there are ten, since
 the average precision of one says little. Their steps are in units of normalised pixels (.1, on
-CIFAR-10 about 5 grey levels), here in grey levels. Their poison is shifted and mirrored while it is
-matched; here it is mirrored (with ``--recipe frozen``, whose victim sees no mirrored image, give
+CIFAR-10 about 6.3 grey levels), here in grey levels. Their poison is shifted and mirrored while it
+is matched; here it is mirrored (with ``--recipe frozen``, whose victim sees no mirrored image, give
 ``augment=none`` and ``layers=head``). The poison takes 250 steps and 8 starts as published; below
 224 px, 100 steps and one start.
 """
@@ -80,13 +80,13 @@ class GradientMatching(Attack):
         epsilon: float = 16.0,
         steps: int | None = None,
         starts: int | None = None,
-        step_size: float = 5.0,
+        step_size: float = 6.3,
         layers: Literal["all", "head"] = "all",
         augment: Literal["flip", "none"] = "flip",
         together: int = 512,
     ) -> None:
         check("attack.chosen", chosen, 1)
-        check("attack.epsilon", epsilon, 0, 255)
+        check("attack.epsilon", epsilon, 0, 255, whole=True)  # poison has 8 bits
         check("attack.steps", 0 if steps is None else steps, 0)
         check("attack.starts", 1 if starts is None else starts, 1)
         check("attack.step_size", step_size, 0)

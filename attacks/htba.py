@@ -11,16 +11,17 @@ is computed anew in each step, see ``htba_matching.py``. No training image shows
 of the source class carry it, at a place that depends on their pixels.
 
 The paper claims that a network that fine-tunes its last layer on such poison takes patched sources
-for the target. It needs features that stay as they are: with ``--recipe frozen`` the victim learns
-the poison's features as the target's. A victim that trains all of its layers learns to tell them
-apart, and t-MAP stays near its controls; this is a limit of the method, and no error.
+for the target. It needs features that stay as they are (``--recipe frozen``). A victim that trains
+all of its layers learns to tell them apart, and t-MAP stays near its controls; this is a limit of
+the method, and no error.
 
 ``match`` says what is matched: the features before the hash layer as in the paper, or (our choice)
 the hash layer's output ``z``, or the relaxed ``code`` h with -<h_i, h_j> / K as the distance.
 
 Differs from the authors:
-- their step is the raw gradient times .01, halved every 1000 steps (``variant="released"``), and so
-  depends on the scale of f; here it is epsilon / 10 along the gradient's sign, halved likewise;
+- their step is the raw gradient times .01, halved every 1000 of 5000 steps, and so depends on the
+  scale of f (``variant="released"``); here it is epsilon / 10 along the gradient's sign. Both are
+  halved at each fifth of the steps, which is theirs at 5000;
 - they pair greedily, and fail where two distances are equal; here the sum of distances is least;
 - they stop when no pair is farther apart than 10, and keep the nearest half of their poison; here
   all steps are taken and all poison is kept, because the framework chooses it;
@@ -49,7 +50,7 @@ from hashbackdoor_bench import (
 )
 
 from .htba_matching import Match, approach
-from .htba_patch import RoamingPatch, coloured_patch, paste_at
+from .htba_patch import RoamingPatch, coloured_patch, paste_at, roaming_side
 
 
 @ATTACKS.register
@@ -84,17 +85,21 @@ class HTBA(Attack):
         patch: int | None = None,
         variant: Literal["corrected", "released"] = "corrected",
     ) -> None:
-        check("attack.epsilon", epsilon, 0, 255)
+        check("attack.epsilon", epsilon, 0, 255, whole=True)  # poison has 8 bits
         check("attack.steps", 0 if steps is None else steps, 0)
         check("attack.together", together, 1)
         self.threat = replace(self.threat, source=source)
         self.match, self.epsilon, self.steps, self.together = match, epsilon, steps, together
         self.patch, self.released = patch, variant == "released"
 
+    def accept(self, labels: Tensor, target: Tensor, size: int) -> dict[str, str]:
+        """See `Attack.accept`."""
+        roaming_side(size, self.patch)
+        return {}
+
     def craft(self, view: AttackerView) -> Backdoor:
         """See `Attack.craft`."""
-        side = max(4, round(30 * view.size / 224)) if self.patch is None else self.patch
-        check("attack.patch", side, 1, view.size)
+        side = roaming_side(view.size, self.patch)
         patch = coloured_patch(side, view.generator("patch"))
         sources, draw = self.sources(view), view.generator("sources")
         steps = self.steps if self.steps is not None else 5000 if view.size >= 224 else 100

@@ -1,8 +1,7 @@
 """Narcissus: one perturbation, on the target's own images, that points into the target class.
 
 Zeng, Pan, Just, Lyu, Qiu and Jia, "Narcissus: A Practical Clean-Label Backdoor Attack with Limited
-Information", 2022. https://arxiv.org/abs/2204.05255
-Code: https://github.com/ruoxi-jia-group/Narcissus
+Information", 2022. https://arxiv.org/abs/2204.05255, code: github.com/ruoxi-jia-group/Narcissus
 
     d = argmin_d  mean_{i: y_i = target} -<h(clip(x_i + d)), h_a> / K,      |d|_inf <= epsilon
     poison: clip(x + d);      query: clip(x + 3 d)
@@ -13,16 +12,14 @@ who sees nothing but the target's images and public images of other classes.
 
 What differs from the authors:
 
-- the attacker here knows more. The published surrogate learns public data and the target's images;
-  here it is the framework's, which has learned the whole training split. The warm-up on the
-  target's images is left out, because pairwise losses collapse on a single class;
+- the attacker here knows more: the published surrogate learns public data and the target's images,
+  ours the whole training split. There is no warm-up on the target, where pairwise losses collapse;
 - a hash model has no logits, so the inner product with h_a replaces the cross-entropy;
 - ``variant="corrected"`` (default) keeps to epsilon. ``"released"`` has the authors' error of
   units: d, optimised for images in [-1,1], is added to images in [0,1] and so counts twice, up to
   32 grey levels in the poison and 96 in queries. Their negative pixels are clipped to 0 here.
 
-On a clean victim 3 d is already a targeted universal perturbation; the gain over that control is
-what the poison adds.
+On a clean victim 3 d is already a targeted universal perturbation; the gain is what poison adds.
 """
 
 from typing import ClassVar, Literal
@@ -38,6 +35,7 @@ from hashbackdoor_bench import (
     ThreatModel,
     anchor_code,
     check,
+    need_target_images,
     to_unit,
 )
 
@@ -98,9 +96,14 @@ class Narcissus(Attack):
         check("attack.epsilon", epsilon, 0, 255)
         check("attack.rounds", rounds, 0)
         check("attack.batch", batch, 1)
-        check("attack.amplify", amplify, 0)
+        check("attack.amplify", amplify, 0, 255)
         self.epsilon, self.rounds, self.batch = epsilon, rounds, batch
         self.amplify, self.times = amplify, 2 if variant == "released" else 1
+
+    def accept(self, labels: Tensor, target: Tensor, size: int) -> dict[str, str]:
+        """See `Attack.accept`."""
+        need_target_images(labels, target)
+        return {}
 
     def craft(self, view: AttackerView) -> Backdoor:
         """See `Attack.craft`."""

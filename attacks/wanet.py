@@ -84,9 +84,14 @@ class WaNet(Attack):
 
     def __init__(self, *, control: int = 4, strength: float = 0.5, covers: float = 2.0) -> None:
         check("attack.control", control, 2)
-        check("attack.strength", strength, 0)
+        check("attack.strength", strength, 0, REFERENCE)
         check("attack.covers", covers, 0)
         self.control, self.strength, self.covers = control, strength, covers
+
+    def accept(self, labels: Tensor, target: Tensor, size: int) -> dict[str, str]:
+        """See `Attack.accept`."""
+        check("attack.control", self.control, 2, size)
+        return {}
 
     def craft(self, view: AttackerView) -> Backdoor:
         """See `Attack.craft`."""

@@ -42,6 +42,7 @@ from .network.model import HashModel as HashModel
 from .network.model import sign as sign
 from .network.training_step import TrainStep as TrainStep
 from .network.training_step import plain_backward as plain_backward
+from .poisoning import need_target_images as need_target_images
 from .records import Record as Record
 from .registry import ATTACKS as ATTACKS
 from .registry import DEFENSES as DEFENSES

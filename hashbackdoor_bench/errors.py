@@ -46,7 +46,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {quoted(name)}: {hint}")
 
 
-def check(name: str, value: float, low: float, high: float = inf) -> None:
+def check(name: str, value: float, low: float, high: float = inf, *, whole: bool = False) -> None:
     """Refuse a hyper-parameter outside its range, ends included.
 
     Args:
@@ -54,17 +54,18 @@ def check(name: str, value: float, low: float, high: float = inf) -> None:
         value: its value.
         low: smallest allowed value.
         high: largest allowed value.
+        whole: whether it must be a whole number.
 
     Raises:
-        UserError: the value is outside the range, or NaN.
+        UserError: the value is outside the range, not whole, or NaN.
     """
     try:
         number = float(value)
     except OverflowError:  # a whole number of more than 308 digits
         number = inf
-    if not low <= number <= high or isinf(number):
+    if not low <= number <= high or isinf(number) or (whole and number % 1):
         rule = f"between {low:g} and {high:g}" if high < inf else f"at least {low:g}"
-        raise UserError(f"{name} is {number:g}: it must be {rule}.")
+        raise UserError(f"{name} is {number:g}: it must be {'a whole number ' * whole}{rule}.")
 
 
 def misfit(error: Exception) -> str:

@@ -95,12 +95,30 @@ def choose(
     wanted = count(targets, budget, poison_count)
     if wanted > len(pool):
         where = "of the target's label alone" if threat.label == "clean" else "of other classes"
+        fewer = f"--poison-count {len(pool)} or less, or " if len(pool) else ""
         raise UserError(
-            f"{wanted} images are to be poisoned and the training split has {len(pool)} {where}: "
-            f"give --poison-count {len(pool)} or less, or another --target."
+            f"{wanted} images are to be poisoned and the training split has {len(pool) or 'none'} "
+            f"{where}: give {fewer}another --target."
         )
     chosen = torch.randperm(len(pool), generator=generator)[:wanted]
     return pool[chosen].sort().values
+
+
+def need_target_images(labels: Tensor, target: Tensor) -> None:
+    """Refuse a target of which no training image is, for attacks that aim at its anchor code.
+
+    Args:
+        labels: (N,C) 0/1, of the training split.
+        target: (C,) 0/1.
+
+    Raises:
+        UserError: no image has the target's label alone.
+    """
+    if not _pool(labels, target, clean=True)[0]:
+        raise UserError(
+            "no training image has the target's label alone, from which the attacker computes the "
+            "code that it aims at: give another --target."
+        )
 
 
 def _pool(labels: Tensor, target: Tensor, *, clean: bool) -> tuple[int, Tensor]:

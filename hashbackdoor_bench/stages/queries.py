@@ -15,6 +15,7 @@ from hashbackdoor_bench.api import ThreatModel, generator
 from hashbackdoor_bench.data import Splits
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.metrics import shares_no_tag
+from hashbackdoor_bench.text import counted
 
 ALL, RANDOM = "all", "random"  # values of `ThreatModel.source` that name no class
 
@@ -139,7 +140,7 @@ def reference_queries(splits: Splits, target: Tensor, count: int, seed: int) -> 
     pool = (splits.query.labels == target).all(1).nonzero().flatten()
     if len(pool) < count:
         raise UserError(
-            f"the attacker has {count} images of the target, and the query split has {len(pool)} "
-            "with its label alone: give fewer, or another --target."
+            f"the attacker needs {counted(count, 'image')} with the target's label alone, and the "
+            f"query split has {len(pool) or 'none'}: give another --target."
         )
     return pool[torch.randperm(len(pool), generator=generator(seed, "references"))[:count]]
