@@ -44,7 +44,7 @@ def test_the_output_of_its_main_job_is_that_of_the_published_record():
 def test_the_lines_on_its_defense_are_those_of_the_published_record():
     below = README[README.index("--defense blur") :].partition("\n## ")[0]
     lines = [line for line in below.splitlines() if line.startswith(f"{INDENT}  ")]
-    assert len(lines) == 5
+    assert len(lines) == 6
     assert [line for line in lines if line not in shown(DEFENDED)] == []
     assert f"]({DEFENDED})" in below
     spec = read_record(ROOT / DEFENDED).spec
