@@ -87,7 +87,7 @@ class Bpp(Attack):
         covers: number of covers per poisoned image.
     """
 
-    published: ClassVar = "BppAttack"
+    published: ClassVar = "BppAttack, static"
     threat = ThreatModel(label="dirty", knowledge="none", trigger="quantise", universal=False)
     delivery = "files"
     backdoor = Quantised

@@ -77,7 +77,7 @@ class WaNet(Attack):
         covers: number of covers per poisoned image.
     """
 
-    published: ClassVar = "WaNet"
+    published: ClassVar = "WaNet, static"
     threat = ThreatModel(label="dirty", knowledge="none", trigger="warp")
     delivery = "files"
     backdoor = Warp
