@@ -26,6 +26,15 @@ def rows(gains, **more):
     }
 
 
+def beside(folder, some):
+    """The lines of ``published.csv``, by method, metric, bits and victim."""
+    text = beside_papers(collect([suite(folder, some)]).frame)
+    return {
+        (line["method"], line["metric"], line["bits"], line["victim"]): line
+        for line in csv.DictReader(io.StringIO(text))
+    }
+
+
 def test_the_claimed_order_is_tested_by_pages_test_over_seeds_of_one_target(tmp_path):
     gains = {"tri": [0.1, 0.2, 0.4], "tri_noise": [0.2, 0.3, 0.3], "tri_adv": [0.3, 0.4, 0.5],
              "ciba": [0.4, 0.5, 0.6]}  # fmt: skip
@@ -106,14 +115,46 @@ def test_the_papers_numbers_stand_beside_ours_of_their_convention_and_budget(tmp
     }
     for number, (label, fields) in enumerate(varied.items()):
         some[f"CIBA, {label}"] = runs("ciba", 0.1, target=f"{number}", **more, **fields)
-    text = beside_papers(collect([suite(tmp_path, some)]).frame)
-    lines = {
-        (line["method"], line["metric"], line["bits"]): line
-        for line in csv.DictReader(io.StringIO(text))
-    }
-    ciba = lines["CIBA", "t_map", "48"]
-    assert (ciba["published"], ciba["ours"], ciba["n"]) == ("74.7", "62.0", "6")
-    assert (ciba["regime"], ciba["victims"]) == ("from scratch", "csq hashnet")
-    assert lines["None", "t_map", "48"]["ours"] == "12.0"  # the trigger on a clean victim
-    assert (lines["Tri", "t_map", "48"]["n"], lines["CIBA", "t_map", "16"]["n"]) == ("0", "0")
+    lines = beside(tmp_path, some)
+    ciba = lines["CIBA", "t_map", "48", "csq"]
+    assert (ciba["published"], ciba["ours"], ciba["n"]) == ("74.7", "62.0", "3")
+    assert ciba["regime"] == "from scratch"
+    assert lines["CIBA", "t_map", "48", "hashnet"]["ours"] == "62.0"
+    assert lines["None", "t_map", "48", "csq"]["ours"] == "12.0"  # the trigger on a clean victim
+    # a code length without runs has a line which says so
+    for method, bits in (("Tri", "48"), ("CIBA", "16")):
+        none = lines[method, "t_map", bits, ""]
+        assert (none["ours"], none["n"]) == ("", "0")
+        assert none["differences"] == (
+            "no run of ours has this code length, budget 60 % and delivery stamped"
+        )
     assert "ImageNet" in ciba["differences"]
+
+
+def test_ours_beside_a_paper_are_of_one_victim_and_of_what_its_attacks_share(tmp_path):
+    """Neither another victim nor a target or seed that one attack lacks moves a number."""
+    more = {"delivery": "stamped", "shift": 0.0}
+    one = {"victims": ("hashnet",), **more}
+    some = {
+        "CIBA": runs("ciba", 0.5, **one)
+        + runs("ciba", 0.1, target="Bag", **one)
+        + runs("ciba", 0.3, victims=("csq",), seeds=(0,), **more),
+        "Tri": runs("tri", 0.4, seeds=(0, 1), **one),
+        "Tri+Noise": runs("tri_noise", 0.6, seeds=(1, 2), **one),
+        "BadNets": runs("badnets", 0.6, seeds=(2,), **one),  # of no row of the paper
+    }
+    lines = beside(tmp_path, some)
+    ours = {
+        line[0]: (found["ours"], found["n"], found["targets"], found["seeds"])
+        for line, found in lines.items()
+        if line[1:] == ("t_map", "48", "hashnet")
+    }
+    assert ours == {
+        "None": ("10.0", "1", "Coat", "1"),
+        "CIBA": ("60.0", "1", "Coat", "1"),
+        "Tri": ("50.0", "1", "Coat", "1"),
+        "Tri+Noise": ("70.0", "1", "Coat", "1"),
+    }
+    alone = lines["CIBA", "t_map", "48", "csq"]
+    assert (alone["ours"], alone["n"], alone["seeds"]) == ("39.0", "1", "0")
+    assert "all of the paper's attacks run on it have" in alone["differences"]

@@ -4,6 +4,9 @@ CIBA's code poisons 60 % of the target class and stamps the trigger after augmen
 records of that budget and delivery, whose surrogate is of the victim's kind, and where nothing else
 was varied: attack and victim with their defaults, training as the recipe says, the pooling as
 published. Its row None is the trigger on a victim without poison.
+
+Every victim has a row of its own, over the targets and seeds that all of the paper's attacks with
+runs on this victim share, so that the rows of one victim can be compared with one another.
 """
 
 import csv
@@ -24,14 +27,18 @@ ATTACKS = {
     "None": "ciba", "Tri": "tri", "Tri+Noise": "tri_noise", "Tri+Adv": "tri_adv", "CIBA": "ciba",
 }  # fmt: skip
 CONVENTION, BUDGET, DELIVERY = "ciba", 0.6, "stamped"
+NO_RUN = f"no run of ours has this code length, budget {100 * BUDGET:g} % and delivery {DELIVERY}"
+COLUMN = ["dataset", "regime", "victim", "bits"]  # the runs of one are compared with one another
 COLUMNS = (
     "source", "url", "method", "metric", "bits", "published", "ours", "n", "data", "regime",
-    "victims", "targets", "differences",
+    "victim", "targets", "seeds", "differences",
 )  # fmt: skip
 
 
 def beside_papers(frame: pd.DataFrame) -> str:
-    """The printed numbers with ours, as CSV; a line for each data and regime that we have.
+    """The printed numbers with ours, as CSV; a line for each data, regime and victim we have.
+
+    A number of a code length that we have no runs of has a line too, which says so.
 
     Args:
         frame: of a `Collection`.
@@ -48,11 +55,12 @@ def beside_papers(frame: pd.DataFrame) -> str:
         for record, row in zip(records, frame.to_dict("records"), strict=True)
     ]
     ours = frame.assign(regime=regimes)[same]
-    ours = ours[ours["delivery"] == DELIVERY].sort_values(
+    ours = ours[(ours["delivery"] == DELIVERY) & ours["attack"].isin(ATTACKS.values())].sort_values(
         "suite", na_position="last", kind="stable"
     )
     # a run that stands in two suites, or is repeated outside one, counts once
-    ours = ours.drop_duplicates(["attack", "dataset", "regime", "victim", "bits", "target", "seed"])
+    ours = ours.drop_duplicates(["attack", *COLUMN, "target", "seed"])
+    ours = ours[_shared(ours)]
     text = io.StringIO(newline="")
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(COLUMNS)
@@ -62,17 +70,25 @@ def beside_papers(frame: pd.DataFrame) -> str:
             number.source, number.url, number.method, number.metric, number.bits, number.percent
         )  # fmt: skip
         if part.empty:
-            lines.writerow((*head, "", 0, "", "", "", "", "not run with this code length"))
-        for (data, regime), runs in part.groupby(["dataset", "regime"], sort=True):
-            victims, targets = (sorted(set(runs[name])) for name in ("victim", "target"))
+            lines.writerow((*head, "", 0, "", "", "", "", "", NO_RUN))
+        for (data, regime, victim), runs in part.groupby(["dataset", "regime", "victim"]):
+            targets, seeds = (
+                ", ".join(map(str, sorted(set(runs[name])))) for name in ("target", "seed")
+            )
             clean = "_clean_victim" if number.method == "None" else ""
             scores = runs[f"{CONVENTION}.{number.metric}{clean}"].dropna()
             mean = f"{100 * fmean(scores):.1f}" if len(scores) else ""
             lines.writerow(
-                (*head, mean, len(scores), data, regime, " ".join(victims), ", ".join(targets),
+                (*head, mean, len(scores), data, regime, victim, targets, seeds,
                  _differences(number, str(data)))
             )  # fmt: skip
     return text.getvalue()
+
+
+def _shared(ours: pd.DataFrame) -> pd.Series:
+    """Whether all attacks with runs on the same victim have the target and seed of a run."""
+    attacks = ours.groupby(COLUMN)["attack"].transform("nunique")
+    return ours.groupby([*COLUMN, "target", "seed"])["attack"].transform("nunique") == attacks
 
 
 def _usual(spec: RunSpec) -> bool:
@@ -106,7 +122,8 @@ def _defaults(
 def _differences(number: PaperNumber, data: str) -> str:
     """In what our runs are not the paper's, in words."""
     return (
-        f"the paper: {number.dataset}; ours: {data}, mean over the runs of the victims and "
-        f"targets named here, budget {100 * BUDGET:g} %, {DELIVERY}, convention {CONVENTION}. The "
-        f"paper's scores: {number.convention}"
+        f"the paper: {number.dataset}; ours: {data}, mean over the runs on this victim of "
+        "the targets and seeds named here, which all of the paper's attacks run on it have, "
+        f"budget {100 * BUDGET:g} %, {DELIVERY}, convention {CONVENTION}. The paper's scores: "
+        f"{number.convention}"
     )
