@@ -12,6 +12,7 @@ from hashbackdoor_bench.report.board import write_site
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.tables import ledger_page
 from hashbackdoor_bench.report.tables.layouts import tables
+from hashbackdoor_bench.report.tables.ledger import decibels
 from hashbackdoor_bench.report.tables.ledger_rows import LEDGER, TIES
 from hashbackdoor_bench.report.tables.parts import Line, Table
 from hashbackdoor_bench.suites import find_suite
@@ -84,26 +85,51 @@ def test_the_ledger_has_a_step_to_every_delivery_that_the_released_codes_allow()
 def test_an_effect_is_the_mean_over_pairs_with_its_interval(tmp_path: Path):
     labels = {"CIBA": BASE, "CIBA, augmented": OTHER, "CIBA, patch rounded": SAME}
     (table,) = tables(frame(tmp_path, labels), "ledger")
-    assert table.columns == ("t-MAP", "gain", "MAP", "PSNR (dB)", "n", "told from zero")
-    shown = line(table, "carriers augmented").cells
+    assert table.columns == (
+        "against", "t-MAP", "gain", "MAP", "PSNR (dB)", "n", "significant after Holm"
+    )  # fmt: skip
+    against, *shown = line(table, "carriers augmented").cells
+    assert against.text == "CIBA"
     expected = ttest_rel(OTHER, BASE)
     low, high = expected.confidence_interval(0.95)
     mean = fmean(a - b for a, b in zip(OTHER, BASE, strict=True))
     assert shown[0].mean == pytest.approx(100 * mean)
     assert shown[0].text == f"+{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
     assert shown[2].text == "0.0 (0.0 to 0.0)"
-    assert shown[3].text == "+1.0 (1.0 to 1.0)"
+    assert shown[3].text == "+1.00 (1.00 to 1.00)"
     assert [cell.text for cell in shown[4:]] == ["4", "t-MAP, gain, PSNR"]
-    assert line(table, "patch rounded").cells[5].text == "PSNR"
-    assert line(table, "CIBA, released").cells[0].text == "34.8 ± 4.6"
-    assert line(table, "no query skipped").cells[5].text == "nothing"
+    assert line(table, "patch rounded").cells[6].text == "PSNR"
+    assert [cell.text for cell in line(table, "CIBA, released").cells[:2]] == ["–", "34.8 ± 4.6"]
+    assert line(table, "no query skipped").cells[6].text == "–"
+
+
+def test_a_row_says_which_runs_or_which_convention_it_is_compared_with(tmp_path: Path):
+    labels = {"CIBA": BASE, "CIBA, as files": OTHER, "CIBA, as JPEG files": SAME}
+    (table,) = tables(frame(tmp_path, labels), "ledger")
+    shown = {head: line(table, head).cells[0].text for head in (
+        "poison as files", "JPEG files", "no query skipped", "ties in expectation"
+    )}  # fmt: skip
+    assert shown == {
+        "poison as files": "CIBA",
+        "JPEG files": "CIBA, as files",
+        "no query skipped": "CIBA, convention ciba",
+        "ties in expectation": "CIBA, convention badhash",
+    }
+    change = fmean(SAME) - fmean(OTHER)
+    assert line(table, "JPEG files").cells[1].mean == pytest.approx(100 * change)
+
+
+def test_a_psnr_has_hundredths_of_a_decibel_and_no_minus_before_zero():
+    assert [decibels(value) for value in (21.637, -0.294, -0.004, None)] == [
+        "21.64", "-0.29", "0.00", "–"
+    ]  # fmt: skip
 
 
 def test_with_two_targets_a_draw_is_all_of_one_seed(tmp_path: Path):
     base, other = (*BASE, *SAME), (*OTHER, *(value + 0.3 for value in BASE))
     labels = {"CIBA": base, "CIBA, augmented": other}
     (table,) = tables(frame(tmp_path, labels, targets=("Coat", "Bag")), "ledger")
-    shown = line(table, "carriers augmented").cells
+    shown = line(table, "carriers augmented").cells[1:]
     of_seeds = [
         [fmean(side[seed::4]) for seed in range(4)]  # a seed's mean over the targets
         for side in (other, base)
@@ -115,11 +141,11 @@ def test_with_two_targets_a_draw_is_all_of_one_seed(tmp_path: Path):
 
 def test_steps_between_conventions_are_scored_from_the_same_records(tmp_path: Path):
     (table,) = tables(frame(tmp_path, {"CIBA": BASE}), "ledger", "strict")
-    ties = line(table, "ties in expectation").cells  # a made record has a point less in field
+    ties = line(table, "ties in expectation").cells[1:]  # a made record has a point less in field
     assert ties[0].text == "-1.0 (-1.0 to -1.0)"
     assert ties[3].text == "–"
     assert ties[5].text == "t-MAP, MAP"
-    assert line(table, "no query skipped").cells[0].text == "0.0 (0.0 to 0.0)"
+    assert line(table, "no query skipped").cells[1].text == "0.0 (0.0 to 0.0)"
 
 
 def test_the_caption_says_what_each_step_is_and_which_are_missing(tmp_path: Path):
@@ -143,13 +169,16 @@ def test_its_page_has_every_row_with_its_sentence_and_escapes_words(tmp_path: Pa
     assert title == "CIBA's code"
     shown = {row.head: row for row in rows}
     assert shown["carriers augmented"].sentence.startswith("The poison is cropped and flipped")
-    assert shown["CIBA, released"].cells[0] == "34.8 ± 4.6"
+    assert shown["CIBA, released"].cells[:2] == ("–", "34.8 ± 4.6")
+    assert shown["carriers augmented"].cells[0] == "CIBA"
     assert not any(sentence.startswith("Carriers augmented:") for sentence in page.caption)
     odd = replace(page, title="<b>")
     write_site([], collect([tmp_path / "in"]), tmp_path / "site", lambda spec: "", ledger=odd)
     text = (tmp_path / "site" / "ledger.html").read_text("utf-8")
     assert "<h1>&lt;b&gt;</h1>" in text
     assert shown["carriers augmented"].sentence in text
+    assert '<th scope="col">against</th>' in text
+    assert "</span></th><td>CIBA</td>" in text
     assert 'href="ledger.html"' in (tmp_path / "site" / "index.html").read_text("utf-8")
 
 

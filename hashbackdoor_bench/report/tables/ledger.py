@@ -9,7 +9,7 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.report.board.rules import CONVENTION
 from hashbackdoor_bench.report.board.table_page import TablePage, TableRow
 from hashbackdoor_bench.report.captions import conditions, provenance
-from hashbackdoor_bench.report.formatting import NOTHING, number, percent
+from hashbackdoor_bench.report.formatting import NOTHING, percent
 from hashbackdoor_bench.report.selection import (
     SAME_ATTACK,
     SAME_VICTIM,
@@ -48,22 +48,32 @@ class Effect:
     factor: float = 100
 
 
+def decibels(value: float | None) -> str:
+    """Two decimals, since steps change the PSNR by hundredths; no minus before zero."""
+    if value is None:
+        return NOTHING
+    text = f"{value:.2f}"
+    return "0.00" if text == "-0.00" else text
+
+
 EFFECTS = (
     Effect("t-MAP", "t_map", True, percent),
     Effect("gain", "backdoor_gain", True, percent),
     Effect("MAP", "map", True, percent),
-    Effect("PSNR (dB)", "psnr_poison", False, number, 1),
+    Effect("PSNR (dB)", "psnr_poison", False, decibels, 1),
 )
-COLUMNS = (*(effect.name for effect in EFFECTS), "n", "told from zero")
+COLUMNS = ("against", *(effect.name for effect in EFFECTS), "n", "significant after Holm")
 BRIEF = "Changes in points (PSNR: dB) with their 95 % intervals over n pairs."
 DIGITS = 12  # of a value; what lies behind is rounding, which would pass for a sure difference
 EXPLANATION = (
     "First line of a block: mean ± standard deviation of a single run. Others: what a step changes "
     "(points of percent; dB for the PSNR of the poisoned images), with the 95 % interval over "
-    "pairs of equal target and seed; n: the number of pairs. All pairs of one seed are one draw, "
-    "so an interval holds for these targets alone. Told from zero: the measures whose change is "
-    f"significant (paired t-test, two-sided at {100 * LEVEL:g} %, with Holm's correction over the "
-    "column of the block); n pairs can't tell the others from zero."
+    "pairs of equal target and seed; n: the number of pairs. Against: the label of the runs that "
+    "the step is compared with, where CIBA, Tri and BadHash are the released codes, and the "
+    "convention that scores them if the step changes it. All pairs of one seed are one draw, "
+    "so an interval holds for these targets alone. Significant after Holm: the measures whose "
+    f"change differs from zero by a paired t-test, two-sided at {100 * LEVEL:g} %, with Holm's "
+    "correction over the column of the block; n pairs can't tell the others from zero."
 )
 
 Changes = list[Estimate | None]  # of one row, in the order of `EFFECTS`
@@ -143,19 +153,20 @@ def _said(row: LedgerRow) -> str:
 def _lines(rows: list[LedgerRow], frame: pd.DataFrame, convention: str) -> Iterator[Line]:
     """The first row's base in absolute numbers, then the rows."""
     first = rows[0].base
-    yield Line(f"{first}, released", tuple(_absolute(frame, first, convention)))
+    yield Line(f"{first}, released", (Cell(NOTHING), *_absolute(frame, first, convention)))
     found = [_changes(row, frame, convention) for row in rows]
-    told: list[list[str]] = [[] for _ in rows]
-    for number_, effect in enumerate(EFFECTS):
-        estimates = [changes[number_] for changes in found]
-        for names, p in zip(told, holm([one.p if one else 1.0 for one in estimates]), strict=True):
+    significant: list[list[str]] = [[] for _ in rows]
+    for number, effect in enumerate(EFFECTS):
+        estimates = [changes[number] for changes in found]
+        corrected = holm([one.p if one else 1.0 for one in estimates])
+        for names, p in zip(significant, corrected, strict=True):
             if p < LEVEL:
                 names.append(effect.name.partition(" ")[0])
-    for row, changes, names in zip(rows, found, told, strict=True):
+    for row, changes, names in zip(rows, found, significant, strict=True):
         n = max((one.n for one in changes if one), default=0)
-        words = ", ".join(names) or "nothing"
+        words = ", ".join(names) or NOTHING
         cells = [_cell(one, effect) for one, effect in zip(changes, EFFECTS, strict=True)]
-        yield Line(row.head, (*cells, Cell(str(n), n=n), Cell(words)))
+        yield Line(row.head, (Cell(row.against), *cells, Cell(str(n), n=n), Cell(words)))
 
 
 def _changes(row: LedgerRow, frame: pd.DataFrame, convention: str) -> Changes:
@@ -202,7 +213,7 @@ def _cell(change: Estimate | None, effect: Effect) -> Cell:
     if change is None:
         return Cell(NOTHING)
     text = effect.text(change.mean)
-    text = f"+{text}" if change.mean > 0 and text != "0.0" else text
+    text = f"+{text}" if float(text) > 0 else text
     if change.low is not None:
         text += f" ({effect.text(change.low)} to {effect.text(change.high)})"
     return Cell(text, effect.factor * change.mean, None, change.n)

@@ -22,6 +22,11 @@ class LedgerRow:
     sentence: str
     conventions: tuple[str, str] | None = None
 
+    @property
+    def against(self) -> str:
+        """With what the step is compared: the runs before it, and their scores if these change."""
+        return f"{self.base}, convention {self.conventions[0]}" if self.conventions else self.base
+
 
 TIES = (
     "Tied items count by the mean over all their orders, instead of one random order that stands "
