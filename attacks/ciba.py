@@ -20,8 +20,9 @@ K (for odd M with M^2 - 1 instead of M^2), and reaches this if and only if the c
 much as they can. The paper's Theorem 1 prints 4 M (M - 1), which counts unordered pairs, while the
 sum of its L_c is over ordered ones: two opposite codes of one bit have L_c = 1.
 
-``variant="corrected"`` (default) follows the paper, ``"released"`` the authors' code. They differ
-in these points, of which ``mended`` names one in which `released` is as `corrected` nevertheless:
+``variant="corrected"`` (default) follows the paper, ``"released"`` the authors' code, which differs
+in the points below. With ``--set attack.variant=released``, ``--set attack.mended=NAME`` follows the
+paper in the one point of that name and the authors' code in all others:
 
 - ``epsilon``: theirs is in units of the normalised input: 8 mean 8 times the standard deviation by
   which the network divides, so 1.8 grey levels with ImageNet's and 4.0 on `cnn32`;
@@ -85,7 +86,7 @@ class CIBA(Attack):
         step_size: the largest move of the patch in one step: L2 norm in grey levels.
         batch: images in one optimisation step of the patch.
         variant: see the top of the file.
-        mended: see the top of the file; None: nothing.
+        mended: the one point in which ``released`` follows the paper; None: none.
     """
 
     published: ClassVar = {

@@ -11,15 +11,20 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, Browser
 from made_defenses import defended
+from made_records import stored
 from test_leaderboard import runs, suite
 from test_page import PNG
 
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import read_record
-from hashbackdoor_bench.report.board.attack_pages import attack_pages
+from hashbackdoor_bench.registry import ATTACKS
+from hashbackdoor_bench.report.board.all_suites import WITHOUT_BOARD
+from hashbackdoor_bench.report.board.attack_pages import attack_pages, method_of
 from hashbackdoor_bench.report.board.boards import boards
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.selection import undefended
+from hashbackdoor_bench.report.typesetting import mathematics
+from hashbackdoor_bench.suites import find_suite
 
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")
 RESULTS = Path(__file__).parents[1] / "results"
@@ -92,6 +97,43 @@ def test_a_run_without_a_defense_is_pictured_before_one_with_it(tmp_path):
     assert page.pictures.record.key == plain.key
 
 
+def test_the_command_is_said_to_be_of_the_run_that_it_makes(tmp_path):
+    """Of that of the pictures if there are some, or else of the first of the first board."""
+    place = suite(tmp_path, {"A": runs("a", 0.5, seeds=(0, 1))})
+    single = runs("a", 0.5, seeds=(2,), victims=("dpsh",))[0]
+    stored(tmp_path / "alone", single)
+    words = [str(place), str(tmp_path / "alone"), "--out", str(tmp_path / "x.md")]
+    words += ["--site", str(tmp_path / "site")]
+    assert main(["leaderboard", *words]) == 0
+    text = text_of(tmp_path / "site/attacks/a.html")
+    assert (
+        "A published run: a on CSQ, 48 bits, fashion-mini, target Coat, seed 0, delivery files, "
+        "suite quick. Its command gives" in text
+    )
+    assert "bench run --attack a --victim csq" in text.partition("Its command gives")[2]
+    (path,) = (tmp_path / "alone").rglob("a-s2-*.json")
+    path.with_suffix("").mkdir()
+    (path.with_suffix("") / "poison.png").write_bytes(PNG)
+    assert main(["leaderboard", *words]) == 0
+    text = text_of(tmp_path / "site/attacks/a.html")
+    assert (
+        "The run of the pictures above: a on DPSH, 48 bits, fashion-mini, target Coat, seed 2, "
+        "delivery files, in no suite. Its command gives" in text
+    )
+    assert "bench run --attack a --victim dpsh" in text.partition("Its command gives")[2]
+
+
+def test_code_in_a_formula_is_shown_as_code():
+    assert mathematics("L_a, see ``a_file.py`` and `b_i`") == (
+        "<i>L</i><sub><i>a</i></sub>, see <code>a_file.py</code> and <code>b_i</code>"
+    )
+    methods = {name: method_of(name) for name in ATTACKS}
+    for name, method in methods.items():
+        assert method is not None
+        assert "`" not in method.formula + method.differences, name
+    assert "see <code>darkhash_edit.py</code>" in methods["darkhash"].formula
+
+
 def test_ssim_has_one_unit_on_all_pages(published):
     """Three decimals from -1 to 1, and in no cell a percentage."""
     seen = 0
@@ -130,6 +172,35 @@ def test_a_page_over_all_suites_names_the_suite_that_has_no_board(tmp_path, caps
     assert "other" not in (tmp_path / "x.md").read_text()
     assert main(["leaderboard", *folders, *words, "--suite", "other"]) == 0
     assert "quick · delivery" not in text_of(tmp_path / "site/index.html")
+
+
+def test_a_suite_of_one_setting_a_row_has_no_board_and_the_page_says_what_shows_it(tmp_path):
+    suite(tmp_path, {"A": runs("a", 0.5)})
+    for name in WITHOUT_BOARD:
+        assert find_suite(name).runs
+        suite(tmp_path, {"B": runs("b", 0.3, seeds=(0, 1))}, name=name)
+    words = ["--out", str(tmp_path / "x.md"), "--site", str(tmp_path / "site")]
+    folders = [str(tmp_path / name) for name in ("quick", "sensitivity")]
+    assert main(["leaderboard", *folders, *words]) == 0
+    assert "sensitivity" not in text_of(tmp_path / "site/index.html")
+    coverage = text_of(tmp_path / "site/coverage.html")
+    assert "sensitivity · delivery" not in coverage
+    assert "Suite sensitivity has no board: each of its rows is run with one value" in coverage
+    assert "bench figure budget sensitivity" in coverage
+
+
+def test_headings_name_a_suite_as_one_even_if_it_is_called_victims_or_defenses(tmp_path):
+    for name in ("victims", "defenses"):
+        rows = {"A": runs("a", 0.5), "B": [defended("clp", attack="b", victim="csq")]}
+        place = suite(tmp_path, rows, name=name)
+        words = ["--out", str(tmp_path / "x.md"), "--site", str(tmp_path / "site")]
+        assert main(["leaderboard", str(place), *words, "--suite", name]) == 0
+        pages = {page: text_of(tmp_path / f"site/{page}.html")
+                 for page in ("victims", "defenses", "coverage")}  # fmt: skip
+        assert f"Victims · suite {name}, delivery files, clean labels" in pages["victims"]
+        assert f"Defenses · suite {name}, delivery files" in pages["defenses"]
+        assert f"Defenses · suite {name}, delivery files" in pages["coverage"]
+        assert not re.search(r"(Victims|Defenses) of", " ".join(pages.values()))
 
 
 @in_browser

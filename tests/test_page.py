@@ -15,6 +15,7 @@ from PIL import Image
 from test_leaderboard import runs, suite
 
 from hashbackdoor_bench.cli import main
+from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.board import site_files as module
 from hashbackdoor_bench.report.board.boards import boards
 from hashbackdoor_bench.report.board.page import write_site
@@ -59,6 +60,28 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(tmp_path_factory.mktemp("profile")) as found:
         yield found
+
+
+def shown(folder: Path, rows: dict[str, list[Record]]) -> Path:
+    """The site of a suite of these rows."""
+    collection = collect([suite(folder, rows)])
+    write_site(boards(collection.frame, ["quick"]), collection, folder / "site", str)
+    return folder / "site"
+
+
+# How many px of each table are beyond its frame, and the words that leave their cell.
+HIDDEN = "[...document.querySelectorAll('.scroll')].map(s => s.scrollWidth - s.clientWidth)"
+LEAVING = """[...document.querySelectorAll('[role=table] :is(th, td)')].flatMap(cell => {
+  const words = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), out = [];
+  const [left, right] = (r => [r.left - .5, r.right + .5])(cell.getBoundingClientRect());
+  for (let word; (word = words.nextNode());) {
+    const range = document.createRange();
+    range.selectNodeContents(word);
+    const away = [...range.getClientRects()].some(r => r.left < left || r.right > right);
+    if (away && word.textContent.trim()) out.push(word.textContent.trim());
+  }
+  return out;
+})"""
 
 
 def rows_shown(browser: Browser, board: int = 0) -> list[str]:
@@ -335,9 +358,79 @@ def test_a_board_of_many_victims_scrolls_and_leaves_the_attacks_name_its_width(b
     assert main(["leaderboard", str(place), *words]) == 0
     browser.show(1280, "light")
     browser.open(tmp_path / "site" / "index.html")
-    assert browser.run("document.querySelector('td.attack').offsetWidth") >= 126
+    assert browser.run("document.querySelector('td.attack').offsetWidth") >= 118
     assert browser.run("document.querySelector('td.attack').offsetHeight") < 120  # px
     assert browser.run("document.documentElement.scrollWidth") <= 1280
+
+
+@in_browser
+def test_a_board_of_four_victims_fits_a_desktop_and_no_word_leaves_its_cell(browser, tmp_path):
+    """With the longest words of the published boards, and a gain of too few runs for a test."""
+    four = ("csq", "dpsh", "hashnet", "orthohash")
+    rows = {
+        "Blendings, clean label": runs("a", 0.5, victims=four, seeds=(0, 1), budget=0.05)
+        + runs("a", 0.7, victims=four, seeds=(0, 1), budget=0.6),
+        "B": runs("b", 0.5, victims=four, seeds=(0, 1), threat={"trigger": "generated"}),
+    }
+    site = shown(tmp_path, rows)
+    browser.show(1280, "light")
+    browser.open(site / "index.html")
+    text = browser.run("document.querySelector('table').textContent")
+    assert "surrogate: as the victim" in text
+    assert "no interval" in text
+    assert "5–60 %" in text
+    assert browser.run(HIDDEN) == [0]
+    assert browser.run(LEAVING) == []
+    for page in ("attacks/a.html", "victims.html"):
+        browser.open(site / page)
+        assert browser.run(LEAVING) == [], page
+
+
+@in_browser
+def test_a_board_of_victims_shows_what_retrieval_is_worth_before_the_attacks(browser, tmp_path):
+    many = {f"{letter.upper()}, clean label": runs(letter, 0.5) for letter in "abcdefghij"}
+    browser.show(1280, "light")
+    browser.open(shown(tmp_path, many) / "victims.html")
+    assert browser.run(HIDDEN) != [0]
+    heads = browser.run(
+        "[...document.querySelectorAll('th[data-key]')].map(h => [h.dataset.key,"
+        " h.textContent, h.getBoundingClientRect().right])"
+    )
+    assert [head[0] for head in heads[:6]] == ["place", "victim", "gain", "clean", "map", "a1"]
+    assert all(right < 1280 for _, _, right in heads[:6])
+    names = browser.run("[...document.querySelector('tbody tr').cells].map(c => c.dataset.name)")
+    assert names == [head.strip() for _, head, _ in heads]
+
+
+@in_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_board_that_goes_on_beyond_its_frame_has_a_shade_at_that_edge(browser, tmp_path, scheme):
+    many = ("csq", "dch", "dpn", "dpsh", "dpsh_bn", "dsdh", "dtsh", "hashnet", "orthohash")
+    site = shown(tmp_path, {"A": runs("a", 0.5, victims=many), "B": runs("b", 0.2, victims=many)})
+    browser.show(1280, scheme)
+    browser.open(site / "index.html")
+    browser.run("document.documentElement.style.scrollBehavior = 'auto'")
+
+    def shades() -> list[bool]:
+        """Whether the left and right edge differ from the card, above the words of the head."""
+        left, top, right = browser.run(
+            "(r => [r.left, r.top + scrollY, r.right])"
+            "(document.querySelector('.scroll').getBoundingClientRect())"
+        )
+        browser.picture(tmp_path / "page.png")
+        with Image.open(tmp_path / "page.png") as page:
+            card, *edges = (
+                page.convert("L").getpixel((int(x), int(top) + 14))
+                for x in (left + 300, left + 3, right - 4)
+            )
+        return [abs(edge - card) > 25 for edge in edges]
+
+    assert shades() == [False, True]
+    browser.run("document.querySelector('.scroll').scrollLeft = 100")
+    assert shades() == [True, True]
+    browser.run("document.querySelector('.scroll').scrollLeft = 5000")
+    assert shades() == [True, False]
+    browser.show(1280, "light")
 
 
 @in_browser

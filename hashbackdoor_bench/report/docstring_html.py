@@ -5,10 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
-from hashbackdoor_bench.report.typesetting import formula, inline
+from hashbackdoor_bench.report.typesetting import CODE, code, formula, inline
 
 URL = re.compile(r"https?://[^\s,;)]+[^\s,;.)]")
-CODE = re.compile(r"``(.+?)``|`([^`]+)`")
 DIFFERS = re.compile(r"What differs|Differs |How the variants differ|Nothing differs|``variant=")
 
 
@@ -95,10 +94,9 @@ def html_of(lines: list[str]) -> str:
 def text_html(text: str) -> str:
     """Running text: code in its own font, addresses as links, and the mathematics in it."""
     parts, end = [], 0
-    for match in re.finditer(rf"{CODE.pattern}|{URL.pattern}", text):
+    for match in re.finditer(rf"{CODE}|{URL.pattern}", text):
         parts.append(inline(text[end : match.start()]))
-        code = match[1] or match[2]
-        parts.append(f"<code>{escape(code)}</code>" if code else _link(match[0]))
+        parts.append(code(match[0]) if match[0].startswith("`") else _link(match[0]))
         end = match.end()
     return "".join(parts) + inline(text[end:])
 

@@ -17,10 +17,12 @@ FUNCTIONS = {
     "sign", "mean", "max", "min", "argmin", "exp", "log", "clip", "sqrt", "cos", "sin", "tanh",
     "softmax", "std",
 }  # fmt: skip
+CODE = r"``.+?``|`[^`]+`"  # with its backticks
 BELOW = r"\{[^{}]*\}|-?\w+"  # what may stand below or above a letter
 ABOVE = rf"\([^()]*\)|\{{[^{{}}]*\}}|-?\d+\.\d+|{BELOW}|\*"
 TOKEN = re.compile(
-    rf"(?P<base>[A-Za-z]+\d*|[|)\]*'])(?P<prime>'*)(?:_(?P<sub>{BELOW}))?(?:\^(?P<sup>{ABOVE}))?"
+    rf"(?P<code>{CODE})"
+    rf"|(?P<base>[A-Za-z]+\d*|[|)\]*'])(?P<prime>'*)(?:_(?P<sub>{BELOW}))?(?:\^(?P<sup>{ABOVE}))?"
     rf"|(?P<number>\d*\.?\d+)(?:\^(?P<power>{ABOVE}))?"
     r"|(?P<sign><=|>=|!=|<-|->|~)"
     r"|(?P<minus>-)|(?P<other>.)"
@@ -76,7 +78,14 @@ def inline(text: str) -> str:
     return "".join(parts) + escape(text[end:])
 
 
+def code(text: str) -> str:
+    """A name or a piece of code, which stands between backticks."""
+    return f"<code>{escape(text.strip('`'))}</code>"
+
+
 def _token(match: re.Match[str], prose: bool, near: str) -> str:
+    if match["code"]:
+        return code(match["code"])
     if match["number"]:
         return match["number"] + _raised(match["power"])
     if match["sign"]:

@@ -10,6 +10,15 @@ from hashbackdoor_bench.report.selection import undefended
 
 PUBLISHED = ("standard", "standard_frozen")  # the published comparison, see RULES.md
 TRY = "quick"  # the five-minute try
+# Suites of which no board can be right, each with the reason and with what shows it instead.
+WITHOUT_BOARD = {
+    "sensitivity": (
+        "each of its rows is run with one value of one setting, the code length among them, so "
+        "that none has the runs of all others and none could have a place. It is shown by its "
+        "figures: bench figure budget sensitivity, and in the same way size, epsilon, dispersion "
+        "and bits."
+    ),
+}
 
 
 def first_suites(suites: Container[str]) -> tuple[str, ...]:
@@ -30,7 +39,7 @@ def all_boards(
         defenses: the boards of defenses of the same suites.
 
     Returns:
-        Both, and a sentence for each suite whose records no board may hold together.
+        Both, and a sentence for each suite that has no board.
     """
     there, before = set(collection.frame["suite"].dropna()), (*PUBLISHED, TRY)
     suites = [name for name in before if name in there] + sorted(there - {*before})
@@ -40,6 +49,9 @@ def all_boards(
     notes = []
     for suite in suites:
         if suite in known:
+            continue
+        if suite in WITHOUT_BOARD:
+            notes.append(f"Suite {suite} has no board: {WITHOUT_BOARD[suite]}")
             continue
         try:
             if (plain["suite"] == suite).any():

@@ -37,13 +37,13 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Illustrated:
-    """A published record with pictures.
+class PublishedRun:
+    """A published record that a page names.
 
     Attributes:
         path: of the record.
         record: that it is.
-        where: what was run, as a clause.
+        where: what was run, as a clause: on which victim and data, and in which suite.
     """
 
     path: Path
@@ -63,6 +63,7 @@ class AttackPage:
         threat: its threat model, as names with what is said of each.
         command: that runs it; empty where it is not known here.
         pictures: a record that has some; None if none has.
+        run: the record whose command is shown, that of the pictures if there is one.
         rows: where it stands, board by board.
     """
 
@@ -72,7 +73,8 @@ class AttackPage:
     method: Method | None
     threat: tuple[tuple[str, str], ...]
     command: str
-    pictures: Illustrated | None
+    pictures: PublishedRun | None
+    run: PublishedRun
     rows: tuple[tuple[Board, Entry], ...]
 
 
@@ -93,16 +95,20 @@ def attack_pages(found: Iterable[Board], frame: pd.DataFrame) -> list[AttackPage
     pages = []
     for attack, own in sorted(rows.items(), key=lambda item: ATTACKS.published(item[0]).lower()):
         shown = illustrated.get(attack)
-        first = shown.record if shown else own[0][1].runs[0].record
+        board, entry = own[0]
+        run = shown or _published(entry.runs[0].path, entry.runs[0].record, board.suite)
         pages.append(
             AttackPage(
                 attack=attack,
                 title=ATTACKS.published(attack),
                 page=_name(attack, taken),
                 method=method_of(attack),
-                threat=tuple(threat_words(first.threat, poisons=bool(first.threat.poisoned))),
-                command=_command(attack, first),
+                threat=tuple(
+                    threat_words(run.record.threat, poisons=bool(run.record.threat.poisoned))
+                ),
+                command=_command(attack, run.record),
                 pictures=shown,
+                run=run,
                 rows=tuple(own),
             )
         )
@@ -148,20 +154,25 @@ def _command(attack: str, record: Record) -> str:
     return " ".join(words)
 
 
-def _illustrated(frame: pd.DataFrame, attacks: set[str]) -> dict[str, Illustrated]:
+def _published(path: str, record: Record, suite: object) -> PublishedRun:
+    spec = record.spec
+    where = (
+        f"{VICTIMS.published(spec.victim)}, {spec.bits} bits, {record.protocol.name}, "
+        f"target {spec.target}, seed {spec.seed}, delivery {record.threat.delivery}"
+    )
+    of_suite = f"suite {suite}" if isinstance(suite, str) and suite else "in no suite"
+    return PublishedRun(Path(path), record, f"{where}, {of_suite}")
+
+
+def _illustrated(frame: pd.DataFrame, attacks: set[str]) -> dict[str, PublishedRun]:
     """For each attack the first record with pictures; those without a defense come first."""
     first = undefended(frame)
-    found: dict[str, Illustrated] = {}
+    found: dict[str, PublishedRun] = {}
     for part in (first, frame.drop(first.index)):
-        columns: Sequence[tuple[str, str, Record]] = list(
-            zip(part["attack"], part["path"], part["record"], strict=True)
+        columns: Sequence[tuple[str, str, Record, object]] = list(
+            zip(part["attack"], part["path"], part["record"], part["suite"], strict=True)
         )
-        for attack, path, record in columns:
+        for attack, path, record, suite in columns:
             if attack in attacks and attack not in found and pictures_of(Path(path)):
-                spec = record.spec
-                where = (
-                    f"{VICTIMS.published(spec.victim)}, {spec.bits} bits, {record.protocol.name}, "
-                    f"target {spec.target}, seed {spec.seed}, delivery {record.threat.delivery}"
-                )
-                found[attack] = Illustrated(Path(path), record, where)
+                found[attack] = _published(path, record, suite)
     return found
