@@ -21,8 +21,8 @@ much as they can. The paper's Theorem 1 prints 4 M (M - 1), which counts unorder
 sum of its L_c is over ordered ones: two opposite codes of one bit have L_c = 1.
 
 ``variant="corrected"`` (default) follows the paper, ``"released"`` the authors' code, which differs
-in the points below. With ``--set attack.variant=released``, ``--set attack.mended=NAME`` follows the
-paper in the one point of that name and the authors' code in all others:
+in the points below. With ``--set attack.variant=released``, ``--set attack.mended=NAME`` follows
+the paper in the one point of that name and the authors' code in all others:
 
 - ``epsilon``: theirs is in units of the normalised input: 8 mean 8 times the standard deviation by
   which the network divides, so 1.8 grey levels with ImageNet's and 4.0 on `cnn32`;
