@@ -8,6 +8,7 @@ from test_leaderboard import runs, suite
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.figures.catalog import OF_BOARDS, figures
 from hashbackdoor_bench.report.figures.finished import Unfilled
+from hashbackdoor_bench.report.figures.groups import pale
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ def test_places_shows_means_intervals_places_and_what_is_not_told_apart(folder):
     assert [text.get_text() for text in stamped.get_yticklabels()] == ["Stamped"]
     means = [line.get_xdata()[0] for line in files.lines if line.get_marker() == "o"]
     assert means == pytest.approx([63.7, 63.1, 13.1], abs=0.1)
+    assert stamped.get_xlabel() == "backdoor gain (percentage points)"
 
 
 def test_places_says_why_an_attack_has_none(tmp_path):
@@ -54,7 +56,7 @@ def test_places_says_why_an_attack_has_none(tmp_path):
     marks = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"]
     assert marks.index("white") == 1
     caption = " ".join(found.caption)
-    assert "Without a place: Harmful (delta MAP -5.0: a fall of more than 2)." in caption
+    assert "Without a place: Harmful (delta MAP -5.00: a fall of more than 2.00)." in caption
     assert "A (" not in caption
 
 
@@ -77,6 +79,37 @@ def test_area_shows_the_mean_at_every_budget_of_boards_that_have_some(folder):
     (low,) = [line for line in lines if max(line.get_ydata()) < 30]
     assert low.get_ydata() == pytest.approx([10.6, 15.6], abs=0.1)
     assert len(axes.collections) == 3
+    assert "(log scale)" in axes.get_xlabel()
+    assert found.figure.get_supylabel() == "backdoor gain (percentage points)"
+    assert {line.get_markerfacecolor() for line in lines} == {line.get_color() for line in lines}
+    caption = " ".join(found.caption)
+    assert "Hollow" not in caption
+    assert "No interval is drawn" not in caption
+
+
+def test_area_draws_an_attack_that_lacks_runs_pale_and_hollow_and_without_an_interval(tmp_path):
+    targets = ("Bag", "Coat", "Shirt")
+    rows = {
+        label: [one for share in (0.1, 0.6) for target in had
+                for one in runs(attack, 0.5, budget=share, target=target)]
+        for label, attack, had in (("All", "a", targets), ("Few", "b", targets[:2]))
+    }  # fmt: skip
+    (found,) = figures("area", collect([suite(tmp_path, rows)]).frame)
+    (axes,) = found.figure.axes
+    full, hollow = (line for line in axes.lines if line.get_marker() in ("o", "s"))
+    if hollow.get_markerfacecolor() != "white":
+        full, hollow = hollow, full
+    assert full.get_markerfacecolor() == full.get_color() == full.get_markeredgecolor()
+    assert hollow.get_markerfacecolor() == "white"
+    assert hollow.get_color() == pale(hollow.get_markeredgecolor())
+    corners = [
+        some.get_paths()[0].vertices if some.get_paths() else [] for some in axes.collections
+    ]
+    assert sorted(len(points) > 0 for points in corners) == [False, True]
+    caption = " ".join(found.caption)
+    assert "Hollow marks on a pale line: an attack without a place" in caption
+    assert "Without a place: Few (12 of 36 runs missing)." in caption
+    assert "No interval is drawn where it would follow from fewer than 3 targets" in caption
 
 
 def test_records_that_hold_no_board_or_no_budgets_say_what_is_missing(tmp_path):

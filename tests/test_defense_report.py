@@ -13,10 +13,12 @@ import pytest
 from made_defenses import defended
 from made_records import indexed, made, stored
 from msgspec.structs import replace
+from test_leaderboard import unpoisoned
 
 from hashbackdoor_bench import UserError
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import Record, Threat
+from hashbackdoor_bench.registry import DEFENSES
 from hashbackdoor_bench.report.board import boards, defense_boards, write_site
 from hashbackdoor_bench.report.board.coverage import defense_coverage
 from hashbackdoor_bench.report.collection import Collection, collect
@@ -27,6 +29,7 @@ from hashbackdoor_bench.report.defended import (
     with_defenses,
 )
 from hashbackdoor_bench.report.figures import all_figures, figures
+from hashbackdoor_bench.report.figures.defense_looks import looks_of
 from hashbackdoor_bench.report.figures.finished import FinishedFigure
 from hashbackdoor_bench.report.selection import undefended, with_display_names
 from hashbackdoor_bench.report.tables import WRITERS, leaderboard_text, tables
@@ -249,6 +252,8 @@ def test_defenses_are_ranked_by_removal_among_those_that_cost_little(tmp_path: P
     removals = [(t - after) / (t - 0.1) for t, after in ((0.7, 0.3), (0.8, 0.5))]
     assert clp.removal is not None
     assert clp.removal.mean == pytest.approx(fmean(removals))
+    assert clp.t_map == pytest.approx(fmean([0.3, 0.5]))
+    assert board.t_map == pytest.approx(fmean([0.7, 0.8]))
     assert clp.clean_cost == pytest.approx(0.8 - 0.79)
 
 
@@ -286,7 +291,7 @@ def test_the_board_stands_in_the_leaderboard_and_escaped_on_the_page(tmp_path: P
     write_site(found, read, tmp_path / "site", lambda spec: "", defenses)
     for name in ("defenses.html", "coverage.html"):
         page = (tmp_path / "site" / name).read_text()
-        assert "Defenses of mine" in page
+        assert "suite mine, delivery files" in page
         assert "<script>alert" not in page
         assert "<img src=x>" not in page
         assert "&lt;img src=x&gt;" in page
@@ -393,6 +398,49 @@ def test_the_trade_off_has_a_line_over_strengths_and_marks_published_and_tuned(t
     assert drawn.caption[0].endswith("each defense at its published strength.")
 
 
+def looks(drawn: FinishedFigure) -> dict[str, tuple[Any, ...]]:
+    """Colour, marker and filling of every mark of the legend."""
+    (legend,) = drawn.figure.legends
+    marks: Any = legend.legend_handles
+    return {
+        text: (mark.get_color(), mark.get_marker(), mark.get_fillstyle())
+        for text, mark in zip(legend_of(drawn), marks, strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "hooks", "defenses"),
+    [
+        ("defense-trade-off", ("repair",), ("clp", "fst", "nad")),
+        ("detection", ("screen",), ("ac", "scan", "spectral")),
+    ],
+)
+def test_a_defense_looks_the_same_in_all_figures(
+    tmp_path: Path, name: str, hooks: tuple[str, ...], defenses: tuple[str, ...]
+):
+    records = [
+        ("BadNets", defended(defense, hooks, attack="badnets", victim=victim))
+        for victim, had in (("hashnet", defenses), ("csq", defenses[1:]))
+        for defense in had
+    ]
+    frame = suite(tmp_path, records).frame
+    full, fewer = map(looks, figures(name, frame))
+    assert len(full) == len(fewer) + 1
+    assert fewer == {text: look for text, look in full.items() if text in fewer}
+    last = [record.spec.defense == defenses[2] for record in frame["record"]]
+    (alone, _) = map(looks, figures(name, frame[last]))
+    assert alone == {text: look for text, look in full.items() if text in alone}
+
+
+def test_no_two_defenses_look_alike_even_in_grey():
+    found = looks_of({name: name for name in (*DEFENSES, "of_a_plugin", "of_another")})
+    assert len({(look["marker"], look["fillstyle"]) for look in found.values()}) == len(found)
+    assert "*" not in {look["marker"] for look in found.values()}  # the undefended victim
+    other = looks_of({"CLP, u=2": "clp", "CLP, u=3": "clp"})
+    assert other["CLP, u=2"] == found["clp"]
+    assert other["CLP, u=3"] == found["clp"] | {"fillstyle": "none"}
+
+
 def legend_of(drawn: FinishedFigure) -> list[str]:
     (legend,) = drawn.figure.legends
     return [text.get_text() for text in legend.get_texts()]
@@ -408,6 +456,45 @@ def test_a_figure_of_suspicions_tells_of_the_runs_that_it_draws_only(tmp_path: P
     assert "Left out" not in caption
     assert "seed 0. " in caption
     assert "From 1 record;" in caption
+
+
+def test_figures_of_suspicions_name_what_is_left_out_of_each_and_hold_no_run_without_poison(
+    tmp_path: Path,
+):
+    def tested(seed: int, **run: Any) -> Record:
+        return defended("strip", ("suspect",), attack="badnets", seed=seed, **run)
+
+    def unsound(record: Record) -> Record:
+        assert record.defense is not None
+        bare = replace(record.defense.detection["query"], histogram=None)
+        return replace(record, defense=replace(record.defense, detection={"query": bare}))
+
+    groups = [(victim, budget) for victim in ("csq", "hashnet") for budget in (0.2, 0.6)]
+    lacking = {
+        (victim, budget): unsound(tested(1, victim=victim, budget=budget))
+        for victim, budget in groups[1:]
+    }
+    records = [
+        *(tested(0, victim=victim, budget=budget) for victim, budget in groups),
+        *lacking.values(),
+        *unpoisoned([tested(0, budget=0.0)]),
+        *unpoisoned([defended("spectral", ("screen",), attack="badnets", budget=0.0)]),
+    ]
+    labels = [f"BadNets, budget={record.spec.budget}" for record in records]
+    read = suite(tmp_path, zip(labels, records, strict=True))
+    assert read.left_out == ()
+    found = {drawn.name: drawn for drawn in figures("suspicions", read.frame)}
+    names = {"CSQ": "csq", "HashNet": "hashnet"}
+    assert set(found) == {f"suspicions-{victim}-{share}" for victim in names for share in (20, 60)}
+    for drawn in found.values():
+        _, victim, share = drawn.name.split("-")
+        left_out = [said for said in drawn.caption if "Left out" in said]
+        record = lacking.get((names[victim], int(share) / 100))
+        assert [said.count(".json") for said in left_out] == ([1] if record else [])
+        assert all(record.key[:10] in said for said in left_out if record)
+    without = [record.spec.budget == 0 for record in read.frame["record"]]
+    with pytest.raises(UserError, match="add runs with poison"):
+        figures("suspicions", read.frame[without])
 
 
 def test_filters_stand_at_the_share_of_poison_in_its_class(tmp_path: Path):

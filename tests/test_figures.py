@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -22,6 +23,7 @@ from msgspec import convert
 from msgspec.structs import replace
 from PIL import Image
 from scipy import stats
+from test_leaderboard import unpoisoned
 
 from hashbackdoor_bench import UserError
 from hashbackdoor_bench.cli import main
@@ -35,7 +37,7 @@ from hashbackdoor_bench.report.figures.catalog import (
     figures,
 )
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
-from hashbackdoor_bench.report.figures.heatmap import limits_of
+from hashbackdoor_bench.report.figures.heatmap import COLOURS, limits_of
 from hashbackdoor_bench.report.figures.size import resize, size_of
 from hashbackdoor_bench.report.selection import undefended
 from hashbackdoor_bench.report.statistics import Spread
@@ -71,11 +73,13 @@ def retrieval(bits: int = BITS, near: float = 0.75) -> dict[str, Any]:
 
 
 def run(folder: Path, **spec: Any) -> Path:
-    """A stored record with all that a figure can show."""
+    """A stored record with all that a figure can show; ``threat`` is what its threat has else."""
     spec = {"attack": "ciba", "attack_settings": (("epsilon", 8.0), ("patch", None)),
             "bits": BITS, "knowledge": "surrogate"} | spec  # fmt: skip
     found = convert(spec.pop("retrieval", retrieval(spec["bits"])), Retrieval)
+    threat = spec.pop("threat", {})
     record = made(**spec)
+    record = replace(record, threat=replace(record.threat, **threat))
     # no two runs have the same, or one would be a copy of the other
     own = record.retrieval.untriggered.hit_at_10
     found = replace(found, untriggered=replace(found.untriggered, hit_at_10=own))
@@ -119,21 +123,25 @@ def pairs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_gains_shows_runs_means_and_intervals(pairs: Path):
-    drawn = draw("gains", pairs)
+def test_gains_shows_runs_means_and_intervals(tmp_path: Path):
+    runs = [0.0, 40.0, 80.0]  # over the control of 0.1
+    for victim in ("csq", "hashnet"):
+        for seed, gain in enumerate(runs):
+            run(tmp_path, victim=victim, seed=seed, t_map=0.1 + gain / 100, delivery="stamped")
+    run(tmp_path, attack="badnets", victim="csq")
+    drawn = draw("gains", tmp_path)
     files, stamped = drawn.figure.axes
     assert (files.get_title("left"), stamped.get_title("left")) == (
-        "delivery: files",
-        "delivery: stamped",
+        "delivery: files, clean labels",
+        "delivery: stamped, clean labels",
     )
-    runs = [40.0, 50.0]  # over the control of 0.1
     marks = lines(stamped)
     assert [list(line.get_xdata()) for line in marks["|"]] == [pytest.approx(runs)] * 2
-    assert [line.get_xdata()[0] for line in marks["o"] + marks["s"]] == [pytest.approx(45)] * 2
-    low, high = stats.t.interval(0.95, 1, loc=45, scale=stats.sem(runs))
+    assert [line.get_xdata()[0] for line in marks["o"] + marks["s"]] == [pytest.approx(40)] * 2
+    low, high = stats.t.interval(0.95, 2, loc=40, scale=stats.sem(runs))
     left, right = stamped.get_xlim()
     assert low < left < 0  # so the end is an arrow at the edge
-    assert 50 < right < high
+    assert 80 < right < high
     assert list(marks["None"][0].get_xdata()) == [pytest.approx(left), pytest.approx(right)]
     assert [line.get_xdata()[0] for line in marks["<"]] == [pytest.approx(left)] * 2
     assert [line.get_xdata()[0] for line in marks[">"]] == [pytest.approx(right)] * 2
@@ -141,8 +149,44 @@ def test_gains_shows_runs_means_and_intervals(pairs: Path):
     hollow = lines(files)["o"][0]  # csq, the first in the order of the files
     assert hollow.get_markerfacecolor() == "white"
     caption = " ".join(drawn.caption)
-    assert "Each mark stands for n = 1 to 2 runs" in caption
+    assert "Each mark stands for n = 1 to 3 runs" in caption
     assert "Where n differs the runs do" in caption
+    assert "each line its 95 % interval" in caption
+    assert "No interval is drawn" not in caption  # that a single run has none is said anyway
+
+
+def test_two_seeds_have_no_interval_and_the_caption_says_so(pairs: Path):
+    drawn = draw("gains", pairs)
+    for axes in drawn.figure.axes:
+        marks = lines(axes)
+        assert len(marks["None"]) == 1  # the line at zero
+        assert not {"<", ">"} & set(marks)
+    caption = " ".join(drawn.caption)
+    assert "each line its 95 % interval" not in caption
+    assert "No interval is drawn where it would follow from fewer than 3 targets" in caption
+
+
+def test_clean_and_dirty_labels_have_panels_of_their_own_and_a_control_the_first(tmp_path: Path):
+    run(tmp_path, attack="clean", threat={"trigger": "none", "label": "dirty"})
+    run(tmp_path, attack="badnets", threat={"label": "dirty"})
+    run(tmp_path, attack="ciba")
+    run(tmp_path, attack="identity", threat={"trigger": "none"}, delivery="stamped")
+    expected = {
+        "delivery: files, clean labels": ["Clean", "CIBA"],
+        "delivery: files, dirty labels": ["BadNets"],
+        "delivery: stamped, clean labels": ["Identity"],
+    }
+    for name in ("gains", "visibility"):
+        drawn = draw(name, tmp_path)
+        rows = {
+            axes.get_title("left"): [label.get_text() for label in axes.get_yticklabels()]
+            for axes in drawn.figure.axes
+            if axes.get_title("left")
+        }
+        assert {title: set(some) for title, some in rows.items()} == {
+            title: set(some) for title, some in expected.items()
+        }
+        assert "the type of its labels stand in panels of their own" in " ".join(drawn.caption)
 
 
 def test_an_interval_within_the_figure_has_no_arrow(tmp_path: Path):
@@ -161,7 +205,7 @@ def test_visibility_has_psnr_beside_gain_in_the_row_of_its_attack(pairs: Path):
     drawn = draw("visibility", pairs)
     panels = drawn.figure.axes
     titles = [axes.get_title("left") for axes in panels]
-    assert titles == ["delivery: files", "", "delivery: stamped", ""]
+    assert titles == ["delivery: files, clean labels", "", "delivery: stamped, clean labels", ""]
     # mean PSNR in dB and gain in points; csq, the first, is one run behind files
     rows = {"BadNets": (0, {"s": (30.5, 45.0), "o": (30.0, 40.0)}), "Tri": (0, {"s": (20.0, 10.0)}),
             "CIBA": (2, {"s": (30.5, 45.0), "o": (30.5, 45.0)})}  # fmt: skip
@@ -226,6 +270,44 @@ def test_a_sweep_shows_mean_deviation_and_control_at_every_value(tmp_path: Path)
     assert list(control.get_ydata()) == pytest.approx([10, 10, 10, 10])
     assert above.get_ylim()[0] == 0
     assert below.get_ylim() == (0, 100)
+
+
+def test_only_the_control_is_dotted(tmp_path: Path):
+    for attack in ("ciba", "tri", "badnets", "blended", "sig", "lc"):
+        for budget in (0.1, 0.4):
+            run(tmp_path, attack=attack, budget=budget)
+    drawn = draw("budget", tmp_path)
+    *curves, control = drawn.figure.legends[0].legend_handles
+    dots = patterns(control)
+    assert max(dots) < 2  # in line widths
+    curves += [line for axes in drawn.figure.axes for line in lines(axes)["None"]
+               if patterns(line) != dots]  # fmt: skip
+    assert len(curves) == 6 + 3 * 6 + 1  # in the legend, in three panels, and the line at zero
+    assert all(not patterns(line) or max(patterns(line)) >= 4 for line in curves)
+
+
+def patterns(line: Any) -> tuple[float, ...]:
+    """Lengths of dashes and gaps; none for a solid line."""
+    return tuple(line._unscaled_dash_pattern[1] or ())
+
+
+def test_a_logarithmic_axis_is_called_so(tmp_path: Path):
+    for budget in (0.1, 0.4):
+        run(tmp_path, budget=budget)
+    for epsilon in (4.0, 16.0):
+        run(tmp_path, attack_settings=(("epsilon", epsilon), ("patch", None)))
+    for bits in (16, 32):
+        run(tmp_path, bits=bits, surrogate_bits=bits)
+    labels = {
+        name: draw(name, tmp_path).figure.get_supxlabel() for name in ("budget", "epsilon", "bits")
+    }
+    assert labels == {
+        "budget": "poison in % of the target class (log scale)",
+        "epsilon": "ε in grey levels of 255 (log scale)",
+        "bits": "code length K (bits)",
+    }
+    stored(tmp_path, *unpoisoned([read_record(run(tmp_path, budget=0.0))]))
+    assert draw("budget", tmp_path).figure.get_supxlabel() == "poison in % of the target class"
 
 
 def test_any_number_in_which_runs_differ_can_be_an_axis(tmp_path: Path):
@@ -376,6 +458,35 @@ def test_by_target_has_means_over_seeds_and_over_targets_and_the_control(tmp_pat
     assert written[1, 1] == ["×"]
 
 
+@pytest.mark.parametrize("figure", ["by-target", "gains"])
+def test_names_of_several_lines_stand_apart(tmp_path: Path, figure: str):
+    found = retrieval() | {"codes_2d": None}
+    labels = {}
+    for attack, budget in (("badnets", 0.1), ("badnets", 0.3), ("tri", 0.1), ("tri", 0.3)):
+        for target in ("Bag", "Coat"):
+            path = run(tmp_path, attack=attack, target=target, budget=budget, retrieval=found)
+            labels[path] = f"{attack} with a name of two lines, budget={budget}"
+    indexed(tmp_path, labels)
+    drawn = draw(figure, tmp_path)
+    with resolution(100):
+        drawn.write(tmp_path / "out", ("png",))
+    renderer = renderer_of(drawn)
+    names = [label for label in drawn.figure.axes[0].get_yticklabels() if "two" in label.get_text()]
+    assert all("\n" in name.get_text() for name in names)
+    boxes = [name.get_window_extent(renderer) for name in names]
+    gaps = [72 * (upper.y0 - lower.y1) / drawn.figure.dpi for upper, lower in pairwise(boxes)]
+    assert len(gaps) == 3
+    assert min(gaps) > 3  # pt
+
+
+def test_black_can_be_read_on_all_colours_of_a_heatmap():
+    shades = np.asarray(COLOURS(np.linspace(0, 1, 100)))[:, :3]
+    linear = np.where(shades <= 0.04045, shades / 12.92, ((shades + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    assert ((luminance + 0.05) / 0.05).min() > 7  # contrast, as WCAG 2 defines it
+    assert (np.diff(luminance) > 0).all()  # a grey print has the same order
+
+
 def test_by_target_needs_two_targets(pairs: Path):
     with pytest.raises(Unfilled, match="have one target"):
         draw("by-target", pairs)
@@ -476,6 +587,18 @@ def test_a_record_without_the_figures_numbers_is_named_and_left_out(
     assert len(drawn.figure.axes[0].lines) == good
 
 
+def test_a_victims_figure_names_what_is_left_out_of_it_and_nothing_else(tmp_path: Path):
+    bad = retrieval() | {"codes_2d": None}
+    paths = {}
+    for victim in ("csq", "hashnet"):
+        run(tmp_path, victim=victim)
+        paths[victim] = run(tmp_path, victim=victim, attack="tri", retrieval=bad)
+    for drawn in figures("codes", collect([tmp_path]).frame):
+        (said,) = [sentence for sentence in drawn.caption if "Left out" in sentence]
+        named = {victim for victim, path in paths.items() if path.name in said}
+        assert named == {drawn.name.removeprefix("codes-")}
+
+
 @pytest.mark.parametrize("value", ["wide", True])
 def test_a_setting_that_no_axis_can_show_is_on_none(tmp_path: Path, value: object):
     for epsilon in (4.0, 8.0, value):
@@ -574,6 +697,7 @@ def test_a_figure_fits_its_width_and_is_readable(varied: Path, tmp_path: Path, n
             assert room.x0 - 1 <= box.x0 <= box.x1 <= room.x1 + 1, text
             assert room.y0 - 1 <= box.y0 <= box.y1 <= room.y1 + 1, text
         said = caption.read_text(encoding="utf-8")
+        assert not any("points of percent" in text for text in (*texts(drawn.figure), said))
         for part in (
             r"R = 1000 \(lists 9e122d7343\)",
             "Delivery of poison( is|: )",
@@ -696,13 +820,25 @@ def test_takes_has_a_row_for_each_form_of_a_victim(tmp_path: Path):
         figures("takes", collect([tmp_path]).frame.query("victim == 'csq' or attack == 'tri'")[:1])
 
 
+def test_the_pooling_in_a_victims_name_is_explained_where_it_stands(tmp_path: Path):
+    for pool in ("avg", "flatten"):
+        run(tmp_path, pool=pool)
+    (drawn,) = figures("takes", collect([tmp_path]).frame)
+    said = "In a victim's name, average / flattened is how its network pools the last feature map"
+    assert any(said in sentence for sentence in drawn.caption)
+    frame = collect([tmp_path]).frame
+    alone = frame[[record.spec.pool == "avg" for record in frame["record"]]]
+    (drawn,) = figures("gains", alone)
+    assert "pools" not in " ".join(drawn.caption)
+
+
 def test_a_panel_shows_the_runs_of_its_own_delivery_only(tmp_path: Path):
     for pool in ("avg", "max", "flatten"):
         run(tmp_path, attack="ciba", pool=pool, delivery="stamped")
         run(tmp_path, attack="tri", pool=pool, delivery="files")
     (drawn,) = figures("takes", collect([tmp_path]).frame)
     assert [axes.get_title() or axes.get_title("left") for axes in drawn.figure.axes] == [
-        "delivery: files", "delivery: stamped",
+        "delivery: files, clean labels", "delivery: stamped, clean labels",
     ]  # fmt: skip
     colours = [
         {

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.groups import (
+    LOG,
     distinct,
     legend_columns,
     plain_axes,
@@ -35,6 +36,7 @@ MEASURES = {"t-MAP (%)": 1.15, "gain (points)": 1.15, "MAP (%)": 0.7}  # inches 
 NARROW = 2  # victims side by side in a column of a paper
 MOST = 7  # victims side by side in the width of the text
 DOTTED = (0, (1, 1.5))
+CURVES = (*DASHES[:2], *DASHES[3:])  # without dots, which are the control's
 TIGHT = 0.12  # of the axis: values that lie nearer have no tick each
 
 
@@ -61,9 +63,9 @@ class Setting:
 
 SETTINGS = (
     Setting("bits", "bits", "code length K (bits)", "sensitivity"),
-    Setting("budget", "budget", "poison (% of the target class)", "sensitivity", 100, log=True),
+    Setting("budget", "budget", "poison in % of the target class", "sensitivity", 100, log=True),
     Setting("size", "attack.patch", "side of the patch (px)", "sensitivity"),
-    Setting("epsilon", "attack.epsilon", "ε (grey levels of 255)", "sensitivity", log=True),
+    Setting("epsilon", "attack.epsilon", "ε in grey levels of 255", "sensitivity", log=True),
     Setting("dispersion", "attack.dispersion", "λ (weight of dispersion)", "sensitivity"),
 )
 METHODS = ("attack", "victim")
@@ -139,7 +141,9 @@ def against_setting(setting: Setting, frame: pd.DataFrame, convention: str) -> l
         axes.set_title(wrapped(victim, width / len(victims) - 0.2), fontsize=SMALL)
     for axes, label in zip(panels[:, 0], MEASURES, strict=True):
         axes.set_ylabel(label)
-    _axis(setting, list(panels.flat), found)
+    ticks = sorted({x for line in found for x in line.points})
+    log = setting.log and ticks[0] > 0
+    _axis(list(panels.flat), ticks, log=log)
     for axes in panels[0]:
         axes.set_ylim(bottom=0)
     for axes in panels[1]:
@@ -148,10 +152,10 @@ def against_setting(setting: Setting, frame: pd.DataFrame, convention: str) -> l
         axes.set_ylim(0, 100)
         axes.set_yticks([0, 50, 100])
     figure.align_ylabels(panels[:, 0])
-    figure.supxlabel(setting.label, fontsize=SMALL)
+    figure.supxlabel(setting.label + (LOG if log else ""), fontsize=SMALL)
     marks = [
         Line2D(
-            [], [], color=cycled(HUES, i), marker=cycled(MARKERS, i), linestyle=cycled(DASHES, i),
+            [], [], color=cycled(HUES, i), marker=cycled(MARKERS, i), linestyle=cycled(CURVES, i),
             markersize=3.2, linewidth=1,
         )
         for i in range(len(names))
@@ -270,7 +274,7 @@ def _line(axes: Axes, line: Series, column: str, number: int) -> None:
     for x in [x for x, one in known.items() if one.n < BANDED]:
         runs = 100 * line.points[x][column].dropna()
         axes.plot([x] * len(runs), runs, "_", color=hue, markersize=5, markeredgewidth=0.7)
-    axes.plot(list(known), middle, color=hue, linestyle=cycled(DASHES, number), linewidth=1)
+    axes.plot(list(known), middle, color=hue, linestyle=cycled(CURVES, number), linewidth=1)
     for x, one in known.items():
         axes.plot(
             x, one.mean, cycled(MARKERS, number), color=hue, markersize=3.2, markeredgewidth=0.7,
@@ -291,12 +295,11 @@ def _control(axes: Axes, line: Series, convention: str, number: int) -> None:
     )  # fmt: skip
 
 
-def _axis(setting: Setting, panels: Sequence[Axes], found: Sequence[Series]) -> None:
-    ticks = sorted({x for line in found for x in line.points})
+def _axis(panels: Sequence[Axes], ticks: Sequence[float], *, log: bool) -> None:
     for axes in panels:
         plain_axes(axes)
         axes.margins(x=0.07)
-        if setting.log and ticks[0] > 0:
+        if log:
             axes.set_xscale("log")
             axes.minorticks_off()
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

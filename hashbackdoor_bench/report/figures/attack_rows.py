@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hashbackdoor_bench.report.board.rules import attacks_nothing
 from hashbackdoor_bench.report.figures.groups import (
     distinct,
     legend_columns,
@@ -18,23 +19,27 @@ from hashbackdoor_bench.report.style import HUES, MARKERS, SMALL, cycled
 
 LINE = 0.095  # inches for each line of a row
 APART = 0.11  # inches between rows
-LETTERS = 0.13  # inches for each line of a label
+LETTERS, CLEAR = 0.13, 0.04  # inches for each line of a label, and between two labels
 LABEL = 1.3  # inches for the rows' names
 MARK = 3.6  # pt
+NOT_COMPARED = (
+    "Attacks that differ in the delivery of poison or in the type of its labels stand in panels of "
+    "their own and are not compared."
+)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one delivery.
+    """The rows of one panel.
 
     Attributes:
-        delivery: of the poison.
+        panel: its heading, see `with_panels`.
         names: of the rows, from the top.
         marks: of the lines within each row, from its top.
         inches: height of a row.
     """
 
-    delivery: str
+    panel: str
     names: tuple[str, ...]
     marks: tuple[str, ...]
     inches: float
@@ -45,32 +50,45 @@ class Rows:
         return self.names.index(name) + (self.marks.index(mark) - middle) * LINE / self.inches
 
 
-def rows_by_delivery(frame: pd.DataFrame, row_of: str, mark_of: str) -> list[Rows]:
-    """The rows of every delivery.
+def with_panels(frame: pd.DataFrame) -> pd.DataFrame:
+    """The records with the heading of their ``panel``: delivery and type of labels.
+
+    Attacks of two such panels are never compared. A control without a trigger can stand in all of
+    its delivery, as on the boards; it is shown in the first.
+    """
+    controls = [attacks_nothing(record.threat) for record in frame["record"]]
+    labels = frame["label_kind"].mask(pd.Series(controls, frame.index))
+    first = labels.groupby(frame["delivery"]).transform("min")
+    labels = labels.fillna(first).fillna(frame["label_kind"])
+    return frame.assign(panel="delivery: " + frame["delivery"] + ", " + labels + " labels")
+
+
+def rows_by_panel(frame: pd.DataFrame, row_of: str, mark_of: str) -> list[Rows]:
+    """The rows of every panel.
 
     Args:
-        frame: the records.
+        frame: the records, from `with_panels`.
         row_of: column whose values are the rows.
         mark_of: column whose values are the lines of a row.
     """
     found = []
-    for delivery in sorted(set(frame["delivery"])):
-        part = frame[frame["delivery"] == delivery]
+    for panel in sorted(set(frame["panel"])):
+        part = frame[frame["panel"] == panel]
         marks = [mark for mark in distinct(frame[mark_of]) if mark in set(part[mark_of])]
         names = distinct(part[row_of])
         lines = 1 + max(wrapped(name, LABEL).count("\n") for name in names)
-        inches = max(LINE * len(marks) + APART, LETTERS * lines)
-        found.append(Rows(delivery, tuple(names), tuple(marks), inches))
+        inches = max(LINE * len(marks) + APART, LETTERS * lines + CLEAR)
+        found.append(Rows(panel, tuple(names), tuple(marks), inches))
     return found
 
 
 def panels_of_rows(
     rows: Sequence[Rows], across: int, width: float
 ) -> tuple[Figure, list[list[Axes]]]:
-    """A figure and its panels: for each delivery, ``across`` of them with common rows.
+    """A figure and its panels: for each of ``rows``, ``across`` of them side by side.
 
     Args:
-        rows: of the deliveries, from the top.
+        rows: of the panels, from the top.
         across: panels side by side; those of a column share their scale.
         width: of the figure in inches.
     """
@@ -80,7 +98,7 @@ def panels_of_rows(
         len(rows), across, sharex="col", squeeze=False, gridspec_kw={"height_ratios": heights}
     )
     for panels, one in zip(grid, rows, strict=True):
-        panels[0].set_title(f"delivery: {one.delivery}", fontsize=SMALL)
+        panels[0].set_title(one.panel, fontsize=SMALL)
         for axes in panels:
             axes.set_yticks(range(len(one.names)), [""] * len(one.names))
             axes.set_ylim(len(one.names) - 0.5, -0.5)

@@ -3,7 +3,8 @@
 Every board is a panel, so that what is never compared stands side by side and apart.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import nan
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,8 +17,15 @@ from hashbackdoor_bench.report.board.rules import CONVENTION
 from hashbackdoor_bench.report.board.wording import PLACES, caption, place, without_places
 from hashbackdoor_bench.report.captions import provenance
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
-from hashbackdoor_bench.report.figures.groups import legend_columns, plain_axes, wrapped
-from hashbackdoor_bench.report.statistics import Draws, estimate, wins
+from hashbackdoor_bench.report.figures.groups import (
+    LOG,
+    NO_INTERVAL,
+    legend_columns,
+    pale,
+    plain_axes,
+    wrapped,
+)
+from hashbackdoor_bench.report.statistics import Draws, Estimate, estimate, wins
 from hashbackdoor_bench.report.style import (
     COLUMN,
     DASHES,
@@ -34,15 +42,25 @@ ROW = 0.19  # inches for each attack
 LINE = 0.12  # inches for each further line of its name
 HEAD = 0.55  # inches for a panel's title and axis
 NAMES = 1.15  # inches for the attacks' names
+NO_PLACE = (
+    "Hollow marks on a pale line: an attack without a place, as it lacks runs or breaks another "
+    "rule; see below."
+)
 TIED = 0.035  # of a panel's width between two brackets
 
 
 def places(frame: pd.DataFrame) -> list[FinishedFigure]:
     """Every board as a forest plot: gain with its interval, place, and ties as brackets."""
-    return [_stacked("places", frame, _forest, "Backdoor gain of every attack with its 95 % "
-                     "interval over targets, or over the seeds of one target, and its place on the "
-                     "right; brackets join attacks that the tests can't tell apart. A hollow mark "
-                     f"has no place. {PLACES}")]  # fmt: skip
+    found = _boards(frame)
+    few = any(one.gain and one.gain.low is None for board in found for one in _attacks(board))
+    sentences = (
+        "Backdoor gain of every attack with its 95 % interval over targets, or over the seeds of "
+        "one target, and its place on the right; brackets join attacks that the tests can't tell "
+        "apart.",
+        *([NO_INTERVAL] if few else []),
+        f"A hollow mark has no place. {PLACES}",
+    )
+    return [_stacked("places", frame, found, _forest, sentences)]
 
 
 def gain_by_target(frame: pd.DataFrame) -> list[FinishedFigure]:
@@ -51,14 +69,18 @@ def gain_by_target(frame: pd.DataFrame) -> list[FinishedFigure]:
     Raises:
         Unfilled: no board has two targets.
     """
-    if not any(len(board.targets) > 1 for board in _boards(frame)):
+    found = _boards(frame)
+    if not any(len(board.targets) > 1 for board in found):
         raise Unfilled(
             "figure targets: these records have one target each; `bench suite run standard` makes "
             "runs of ten."
         )
-    return [_stacked("targets", frame, _spread, "Backdoor gain of every attack on each target "
-                     "class, averaged over victims, budgets and seeds (small marks), and over the "
-                     "targets (line). A grey line joins the marks of one target.")]  # fmt: skip
+    sentence = (
+        "Backdoor gain of every attack on each target class, averaged over victims, budgets and "
+        "seeds (small marks), and over the targets (line). A grey line joins the marks of one "
+        "target."
+    )
+    return [_stacked("targets", frame, found, _spread, [sentence])]
 
 
 def over_budgets(frame: pd.DataFrame) -> list[FinishedFigure]:
@@ -81,26 +103,32 @@ def over_budgets(frame: pd.DataFrame) -> list[FinishedFigure]:
     height = 1.75 * rows + 0.15 * -(-len(labels) // columns) + 0.2
     figure = Figure(figsize=(width, height), layout="constrained")
     panels = figure.subplots(rows, across, squeeze=False, sharey=True).flat
-    lines = {}
+    lines, few = {}, False
     for axes, board in zip(panels, found, strict=False):
         for one in _attacks(board):
-            lines[one.label] = _curve(axes, board, one, labels.index(one.label))
+            gains = _by_budget(board, one)
+            few |= any(gain.low is None for gain in gains.values())
+            line = _curve(axes, gains, labels.index(one.label), placed=bool(one.place))
+            if one.place or one.label not in lines:
+                lines[one.label] = line
         axes.set_xscale("log")
         axes.minorticks_off()
         axes.set_xticks(board.budgets, [f"{100 * share:g}" for share in board.budgets])
-        axes.set_xlabel("poison (% of the target class)")
+        axes.set_xlabel(f"poison in % of the target class{LOG}")
         axes.set_title(wrapped(_title(board), width / across - 0.5), fontsize=SMALL)
         axes.axhline(0, color="0.4", linewidth=0.6, zorder=1)
         plain_axes(axes)
     for axes in list(panels)[len(found) :]:
         axes.remove()
-    figure.supylabel("backdoor gain (points of percent)", fontsize=SMALL)
+    figure.supylabel("backdoor gain (percentage points)", fontsize=SMALL)
     figure.legend([lines[label] for label in labels], labels, loc="outside upper center",
                   ncols=columns, handlelength=2.2, columnspacing=1.2)  # fmt: skip
     sentences = (
         "Backdoor gain over the share of the target class that is poisoned: mean over the victims "
         "that count, with a band of its 95 % interval over targets, or over the seeds of one "
         "target. The headline of the leaderboard is the mean of a curve over its budgets.",
+        *([NO_INTERVAL] if few else []),
+        *([NO_PLACE] if not all(one.place for board in found for one in _attacks(board)) else []),
     )
     return [FinishedFigure("area", figure, (*sentences, *_shared(frame, found)))]
 
@@ -142,10 +170,14 @@ def _row(board: Board) -> float:
 
 
 def _stacked(
-    name: str, frame: pd.DataFrame, draw: Callable[[Axes, Board], None], sentence: str
+    name: str,
+    frame: pd.DataFrame,
+    found: Sequence[Board],
+    draw: Callable[[Axes, Board], None],
+    sentences: Sequence[str],
 ) -> FinishedFigure:
-    """One panel per board, of a height that follows from its attacks."""
-    found = [board for board in _boards(frame) if _attacks(board)]
+    """One panel per board that has attacks, of a height that follows from these."""
+    found = [board for board in found if _attacks(board)]
     if not found:
         raise Unfilled(f"figure {name}: no attack with a trigger is among these records.")
     heights = [_row(board) * len(_attacks(board)) + HEAD for board in found]
@@ -162,8 +194,8 @@ def _stacked(
         axes.set_title(wrapped(_title(board), COLUMN - 0.3), fontsize=SMALL, x=-0.45)
         plain_axes(axes, grid="x")
         axes.tick_params(axis="y", length=0)
-    panels[-1].set_xlabel("backdoor gain (points of percent)")
-    return FinishedFigure(name, figure, (sentence, *_shared(frame, found)))
+    panels[-1].set_xlabel("backdoor gain (percentage points)")
+    return FinishedFigure(name, figure, (*sentences, *_shared(frame, found)))
 
 
 def _forest(axes: Axes, board: Board) -> None:
@@ -237,19 +269,28 @@ def _on(values: Draws, target: str) -> Draws:
     return {column: some for column, some in kept.items() if some}
 
 
-def _curve(axes: Axes, board: Board, one: Entry, number: int) -> Line2D:
+def _by_budget(board: Board, one: Entry) -> dict[float, Estimate]:
+    """An attack's gain at every budget where it has runs."""
+    found = {
+        budget: estimate({k: v for k, v in one.counted_draws.items() if k[2:] == (budget,)})
+        for budget in board.budgets
+    }
+    return {budget: gain for budget, gain in found.items() if gain is not None}
+
+
+def _curve(axes: Axes, gains: Mapping[float, Estimate], number: int, *, placed: bool) -> Line2D:
     """An attack's line and band; what the legend shows."""
-    hue, budgets, found = cycled(HUES, number), [], []
-    for budget in board.budgets:
-        gain = estimate({k: v for k, v in one.counted_draws.items() if k[2:] == (budget,)})
-        if gain is not None:
-            budgets.append(budget)
-            found.append(gain)
-    low = [100 * (gain.mean if gain.low is None else gain.low) for gain in found]
-    high = [100 * (gain.mean if gain.high is None else gain.high) for gain in found]
-    axes.fill_between(budgets, low, high, color=hue, alpha=0.12, linewidth=0)
+    hue = cycled(HUES, number)
+    shade = hue if placed else pale(hue)
+    low, high = (
+        [nan if end is None else 100 * end for end in ends]
+        for ends in zip(*((gain.low, gain.high) for gain in gains.values()), strict=True)
+    )
+    axes.fill_between(list(gains), low, high, color=shade, alpha=0.12, linewidth=0)
     (line,) = axes.plot(
-        budgets, [100 * gain.mean for gain in found], color=hue, marker=cycled(MARKERS, number),
-        linestyle=cycled(DASHES, number), linewidth=1, markersize=3.2,
+        list(gains), [100 * gain.mean for gain in gains.values()], color=shade,
+        marker=cycled(MARKERS, number), linestyle=cycled(DASHES, number), linewidth=1,
+        markersize=3.2, markeredgecolor=hue, markeredgewidth=0.7,
+        markerfacecolor=hue if placed else "white", zorder=2 if placed else 1.5,
     )  # fmt: skip
     return line

@@ -19,7 +19,8 @@ from hashbackdoor_bench.report.style import COLUMN, SMALL, TEXT
 
 MEAN, CONTROL = "mean", "larger control"
 LABEL = 1.2  # inches for the attacks' names
-ROW = 0.22  # inches
+ROW = 0.22  # inches, of two lines in a cell
+LINE, APART = 0.12, 0.05  # inches: a line of an attack's name, and between two names
 LEAST_SIDE = 0.32  # inches of a cell
 SCALE = 0.55  # inches for the scale of the colours
 
@@ -47,7 +48,9 @@ def by_target(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     across = min(len(victims), max(1, int((TEXT - LABEL - SCALE) / wide)))
     width = COLUMN if across == 1 and wide <= COLUMN - LABEL - SCALE else TEXT
     down = -(-len(victims) // across)
-    figure = Figure(figsize=(width, down * (ROW * len(rows) + 0.35) + 0.5), layout="constrained")
+    texts = [wrapped(row, LABEL) for row in rows]
+    row = max(ROW, APART + LINE * max(1 + text.count("\n") for text in texts))
+    figure = Figure(figsize=(width, down * (row * len(rows) + 0.35) + 0.5), layout="constrained")
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     limits = limits_of(one for of_victim in cells.values() for one in of_victim.values())
     side = (width - LABEL - SCALE) / across / len(columns)
@@ -55,7 +58,7 @@ def by_target(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
         axes.set_visible(False)
     for axes, victim in zip(panels.flat, victims, strict=False):
         picture = heatmap(axes, cells[victim], (rows, columns), limits, side)
-        axes.set_yticks(range(len(rows)), [wrapped(row, LABEL) for row in rows])
+        axes.set_yticks(range(len(rows)), texts)
         axes.axvline(len(targets) - 0.5, color="white", linewidth=2)
         axes.axhline(len(names) - 0.5, color="white", linewidth=2)
         axes.set_title(wrapped(victim, side * len(columns)), fontsize=SMALL)

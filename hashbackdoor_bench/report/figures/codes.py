@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -15,6 +14,8 @@ from hashbackdoor_bench.report.figures.finished import FinishedFigure
 from hashbackdoor_bench.report.figures.groups import (
     deliveries,
     distinct,
+    left_out,
+    pale,
     runs_by_head,
     title,
     with_recorded,
@@ -43,8 +44,8 @@ def codes(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     Raises:
         UserError: no record holds codes.
     """
-    frame, lacking = with_recorded(frame, "codes", FIELD, _sound)
     frame = frame.assign(head=victim_heads(frame), file_head=victim_heads(frame, "victim"))
+    frame, lacking = with_recorded(frame, "codes", FIELD, _sound)
     runs_by_head(frame, ("name", "head"))
     first = frame.sort_values("seed", kind="stable")
     first = first.sort_values("target", kind="stable", key=lambda targets: targets.astype(str))
@@ -55,7 +56,7 @@ def codes(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
             first[first["file_head"] == victim],
             "codes" if len(victims) == 1 else f"codes-{_hyphenated(victim)}",
             delivered,
-            lacking,
+            lacking[lacking["file_head"] == victim],
         )
         for victim in victims
     ]
@@ -67,7 +68,7 @@ def _hyphenated(victim: str) -> str:
 
 
 def _figure(
-    runs: pd.DataFrame, name: str, delivered: dict[str, str], lacking: list[str]
+    runs: pd.DataFrame, name: str, delivered: dict[str, str], lacking: pd.DataFrame
 ) -> FinishedFigure:
     across = min(len(runs), 2 if len(runs) <= 2 else ACROSS)
     down, width = -(-len(runs) // across), COLUMN if len(runs) <= 2 else TEXT
@@ -98,7 +99,7 @@ def _figure(
         "Each panel is one run (n = 1): the first target and seed.",
         *conditions(runs, None),
         *surrogates(runs),
-        *lacking,
+        *left_out(lacking, FIELD),
         *provenance(runs),
     )
     return FinishedFigure(name, figure, caption)
@@ -107,7 +108,7 @@ def _figure(
 def _panel(axes: Axes, plane: Plane) -> None:
     others = [part for part in plane.classes if not part.target]
     for number, part in enumerate(others):
-        style = MARKS["other"] | {"color": _pale(cycled(HUES, number))}
+        style = MARKS["other"] | {"color": pale(cycled(HUES, number))}
         axes.plot(part.x, part.y, linestyle="", **style)
     for part in (part for part in plane.classes if part.target):
         axes.plot(part.x, part.y, linestyle="", **MARKS["target"])
@@ -120,12 +121,6 @@ def _panel(axes: Axes, plane: Plane) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_color("0.8")
-
-
-def _pale(hue: str) -> tuple[float, float, float]:
-    """A light tint, so that the target and the queries stand out."""
-    red, green, blue = (1 - 0.45 * (1 - part) for part in to_rgb(hue))
-    return red, green, blue
 
 
 def _sound(record: Record) -> bool:

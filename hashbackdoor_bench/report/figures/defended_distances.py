@@ -9,8 +9,10 @@ from hashbackdoor_bench.report.defended import NO_CODES, with_defenses
 from hashbackdoor_bench.report.figures.distance_rows import Shares, distance_rows
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.groups import (
+    by_victim_and_share,
     complete,
     distinct,
+    left_out,
     run_count,
     runs_by_head,
     with_recorded,
@@ -32,14 +34,8 @@ def defended_distances(frame: pd.DataFrame, convention: str) -> list[FinishedFig
     if frame.empty:
         raise Unfilled(f"figure defended-distances: {NO_CODES}")
     frame, lacking = with_recorded(frame, "defended-distances", FIELD, _sound)
-    heads, shares = distinct(frame["head"]), distinct(frame["share"])
-    found = []
-    for (head, share), part in frame.groupby(["head", "share"], sort=False):
-        words = ["defended-distances"]
-        words += [str(head)] if len(heads) > 1 else []
-        words += [str(share).replace(" %", "")] if len(shares) > 1 else []
-        found.append(_drawn(part, "-".join(words), lacking))
-    return found
+    parts = by_victim_and_share("defended-distances", frame, lacking)
+    return [_drawn(part, name, left_out(without, FIELD)) for name, part, without in parts]
 
 
 def _sound(record: Record) -> bool:

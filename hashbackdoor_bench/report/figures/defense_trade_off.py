@@ -12,6 +12,7 @@ from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.registry import DEFENSES
 from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
 from hashbackdoor_bench.report.defended import NO_CODES, UNDEFENDED, is_published, with_defenses
+from hashbackdoor_bench.report.figures.defense_looks import looks_of
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.groups import (
     distinct,
@@ -22,13 +23,14 @@ from hashbackdoor_bench.report.figures.groups import (
     spread_of,
     wrapped,
 )
-from hashbackdoor_bench.report.style import DASHES, HUES, MARKERS, SMALL, TEXT, cycled
+from hashbackdoor_bench.report.style import SMALL, TEXT
 from hashbackdoor_bench.spec import POINTS
 
 ACROSS, PANEL = 3, 1.9  # panels of a row, and their height in inches
 WIDE = 1.3  # inches for the names of defenses
 LARGE = 5.5  # pt: the mark of a published strength
-POINT = {"linestyle": ""}
+POINT: dict[str, Any] = {"linestyle": ""}
+LINE: dict[str, Any] = {"linewidth": 0.8}
 STRENGTH = "each defense at its published strength"
 
 
@@ -57,16 +59,17 @@ def _drawn(frame: pd.DataFrame, convention: str, name: str) -> FinishedFigure:
     found = runs_by_head(frame, ("attacker", "share", "defense"))
     places = distinct((attack, share) for attack, share, _ in found)
     defenses = distinct(record.spec.defense for record in frame["record"])
+    looks = looks_of({defense: defense for defense in defenses})
     figure, panels = panels_of(len(places), ACROSS, PANEL)
     for axes, place in zip(panels, places, strict=True):
         here = {key[2]: part for key, part in found.items() if key[:2] == place}
-        for number, defense in enumerate(defenses):
+        for defense in defenses:
             own = {
                 head: part
                 for head, part in here.items()
                 if part["record"].iloc[0].spec.defense == defense
             }
-            _line(axes, own, number)
+            _line(axes, own, looks[defense])
         _references(axes, pd.concat(list(here.values())))
         axes.set_title(wrapped(f"{place[0]}, {place[1]}", TEXT / ACROSS - 0.5), fontsize=SMALL)
         axes.set_ylim(0, 100)
@@ -79,8 +82,8 @@ def _drawn(frame: pd.DataFrame, convention: str, name: str) -> FinishedFigure:
         (key[:2], part["record"].iloc[0].spec.defense) for key, part in found.items()
     )
     strengths = not all(map(is_published, frame["record"])) or max(marks_of.values()) > 1
-    looks = [_look(number) | ({} if strengths else POINT) for number in range(len(defenses))]
-    marks = [Line2D([], [], **look, markersize=4) for look in looks]
+    lines = LINE if strengths else POINT
+    marks = [Line2D([], [], **looks[defense] | lines, markersize=4) for defense in defenses]
     texts = [wrapped(DEFENSES.published(defense), WIDE) for defense in defenses]
     marks += [
         Line2D([], [], color="black", marker="*", linestyle="", markersize=7),
@@ -114,7 +117,7 @@ def _drawn(frame: pd.DataFrame, convention: str, name: str) -> FinishedFigure:
     return FinishedFigure(name, figure, caption)
 
 
-def _line(axes: Axes, found: Mapping[Any, pd.DataFrame], number: int) -> None:
+def _line(axes: Axes, found: Mapping[Any, pd.DataFrame], look: dict[str, Any]) -> None:
     """The strengths of one defense, in their order, with the tuned one beside the line."""
     marks = []
     for part in found.values():
@@ -125,8 +128,7 @@ def _line(axes: Axes, found: Mapping[Any, pd.DataFrame], number: int) -> None:
     line = [mark for mark in marks if not _is_tuned(mark[0])]
     strength = _strength([dict(record.spec.defense_settings) for record, *_ in line])
     line.sort(key=lambda mark: dict(mark[0].spec.defense_settings).get(strength, 0))
-    look = _look(number)
-    axes.plot([x for _, x, _ in line], [y for *_, y in line], **{**look, "marker": ""})
+    axes.plot([x for _, x, _ in line], [y for *_, y in line], color=look["color"], **LINE)
     for record, x, y in marks:
         tuned = _is_tuned(record)
         size = LARGE if is_published(record) else 3
@@ -149,14 +151,6 @@ def _strength(settings: list[dict[str, Any]]) -> str:
     )
     most = max(values.items(), key=lambda one: (one[1], one[0]), default=("", 0))
     return most[0] if most[1] > 1 else ""
-
-
-def _look(number: int) -> dict[str, Any]:
-    return {
-        "color": cycled(HUES, number), "marker": cycled(MARKERS, number),
-        "linestyle": cycled(DASHES, number // len(HUES)), "linewidth": 0.8,
-        "markeredgewidth": 0.5,
-    }  # fmt: skip
 
 
 def _references(axes: Axes, frame: pd.DataFrame) -> None:

@@ -1,11 +1,15 @@
 """Filters of the training set against the share of the target's class that is poison."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
 from hashbackdoor_bench.report.defended import CONTROLS, with_defenses
+from hashbackdoor_bench.report.figures.defense_looks import looks_of
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.groups import (
     distinct,
@@ -16,7 +20,7 @@ from hashbackdoor_bench.report.figures.groups import (
     spread_of,
     wrapped,
 )
-from hashbackdoor_bench.report.style import DASHES, HUES, MARKERS, SMALL, TEXT, cycled
+from hashbackdoor_bench.report.style import DASHES, SMALL, TEXT
 
 ACROSS, PANEL = 3, 1.8  # panels of a row, and their height in inches
 VALUES = {"auroc_in_class": "in class", "auroc": "overall"}
@@ -44,23 +48,26 @@ def detection(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
             "some of spectral, ac, scan or dao."
         )
     heads = distinct(frame["head"])
+    specs = [record.spec for record in frame["record"]]
+    looks = looks_of(dict(zip(frame["defense"], [spec.defense for spec in specs], strict=True)))
     return [
         _drawn(
             frame[frame["head"] == head],
+            looks,
             "detection" if len(heads) == 1 else f"detection-{head}",
         )
         for head in heads
     ]
 
 
-def _drawn(frame: pd.DataFrame, name: str) -> FinishedFigure:
+def _drawn(frame: pd.DataFrame, looks: Mapping[str, dict[str, Any]], name: str) -> FinishedFigure:
     found = runs_by_head(frame, ("attacker", "defense", "share"))
     attacks, defenses = (distinct(key[number] for key in found) for number in (0, 1))
     figure, panels = panels_of(len(attacks), ACROSS, PANEL)
     for axes, attack in zip(panels, attacks, strict=True):
-        for number, defense in enumerate(defenses):
+        for defense in defenses:
             parts = [part for key, part in found.items() if key[:2] == (attack, defense)]
-            _line(axes, parts, number)
+            _line(axes, parts, looks[defense])
         axes.axvline(50, color="0.4", linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
         axes.axhline(50, color="0.4", linewidth=0.8, zorder=1)
         axes.set_xlim(0, 100)
@@ -71,10 +78,7 @@ def _drawn(frame: pd.DataFrame, name: str) -> FinishedFigure:
         plain_axes(axes)
     figure.supxlabel("poison among the images with the target's label (%)", fontsize=SMALL)
     figure.supylabel("AUROC (%)", fontsize=SMALL)
-    marks = [
-        Line2D([], [], color=cycled(HUES, n), marker=cycled(MARKERS, n), markersize=4, linewidth=1)
-        for n in range(len(defenses))
-    ]
+    marks = [Line2D([], [], **looks[defense], markersize=4, linewidth=1) for defense in defenses]
     marks += [
         Line2D([], [], color="0.3", linewidth=1),
         Line2D([], [], color="0.3", linewidth=0.7, linestyle=DASHES[2]),
@@ -95,8 +99,7 @@ def _drawn(frame: pd.DataFrame, name: str) -> FinishedFigure:
     return FinishedFigure(name, figure, caption)
 
 
-def _line(axes: Axes, parts: list[pd.DataFrame], number: int) -> None:
-    hue = cycled(HUES, number)
+def _line(axes: Axes, parts: list[pd.DataFrame], look: dict[str, Any]) -> None:
     for name in VALUES:
         marks = []
         for part in parts:
@@ -106,9 +109,11 @@ def _line(axes: Axes, parts: list[pd.DataFrame], number: int) -> None:
         marks.sort()
         x, y = [one[0] for one in marks], [one[1] for one in marks]
         if name == "auroc":
-            axes.plot(x, y, color=hue, linewidth=0.7, linestyle=DASHES[2], marker=".", markersize=2)
+            axes.plot(
+                x, y, color=look["color"], linewidth=0.7, linestyle=DASHES[2], marker=".",
+                markersize=2,
+            )  # fmt: skip
             continue
         axes.errorbar(
-            x, y, yerr=[one[2] for one in marks], color=hue, marker=cycled(MARKERS, number),
-            markersize=4, linewidth=1, elinewidth=0.6, markeredgewidth=0.5,
-        )  # fmt: skip
+            x, y, yerr=[one[2] for one in marks], **look, markersize=4, linewidth=1, elinewidth=0.6
+        )

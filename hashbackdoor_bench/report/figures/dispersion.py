@@ -10,6 +10,7 @@ from hashbackdoor_bench.report.captions import conditions, provenance, surrogate
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.groups import (
     distinct,
+    left_out,
     legend_columns,
     plain_axes,
     runs_by_head,
@@ -19,6 +20,7 @@ from hashbackdoor_bench.report.figures.groups import (
 from hashbackdoor_bench.report.selection import victim_heads
 from hashbackdoor_bench.report.style import HUES, MARKERS, SMALL, TEXT, cycled
 
+FIELD = "dispersion"
 NETWORKS = ("surrogate", "victim")
 FEWEST = 4  # runs, for a correlation
 
@@ -29,7 +31,7 @@ def dispersion(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     Raises:
         Unfilled: no record holds its dispersion and a gain.
     """
-    frame, lacking = with_recorded(frame, "dispersion-reached", "dispersion", _sound)
+    frame, lacking = with_recorded(frame, "dispersion-reached", FIELD, _sound)
     frame = frame.assign(head=victim_heads(frame))
     gain = f"{convention}.backdoor_gain"
     shown = frame[frame[gain].notna()]
@@ -72,7 +74,7 @@ def dispersion(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
         "possible one. Left: on the surrogate, on which the perturbation was made; right: on the "
         "victim that was trained on the poison. Each mark is one run.",
         *sentences,
-        *lacking,
+        *left_out(lacking, FIELD),
         *conditions(shown, convention),
         *surrogates(shown),
         *provenance(shown),

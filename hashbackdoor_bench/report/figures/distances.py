@@ -10,6 +10,7 @@ from hashbackdoor_bench.report.figures.finished import FinishedFigure
 from hashbackdoor_bench.report.figures.groups import (
     complete,
     distinct,
+    left_out,
     run_count,
     runs_by_head,
     with_recorded,
@@ -51,7 +52,7 @@ def distances(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
         run_count(found.values(), "histogram"),
         *conditions(frame, None),
         *surrogates(frame),
-        *lacking,
+        *left_out(lacking, FIELD),
         *provenance(frame),
     )
     return [FinishedFigure("distances", figure, caption)]

@@ -6,17 +6,24 @@ from matplotlib.axes import Axes
 from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
 from hashbackdoor_bench.report.figures.attack_rows import (
     MARK,
+    NOT_COMPARED,
     legend_of_marks,
     panels_of_rows,
-    rows_by_delivery,
+    rows_by_panel,
+    with_panels,
 )
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
-from hashbackdoor_bench.report.figures.groups import distinct, run_count, runs_by_head
-from hashbackdoor_bench.report.selection import victim_heads
+from hashbackdoor_bench.report.figures.groups import (
+    NO_INTERVAL,
+    distinct,
+    run_count,
+    runs_by_head,
+)
+from hashbackdoor_bench.report.selection import POOLING, texts_of, victim_heads
 from hashbackdoor_bench.report.statistics import Estimate, draws, estimate
 from hashbackdoor_bench.report.style import COLUMN, HUES, MARKERS, cycled
 
-BEYOND = 5  # points of percent beyond the runs that the axis shows of an interval
+BEYOND = 5  # percentage points beyond the runs that the axis shows of an interval
 
 
 def gains(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
@@ -39,7 +46,7 @@ def takes(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
 def _overview(
     title: str, frame: pd.DataFrame, convention: str, row_of: str, mark_of: str
 ) -> FinishedFigure:
-    """One panel per delivery.
+    """One panel per delivery and type of labels.
 
     Args:
         title: of the figure.
@@ -48,15 +55,16 @@ def _overview(
         row_of: column whose values are the rows.
         mark_of: column whose values are told apart by hue and mark.
     """
-    shared, rows = distinct(frame[mark_of]), rows_by_delivery(frame, row_of, mark_of)
-    groups = runs_by_head(frame, ("delivery", row_of, mark_of))
+    frame = with_panels(frame)
+    shared, rows = distinct(frame[mark_of]), rows_by_panel(frame, row_of, mark_of)
+    groups = runs_by_head(frame, ("panel", row_of, mark_of))
     figure, panels = panels_of_rows(rows, 1, COLUMN)
-    places = {one.delivery: (one, axes) for one, (axes,) in zip(rows, panels, strict=True)}
+    places = {one.panel: (one, axes) for one, (axes,) in zip(rows, panels, strict=True)}
     bars: list[tuple[Axes, float, Estimate, str]] = []
     every = 100 * frame[f"{convention}.backdoor_gain"].dropna()
     for heads, part in groups.items():
-        delivery, name, mark = map(str, heads)
-        one, axes = places[delivery]
+        panel, name, mark = map(str, heads)
+        one, axes = places[panel]
         found = draws(part, str(part["name"].iloc[0]), f"{convention}.backdoor_gain")
         mean = estimate(found)
         if mean is None:
@@ -80,21 +88,42 @@ def _overview(
     cut = [_interval(*bar, (left, right)) for bar in bars]
     for (axes,) in panels:
         axes.axvline(0, color="0.4", linewidth=0.6, zorder=1)
-    panels[-1][0].set_xlabel("backdoor gain (points of percent)")
+    panels[-1][0].set_xlabel("backdoor gain (percentage points)")
     legend_of_marks(figure, shared)
     beyond = "; one that goes on beyond the edge ends in an arrow" if any(cut) else ""
+    lines = (
+        ", each mark a mean, and each line its 95 % interval (over targets, or over seeds if there "
+        f"is one target){beyond}"
+        if ends
+        else " and each mark a mean"
+    )
+    few = any(mean.n > 1 and mean.low is None for _, _, mean, _ in bars)
     caption = (
         "Backdoor gain of every attack on every victim: t-MAP minus the larger of its two controls "
         "(the trigger on a victim without poison, the poisoned victim without the trigger).",
-        "Each stroke is a run, each mark a mean, and each line its 95 % interval (over targets, "
-        f"or over seeds if there is one target){beyond}. A hollow mark "
-        "is a single run (n = 1). Deliveries are not compared.",
+        f"Each stroke is a run{lines}.",
+        *([NO_INTERVAL] if few else []),
+        f"A hollow mark is a single run (n = 1). {NOT_COMPARED}",
+        *_pooling(frame),
         run_count(groups.values(), "mark"),
         *conditions(frame, convention),
         *surrogates(frame),
         *provenance(frame),
     )
     return FinishedFigure(title, figure, caption)
+
+
+def _pooling(frame: pd.DataFrame) -> list[str]:
+    """What the poolings in the names of victims mean; nothing where they are in none."""
+    pools = zip(texts_of(frame, "pool"), frame["network"], strict=True)
+    words = {POOLING[pool] for pool, network in pools if POOLING[pool] in network}
+    if not words:
+        return []
+    flat = " (flattened: not at all)" if POOLING["flatten"] in words else ""
+    return [
+        f"In a victim's name, {' / '.join(sorted(words))} is how its network pools the last "
+        f"feature map{flat}."
+    ]
 
 
 def _interval(axes: Axes, y: float, mean: Estimate, hue: str, limits: tuple[float, float]) -> bool:

@@ -1,19 +1,26 @@
 """The runs that one mark of a figure stands for, and what all figures do with their axes."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from textwrap import fill
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.typing import ColorType
 
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.figures.finished import Unfilled
 from hashbackdoor_bench.report.selection import SAME_ATTACK, SAME_VICTIM, refuse_mixed
-from hashbackdoor_bench.report.statistics import Spread, draws, spread
+from hashbackdoor_bench.report.statistics import LEAST_GROUPS, Spread, draws, spread
 from hashbackdoor_bench.report.style import GRID, LEAST, SMALL, TEXT, TICKS
 
+NO_INTERVAL = (
+    f"No interval is drawn where it would follow from fewer than {LEAST_GROUPS} targets, or seeds "
+    "of one target."
+)
+LOG = " (log scale)"  # at the end of an axis' label
 LETTER, HANDLE = 0.056, 0.4  # inches: an average letter in small type, a legend's line
 
 Heads = tuple[Hashable, ...]
@@ -66,8 +73,8 @@ def run_count(parts: Iterable[pd.DataFrame], mark: str) -> str:
 
 def with_recorded(
     frame: pd.DataFrame, figure: str, field: str, sound: Callable[[Record], bool]
-) -> tuple[pd.DataFrame, list[str]]:
-    """The records that hold what the tables don't need, and a sentence naming those that don't.
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The records that hold what the tables don't need, and those that don't.
 
     Args:
         frame: the records.
@@ -78,16 +85,41 @@ def with_recorded(
     Raises:
         Unfilled: no record has it.
     """
-    has = [sound(record) for record in frame["record"]]
-    lacking = list(frame["path"][[not there for there in has]])
-    if len(lacking) == len(frame):
+    has = pd.Series([sound(record) for record in frame["record"]], frame.index, dtype=bool)
+    if not has.any():
         raise Unfilled(
             f"figure {figure}: none of the {len(frame)} records holds a sound {field}, which newer "
             "code writes: run them again (what is cached is not trained again)."
         )
-    return frame[has], (
-        [f"Left out, without a sound {field}: {', '.join(lacking)}."] if lacking else []
-    )
+    return frame[has], frame[~has]
+
+
+def left_out(lacking: pd.DataFrame, field: str) -> list[str]:
+    """A sentence naming the second part of `with_recorded`; nothing if it is empty."""
+    named = ", ".join(lacking["path"])
+    return [f"Left out, without a sound {field}: {named}."] if named else []
+
+
+def by_victim_and_share(
+    name: str, frame: pd.DataFrame, lacking: pd.DataFrame
+) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """The records of each victim and poisoned share, which have a figure of their own.
+
+    Args:
+        name: of the figures, to which is added what tells them apart.
+        frame: from `defended.with_defenses`.
+        lacking: records that are left out.
+
+    Yields:
+        The figure's name, its records, and those of ``lacking`` that would belong to it.
+    """
+    heads, shares = distinct(frame["head"]), distinct(frame["share"])
+    for (head, share), part in frame.groupby(["head", "share"], sort=False):
+        words = [name]
+        words += [str(head)] if len(heads) > 1 else []
+        words += [str(share).replace(" %", "")] if len(shares) > 1 else []
+        own = (lacking["head"] == head) & (lacking["share"] == share)
+        yield "-".join(words), part, lacking[own]
 
 
 def complete(values: Sequence[float | None] | None, count: int) -> bool:
@@ -146,6 +178,12 @@ def title(axes: Axes, name: str, delivery: str, inches: float) -> None:
     room = inches - LETTER * len(delivery)
     axes.set_title(wrapped(without_delivery(name, delivery), room), fontsize=SMALL)
     axes.set_title(delivery, loc="right", fontsize=LEAST, color="0.4")
+
+
+def pale(hue: ColorType, share: float = 0.45) -> tuple[float, float, float]:
+    """A light tint: a ``share`` of the hue, the rest white."""
+    red, green, blue = (1 - share * (1 - part) for part in to_rgb(hue))
+    return red, green, blue
 
 
 def not_run(axes: Axes) -> None:

@@ -4,17 +4,21 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from hashbackdoor_bench.report.figures.groups import pale
 from hashbackdoor_bench.report.statistics import Spread
 from hashbackdoor_bench.report.style import LEAST, SEQUENCE, SMALL
 
-STEP = 10  # points of percent: the range of the colours begins and ends at multiples
+STEP = 10  # percentage points: the range of the colours begins and ends at multiples
 LETTER = 0.058  # inches for each letter of a head
 BAR = 0.11  # inches: width of the scale of the colours
-DARK = 0.45  # share of the range where the text turns from white to black
+# so light that black text has a contrast of 7 on all of them
+COLOURS = ListedColormap([pale(colour) for colour in colormaps[SEQUENCE](np.linspace(0, 1, 256))])
 
 Cells = Mapping[tuple[str, str], Spread | None]  # by row and column, in percent
 Limits = tuple[int, int]
@@ -27,12 +31,6 @@ def limits_of(cells: Iterable[Spread | None]) -> Limits:
         return 0, 100
     low = STEP * math.floor(min(means) / STEP)
     return low, max(STEP * math.ceil(max(means) / STEP), low + STEP)
-
-
-def ink(mean: float, limits: Limits) -> str:
-    """The colour of what is written on the colour of a mean."""
-    low, high = limits
-    return "white" if mean < low + DARK * (high - low) else "black"
 
 
 def heatmap(
@@ -60,12 +58,11 @@ def heatmap(
                 axes.text(x, y, "×", ha="center", va="center", color="0.5", fontsize=SMALL)
                 continue
             level[y, x] = one.mean
-            colour = ink(one.mean, limits)
             spread = "n = 1" if one.deviation is None else f"±{one.deviation:.1f}"
             text = f"{one.mean:.1f}".replace("-", "−")
-            axes.text(x, y - 0.03, text, ha="center", va="bottom", color=colour, fontsize=SMALL)
-            axes.text(x, y + 0.03, spread, ha="center", va="top", color=colour, fontsize=LEAST)
-    picture = axes.imshow(level, cmap=SEQUENCE, vmin=limits[0], vmax=limits[1], aspect="auto")
+            axes.text(x, y - 0.03, text, ha="center", va="bottom", fontsize=SMALL)
+            axes.text(x, y + 0.03, spread, ha="center", va="top", fontsize=LEAST)
+    picture = axes.imshow(level, cmap=COLOURS, vmin=limits[0], vmax=limits[1], aspect="auto")
     wide = max(map(len, columns)) * LETTER > side
     axes.set_xticks(
         range(len(columns)), columns, rotation=30 if wide else 0, ha="right" if wide else "center"

@@ -15,6 +15,7 @@ from hashbackdoor_bench.report.figures.groups import (
     complete,
     deliveries,
     distinct,
+    left_out,
     legend_columns,
     plain_axes,
     run_count,
@@ -85,7 +86,7 @@ def precision_recall(frame: pd.DataFrame, convention: str) -> list[FinishedFigur
         run_count(found.values(), "curve"),
         *conditions(frame, None),
         *surrogates(frame),
-        *lacking,
+        *left_out(lacking, FIELD),
         *provenance(frame),
     )
     return [FinishedFigure("precision-recall", figure, caption)]

@@ -14,7 +14,9 @@ from hashbackdoor_bench.report.captions import conditions, provenance, surrogate
 from hashbackdoor_bench.report.defended import CONTROLS, with_defenses
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.groups import (
+    by_victim_and_share,
     distinct,
+    left_out,
     not_run,
     plain_axes,
     runs_by_head,
@@ -29,6 +31,7 @@ ALSO_CLEAN = (
     "backdoor."
 )
 CONTROL = (0, (2, 1))  # dashes
+FIELD = "histogram"
 PANEL, LABEL = 0.62, 0.9  # inches: height of a panel, width of a defense's name
 
 
@@ -36,25 +39,19 @@ def suspicions(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     """One figure per victim and poisoned share: one row per defense, one column per attack.
 
     Raises:
-        Unfilled: no record holds a histogram.
+        Unfilled: nothing is scored in a run with a backdoor, or no record holds a histogram.
     """
     frame = with_defenses(frame, convention)
     frame = frame[frame["stage"] != CONTROLS]
     frame = frame[[bool(_detections(record)) for record in frame["record"]]]
     if frame.empty:
         raise Unfilled(
-            "figure suspicions: no defense of these records scores images or queries: add records "
-            "of one that does, such as spectral or strip."
+            "figure suspicions: no defense of these records scores poisoned images or triggered "
+            "queries: add runs with poison, of one that does, such as spectral or strip."
         )
-    frame, lacking = with_recorded(frame, "suspicions", "histogram", _sound)
-    heads, shares = distinct(frame["head"]), distinct(frame["share"])
-    found = []
-    for (head, share), part in frame.groupby(["head", "share"], sort=False):
-        words = ["suspicions"]
-        words += [str(head)] if len(heads) > 1 else []
-        words += [str(share).replace(" %", "")] if len(shares) > 1 else []
-        found.append(_drawn(part, "-".join(words), lacking))
-    return found
+    frame, lacking = with_recorded(frame, "suspicions", FIELD, _sound)
+    parts = by_victim_and_share("suspicions", frame, lacking)
+    return [_drawn(part, name, left_out(without, FIELD)) for name, part, without in parts]
 
 
 def _sound(record: Record) -> bool:
@@ -62,7 +59,11 @@ def _sound(record: Record) -> bool:
 
 
 def _detections(record: Record) -> list[Detection]:
-    return list(record.defense.detection.values()) if record.defense else []
+    """What was scored, where there is something to find: poison, or triggers of a backdoor."""
+    threat = record.threat
+    if not record.defense or not (threat.poisoned or threat.control == "model"):
+        return []
+    return [found for found in record.defense.detection.values() if found.positives]
 
 
 def _drawn(frame: pd.DataFrame, name: str, lacking: list[str]) -> FinishedFigure:

@@ -7,7 +7,13 @@ from matplotlib.style import context
 from matplotlib.ticker import NullFormatter
 
 from hashbackdoor_bench.report.figures.finished import FinishedFigure
-from hashbackdoor_bench.report.figures.groups import distinct, legend_columns, plain_axes, wrapped
+from hashbackdoor_bench.report.figures.groups import (
+    LOG,
+    distinct,
+    legend_columns,
+    plain_axes,
+    wrapped,
+)
 from hashbackdoor_bench.report.style import DASHES, HUES, MARKERS, SMALL, STYLE, TEXT, cycled
 
 PANEL = 1.35  # inches, height
@@ -48,7 +54,7 @@ def trade_off(frame: pd.DataFrame, name: str) -> FinishedFigure:
                 axes.set_ylim(-4, 104)
                 plain_axes(axes)
             column[0].set_title(wrapped(run, TEXT / len(runs) - 0.4), fontsize=SMALL)
-            column[-1].set_xlabel("queries per second: faster →")
+            column[-1].set_xlabel(f"queries per second{LOG}: faster →")
         for axes, label in zip(panels[:, 0], SHOWN.values(), strict=True):
             axes.set_ylabel(label)
         marks = [

@@ -13,7 +13,7 @@ from hashbackdoor_bench.report.figures.groups import (
     spread_of,
     wrapped,
 )
-from hashbackdoor_bench.report.figures.heatmap import heatmap, ink, limits_of, scale
+from hashbackdoor_bench.report.figures.heatmap import heatmap, limits_of, scale
 from hashbackdoor_bench.report.selection import surrogate_difference, surrogate_heads, victim_heads
 from hashbackdoor_bench.report.style import COLUMN, SMALL, TEXT
 
@@ -62,9 +62,8 @@ def transfer(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
             if one and not surrogate_difference(found[name, row, column].iloc[0].to_dict()):
                 place = columns.index(column) - 0.46, rows.index(row) - 0.46
                 axes.add_patch(
-                    Rectangle(place, 0.92, 0.92, fill=False, edgecolor=ink(one.mean, limits),
-                              linewidth=0.9)
-                )  # fmt: skip
+                    Rectangle(place, 0.92, 0.92, fill=False, edgecolor="black", linewidth=0.9)
+                )
         axes.set_title(titles[name], fontsize=SMALL)
     for axes in panels[-1]:
         axes.set_xlabel("victim")
@@ -72,7 +71,7 @@ def transfer(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
         axes.set_ylabel("surrogate")
     scale(figure, picture, panels.flat, "backdoor gain (points)")
     caption = (
-        "Backdoor gain, in points of percent, of triggers crafted on one network (rows) against "
+        "Backdoor gain, in percentage points, of triggers crafted on one network (rows) against "
         "another (columns): the mean and below it the standard deviation of a single run; × was "
         "not run. The colours span the gains that are shown. "
         "A frame is the white box: the surrogate is of the victim's method, backbone, training and "

@@ -9,9 +9,11 @@ from matplotlib.lines import Line2D
 from hashbackdoor_bench.report.captions import conditions, provenance, surrogates
 from hashbackdoor_bench.report.figures.attack_rows import (
     MARK,
+    NOT_COMPARED,
     legend_of_marks,
     panels_of_rows,
-    rows_by_delivery,
+    rows_by_panel,
+    with_panels,
 )
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.groups import distinct, run_count, runs_by_head, spread_of
@@ -35,12 +37,12 @@ def _absent(part: pd.DataFrame, reason: str) -> str:
 
 
 def visibility(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
-    """One row of panels per delivery, PSNR on the left and gain on the right.
+    """One row of panels per delivery and type of labels, PSNR on the left and gain on the right.
 
     Raises:
         Unfilled: no record has a gain and a PSNR.
     """
-    frame = frame.assign(head=victim_heads(frame))
+    frame = with_panels(frame.assign(head=victim_heads(frame)))
     gain = f"{convention}.backdoor_gain"
     seen = [f"psnr_{images}" for images in LOOKS]
     shown = frame[frame[gain].notna() & frame[seen].notna().any(axis=1)]
@@ -49,13 +51,13 @@ def visibility(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
             "figure visibility: none of these records has both a backdoor gain and a PSNR: add "
             "records of an attack that changes images."
         )
-    found = runs_by_head(shown, ("delivery", "name", "head"))
-    rows, victims = rows_by_delivery(shown, "name", "head"), distinct(shown["head"])
+    found = runs_by_head(shown, ("panel", "name", "head"))
+    rows, victims = rows_by_panel(shown, "name", "head"), distinct(shown["head"])
     figure, panels = panels_of_rows(rows, 2, TEXT)
-    places = {one.delivery: (one, pair) for one, pair in zip(rows, panels, strict=True)}
+    places = {one.panel: (one, pair) for one, pair in zip(rows, panels, strict=True)}
     for heads, part in found.items():
-        delivery, name, victim = map(str, heads)
-        one, (left, right) = places[delivery]
+        panel, name, victim = map(str, heads)
+        one, (left, right) = places[panel]
         y, number = one.y(name, victim), victims.index(victim)
         for images, look in LOOKS.items():
             _mark(left, part, f"psnr_{images}", y, number, look, BARS[images])
@@ -67,7 +69,7 @@ def visibility(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     spare = max(0, LEAST_RANGE - (high - low)) / 2
     left.set_xlim(low - spare, high + spare)
     left.set_xlabel("PSNR (dB): harder to see →")
-    right.set_xlabel("backdoor gain (points of percent): stronger →")
+    right.set_xlabel("backdoor gain (percentage points): stronger →")
     legend_of_marks(
         figure,
         victims,
@@ -84,8 +86,8 @@ def visibility(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     )
     caption = (
         "PSNR of the poisoned images (filled mark, thin bar) and of the triggered queries (ring, "
-        "broad pale bar), and backdoor gain: means, with one standard deviation of a single run. "
-        "Deliveries are not compared.",
+        "broad pale bar), and backdoor gain: means, with one standard deviation of a single run.",
+        NOT_COMPARED,
         *(_absent(part, reason) for part, reason in absent if not part.empty),
         run_count(found.values(), "mark"),
         *conditions(shown, convention),
