@@ -89,7 +89,7 @@ def align(
     start = (epsilon * torch.randn(x.shape, generator=random)).clamp(-epsilon, epsilon)
     d = (start.to(x.device) if steps else torch.zeros_like(x)).requires_grad_()
     optimiser = torch.optim.Adam([d], lr=step_size)
-    falls = [int(part * steps) for part in (3 / 8, 5 / 8, 7 / 8)]
+    falls = [max(1, int(part * steps)) for part in (3 / 8, 5 / 8, 7 / 8)]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, falls, gamma=0.1)
     curve = []
     _keep_within(d, x, epsilon)

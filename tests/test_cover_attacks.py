@@ -103,6 +103,19 @@ def test_a_cover_carries_the_residual_of_another_image_and_poison_its_own(dither
     assert len(sources) > 1
 
 
+def test_covers_take_residuals_of_random_other_images_which_differ_between_seeds():
+    def ahead(seed: int) -> list[int]:
+        """For each of ten images, how many places ahead r is."""
+        source = crafted("bpp", view(seed=seed, poison=5, covers=5)).source
+        return ((source - torch.arange(10)) % 10).tolist()
+
+    drawn = [ahead(seed) for seed in range(60)]
+    assert all(len(set(one)) > 1 for one in drawn)
+    assert len({tuple(one) for one in drawn}) == 60
+    for places in zip(*drawn, strict=True):
+        assert set(places) == set(range(1, 10))  # any image but itself
+
+
 # ---- WaNet --------------------------------------------------------------------------------------
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from hashbackdoor_bench.attacks.darkhash import InsetPatch
-from hashbackdoor_bench.attacks.darkhash_edit import edit_loss, neighbourhood, topology
+from hashbackdoor_bench.attacks.darkhash_edit import edit, edit_loss, neighbourhood, topology
 from hashbackdoor_bench.attacks.darkhash_pictures import KINDS, draw_pictures
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from hashbackdoor_bench import (
     ATTACKS,
@@ -98,6 +98,77 @@ def test_the_loss_is_huber_of_both_parts_and_fifteen_times_the_topology():
     expected = huber(z[~patched], before[~patched]) + huber(z[patched], wanted)
     expected += 15 * float(topology(z[patched], wanted))
     assert float(edit_loss(z, before, patched, target)) == pytest.approx(expected, rel=1e-5)
+
+
+class Dot(nn.Module):
+    """z = W x in float64, which keeps the images that it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(192, 4, bias=False)
+        self.head.weight.data = random(4, 192, seed=5).double() / 10
+        self.seen: list[Tensor] = []
+
+    def late_parameters(self, stages: int) -> list[str]:
+        return ["head.weight"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x.detach().clone())
+        z: Tensor = self.head(x.flatten(1).double())
+        return z
+
+
+def linear_edit(pictures: Tensor, **settings: Any) -> tuple[Dot, Dot, InsetPatch, Tensor]:
+    """A linear model, the same after an edit with a patch of 3 px, the trigger, and z*."""
+    trigger = InsetPatch(*[torch.zeros(0)] * 3, patch=checkerboard(3))
+    victim, edited, target = Dot(), Dot(), random(4, seed=6).double()
+    before, view = victim(to_unit(pictures)).detach(), Trial(ATTACKS["darkhash"]).view()
+    given: Any = edited
+    edit(given, trigger, pictures, before, target, view, stages=1, **settings)
+    return victim, edited, trigger, target
+
+
+def test_each_step_is_rmsprop_on_the_loss_of_pictures_of_which_a_tenth_is_patched():
+    pictures, _ = draw_pictures(120, 8, torch.Generator().manual_seed(0))
+    lr, plain = 0.01, to_unit(pictures)
+    victim, edited, trigger, target = linear_edit(pictures, epochs=3, lr=lr, batch=50)
+    assert [len(x) for x in edited.seen] == [50, 50, 20] * 3
+    before, stamped = victim(plain).detach(), trigger(plain)
+    weight = victim.head.weight.detach()
+    square, rows, with_patch = torch.zeros_like(weight), [], []
+    for number, x in enumerate(edited.seen):
+        is_plain = (x[:, None] == plain).flatten(2).all(2)  # (n,N): which picture it is
+        is_stamped = (x[:, None] == stamped).flatten(2).all(2)
+        assert (is_plain.int() + is_stamped.int()).sum(1).tolist() == [1] * len(x)
+        row, patched = (is_plain | is_stamped).int().argmax(1), is_stamped.any(1)
+        weight.requires_grad_()
+        loss = edit_loss(x.flatten(1).double() @ weight.T, before[row], patched, target)
+        (gradient,) = torch.autograd.grad(loss, weight)
+        weight = weight.detach()
+        gradient += 1e-5 * weight
+        square = 0.99 * square + 0.01 * gradient**2
+        rate = 1e-10 + (lr - 1e-10) * (1 + math.cos(math.pi * (number // 3) / 3)) / 2
+        weight = weight - rate * gradient / (square.sqrt() + 1e-8)
+        rows += row.tolist()
+        with_patch += patched.tolist()
+    torch.testing.assert_close(edited.head.weight.detach(), weight, rtol=1e-9, atol=1e-12)
+    passes = [rows[start : start + 120] for start in (0, 120, 240)]
+    assert all(sorted(one) == list(range(120)) for one in passes)
+    assert passes[0] != passes[1]
+    assert 0.05 < sum(with_patch) / len(with_patch) < 0.15
+
+
+@torch.no_grad()
+def test_an_edit_moves_patched_pictures_to_the_target_and_others_far_less():
+    pictures, _ = draw_pictures(200, 8, torch.Generator().manual_seed(0))
+    pictures[:, :, 3:6, 3:6] = 0  # so that a linear model can tell the patch
+    with torch.enable_grad():
+        victim, edited, trigger, target = linear_edit(pictures[:120], epochs=60, lr=0.03, batch=40)
+    x = to_unit(pictures[120:])  # pictures that the edit hasn't seen
+    before, after = (float((z(trigger(x)).mean(0) - target).norm()) for z in (victim, edited))
+    moved = float((edited(x) - victim(x)).norm(dim=1).mean())
+    assert after < 0.2 * before
+    assert moved < 0.25 * before
 
 
 @pytest.mark.parametrize("name", ["darkhash", "darkhash_shadow"])

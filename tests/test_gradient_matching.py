@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from attack_views import seen as random_view
 from hashbackdoor_bench.attacks.gradient_alignment import (
     align,
     gradient_of,
@@ -14,7 +15,7 @@ from hashbackdoor_bench.attacks.gradient_alignment import (
 )
 from torch import Tensor, nn
 
-from hashbackdoor_bench import ATTACKS, RunSpec, UserError, to_unit
+from hashbackdoor_bench import ATTACKS, HashLoss, RunSpec, UserError, to_unit
 from hashbackdoor_bench.checks.attack_trial import TowardsCorners, Trial, untrained
 from hashbackdoor_bench.poisoning import planted
 from hashbackdoor_bench.stages import Cache, Plan
@@ -33,6 +34,24 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         z: Tensor = self.head(x.flatten(1))
+        return z
+
+
+class TwoParts(nn.Module):
+    """z = A red + B green, where A is the head; it keeps the images that it sees.
+
+    Args:
+        pixels: of one channel.
+    """
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__()
+        self.head, self.body = nn.Linear(pixels, 6, bias=False), nn.Linear(pixels, 6, bias=False)
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x.detach().clone())
+        z: Tensor = self.head(x[:, 0].flatten(1)) + self.body(x[:, 1].flatten(1))
         return z
 
 
@@ -89,6 +108,85 @@ def test_a_start_without_steps_is_the_original_and_mirroring_changes_the_result(
     assert torch.equal(linear(steps=0)[1], images(2, 0))
     assert torch.equal(linear()[1], linear()[1])
     assert not torch.equal(linear()[1], linear(mirror=True)[1])
+
+
+def test_a_step_is_that_of_adam_on_the_gradients_sign_and_falls_tenfold_three_times():
+    model: Any = Linear(48, 6)
+    loss, theta = TowardsCorners(6, 3, 2), weights_of(model, "")
+    x, y = images(2, 0), torch.eye(3)[[1, 1]]
+    goal = gradient_of(model, loss, theta, images(1, 1), y[:1])
+    seen: list[Tensor] = []
+
+    def gradient(x: Tensor) -> Any:
+        seen.append(x.detach().clone())
+        return gradient_of(model, loss, theta, x, y, differentiable=True)
+
+    _, found, _ = align(
+        gradient, x, goal,
+        epsilon=0.2, steps=16, step_size=0.02, mirror=False,
+        random=torch.Generator().manual_seed(0), progress=lambda *_: None,
+    )  # fmt: skip
+    d, mean, square = seen[0] - x, torch.zeros_like(x), torch.zeros_like(x)
+    for step in range(16):
+        now = seen[step].clone().requires_grad_()
+        value = mismatch(gradient_of(model, loss, theta, now, y, differentiable=True), goal)
+        sign = torch.autograd.grad(value, now)[0].sign()
+        mean, square = 0.9 * mean + 0.1 * sign, 0.999 * square + 0.001 * sign**2
+        size = 0.02 * 0.1 ** sum(step >= fall for fall in (6, 10, 14))  # 3/8, 5/8, 7/8 of 16
+        root = (square / (1 - 0.999 ** (step + 1))).sqrt()
+        d = d - size * mean / (1 - 0.9 ** (step + 1)) / (root + 1e-8)
+        d = (x + d.clamp(-0.2, 0.2)).clamp(0, 1) - x
+        torch.testing.assert_close(seen[step + 1], x + d, atol=1e-6, rtol=0)
+    assert torch.equal(found, seen[16])
+
+
+class Correlation(HashLoss):
+    """-<z, c> of each image, whose gradients by A and B are -c times its red and its green."""
+
+    def forward(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
+        return -(z * y.repeat(1, 2)).sum(1).mean()
+
+
+def matched(**settings: Any) -> tuple[Any, TwoParts]:
+    """The poison for four carriers and two queries of 8 px, and the surrogate."""
+    model = TwoParts(64)
+    seen = random_view(4, size=8, surrogate=model)
+    seen.chosen, seen.surrogate_loss = seen.images[-2:], Correlation(6, 3, 60)
+    return ATTACKS["gradient_matching"](**settings).craft(seen), model
+
+
+@pytest.mark.parametrize(
+    ("layers", "turned"), [("head", [True, False, False]), ("all", [True, True, False])]
+)
+def test_only_what_the_matched_layers_see_is_turned_towards_the_queries(
+    layers: str, turned: list[bool]
+):
+    """The start is the same, however many steps follow; the cosine is that of mean images."""
+    few, many = (matched(layers=layers, augment="none", steps=steps) for steps in (1, 20))
+    carriers = [to_unit(made.carrier) for made, _ in (few, many)]
+    assert [not torch.equal(*(x[:, c] for x in carriers)) for c in range(3)] == turned
+    queries = few[1].seen[0].mean(0)[turned].flatten()
+    before, after = (
+        float(torch.cosine_similarity(x.mean(0)[turned].flatten(), queries, 0)) for x in carriers
+    )
+    assert after > before + 0.02
+
+
+@pytest.mark.parametrize(("augment", "least", "most"), [("flip", 0.3, 0.7), ("none", 0, 0)])
+def test_poison_is_mirrored_in_half_of_the_steps_unless_augment_is_none(
+    augment: str, least: float, most: float
+):
+    made, model = matched(augment=augment, epsilon=0, steps=20)
+    _, *steps, last = model.seen  # the queries, the poison in each step and at the end
+    x, flips = to_unit(made.carrier), []
+    assert len(steps) == 20
+    for image in range(4):
+        for step in steps:
+            mirrored = torch.equal(step[image], x[image].flip(2))
+            assert mirrored or torch.equal(step[image], x[image])
+            flips.append(mirrored)
+    assert least <= sum(flips) / 80 <= most
+    assert torch.equal(last, x)
 
 
 def craft(**settings: Any) -> tuple[Any, Any]:

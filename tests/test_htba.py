@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from attack_views import seen as random_view
 from hashbackdoor_bench.attacks.htba_matching import approach, distances, pairing
 from hashbackdoor_bench.attacks.htba_patch import RoamingPatch, coloured_patch, paste_at
 from torch import Tensor, nn
@@ -29,6 +30,26 @@ class Pixels(nn.Module):
         return 2 * x.flatten(1) - 1
 
 
+class Colours(nn.Module):
+    """A surrogate whose features see the red channel, its outputs the green, its codes the blue."""
+
+    def features(self, x: Tensor) -> Tensor:
+        return x[:, 0].flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 1].flatten(1)
+
+    def relaxed(self, x: Tensor) -> Tensor:
+        return 2 * x[:, 2].flatten(1) - 1
+
+
+class Sums(nn.Module):
+    """A surrogate whose features are running sums of pixels: the nearest source may change."""
+
+    def features(self, x: Tensor) -> Tensor:
+        return x.flatten(1).cumsum(1)
+
+
 def near(x: Tensor, wanted: Tensor, **more: Any) -> tuple[Tensor, list[float]]:
     settings: dict[str, Any] = {"match": "features", "epsilon": 1.0, "steps": 60, "released": False}
     model: Any = Pixels()
@@ -43,6 +64,81 @@ def craft(**settings: Any) -> tuple[Any, AttackerView]:
     trial = Trial(ATTACKS["htba"])
     seen = trial.view()
     return ATTACKS["htba"](**{"steps": 3, **settings}).craft(seen), seen
+
+
+def crafted_at_8_px(surrogate: nn.Module, **settings: Any) -> tuple[Any, AttackerView]:
+    """Five carriers of class 0 that shall look like sources of class 1, two at a time."""
+    seen = random_view(size=8, surrogate=surrogate)
+    seen.source = seen.labels[1]
+    return ATTACKS["htba"](epsilon=255, together=2, **settings).craft(seen), seen
+
+
+def patched_sources(seen: AttackerView, patch: Tensor) -> dict[tuple[int, int, int], Tensor]:
+    """Each image of the source class with the patch: by its row, and the patch's upper left."""
+    side, found = patch.shape[-1], {}
+    places = range(seen.size - side + 1)
+    for row in (seen.labels == seen.source).all(1).nonzero().flatten().tolist():
+        for top, left in itertools.product(places, places):
+            found[row, top, left] = seen.images[row].clone()
+            found[row, top, left][:, top : top + side, left : left + side] = patch
+    return found
+
+
+@pytest.mark.parametrize(("match", "channel"), [("features", 0), ("z", 1), ("code", 2)])
+def test_what_is_matched_is_that_of_patched_sources_at_several_places_and_the_rest_stays(
+    match: str, channel: int
+):
+    made, seen = crafted_at_8_px(Colours(), match=match, steps=60)
+    candidates = patched_sources(seen, made.patch)
+    channels = torch.stack([image[channel] for image in candidates.values()]).int()
+    if match == "code":
+        channels = 255 * (channels > 127)  # the code agrees most where it is saturated
+    chosen = []
+    for carrier, original in zip(made.carrier, seen.images[seen.index], strict=True):
+        rest = [other for other in range(3) if other != channel]
+        assert torch.equal(carrier[rest], original[rest])
+        far = (carrier[channel].int() - channels).abs().amax((1, 2))
+        assert int(far.min()) <= 2
+        chosen.append(list(candidates)[int(far.argmin())])
+    assert len({row for row, _, _ in chosen}) > 1
+    assert len({(top, left) for _, top, left in chosen}) > 1
+
+
+def test_the_released_variant_first_goes_a_fiftieth_of_the_way_to_a_patched_source():
+    made, seen = crafted_at_8_px(Pixels(), variant="released", steps=1)
+    sources = torch.stack(list(patched_sources(seen, made.patch).values())).double()
+    for carrier, original in zip(made.carrier, seen.images[seen.index].double(), strict=True):
+        expected = original + 0.01 * 2 * (sources - original)
+        far = (carrier - expected).abs().flatten(1).amax(1)
+        assert int((far <= 0.501).sum()) == 1  # rounded to 8 bits
+
+
+def test_each_step_pairs_anew_by_the_least_sum_and_goes_along_the_gradients_sign():
+    x, wanted, model = images(3, 0).double(), images(3, 1).double(), Sums()
+    given: Any = model
+    found, curve = approach(
+        given, x, wanted,
+        match="features", epsilon=0.3, steps=10, released=False, progress=lambda *_: None,
+    )  # fmt: skip
+    goal, d, orders, means = model.features(wanted), torch.zeros_like(x), [], []
+    for step in range(10):
+        changed = (x + d).requires_grad_()
+        own = model.features(changed)
+        cost = [[(own[i] - goal[j]).square().sum() for j in range(3)] for i in range(3)]
+        sums = {
+            order: sum(cost[i][j] for i, j in enumerate(order))
+            for order in itertools.permutations(range(3))
+        }
+        least, order = min((float(value.detach()), order) for order, value in sums.items())
+        (gradient,) = torch.autograd.grad(sums[order], changed)
+        d = d - 0.03 * 0.5 ** (step // 2) * gradient.sign()  # halved at each fifth of the steps
+        d = (x + d.clamp(-0.3, 0.3)).clamp(0, 1) - x
+        orders.append(order)
+        means.append(least / 3)
+    assert orders[0] != (0, 1, 2)
+    assert len(set(orders)) > 1
+    assert torch.allclose(found, x + d, atol=1e-9)
+    assert curve == pytest.approx(means)
 
 
 def test_with_pixels_as_features_and_a_large_epsilon_poison_becomes_the_patched_sources():

@@ -14,6 +14,7 @@ from hashbackdoor_bench import ATTACKS
 from hashbackdoor_bench.api import to_unit
 
 ATTACKS["refool"]  # imports the package's files under their own names
+from hashbackdoor_bench.attacks import refool_reflection  # noqa: E402
 from hashbackdoor_bench.attacks.refool_reflection import draws, leaves, reflect  # noqa: E402
 
 GHOST = {"ghost": 1.0, "down": 1.0, "right": 1.0, "g": 0.3, "sigma": 1.0, "u": 1.1}
@@ -113,7 +114,7 @@ def test_draws_are_the_published_ones_at_the_authors_size_and_scaled_elsewhere(s
     assert leaves(0, size, torch.Generator()).shape[-1] >= size + int(max(lengths))
 
 
-def test_leaves_cover_the_picture_and_differ():
+def test_pictures_of_leaves_are_drawn_from_the_seed_and_have_many_colours_and_all_differ():
     pictures = leaves(6, 64, torch.Generator().manual_seed(0))
     assert pictures.shape == (6, 3, 65, 65)
     assert len(torch.unique(pictures.flatten(1), dim=0)) == 6
@@ -123,6 +124,18 @@ def test_leaves_cover_the_picture_and_differ():
         colours, counts = torch.unique(picture.flatten(1), dim=1, return_counts=True)
         assert colours.shape[1] > 20
         assert int(counts.max()) < 0.6 * 65**2
+
+
+def test_leaves_leave_less_than_a_hundredth_of_the_background_uncovered_on_average(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    pictures = leaves(200, 32, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(refool_reflection, "LEAVES", 0)  # the background is what is drawn first
+    background = leaves(200, 32, torch.Generator().manual_seed(0))
+    assert torch.equal(background.amin((2, 3)), background.amax((2, 3)))
+    uncovered = (pictures == background).all(1).float().mean((1, 2))  # (200,)
+    assert 0 < float(uncovered.mean()) < 0.01
+    assert float(uncovered.max()) < 0.1
 
 
 def test_the_power_of_leaves_falls_with_the_frequency_as_that_of_photographs():
