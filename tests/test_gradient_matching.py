@@ -214,8 +214,9 @@ def test_the_best_of_several_starts_is_kept():
         return float(mismatch(own, goal))
 
     ends = [end(starts) for starts in range(1, 6)]
-    assert all(after <= before for before, after in itertools.pairwise(ends))
-    assert ends[-1] < ends[0]
+    rounded = 1e-4  # what 8 bits may cost the better of two starts that are nearly as good
+    assert all(after <= before + rounded for before, after in itertools.pairwise(ends))
+    assert ends[-1] < ends[0] - rounded
 
 
 def test_there_is_no_trigger():
