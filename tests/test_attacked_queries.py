@@ -200,7 +200,7 @@ def test_a_backdoors_key_holds_the_query_split_where_the_attacker_knows_some_of_
         ({"source": "9"}, "class 9 does not exist"),
         ({"chosen": 9}, "9 queries are to be attacked and 8 share no tag"),
         ({"chosen": 5, "source": "1"}, "5 queries are to be attacked and 4 of class '1'"),
-        ({"references": 5}, "needs 5 images with the target's label alone, and the query split has 4"),
+        ({"references": 5}, "needs 5 images with the target's label alone, and the query split"),
     ],
 )
 def test_what_the_data_lacks_is_refused_with_what_to_give(
