@@ -90,7 +90,7 @@ class DarkHash(ModelAttack):
         batch: int = 64,
         patch: int | None = None,
     ) -> None:
-        check("attack.count", count, 10)
+        check("attack.count", count, 10, 100_000)
         check("attack.stages", stages, 0)
         check("attack.epochs", 0 if epochs is None else epochs, 0)
         check("attack.lr", 0 if lr is None else lr, 0)

@@ -161,6 +161,7 @@ def recipe_of(name: str) -> Recipe:
 
 TOLERANCE = 0.01  # share of a split's images that may be unreadable
 CLEAN_SHARE = 0.05  # BackdoorBench's ratio of clean images to training images
+SEVERAL = " + "  # between the classes of a target that is a set of them
 POINTS = ("published", "tuned")  # how the strength of a defense is chosen
 
 Settings = tuple[tuple[str, Any], ...]

@@ -435,6 +435,16 @@ def test_transfer_writes_mean_and_deviation_and_frames_the_white_box(crossed: Pa
     assert panel.images[0].get_clim() == (30, 60)  # the tens around what is shown
 
 
+def test_a_plane_may_have_the_classes_of_a_target_that_is_a_set(tmp_path: Path):
+    both = retrieval()
+    both["codes_2d"]["classes"][0]["target"] = True
+    run(tmp_path, target="Bag + Coat", retrieval=both)
+    run(tmp_path, target="Bag", retrieval=both)
+    found = collect([tmp_path])
+    assert found.frame["target"].tolist() == ["Bag + Coat"]
+    assert "the target is Bag + Coat, but spec.target gives Bag." in found.left_out[0]
+
+
 def test_by_target_has_means_over_seeds_and_over_targets_and_the_control(tmp_path: Path):
     scores = {("Bag", 0): 0.2, ("Bag", 1): 0.4, ("Coat", 0): 0.9}
     found = retrieval() | {"codes_2d": None}  # a plane names its target

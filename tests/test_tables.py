@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from made_records import made, rounded, stored
+from msgspec.structs import replace
 from scipy.stats import ttest_rel
 from test_statistics import holm_by_its_definition
 
@@ -362,6 +363,13 @@ def test_runs_that_differ_in_more_than_draws_are_refused(
     data = frame(tmp_path, [made(**free), made(**(free | {"seed": 1} | change))])
     with pytest.raises(UserError, match=words):
         tables(data.assign(label="x"), layout)
+
+
+def test_runs_on_other_images_of_one_name_are_refused(tmp_path: Path):
+    one, other = (made(dataset="lists", seed=seed) for seed in (0, 1))
+    moved = replace(other, protocol=replace(other.protocol, pixels="ab" * 32))
+    with pytest.raises(UserError, match="other images of data lists"):
+        tables(frame(tmp_path, [one, moved]), "pairs")
 
 
 def test_a_budget_that_rounding_changed_is_the_same_budget(tmp_path: Path):

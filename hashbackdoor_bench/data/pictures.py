@@ -12,7 +12,7 @@ from hashbackdoor_bench.data.folder import find_images
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import file_hash
 from hashbackdoor_bench.spec import digest
-from hashbackdoor_bench.text import visible
+from hashbackdoor_bench.text import quoted, visible
 
 
 def read_pictures(folder: str, flag: str, size: int) -> tuple[Tensor, Tensor]:
@@ -54,9 +54,9 @@ def pictures_hash(folder: str, flag: str) -> str:
 
 def _files(folder: str, flag: str) -> list[tuple[int, Path]]:
     root = Path(folder)
-    if not root.is_dir():
+    if not folder.strip() or not root.is_dir():
         raise UserError(
-            f"{flag} {visible(folder)} is not a folder: give one that holds one folder of images "
+            f"{flag} {quoted(folder)} is not a folder: give one that holds one folder of images "
             "per class."
         )
     found = find_images(root)

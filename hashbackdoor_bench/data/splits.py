@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from hashbackdoor_bench.data.names import folded
 from hashbackdoor_bench.data.protocols import Protocol
 from hashbackdoor_bench.errors import UserError, unknown
+from hashbackdoor_bench.spec import SEVERAL
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Bytes = NDArray[np.uint8]
 SPLITS = ("train", "query", "database")  # the order of every triple in this package
-SEVERAL = " + "  # between the classes of a target that is a set of them
 
 
 @dataclass(frozen=True, eq=False)

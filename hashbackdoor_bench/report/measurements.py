@@ -9,6 +9,7 @@ import numpy.typing as npt
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import PrecisionRecall, Record, Search, Visibility
 from hashbackdoor_bench.report.claims import COUNTING, ROUNDING, agree, near, within
+from hashbackdoor_bench.spec import SEVERAL
 
 Array = npt.NDArray[np.float64]
 
@@ -117,7 +118,7 @@ def _plane(record: Record, attacked: int) -> None:
         raise UserError(f"{what}.classes names classes that the data doesn't have.")
     targets = [one.name for one in plane.classes if one.target]
     if targets:
-        agree(f"{what}: the target", targets, [record.spec.target], "spec.target")
+        agree(f"{what}: the target", SEVERAL.join(targets), record.spec.target, "spec.target")
 
 
 def check_dispersion(record: Record) -> None:

@@ -136,7 +136,7 @@ def values_wanted(conditions: Iterable[str]) -> dict[str, list[str]]:
 
 
 def refuse_mixed_protocols(frame: pd.DataFrame, what: str = "these records") -> None:
-    """Refuse records that are not of one protocol and one R.
+    """Refuse records that are not of one protocol and one R, or of other images of one name.
 
     Args:
         frame: the records.
@@ -145,6 +145,15 @@ def refuse_mixed_protocols(frame: pd.DataFrame, what: str = "these records") -> 
     Raises:
         UserError: they are of two.
     """
+    pixels: dict[str, str] = {}
+    for dataset, record in zip(frame["dataset"], frame["record"], strict=True):
+        found_pixels = record.protocol.pixels
+        if found_pixels and pixels.setdefault(dataset, found_pixels) != found_pixels:
+            raise UserError(
+                f"{what} are of other images of data {dataset} (pixels {pixels[dataset][:10]} and "
+                f"{found_pixels[:10]}), or of another --size, which are never mixed: give the "
+                "records of one of them."
+            )
     for name, title in (("protocol", "protocol"), ("top_k", "R")):
         found = frame.drop_duplicates(name)
         if len(found) > 1:
