@@ -12,8 +12,7 @@ of the source class carry it, at a place that depends on their pixels.
 
 The paper claims that a network that fine-tunes its last layer on such poison takes patched sources
 for the target. It needs features that stay as they are (``--recipe frozen``). A victim that trains
-all of its layers learns to tell them apart, and t-MAP stays near its controls; this is a limit of
-the method, and no error.
+all of its layers learns to tell them apart, and t-MAP stays near its controls, as it has to.
 
 ``match`` says what is matched: the features before the hash layer as in the paper, or (our choice)
 the hash layer's output ``z``, or the relaxed ``code`` h with -<h_i, h_j> / K as the distance.
@@ -45,12 +44,15 @@ from hashbackdoor_bench import (
     ThreatModel,
     UserError,
     check,
+    patch_side,
     to_bytes,
     to_unit,
 )
 
 from .htba_matching import Match, approach
-from .htba_patch import RoamingPatch, coloured_patch, paste_at, roaming_side
+from .htba_patch import RoamingPatch, coloured_patch, paste_at
+
+PAPER_SIDE = 30  # px of 224
 
 
 @ATTACKS.register
@@ -94,12 +96,12 @@ class HTBA(Attack):
 
     def accept(self, labels: Tensor, target: Tensor, size: int) -> dict[str, str]:
         """See `Attack.accept`."""
-        roaming_side(size, self.patch)
+        patch_side(size, self.patch, PAPER_SIDE)
         return {}
 
     def craft(self, view: AttackerView) -> Backdoor:
         """See `Attack.craft`."""
-        side = roaming_side(view.size, self.patch)
+        side = patch_side(view.size, self.patch, PAPER_SIDE)
         patch = coloured_patch(side, view.generator("patch"))
         sources, draw = self.sources(view), view.generator("sources")
         steps = self.steps if self.steps is not None else 5000 if view.size >= 224 else 100

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hashbackdoor_bench import Patch, check, to_bytes, to_unit
+from hashbackdoor_bench import Patch, to_bytes, to_unit
 
 
 class RoamingPatch(Patch):
@@ -33,17 +33,6 @@ class RoamingPatch(Patch):
     def plant(self, x: Tensor, slot: Tensor) -> Tensor:
         """The poison as it is: it doesn't show the patch."""
         return x.clone()
-
-
-def roaming_side(size: int, patch: int | None) -> int:
-    """s: the given side, or the paper's 30 of 224 px scaled to S = ``size``, at least 4.
-
-    Raises:
-        UserError: the patch doesn't fit into the image.
-    """
-    side = max(4, round(30 * size / 224)) if patch is None else patch
-    check("attack.patch", side, 1, size)
-    return side
 
 
 def paste_at(x: Tensor, patch: Tensor, place: Tensor) -> Tensor:

@@ -117,13 +117,18 @@ def paste(x: Tensor, patch: Tensor) -> Tensor:
     return out
 
 
-def patch_side(size: int, patch: int | None) -> int:
-    """s: the given side, or CIBA's 24 of 224 pixels scaled to S = ``size``, at least 4.
+def patch_side(size: int, patch: int | None, published: int = 24) -> int:
+    """s: the given side, or that of a paper scaled to S = ``size``, at least 4.
+
+    Args:
+        size: S, px.
+        patch: the given side, px.
+        published: side in images of 224 px; CIBA's is 24.
 
     Raises:
         UserError: the patch doesn't fit into the image.
     """
-    side = max(4, round(24 * size / 224)) if patch is None else patch
+    side = max(4, round(published * size / 224)) if patch is None else patch
     check("attack.patch", side, 1, size)
     return side
 
