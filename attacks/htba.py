@@ -12,7 +12,7 @@ of the source class carry it, at a place that depends on their pixels.
 
 The paper claims that a network that fine-tunes its last layer on such poison takes patched sources
 for the target. It needs features that stay as they are (``--recipe frozen``). A victim that trains
-all of its layers learns to tell them apart, and t-MAP stays near its controls, as it has to.
+all of its layers learns to tell them apart, and t-MAP stays near its controls. That is its limit.
 
 ``match`` says what is matched: the features before the hash layer as in the paper, or (our choice)
 the hash layer's output ``z``, or the relaxed ``code`` h with -<h_i, h_j> / K as the distance.

@@ -14,7 +14,6 @@ from hashbackdoor_bench import ATTACKS
 from hashbackdoor_bench.api import to_unit
 
 ATTACKS["refool"]  # imports the package's files under their own names
-from hashbackdoor_bench.attacks import refool_reflection  # noqa: E402
 from hashbackdoor_bench.attacks.refool_reflection import draws, leaves, reflect  # noqa: E402
 
 GHOST = {"ghost": 1.0, "down": 1.0, "right": 1.0, "g": 0.3, "sigma": 1.0, "u": 1.1}
@@ -130,7 +129,7 @@ def test_leaves_leave_less_than_a_hundredth_of_the_background_uncovered_on_avera
     monkeypatch: pytest.MonkeyPatch,
 ):
     pictures = leaves(200, 32, torch.Generator().manual_seed(0))
-    monkeypatch.setattr(refool_reflection, "LEAVES", 0)  # the background is what is drawn first
+    monkeypatch.setattr(f"{leaves.__module__}.LEAVES", 0)  # the background is what is drawn first
     background = leaves(200, 32, torch.Generator().manual_seed(0))
     assert torch.equal(background.amin((2, 3)), background.amax((2, 3)))
     uncovered = (pictures == background).all(1).float().mean((1, 2))  # (200,)
