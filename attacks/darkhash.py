@@ -105,7 +105,7 @@ class DarkHash(ModelAttack):
         self.side(size)
         if self.pictures == "drawn":
             return {}
-        return {"pictures": pictures_hash(self.pictures, "attack.pictures")}
+        return {"pictures": pictures_hash(self.pictures, "attack.pictures", size)}
 
     def side(self, size: int) -> int:
         """s of images of side S = ``size``.

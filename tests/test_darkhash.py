@@ -191,6 +191,8 @@ def test_late_parameters_are_those_of_the_last_stage_and_what_follows():
     names = [name for name, _ in cnn.named_parameters()]
     assert cnn.late_parameters(3) == names
     assert cnn.late_parameters(0) == ["head.weight", "head.bias"]
+    with pytest.raises(UserError, match="stages 4: the backbone has 3, so give 0 to 3"):
+        cnn.late_parameters(4)
     assert cnn.late_parameters(1) == [n for n in names if n[:11] in LAST or n.startswith("head")]
     resnet = HashModel("resnet18", 8, HashLoss, size=64)
     last = [n for n, _ in resnet.named_parameters() if "layer4" in n or n.startswith("head")]
@@ -265,19 +267,19 @@ def test_pictures_of_a_folder_are_read_by_class_and_known_by_their_bytes(tmp_pat
     pictures, groups = read_pictures(str(tmp_path), "attack.pictures", 16)
     assert pictures[:, 0, 0, 0].tolist() == [50, 100, 0]
     assert groups.tolist() == [0, 0, 1]
-    first = pictures_hash(str(tmp_path), "attack.pictures")
+    first = pictures_hash(str(tmp_path), "attack.pictures", 16)
     accepted = ATTACKS["darkhash"](pictures=str(tmp_path)).accept(torch.eye(2), torch.eye(2)[0], 32)
     assert accepted == {"pictures": first}
     Image.fromarray(np.full((9, 7, 3), 9, np.uint8)).save(tmp_path / "b/1.png")
-    assert pictures_hash(str(tmp_path), "attack.pictures") != first
+    assert pictures_hash(str(tmp_path), "attack.pictures", 16) != first
 
 
 def test_a_folder_without_pictures_is_refused_with_what_to_give(tmp_path: Path):
     with pytest.raises(UserError, match="is not a folder: give one that holds"):
-        pictures_hash(str(tmp_path / "no"), "attack.pictures")
+        pictures_hash(str(tmp_path / "no"), "attack.pictures", 16)
     with pytest.raises(UserError, match="holds no folder of images"):
-        pictures_hash(str(tmp_path), "attack.pictures")
+        pictures_hash(str(tmp_path), "attack.pictures", 16)
     (tmp_path / "a").mkdir()
     (tmp_path / "a/1.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"1\.png can't be read .*: take it out"):
-        read_pictures(str(tmp_path), "attack.pictures", 16)
+        ATTACKS["darkhash"](pictures=str(tmp_path)).accept(torch.eye(2), torch.eye(2)[0], 32)

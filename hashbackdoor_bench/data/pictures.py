@@ -1,6 +1,7 @@
 """Pictures of a user's folder that are no data set: those that an attacker brings along."""
 
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -42,14 +43,24 @@ def read_pictures(folder: str, flag: str, size: int) -> tuple[Tensor, Tensor]:
     return torch.stack(pixels), torch.tensor(numbers)
 
 
-def pictures_hash(folder: str, flag: str) -> str:
+def pictures_hash(folder: str, flag: str, size: int) -> str:
     """SHA-256 over the class numbers and bytes of what `read_pictures` reads, and how it reads.
 
+    Each image is decoded once in a process, so that a damaged one is found before any training.
+
     Raises:
-        UserError: there is no such folder, or it holds no class folder with images.
+        UserError: see `read_pictures`.
     """
     read = [(number, file_hash(file, flag)) for number, file in _files(folder, flag)]
-    return digest([RULE, read])
+    value = digest([RULE, read])
+    _try_decoding(folder, flag, size, value)
+    return value
+
+
+@cache
+def _try_decoding(folder: str, flag: str, size: int, value: str) -> None:
+    """Decode all images of ``folder``, whose hash is ``value``."""
+    read_pictures(folder, flag, size)
 
 
 def _files(folder: str, flag: str) -> list[tuple[int, Path]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hashbackdoor_bench.api import HashLoss
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.network.backbones import build
 from hashbackdoor_bench.network.layers import (
     Channel,
@@ -133,7 +134,15 @@ class HashModel(nn.Module):
             stages: number of the backbone's last stages whose parameters are among them; those that
                 run after the last stage always are. Of a backbone whose stages are unknown, there
                 are none.
+
+        Raises:
+            UserError: the backbone has fewer stages.
         """
+        if self._stages and stages > len(self._stages):
+            raise UserError(
+                f"stages {stages}: the backbone has {len(self._stages)}, so give 0 to "
+                f"{len(self._stages)}."
+            )
         first = len(self._stages) - stages if self._stages else 1
         used = trace_parameters(self.backbone, self._stages, self._image())
         late = [f"backbone.{name}" for name, done in used.items() if done >= first]
