@@ -7,7 +7,7 @@ import shutil
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from stat import S_ISBLK, S_ISCHR, S_ISDIR, S_ISFIFO, S_ISLNK, S_ISREG, S_ISSOCK
@@ -95,6 +95,20 @@ def writable(folder: Path, flag: str) -> None:
         raise UserError(
             f"{folder} can't be written ({error.strerror}); give another folder with {flag}."
         ) from error
+
+
+@contextmanager
+def unless_refused(folder: Path, flag: str) -> Iterator[None]:
+    """`writable`, but whatever it made is removed again if the block raises and left it empty."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    writable(folder, flag)
+    try:
+        yield
+    except BaseException:
+        for one in missing:
+            with suppress(OSError):
+                one.rmdir()
+        raise
 
 
 # what a path may be instead of a file, for messages

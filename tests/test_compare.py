@@ -25,7 +25,7 @@ from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.statistics import Estimate
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.pipeline import run
-from hashbackdoor_bench.suites.execution import write_index
+from hashbackdoor_bench.suites.index import write_index
 from hashbackdoor_bench.suites.layout import lay_out
 from hashbackdoor_bench.suites.suite import find_suite, suite_with
 from hashbackdoor_bench.templates import write_skeleton

@@ -21,12 +21,13 @@ from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.cache_users import keys_in_use
 from hashbackdoor_bench.stages.pipeline import run
 from hashbackdoor_bench.suites.durations import Times
-from hashbackdoor_bench.suites.execution import Report, execute, write_index
+from hashbackdoor_bench.suites.execution import Report, execute
 from hashbackdoor_bench.suites.executors import local as executors_local
 from hashbackdoor_bench.suites.executors import making
 from hashbackdoor_bench.suites.executors.local import LocalExecutor
 from hashbackdoor_bench.suites.executors.making import Workbench
 from hashbackdoor_bench.suites.failures import kept_failure
+from hashbackdoor_bench.suites.index import write_index
 from hashbackdoor_bench.suites.layout import RECORD, Layout, Task, lay_out
 from hashbackdoor_bench.suites.schedule import Schedule
 from hashbackdoor_bench.suites.suite import SuiteRun

@@ -28,6 +28,7 @@ from hashbackdoor_bench.cli.suite_running import (
     gpus_of,
     jobs_of,
     lay_out_suite,
+    look_at_index,
     run_missing,
     tell_failures,
 )
@@ -116,6 +117,7 @@ def suite_plan(
     from hashbackdoor_bench.suites import Times, describe
 
     cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, threads)
+    look_at_index(layout, results_dir)
     times, wanted = Times(cache), {task for one in layout.missing for task in one.tasks}
     say(
         f"{suite.name}: {suite.title}",
@@ -195,7 +197,7 @@ def suite_run(
     SUITE is a name of ``bench suite list``, or a TOML file.
     """
     from hashbackdoor_bench.cli.training_log import training_log
-    from hashbackdoor_bench.files import writable
+    from hashbackdoor_bench.files import unless_refused
     from hashbackdoor_bench.stages import device_of
     from hashbackdoor_bench.suites import write_index
 
@@ -204,8 +206,9 @@ def suite_run(
     cluster = {"address": address, "gpus": gpus_per_stage} if executor == "ray" else None
     where: dict[str, Any] = {"device": device, "plugin": plugin, "threads": threads, "mode": mode}
     with training_log(log_dir, results_dir) as log:
-        writable(results_dir, "--results-dir")
-        cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, threads, mode)
+        with unless_refused(results_dir, "--results-dir"):
+            cache, layout = lay_out_suite(suite, cache_dir, results_dir, device, threads, mode)
+            look_at_index(layout, results_dir)
         try:
             failures = run_missing(
                 layout, cache, results=results_dir, jobs=jobs, cluster=cluster, log=log, **where

@@ -135,10 +135,14 @@ def command_of(spec: RunSpec) -> list[str]:
 def lay_out_suite(
     suite: Suite, cache_dir: Path, results: Path, device: str, threads: int, mode: str = "quiet"
 ) -> tuple["Cache", "Layout"]:
-    """The cache, and the layout of a suite's runs, see `layout.lay_out`; tells of equal rows."""
+    """The cache, and the layout of a suite's runs, see `layout.lay_out`; tells of equal rows.
+
+    Raises:
+        UserError: no run can be planned, or a label would be refused, see `check_labels`.
+    """
     from hashbackdoor_bench.cli.console import shown
     from hashbackdoor_bench.stages import device_of, open_cache
-    from hashbackdoor_bench.suites import lay_out
+    from hashbackdoor_bench.suites import check_labels, lay_out
 
     cache = open_cache(cache_dir)
     with shown(mode) as progress:
@@ -150,6 +154,7 @@ def lay_out_suite(
             threads=threads,
             progress=progress,
         )
+    check_labels(layout, results)
     for row, first in {**suite.repeated, **layout.repeated}.items():
         told = f"row {quoted(row)} has runs of row {quoted(first)} again"
         say(f"note: {told}; these have the label of that row only.", err=True)
@@ -161,6 +166,19 @@ def lay_out_suite(
             err=True,
         )
     return cache, layout
+
+
+def look_at_index(layout: "Layout", results: Path) -> None:
+    """Tell which records the suite's index will not name any more.
+
+    Raises:
+        UserError: the index is another suite's, see `refuse_index`.
+    """
+    from hashbackdoor_bench.suites import outside, refuse_index
+
+    refuse_index(layout, results)
+    for told in outside(layout, results):
+        say(f"note: {told}", err=True)
 
 
 def gpus_of(device: str) -> list[str]:

@@ -1,8 +1,11 @@
 from .durations import Times as Times
 from .execution import execute as execute
-from .execution import write_index as write_index
 from .failures import Failure as Failure
 from .failures import kept_failure as kept_failure
+from .index import check_labels as check_labels
+from .index import outside as outside
+from .index import refuse_index as refuse_index
+from .index import write_index as write_index
 from .layout import RECORD as RECORD
 from .layout import Layout as Layout
 from .layout import Task as Task

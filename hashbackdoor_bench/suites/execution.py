@@ -7,12 +7,9 @@ message is a dict that ``--json`` prints unchanged.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from hashbackdoor_bench import report
 from hashbackdoor_bench.progress import Log
-from hashbackdoor_bench.records import INDEX, REFUSED
 from hashbackdoor_bench.stages import Cache, in_use
 from hashbackdoor_bench.suites.durations import Remaining, Times
 from hashbackdoor_bench.suites.failures import Failure, forget_failure, keep_failure
@@ -194,34 +191,3 @@ class _Messenger:
         seconds, unknown = self.left.total()
         workers = max(1, len(self.schedule.running) + self.executor.free())
         return None if unknown else round(seconds / workers, 1)
-
-
-def write_index(layout: Layout, results: Path) -> Path:
-    """Write ``index.csv`` beside a suite's records: one row per finished run, with its label.
-
-    A run that several rows of the suite have is there once, with the first one's label.
-    Runs whose defense doesn't fit are in ``refused.csv``, which exists only if there are any.
-    """
-    path = results / INDEX
-    lines: list[report.IndexLine] = []
-    written: set[Path] = set()
-    for one in layout.planned:
-        if one.tasks[-1].key in layout.done and one.path not in written:
-            written.add(one.path)
-            run, spec = one.run, one.run.spec
-            facts = {"victim": spec.victim, "bits": str(spec.bits), "seed": str(spec.seed)}
-            facts["target"] = spec.target or ""
-            record = one.path.relative_to(results).as_posix()
-            lines.append(report.IndexLine(len(lines) + 2, run.suite, run.label, record, facts))
-    report.write_index(path, lines)
-    report.write_refusals(results / REFUSED, [_refusal(failure) for failure in layout.unfit])
-    return path
-
-
-def _refusal(failure: Failure) -> report.Refusal:
-    """A run whose defense doesn't fit, as it stands in the file."""
-    run, spec = failure.run, failure.run.spec
-    return report.Refusal(
-        run.suite, run.label, spec.victim, str(spec.bits), str(spec.seed), spec.defense,
-        failure.message,
-    )  # fmt: skip

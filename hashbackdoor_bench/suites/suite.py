@@ -32,7 +32,7 @@ order of the lists in the file: the first list varies slowest, rows vary fastest
 A mistake is named by the path of its key: ``mine.toml: attack[2].set.attack.epsilon: …``, with the
 entries of lists counted from 1; a syntax error of TOML is named by its line. Names, types and
 ranges are checked here, without torch; whether a class, a backbone, a delivery or a hyper-parameter
-exists shows when the runs are planned.
+exists, and whether tables would refuse a label, shows when the runs are planned.
 """
 
 import tomllib

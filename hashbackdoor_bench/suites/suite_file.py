@@ -304,6 +304,8 @@ def _rows(top: Mapping[str, Any], here: KeyPath) -> tuple[AttackRow, ...]:
             raise at.wrong('this [[attack]] has no name: add name = "ciba" or another.')
         name = text_of(table, at, "name")
         label = text_of(table, at, "label") if "label" in table else ATTACKS.published(name)
+        if not label.strip():
+            raise (at / "label").wrong("label is blank: give it a word, or leave it out.")
         keys = {"attack": _values(name, at / "name", "attack", _field), **_keys(table, at)}
         rows.append(AttackRow(label, keys, at))
     return tuple(rows)
