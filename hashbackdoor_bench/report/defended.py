@@ -14,8 +14,9 @@ import pandas as pd
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import Defended, Record
 from hashbackdoor_bench.registry import DEFENSES
+from hashbackdoor_bench.report.mixing import SAME_DEFENSE, refuse_mixed, text_of
 from hashbackdoor_bench.report.refusals import Refusal
-from hashbackdoor_bench.report.selection import poisoned_share, text_of, victim_heads
+from hashbackdoor_bench.report.selection import poisoned_share, victim_heads
 from hashbackdoor_bench.spec import POINTS, RunSpec
 
 CONTROLS = "controls"
@@ -59,7 +60,7 @@ def with_defenses(frame: pd.DataFrame, convention: str) -> pd.DataFrame:
         and those of ``SINGLE``, which are of the convention ``field``; NaN where there is none.
 
     Raises:
-        UserError: no run has a defense.
+        UserError: no run has a defense, or those of one name are of two versions of it.
     """
     frame = frame.assign(head=victim_heads(frame))
     frame = frame[[record.defense is not None for record in frame["record"]]]
@@ -79,6 +80,8 @@ def with_defenses(frame: pd.DataFrame, convention: str) -> pd.DataFrame:
         share=[share_of(record) for record in frame["record"]],
     )
     found = found.join(scores)
+    for name, part in found.groupby("defense", sort=False):
+        refuse_mixed(part, str(name), SAME_DEFENSE)
     specs = [record.spec for record in found["record"]]
     first = {name: number for number, name in reversed(list(enumerate(s.defense for s in specs)))}
     keys = [

@@ -1,8 +1,4 @@
-"""Which records may stand together: in one table, in one column, in one mean.
-
-A table is of one protocol and one R. A column is of one victim, trained in one way. A mean is over
-the targets and seeds of runs that are equal in everything else.
-"""
+"""Which records a table or figure shows, and the names of attacks and victims in it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -13,19 +9,9 @@ import pandas as pd
 from hashbackdoor_bench.errors import UserError, unknown
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.registry import VICTIMS
-from hashbackdoor_bench.spec import RunSpec, canonical
+from hashbackdoor_bench.report.mixing import RECORDED, refuse_mixed_protocols, texts_of
+from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.text import counted, listed, shortened
-
-# What makes a victim of one name another victim; the precision isn't here, it follows the device.
-SAME_VICTIM = (
-    "backbone", "pretrained", "pool", "hidden", "recipe", "epochs", "batch_size", "lr", "augment",
-    "victim_settings",
-)  # fmt: skip
-# What makes an attack of one label another attack.
-SAME_ATTACK = (
-    "attack", "attack_settings", "budget", "poison_count", "delivery", "surrogate",
-    "surrogate_backbone", "surrogate_bits", "surrogate_recipe", "surrogate_pretrained", "aware",
-)  # fmt: skip
 
 DEFENDED = (
     "`bench table --layout defense` and the figures of defenses show them, --where defense=NAME "
@@ -47,25 +33,6 @@ def regime_of(spec: RunSpec) -> str:
     if spec.recipe == "frozen":
         return "frozen"
     return "fine-tuned" if spec.pretrained or spec.weights else "from scratch"
-
-
-def texts_of(frame: pd.DataFrame, name: str) -> list[str]:
-    """A column, or a field of the specs, as ``--where`` takes its values."""
-    # the budget of the column is what rounding to whole images left of the spec's
-    if name in frame and name != "budget":
-        values = [None if pd.isna(value) else value for value in frame[name]]
-    else:
-        values = [getattr(record.spec, name, None) for record in frame["record"]]
-    return [text_of(value) for value in values]
-
-
-def text_of(value: object) -> str:
-    """A value of a column or field, as ``--where`` takes it."""
-    if value is None:
-        return "none"
-    if isinstance(value, list | tuple | dict):
-        return canonical(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def poisoned_share(record: Record) -> float:
@@ -104,7 +71,7 @@ def choose(
         frame = plain
     names = {name for name in frame if "." not in name and name != "record"}
     for name, values in wanted.items():
-        known = names | {field.name for field in fields(RunSpec)}
+        known = names | {field.name for field in fields(RunSpec)} | RECORDED.keys()
         if name not in known:
             raise unknown("column", name, known)
         present = texts_of(frame, name)
@@ -133,62 +100,6 @@ def values_wanted(conditions: Iterable[str]) -> dict[str, list[str]]:
             )
         wanted.setdefault(name.strip(), []).append(value.strip())
     return wanted
-
-
-def refuse_mixed_protocols(frame: pd.DataFrame, what: str = "these records") -> None:
-    """Refuse records that are not of one protocol and one R, or of other images of one name.
-
-    Args:
-        frame: the records.
-        what: they are together, for the message.
-
-    Raises:
-        UserError: they are of two.
-    """
-    pixels: dict[str, str] = {}
-    for dataset, record in zip(frame["dataset"], frame["record"], strict=True):
-        found_pixels = record.protocol.pixels
-        if found_pixels and pixels.setdefault(dataset, found_pixels) != found_pixels:
-            raise UserError(
-                f"{what} are of other images of data {dataset} (pixels {pixels[dataset][:10]} and "
-                f"{found_pixels[:10]}), or of another --size, which are never mixed: give the "
-                "records of one of them."
-            )
-    for name, title in (("protocol", "protocol"), ("top_k", "R")):
-        found = frame.drop_duplicates(name)
-        if len(found) > 1:
-            one, other = (
-                f"{str(value)[:10]} (data {dataset})"
-                for value, dataset in zip(found[name][:2], found["dataset"][:2], strict=True)
-            )
-            apart = "dataset" if found["dataset"].nunique() == len(found) else name
-            raise UserError(
-                f"{what} have {title} {one} and {other}, which are never mixed: give the records "
-                "of one of them; bench table and bench figure choose with "
-                f"--where {apart}={found[apart].iloc[0]}."
-            )
-
-
-def refuse_mixed(frame: pd.DataFrame, what: str, names: Sequence[str]) -> None:
-    """Refuse records that differ in what they must share.
-
-    Args:
-        frame: the records.
-        what: they are together, for the message.
-        names: columns, or fields of the spec: `SAME_VICTIM`, `SAME_ATTACK`.
-
-    Raises:
-        UserError: they differ in one of these.
-    """
-    for name in names:
-        found = list(dict.fromkeys(texts_of(frame, name)))
-        if len(found) > 1:
-            raise UserError(
-                f"{what}: there are runs with {name}={shortened(found[0])} and with "
-                f"{name}={shortened(found[1])}, which are never averaged or compared: give the "
-                "records of one of them; bench table and bench figure choose with "
-                f"--where '{name}={found[0]}'."
-            )
 
 
 def with_display_names(frame: pd.DataFrame) -> pd.DataFrame:

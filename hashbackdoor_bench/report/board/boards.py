@@ -15,13 +15,13 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import DataFacts
 from hashbackdoor_bench.report.board.entries import Entry, Victim, entry
 from hashbackdoor_bench.report.board.rules import CONVENTION, attacks_nothing, why_apart
-from hashbackdoor_bench.report.selection import (
+from hashbackdoor_bench.report.mixing import (
     SAME_ATTACK,
-    SAME_VICTIM,
     refuse_mixed,
     refuse_mixed_protocols,
-    regime_of,
+    refuse_mixed_victims,
 )
+from hashbackdoor_bench.report.selection import regime_of
 from hashbackdoor_bench.report.statistics import places
 from hashbackdoor_bench.text import quoted
 
@@ -116,7 +116,7 @@ def _board(suite: str, regime: str, delivery: str, labels: str, frame: pd.DataFr
         strict=True,
     )  # fmt: skip
     cells = len({run for run in runs if run[:2] in counting})
-    varied = {"attack_settings", "budget"} if by_budget else {"attack_settings"}
+    varied = {"attack_settings", "attack_inputs", *(["budget"] if by_budget else [])}
     entries = []
     for (label, _), part in frame.groupby(["label", "attack"], sort=True):
         for (victim, bits), of_victim in part.groupby(["victim", "bits"]):
@@ -141,7 +141,7 @@ def _board(suite: str, regime: str, delivery: str, labels: str, frame: pd.DataFr
 
 def _victim(board: str, name: str, bits: int, frame: pd.DataFrame) -> Victim:
     """A column, whose records must all be of networks trained in the same way."""
-    refuse_mixed(frame, f"{board}: victim {name}, {bits} bits", SAME_VICTIM)
+    refuse_mixed_victims(frame, f"{board}: victim {name}, {bits} bits")
     draws = [frame["target"], frame["seed"]]
     clean = frame[f"{CONVENTION}.map_clean_victim"].groupby(draws).mean()
     return Victim(name, bits, clean_map=fmean(clean))

@@ -23,15 +23,14 @@ from hashbackdoor_bench.report.defended import (
     with_defenses,
 )
 from hashbackdoor_bench.report.formatting import percent
-from hashbackdoor_bench.report.refusals import Refusal
-from hashbackdoor_bench.report.selection import (
+from hashbackdoor_bench.report.mixing import (
     SAME_ATTACK,
-    SAME_VICTIM,
-    published_victims,
     refuse_mixed,
     refuse_mixed_protocols,
-    with_display_names,
+    refuse_mixed_victims,
 )
+from hashbackdoor_bench.report.refusals import Refusal
+from hashbackdoor_bench.report.selection import published_victims, with_display_names
 from hashbackdoor_bench.report.statistics import (
     Column,
     Draw,
@@ -147,7 +146,7 @@ def _board(
     refuse_mixed_protocols(frame, f"{name}: its records")
     rows = with_defenses(with_display_names(frame), CONVENTION)
     for victim, part in rows.groupby("head", sort=False):
-        refuse_mixed(part, f"{name}: victim {victim}", SAME_VICTIM)
+        refuse_mixed_victims(part, f"{name}: victim {victim}")
     rows = rows.assign(
         attack_share=[" ".join(pair) for pair in zip(rows["attacker"], rows["share"], strict=True)],
         above=rows["t_map.before"] - rows["control_t_map.before"],

@@ -197,6 +197,8 @@ def _runs(frame: pd.DataFrame, victims: Sequence[Victim]) -> tuple[ScoredRun, ..
 
 def _varied_settings(runs: Iterable[ScoredRun]) -> list[str]:
     """The hyper-parameters of an attack that are not the same in all of its runs."""
-    settings = [dict(run.record.spec.attack_settings) for run in runs]
+    settings = [
+        {**dict(run.record.spec.attack_settings), **run.record.params.attack} for run in runs
+    ]
     names = {name for one in settings for name in one}
     return sorted(n for n in names if len({canonical(one.get(n)) for one in settings}) > 1)

@@ -5,7 +5,14 @@ from typing import Any
 
 import pandas as pd
 
-from hashbackdoor_bench.report.selection import SAME_VICTIM, text_of, texts_of
+from hashbackdoor_bench.report.mixing import (
+    RECORDED,
+    SAME_VICTIM,
+    clean_victim_of,
+    size_of,
+    text_of,
+    texts_of,
+)
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.text import counted, listed, quoted
 
@@ -32,9 +39,10 @@ def rivals(
     first = frame[own].iloc[0].to_dict()
     rows = frame.assign(**{name: texts_of(frame, name) for name in SAME_VICTIM}).to_dict("records")
     trained = {(spec.victim, spec.bits): _spec_texts(spec) for spec in runs}
+    networks = dict(filter(None, map(clean_victim_of, frame["record"][own])))
     draws = {(spec.victim, spec.bits, str(spec.target), spec.seed) for spec in runs}
     reasons = [
-        "" if mine else _why_not(row, first, trained, draws)
+        "" if mine else _why_not(row, first, trained, networks, draws)
         for row, mine in zip(rows, own, strict=True)
     ]
     told = []
@@ -47,8 +55,9 @@ def rivals(
 
 
 def _spec_texts(spec: RunSpec) -> dict[str, str]:
-    """What makes the victim of a run what it is, as `selection.texts_of` writes it."""
-    values = {name: getattr(spec, name) for name in SAME_VICTIM}
+    """What makes the victim of a run what it is, as `mixing.texts_of` writes it."""
+    values = {name: getattr(spec, name) for name in SAME_VICTIM if name not in RECORDED}
+    values["size"] = size_of(spec)
     return {n: text_of(dict(v) if n.endswith("_settings") else v) for n, v in values.items()}
 
 
@@ -56,6 +65,7 @@ def _why_not(
     row: Mapping[Any, Any],
     first: Mapping[Any, Any],
     trained: Mapping[tuple[str, int], Mapping[str, str]],
+    networks: Mapping[tuple[object, ...], str],
     draws: set[tuple[str, int, str, int]],
 ) -> str:
     """Why a record can't be compared, as a clause; empty if it can."""
@@ -74,6 +84,12 @@ def _why_not(
     for name, text in trained[victim].items():
         if row[name] != text:
             return f"{name} of {victim[0]} is {quoted(row[name])}, and in the suite {quoted(text)}"
+    network, key = clean_victim_of(row["record"]) or ((), "")
+    if networks.get(network, key) != key:
+        return (
+            f"their clean {victim[0]} is another network than the suite's, as from other weights "
+            "or another version of its code"
+        )
     if (*victim, str(row["target"]), row["seed"]) not in draws:
         return f"the suite has no run of target {quoted(row['target'])} and seed {row['seed']}"
     return ""

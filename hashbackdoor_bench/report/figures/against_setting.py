@@ -22,12 +22,13 @@ from hashbackdoor_bench.report.figures.groups import (
     spread_of,
     wrapped,
 )
-from hashbackdoor_bench.report.selection import (
-    FORMS,
+from hashbackdoor_bench.report.mixing import (
     SAME_ATTACK,
     SAME_VICTIM,
-    with_display_names,
+    refuse_mixed_victims,
+    value_of,
 )
+from hashbackdoor_bench.report.selection import FORMS, with_display_names
 from hashbackdoor_bench.report.statistics import draws
 from hashbackdoor_bench.report.style import COLUMN, DASHES, HUES, MARKERS, SMALL, TEXT, cycled
 from hashbackdoor_bench.spec import RunSpec, canonical
@@ -214,7 +215,9 @@ def _series(setting: Setting, frame: pd.DataFrame) -> list[Series]:
         name = ", ".join([name, *_differences(key, heads[network, name], fixed)])
         parts = {value: frame.loc[points[value]] for value in sorted(points)}
         for value, part in parts.items():
-            draws(part, f"{name}, {setting.field}={value:g}", "seed")
+            what = f"{name}, {setting.field}={value:g}"
+            refuse_mixed_victims(part, what)
+            draws(part, what, "seed")
         series.append(Series(network, name, parts))
     return series
 
@@ -222,14 +225,16 @@ def _series(setting: Setting, frame: pd.DataFrame) -> list[Series]:
 def _fixed(row: Mapping[Any, Any]) -> dict[str, Any]:
     """All that the runs of a line share, and the setting that they don't."""
     spec = row["record"].spec
-    rest = {name: getattr(spec, name) for name in (*SAME_ATTACK, *SAME_VICTIM, "bits")}
+    names = (*SAME_ATTACK, *SAME_VICTIM, "bits")
+    rest = {name: value_of(row["record"], name) for name in names}
     for method in METHODS:
-        settings = rest.pop(f"{method}_settings")
+        settings = getattr(spec, f"{method}_settings")
+        del rest[f"{method}_settings"]
         rest |= {f"{method}.{name}": value for name, value in settings}
     if row["surrogate"] is None:
         rest |= dict.fromkeys(name for name in SAME_ATTACK if name.startswith("surrogate"))
     elif spec.surrogate == spec.victim:
-        rest["surrogate"] = "the victim's"
+        rest["surrogate"] = rest["surrogate_settings"] = "the victim's"
     return rest | {"network": row["network"], "name": row["name"]}
 
 

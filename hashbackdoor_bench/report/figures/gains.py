@@ -19,7 +19,8 @@ from hashbackdoor_bench.report.figures.groups import (
     run_count,
     runs_by_head,
 )
-from hashbackdoor_bench.report.selection import POOLING, texts_of, victim_heads
+from hashbackdoor_bench.report.mixing import texts_of
+from hashbackdoor_bench.report.selection import POOLING, victim_heads
 from hashbackdoor_bench.report.statistics import Estimate, draws, estimate
 from hashbackdoor_bench.report.style import COLUMN, HUES, MARKERS, cycled
 

@@ -12,7 +12,7 @@ from matplotlib.typing import ColorType
 
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.figures.finished import Unfilled
-from hashbackdoor_bench.report.selection import SAME_ATTACK, SAME_VICTIM, refuse_mixed
+from hashbackdoor_bench.report.mixing import SAME_ATTACK, refuse_mixed, refuse_mixed_victims
 from hashbackdoor_bench.report.statistics import LEAST_GROUPS, Spread, draws, spread
 from hashbackdoor_bench.report.style import GRID, LEAST, SMALL, TEXT, TICKS
 
@@ -37,7 +37,7 @@ def runs_by_head(frame: pd.DataFrame, columns: Sequence[str]) -> dict[Heads, pd.
         UserError: runs of one head differ in more than draws, or the networks of one victim do.
     """
     for (victim, bits), part in frame.groupby(["victim", "bits"], sort=False):
-        refuse_mixed(part, f"{victim}, {bits} bits", SAME_VICTIM)
+        refuse_mixed_victims(part, f"{victim}, {bits} bits")
     found = {}
     for heads, part in frame.groupby(list(columns), sort=False):
         what = " on ".join(map(str, heads))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from hashbackdoor_bench.report.formatting import NOTHING, hundredfold, percent
-from hashbackdoor_bench.report.selection import SAME_ATTACK, SAME_VICTIM, refuse_mixed
+from hashbackdoor_bench.report.mixing import SAME_ATTACK, refuse_mixed, refuse_mixed_victims
 from hashbackdoor_bench.report.statistics import Draws, Spread, best, draws, spread
 from hashbackdoor_bench.report.tables.parts import Block, Cell, Line, Second
 
@@ -54,7 +54,7 @@ def block(
     """
     rows = list(dict.fromkeys(frame["row"]))
     for head, part in frame.groupby(victims, sort=False):
-        refuse_mixed(part, str(head), SAME_VICTIM)
+        refuse_mixed_victims(part, str(head))
     found: dict[tuple[str, str], Draws] = {}
     for (row, column), part in frame.groupby(["row", "column"], sort=False):
         what = f"{row} on {column}"

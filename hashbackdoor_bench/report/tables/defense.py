@@ -32,13 +32,9 @@ from hashbackdoor_bench.report.defended import (
     with_defenses,
 )
 from hashbackdoor_bench.report.formatting import NOTHING, percent, signed
+from hashbackdoor_bench.report.mixing import SAME_ATTACK, refuse_mixed, refuse_mixed_victims
 from hashbackdoor_bench.report.refusals import Refusal
-from hashbackdoor_bench.report.selection import (
-    SAME_ATTACK,
-    SAME_VICTIM,
-    refuse_mixed,
-    with_display_names,
-)
+from hashbackdoor_bench.report.selection import with_display_names
 from hashbackdoor_bench.report.statistics import Column, Draw, Draws, draws
 from hashbackdoor_bench.report.tables.blocks import cell
 from hashbackdoor_bench.report.tables.detection import audit_tables, detection_tables, needs_table
@@ -69,7 +65,7 @@ def defense_tables(
     named = with_display_names(frame)
     found = with_defenses(named, convention)
     for (head, share), part in found.groupby(["head", "share"], sort=False):
-        refuse_mixed(part, f"{head}, {share} poisoned", SAME_VICTIM)
+        refuse_mixed_victims(part, f"{head}, {share} poisoned")
     return [
         *_matrices(found, convention, refused),
         *_clean_cost(found, convention),

@@ -19,7 +19,7 @@ from hashbackdoor_bench.report.captions import (
 )
 from hashbackdoor_bench.report.defended import ORDER, seconds_of, trainings_of
 from hashbackdoor_bench.report.formatting import NOTHING, percent
-from hashbackdoor_bench.report.selection import SAME_ATTACK, refuse_mixed
+from hashbackdoor_bench.report.mixing import SAME_ATTACK, refuse_mixed
 from hashbackdoor_bench.report.statistics import draws
 from hashbackdoor_bench.report.tables.blocks import cell
 from hashbackdoor_bench.report.tables.parts import Block, Cell, Line, Table

@@ -10,12 +10,8 @@ from hashbackdoor_bench.report.board.rules import CONVENTION
 from hashbackdoor_bench.report.board.table_page import TablePage, TableRow
 from hashbackdoor_bench.report.captions import conditions, provenance
 from hashbackdoor_bench.report.formatting import NOTHING, percent
-from hashbackdoor_bench.report.selection import (
-    SAME_ATTACK,
-    SAME_VICTIM,
-    refuse_mixed,
-    with_display_names,
-)
+from hashbackdoor_bench.report.mixing import SAME_ATTACK, refuse_mixed, refuse_mixed_victims
+from hashbackdoor_bench.report.selection import with_display_names
 from hashbackdoor_bench.report.statistics import (
     LEVEL,
     Draws,
@@ -100,7 +96,7 @@ def ledger_tables(frame: pd.DataFrame, convention: str) -> list[Table]:
         )
     used = frame[frame["label"].isin({label for row in kept for label in (row.base, row.changed)})]
     for victim, part in used.groupby("victim", sort=False):
-        refuse_mixed(part, str(victim), SAME_VICTIM)
+        refuse_mixed_victims(part, str(victim))
     for label, part in used.groupby("label", sort=False):
         refuse_mixed(part, str(label), SAME_ATTACK)
     blocks = [
