@@ -162,9 +162,7 @@ def test_zipped_lists_vary_together_and_multiply_with_the_rest(cells):
     assert {cell.label for cell in found} == {"CIBA, epsilon=1", "CIBA, epsilon=2"}
 
 
-def test_a_run_that_comes_up_twice_is_one_cell(cells):
-    found = cells('seed = [0, 0]\nattack = ["tri", "ciba"]\ndataset = "fashion-mini"\n')
-    assert [cell.spec for cell in found] == [RunSpec(attack="tri"), RunSpec()]
+def test_a_run_of_two_rows_is_one_cell(cells):
     rows = '[[attack]]\nname = "tri"\nlabel = "{}"\n'
     (cell,) = cells(rows.format("A") + rows.format("B"))
     assert (cell.label, cell.key_path) == ("A", "attack[1]")
@@ -333,6 +331,14 @@ def test_one_defense_may_have_its_setting_above_all_rows_and_a_zip_pairs_them(ce
         ('\nrecipe = "scratch"\n', "recipe", "'scratch'.*scratch32"),
         ('\naugment = "crops"\n', "augment", "'crops'.*crop"),
         ("seed = []\n", "seed", "an empty list"),
+        ("seed = [0, 1, 0]\n", "seed[3]", "0 is there as number 1 too"),
+        ("budget = [0.1, 0.10]\n", "budget[2]", "0.1 is there as number 1 too"),
+        ('target = [1, "1"]\n', "target[2]", "'1' is there as number 1 too"),
+        ('set.attack.epsilon = [2, 2.0]\n', "set.attack.epsilon[2]", "2.0 is there"),
+        ('[[attack]]\nname = "tri"\nbits = [8, 8]\n', "attack[1].bits[2]", "8 is there"),
+        ("[[zip]]\nbits = [1, 2, 1]\nseed = [3, 3, 3]\n", "zip[1][3]", r"\(1, 3\) is there"),
+        ('[[defense]]\nname = "clp"\n[[defense]]\nname = "jpeg"\n[[defense]]\nname = "clp"\n',
+         "defense[3]", "an earlier .* has the same values"),
         ("seed = 0\nset.attack.epsilon = []\n", "set.attack.epsilon", "an empty list"),
         ("attack = []\n", "attack", "an empty list"),
         ("[[zip]]\nbits = []\n", "zip[1].bits", "an empty list"),

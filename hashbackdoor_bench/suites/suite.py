@@ -25,9 +25,10 @@
 A field that is not given has the default of a run. With ``extends``, a key in this file replaces
 that of the other suite, ``[[attack]]`` replaces all of its rows, ``[[defense]]`` all defenses, and
 ``[[zip]]`` all of its zips (``zip = []`` removes them). A row with a ``defense`` of its own is run
-with that one only. Paths are relative to the file. Equal runs are run once. Runs are
-sorted by seed, so that an interrupted suite has complete tables of the first seeds, and then in the
-order of the lists in the file: the first list varies slowest, rows vary fastest.
+with that one only. Paths are relative to the file. Equal values of a list are refused, and a run
+that two rows have is run once, which is told. Runs are sorted by seed, so that an interrupted suite
+has complete tables of the first seeds, and then in the order of the lists in the file: the first
+list varies slowest, rows vary fastest.
 
 A mistake is named by the path of its key: ``mine.toml: attack[2].set.attack.epsilon: …``, with the
 entries of lists counted from 1; a syntax error of TOML is named by its line. Names, types and

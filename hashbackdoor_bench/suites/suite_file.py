@@ -1,6 +1,6 @@
 """Reading and checking the TOML file of a suite; the format is described at the top of `suite`."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from math import prod
@@ -193,6 +193,26 @@ def _refuse_shared_settings(suite: SuiteFile) -> None:
 
 
 def _keys(table: Mapping[str, Any], at: KeyPath) -> Keys:
+    """The fields and hyper-parameters that a table gives; no list has a value twice."""
+    found = _lists(table, at)
+    for given in found.values():
+        _refuse_equal(given.values, given.at)
+    return found
+
+
+def _refuse_equal(values: Sequence[Any], at: KeyPath) -> None:
+    """Refuse equal values of a list, which would make one run."""
+    first: dict[Any, int] = {}
+    for number, value in enumerate(values, 1):
+        other = first.setdefault(value, number)
+        if other != number:
+            raise at[number].wrong(
+                f"{quoted(value)} is there as number {other} too, and equal runs are one: leave "
+                "one of them out, or change it."
+            )
+
+
+def _lists(table: Mapping[str, Any], at: KeyPath) -> Keys:
     """The fields and hyper-parameters that a table gives."""
     found = {
         name: _values(table[name], at / name, name, _field) for name in table if name in FIELDS
@@ -256,7 +276,7 @@ def _zips(top: Mapping[str, Any], here: KeyPath) -> tuple[Keys, ...]:
     found = []
     for table, at in tables(top, here, "zip"):
         refuse_unknown(table, at, {*FIELDS, "set"})
-        keys = _keys(table, at)
+        keys = _lists(table, at)
         if not keys:
             raise at.wrong("this [[zip]] is empty: give it lists, or leave it out.")
         name, *_ = keys
@@ -266,6 +286,7 @@ def _zips(top: Mapping[str, Any], here: KeyPath) -> tuple[Keys, ...]:
                     f"{other} has {len(given.values)} values and {name} has "
                     f"{len(keys[name].values)}: make the lists of a [[zip]] equally long."
                 )
+        _refuse_equal([*zip(*(given.values for given in keys.values()), strict=True)], at)
         found.append(keys)
     return tuple(found)
 
@@ -285,7 +306,20 @@ def _defenses(top: Mapping[str, Any], here: KeyPath) -> tuple[Keys, ...]:
             if name.startswith("set.") and not name.startswith("set.defense."):
                 raise values.at.wrong(f"a [[defense]] has settings of it only: {HINT}")
         found.append({"defense": _values(table["name"], at / "name", "defense", _field), **keys})
+    for number, one in enumerate(found):
+        if any(_meet(one, other) for other in found[:number]):
+            raise (here / "defense")[number + 1].wrong(
+                "an earlier [[defense]] has the same values, and equal runs are one: leave one of "
+                "them out, or change it."
+            )
     return tuple(found)
+
+
+def _meet(one: Keys, other: Keys) -> bool:
+    """Whether two tables have a combination of values in common."""
+    return one.keys() == other.keys() and all(
+        not set(one[name].values).isdisjoint(other[name].values) for name in one
+    )
 
 
 def _rows(top: Mapping[str, Any], here: KeyPath) -> tuple[AttackRow, ...]:
