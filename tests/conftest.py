@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coarse import resolution
+from listed_images import SIZES, picture
 from PIL import Image
 from warm import WARM
 
@@ -108,3 +109,20 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def every_epoch_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training writes its checkpoint after each epoch, however short."""
     monkeypatch.setattr("hashbackdoor_bench.checkpoint.EVERY", 0.0)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """18 JPEG images under images/, three lists of two tags under lists/; row i has tag i % 2."""
+    (tmp_path / "lists").mkdir()
+    number = 0
+    for name, count in SIZES.items():
+        folder = tmp_path / "images" / name
+        folder.mkdir(parents=True)
+        rows = []
+        for i in range(count):
+            picture(number).save(folder / f"{i}.jpg", quality=95)
+            rows.append(f"{name}/{i}.jpg {int(i % 2 == 0)} {int(i % 2 == 1)}")
+            number += 1
+        (tmp_path / "lists" / f"{name}.txt").write_text("\n".join(rows) + "\n")
+    return tmp_path
