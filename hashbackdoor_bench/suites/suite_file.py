@@ -333,6 +333,11 @@ def _rows(top: Mapping[str, Any], here: KeyPath) -> tuple[AttackRow, ...]:
         )
     rows = []
     for table, at in tables(top, here, "attack"):
+        if "attack" in table:
+            raise (at / "attack").wrong(
+                'an [[attack]] is one attack: write name = "ciba" in it, or attack = […] above all '
+                "tables, and no [[attack]]."
+            )
         refuse_unknown(table, at, {*FIELDS, "name", "label", "set"})
         if "name" not in table:
             raise at.wrong('this [[attack]] has no name: add name = "ciba" or another.')

@@ -69,6 +69,11 @@ def parsed(path: Path) -> dict[str, Any]:
         top = tomllib.loads(text)
         repr(top)  # messages print values, so those that can't be printed are refused here
     except tomllib.TOMLDecodeError as error:
+        if name := _given_twice(text):
+            raise UserError(
+                f"{path} gives {name} as {name} = … and as a table [{name}] or [[{name}]]: keep "
+                "the tables, one for each, or the line alone."
+            ) from error
         raise UserError(f"{path} is not valid TOML: {error}; see https://toml.io.") from error
     except RecursionError as error:
         raise UserError(deep) from error
@@ -77,6 +82,14 @@ def parsed(path: Path) -> dict[str, Any]:
     except ValueError as error:  # Python reads and prints no number of more than 4300 digits
         raise UserError(f"{path} holds a number that is too long: {error}.") from error
     return top
+
+
+def _given_twice(text: str) -> str | None:
+    """A name above all tables that is also the name of a table; None if there is none."""
+    above = re.split(r"^[ \t]*\[", text, maxsplit=1, flags=re.MULTILINE)[0]
+    values = set(re.findall(r"^[ \t]*([\w-]+)[ \t]*=", above, flags=re.MULTILINE))
+    named = re.findall(r"^[ \t]*\[\[?[ \t]*([\w-]+)[ \t]*\]", text, flags=re.MULTILINE)
+    return next((name for name in named if name in values), None)
 
 
 def refuse_unknown(table: Mapping[str, Any], at: KeyPath, known: Iterable[str]) -> None:
