@@ -64,8 +64,9 @@ def check(name: str, value: float, low: float, high: float = inf, *, whole: bool
     except OverflowError:  # a whole number of more than 308 digits
         number = inf
     if not low <= number <= high or isinf(number) or (whole and number % 1):
-        rule = f"between {low:g} and {high:g}" if high < inf else f"at least {low:g}"
-        raise UserError(f"{name} is {number:g}: it must be {'a whole number ' * whole}{rule}.")
+        rule = f"between {low:.15g} and {high:.15g}" if high < inf else f"at least {low:.15g}"
+        given = quoted(value) if isinstance(value, int) else f"{number:g}"
+        raise UserError(f"{name} is {given}: it must be {'a whole number ' * whole}{rule}.")
 
 
 def misfit(error: Exception) -> str:

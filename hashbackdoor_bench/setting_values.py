@@ -6,6 +6,8 @@ from typing import Any, Literal, get_args, get_origin
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.text import quoted
 
+LARGEST = 10**308  # beyond it, a whole number is no float
+
 
 def read(name: str, value: object, annotation: Any) -> Any:
     """``value`` as the type ``annotation``: bool, int, float, str, a Literal, or these | None.
@@ -24,6 +26,8 @@ def read(name: str, value: object, annotation: Any) -> Any:
         if option is str and isinstance(value, str):
             return value
         if option in (int, float) and not isinstance(value, bool):
+            if option is int and type(value) is int and abs(value) < LARGEST:
+                return value  # a float has no more than 53 bits of it
             try:
                 number = float(str(value))
             except ValueError:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from hashbackdoor_bench.errors import UserError, check, misfit, unknown
-from hashbackdoor_bench.text import visible
+from hashbackdoor_bench.text import quoted, visible
 
 
 def canonical(value: object) -> str:
@@ -284,9 +284,7 @@ class RunSpec:
             value = getattr(self, name)
             if value is not None and value > most:
                 flag = f"--{name.replace('_', '-')}"
-                raise UserError(
-                    f"{flag} is {float(min(value, 2**1000)):g}: it must be at most {most}."
-                )
+                raise UserError(f"{flag} is {quoted(value)}: it must be at most {most}.")
         check("--seed", self.seed, 0, 2**31)
         check("--tolerance", self.tolerance, 0, 1)
         check("--hidden", self.hidden, 0, 65_536)
