@@ -143,6 +143,12 @@ class Splits:
                     f"{which!r} is not a class: those of {self.name} have no names here, so give a "
                     f"number from 0 to {len(names) - 1}, or their names in classes.txt."
                 )
+            parts = [part.strip() for part in str(which).split(SEVERAL.strip())]
+            if len(parts) > 1 and all(folded(part) in names for part in parts):
+                raise UserError(
+                    f"{which!r} is not a class of {self.name}: write a set of classes with spaces, "
+                    f"as {SEVERAL.join(parts)!r}."
+                )
             raise unknown(f"class of {self.name}", str(which), self.classes)
         if not 0 <= int(which) < len(names):
             raise UserError(
