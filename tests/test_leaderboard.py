@@ -433,6 +433,43 @@ def test_a_folder_that_is_no_site_stays_as_it_is(tmp_path, capsys):
     assert main(["leaderboard", str(folder), "--out", str(tmp_path / "x.md"), "--site", site]) == 2
     assert "no leaderboard; give a new folder" in capsys.readouterr().err
     assert mine.read_bytes() == b"cat"
+    assert not (tmp_path / "x.md").exists()
+
+
+@pytest.mark.parametrize("site", ["/proc/nothing/site", "file"])
+def test_nothing_is_written_if_the_site_can_not_be(tmp_path, capsys, site):
+    folder = suite(tmp_path, {"A": runs("a", 0.5)})
+    (tmp_path / "file").write_text("mine")
+    out, papers = tmp_path / "x.md", tmp_path / "papers.csv"
+    words = ["--out", str(out), "--papers", str(papers), "--site", str(tmp_path / site)]
+    assert main(["leaderboard", str(folder), *words]) == 2
+    assert "--site" in capsys.readouterr().err
+    assert not out.exists()
+    assert not papers.exists()
+
+
+def test_a_suite_that_is_named_twice_has_one_board(tmp_path):
+    folder, out = suite(tmp_path, {"A": runs("a", 0.5)}), tmp_path / "x.md"
+    twice = ["--suite", "quick", "--suite", "quick"]
+    assert main(["leaderboard", str(folder), "--out", str(out), *twice]) == 0
+    assert out.read_text().count("## quick") == 1
+
+
+@pytest.mark.parametrize("option", ["--out", "--papers"])
+@pytest.mark.parametrize("name", ["index.csv", "refused.csv", "a record"])
+def test_no_table_is_written_over_records_or_their_index(tmp_path, capsys, option, name):
+    folder = suite(tmp_path, {"A": runs("a", 0.5)})
+    path = next(folder.rglob("*.json")) if name == "a record" else folder / name
+    before = path.read_bytes() if path.exists() else None
+    assert main(["leaderboard", str(folder), option, str(path)]) == 2
+    assert f"{option} {path}" in " ".join(capsys.readouterr().err.split())
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
+def test_two_files_of_one_name_are_refused(tmp_path, capsys):
+    folder, out = suite(tmp_path, {"A": runs("a", 0.5)}), str(tmp_path / "x.md")
+    assert main(["leaderboard", str(folder), "--out", out, "--papers", out]) == 2
+    assert "the table is written there: give another file" in capsys.readouterr().err
 
 
 # ---- as a table of a paper ----------------------------------------------------------------------

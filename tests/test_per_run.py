@@ -82,6 +82,7 @@ def test_without_pyarrow_a_sentence_says_what_to_install(folder, capsys, monkeyp
     ("given", "words"),
     [
         (["--per-run", "runs.xlsx"], "ends in .csv or .parquet"),
+        (["--per-run", "mine/index.csv"], "index.csv is a suite's own file"),
         (["--per-run", "/proc/nothing/runs.csv"], "give a file in a folder to write"),
         (["--per-run", "runs.csv", "--format", "latex"], "--format is of a table"),
         (["--per-run", "runs.csv", "--layout", "pairs"], "--layout is of a table"),

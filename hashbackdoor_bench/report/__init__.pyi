@@ -22,4 +22,5 @@ from .selection import values_wanted as values_wanted
 from .statistics import Estimate as Estimate
 from .suite_index import IndexLine as IndexLine
 from .suite_index import read_index as read_index
+from .suite_index import refuse_kept as refuse_kept
 from .suite_index import write_index as write_index

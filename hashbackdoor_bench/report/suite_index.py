@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import open_regular, whole
-from hashbackdoor_bench.records import Record
+from hashbackdoor_bench.records import INDEX, REFUSED, Record
 from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.text import visible
 
@@ -127,6 +127,28 @@ def read_index(path: Path) -> SuiteIndex:
         why = visible(str(error)).rstrip(".")
         return SuiteIndex({}, (f"{name} is no index of a suite ({why}): labels are made up.",))
     return SuiteIndex(lines, tuple(problems))
+
+
+def refuse_kept(path: Path, option: str) -> None:
+    """Refuse to write what is made from records over a record, or over what stands beside it.
+
+    Args:
+        path: of the file that would be written.
+        option: by which it was given, for the message.
+
+    Raises:
+        UserError: it has the name of an index or of the refused runs, or is a JSON file.
+    """
+    if path.name in (INDEX, REFUSED):
+        raise UserError(
+            f"{option} {path}: {path.name} is a suite's own file beside its records, which the "
+            "labels of tables come from: give another name."
+        )
+    if path.suffix == ".json" and path.exists():
+        raise UserError(
+            f"{option} {path}: it is there, and may be a record, which can't be made again from a "
+            "table: give another name."
+        )
 
 
 def write_index(path: Path, lines: Iterable[IndexLine]) -> None:

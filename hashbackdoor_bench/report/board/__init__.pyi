@@ -8,6 +8,7 @@ from .contest import Contest as Contest
 from .contest import contest as contest
 from .contest import looks as looks
 from .defenses import defense_boards as defense_boards
+from .page import refuse_no_site as refuse_no_site
 from .page import write_site as write_site
 from .rivals import rivals as rivals
 from .standing import GOAL as GOAL

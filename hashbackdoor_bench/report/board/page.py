@@ -8,7 +8,7 @@ what keeps the words of records from being read as markup.
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
-from hashbackdoor_bench.files import remove
+from hashbackdoor_bench.files import remove, writable
 from hashbackdoor_bench.report.board import rules, takeaways, wording
 from hashbackdoor_bench.report.board.attack_pages import attack_pages
 from hashbackdoor_bench.report.board.boards import Board
@@ -26,6 +26,7 @@ from hashbackdoor_bench.report.board.site_files import (
     Files,
     clear,
     copy_run,
+    refuse_other_folder,
     slug,
     templates,
     write_page,
@@ -38,6 +39,16 @@ from hashbackdoor_bench.report.collection import Collection
 PARTS = (
     "attacks", "runs", "images", "victims.html", "defenses.html", "ledger.html", "coverage.html",
 )  # fmt: skip
+
+
+def refuse_no_site(folder: Path) -> None:
+    """Refuse a folder that `write_site` would refuse, before anything is written.
+
+    Raises:
+        UserError: the folder holds something that is no site, or can't be written.
+    """
+    refuse_other_folder(folder, "--site", GENERATOR)
+    writable(folder, "--site")
 
 
 def write_site(

@@ -103,27 +103,45 @@ def write_page(path: Path, text: str) -> None:
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
+def refuse_other_folder(folder: Path, option: str, generator: str) -> None:
+    """Refuse a folder that is not new, empty, or a site made before; nothing is written.
+
+    Args:
+        folder: of the site.
+        option: by which the folder was given, for the message.
+        generator: that the first page of such a site names.
+
+    Raises:
+        UserError: the folder holds something else, or can't be read.
+    """
+    index = folder / "index.html"
+    mark = f'<meta name="generator" content="{generator}">'
+    try:
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return
+        ours = index.is_file() and mark in index.read_text("utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{option} {folder}: {error.strerror}; give another folder.") from error
+    if not ours:
+        raise UserError(
+            f"{option} {folder}: it holds something that is no {generator.split()[-1]}; give a "
+            "new folder."
+        )
+
+
 def clear(folder: Path, option: str, generator: str, parts: Iterable[str]) -> None:
     """Make room for a site and put script and style there; what isn't one stays as it is.
 
     Args:
-        folder: of the site; new, empty, or a site made before.
-        option: by which the folder was given, for the message.
-        generator: that the first page of such a site names.
+        folder: see `refuse_other_folder`.
+        option: see there.
+        generator: see there.
         parts: folders and files that a new site replaces.
 
     Raises:
         UserError: the folder holds something else.
     """
-    index = folder / "index.html"
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        mark = f'<meta name="generator" content="{generator}">'
-        ours = index.is_file() and mark in index.read_text("utf-8", errors="replace")
-        if not ours:
-            raise UserError(
-                f"{option} {folder}: it holds something that is no {generator.split()[-1]}; give a "
-                "new folder."
-            )
+    refuse_other_folder(folder, option, generator)
     folder.mkdir(parents=True, exist_ok=True)
     for part in parts:
         if (folder / part).is_dir():

@@ -17,6 +17,7 @@ from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.registry import ATTACKS, VICTIMS
 from hashbackdoor_bench.report.escaping import for_csv
 from hashbackdoor_bench.report.selection import regime_of, surrogates_recipe, surrogates_start
+from hashbackdoor_bench.report.suite_index import refuse_kept
 from hashbackdoor_bench.spec import canonical
 
 ENDINGS = (".csv", ".parquet")
@@ -194,8 +195,10 @@ def refuse_other_file(path: Path) -> None:
     """Refuse a file that can't be written, before anything is read for it.
 
     Raises:
-        UserError: its ending names no format, or is Parquet's and ``pyarrow`` is not installed.
+        UserError: its ending names no format, or is Parquet's and ``pyarrow`` is not installed; or
+            it is a suite's own.
     """
+    refuse_kept(path, "--per-run")
     if path.suffix not in ENDINGS:
         raise UserError(
             f"--per-run {path}: give a file whose name ends in .csv or .parquet, as in runs.csv."
