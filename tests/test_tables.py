@@ -15,7 +15,12 @@ from test_statistics import holm_by_its_definition
 from hashbackdoor_bench import VICTIMS, UserError
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.collection import collect
-from hashbackdoor_bench.report.selection import choose, surrogate_difference, surrogates_start
+from hashbackdoor_bench.report.selection import (
+    choose,
+    surrogate_difference,
+    surrogates_start,
+    without_surrogate,
+)
 from hashbackdoor_bench.report.tables.layouts import tables
 from hashbackdoor_bench.report.tables.paper_numbers import published_numbers
 from hashbackdoor_bench.report.tables.parts import Cell, Table
@@ -403,6 +408,20 @@ def test_where_keeps_the_runs_with_a_value(tmp_path: Path):
     assert len(choose(data, ["attack=tri", "attack=ciba"])) == len(data)
     assert len(choose(data, ["attack=ciba", "bits=16", "seed=0"])) == 1
     assert len(choose(data, ["epochs=none", "pretrained=false", "budget=0.6"])) == len(data)
+
+
+def test_a_condition_on_the_surrogate_names_the_runs_that_take_none(tmp_path: Path):
+    data = frame(
+        tmp_path,
+        [made(), made(attack="tri", surrogate="csq"), made(attack="badnets", knowledge="none")],
+    )
+    (said,) = without_surrogate(data, ["surrogate=csq"])
+    assert "leaves out 1 run of BadNets without a surrogate" in said
+    assert len(choose(data, ["surrogate=csq"])) == 1
+    assert said.endswith("add --where surrogate=none to keep them.")
+    assert set(choose(data, ["surrogate=csq", "surrogate=none"])["attack"]) == {"badnets", "tri"}
+    for conditions in (["surrogate=csq", "surrogate=none"], ["surrogate=csq", "attack=tri"], []):
+        assert without_surrogate(data, conditions) == []
 
 
 @pytest.mark.parametrize(

@@ -228,12 +228,20 @@ def records_read(
         conditions: see `choose`.
         defended: see `choose`.
     """
-    from hashbackdoor_bench.report import DEFENDED, choose, collect, values_wanted
+    from hashbackdoor_bench.report import (
+        DEFENDED,
+        choose,
+        collect,
+        values_wanted,
+        without_surrogate,
+    )
 
     read = collect(places)
     for sentence in first_of(read.left_out):
         say(f"note: {sentence}", err=True)
     chosen = choose(read.frame, conditions, defended=defended)
+    for sentence in without_surrogate(read.frame, conditions, defended=defended):
+        say(f"note: {sentence}", err=True)
     asked = values_wanted(conditions).get("defense", [])
     if not asked and not defended:
         left = len(choose(read.frame, conditions, defended=True)) - len(chosen)

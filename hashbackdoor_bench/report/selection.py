@@ -85,6 +85,35 @@ def choose(
     return frame
 
 
+def without_surrogate(
+    frame: pd.DataFrame, conditions: Sequence[str], *, defended: bool = False
+) -> list[str]:
+    """Sentences on the runs that a condition on the surrogate leaves out as they take none.
+
+    Args:
+        frame: of a `Collection`.
+        conditions: see `choose`, which takes them.
+        defended: see `choose`.
+    """
+    found = []
+    for name, values in values_wanted(conditions).items():
+        if not name.startswith("surrogate"):
+            continue
+        others = [one for one in conditions if one.partition("=")[0].strip() != name]
+        rest = choose(frame, others, defended=defended)
+        rest = rest[rest["surrogate"].isna()]
+        texts = texts_of(rest, name)
+        out = rest[[text not in values for text in texts]]
+        if len(out):
+            own = next(text for text in texts if text not in values)
+            found.append(
+                f"--where {name}={shortened(values[0])} leaves out {counted(len(out), 'run')} of "
+                f"{listed(dict.fromkeys(out['label']))} without a surrogate: add "
+                f"--where {name}={own} to keep them."
+            )
+    return found
+
+
 def values_wanted(conditions: Iterable[str]) -> dict[str, list[str]]:
     """The values that ``column=value`` conditions ask for, by column.
 
