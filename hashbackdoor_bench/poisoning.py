@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from hashbackdoor_bench.api import Backdoor, Delivery, ThreatModel, to_bytes, to_unit
+from hashbackdoor_bench.api import POISON, Backdoor, Delivery, ThreatModel, to_bytes, to_unit
 from hashbackdoor_bench.corruptions import jpeg
 from hashbackdoor_bench.data import Split
 from hashbackdoor_bench.errors import UserError, check, unknown
@@ -189,11 +189,15 @@ def inspect(
 
     Raises:
         ValueError: poison or covers outside the drawn items, an item used twice, carriers that
-            aren't uint8, NaN in a trigger, a label changed by a clean-label attack or on a cover, a
-            label that a dirty-label attack left unchanged, or a poisoned image without the target's
-            tags.
+            aren't uint8, NaN in a trigger, a kind or a label other than 0 and 1, a label changed by
+            a clean-label attack or on a cover, a label that a dirty-label attack left unchanged, or
+            a poisoned image without the target's tags.
     """
-    poison = backdoor.kind == 0
+    poison = backdoor.kind == POISON
+    for name, values in (("kind", backdoor.kind), ("label", backdoor.label)):
+        other = values[(values != 0) & (values != 1)]  # kinds are POISON and COVER
+        if len(other):
+            raise ValueError(f"{name} of the backdoor must be 0 or 1, and one is {other[0]}")
     if not torch.isin(backdoor.index[poison], index).all():
         raise ValueError("the attack poisoned items outside the index it was given")
     if not torch.isin(backdoor.index[~poison], index[:0] if covers is None else covers).all():
