@@ -48,7 +48,7 @@ class Square(Backdoor):
         out = x.clone()
         out[..., :3, :3] = {
             "faint": x[..., :3, :3] + 1e-4,
-            "random": torch.rand(()),
+            "random": torch.rand(()) if self.how == "random" else 0.5,
             "out of range": x[..., :3, :3] + 0.5,
             "nan": float("nan"),
             "batch": x.mean(),
@@ -175,7 +175,7 @@ def test_crafting_that_breaks_a_rule_is_told(how: str, words: str):
         ("nan", "NaN"),
         ("batch", "depends on the batch"),
         ("double", "float64, not"),
-        ("place", "index by slot"),
+        ("place", "plant(x, slot) depends on the batch: in reverse order"),
         ("unregistered", "gives another trigger for queries: store all"),
     ],
 )
@@ -493,7 +493,7 @@ def test_check_says_what_is_kept_and_what_failed_with_its_code(tmp_path: Path, c
     good.write_text(FILE.format(title="Good.", side=4, labels="labels[view.index]"))
     bad.write_text(FILE.format(title="Bad.", side=4, labels="labels[view.index] * 0"))
     assert main(["check", str(good)]) == 0
-    assert "attack white_good: keeps all 10 promises" in capsys.readouterr().out
+    assert "attack white_good: keeps all 13 promises" in capsys.readouterr().out
     assert main(["check", str(bad)]) == 1
     out = capsys.readouterr().out
     assert "attack white_bad: Poison and covers are of the drawn items" in out
@@ -502,7 +502,7 @@ def test_check_says_what_is_kept_and_what_failed_with_its_code(tmp_path: Path, c
 
 def test_check_takes_a_name_and_refuses_a_wrong_one(capsys):
     assert main(["check", "badnets-clean", "csq"]) == 0
-    assert "victim csq: keeps all 11 promises" in capsys.readouterr().out
+    assert "victim csq: keeps all 14 promises" in capsys.readouterr().out
     assert main(["check", "pca_sign"]) == 0
     assert "victim pca_sign: keeps all 3 promises" in capsys.readouterr().out
     assert main(["check", "cqs"]) == 2

@@ -1,12 +1,12 @@
 """The contract of attacks, checked on 30 random images of 32 px and an untrained surrogate."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from math import isfinite
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
 
 from hashbackdoor_bench import poisoning
 from hashbackdoor_bench.api import (
@@ -15,16 +15,23 @@ from hashbackdoor_bench.api import (
     Delivery,
     ModelAttack,
     ThreatModel,
-    to_bytes,
-    to_unit,
 )
 from hashbackdoor_bench.checks.attack_trial import CLASSES, CPU, POISONED, SIZE, Trial, untrained
+from hashbackdoor_bench.checks.attack_trigger import (
+    alone,
+    images,
+    layouts,
+    steady,
+    survives_storage,
+)
 from hashbackdoor_bench.checks.finding import (
     Finding,
     Rule,
     advanced,
     apply,
     bad_settings,
+    changed_by_loading,
+    changes_of_loss,
     global_states,
     seeded,
     settings,
@@ -116,15 +123,34 @@ def poison(trial: Trial) -> Iterator[str]:
             yield f"{error}."
 
 
+def history(trial: Trial) -> Iterator[str]:
+    """The history of crafting can be written to a record."""
+    found = trial.crafted.history
+    numbers = isinstance(found, dict) and all(
+        isinstance(name, str)
+        and isinstance(values, list | tuple)
+        and all(isinstance(value, float | int) and isfinite(value) for value in values)
+        for name, values in found.items()
+    )
+    if not numbers:
+        yield (
+            "history holds something else than lists of finite numbers by name, and no record can "
+            "hold it: append float(loss), once in each epoch."
+        )
+
+
 def view_untouched(trial: Trial) -> Iterator[str]:
     """Crafting changes neither the view nor the state of global random numbers."""
+    first = trial.drawn  # an attack may keep what it draws in its first crafting
     seen, fresh, before = trial.view(), trial.view(), global_states()
     trial.craft(seen)
-    for library in advanced(before):
+    for library in dict.fromkeys([*first, *advanced(before)]):
         yield f"it draws from {library}'s global random numbers: take view.generator('…')."
     for name in ("images", "labels", "target", "index", "covers", "chosen", "references"):
         if not torch.equal(getattr(seen, name), getattr(fresh, name)):
             yield f"it changes view.{name} in place: work on a clone()."
+    if seen.surrogate_loss is not None and fresh.surrogate_loss is not None:
+        yield from changes_of_loss("view.surrogate_loss", seen.surrogate_loss, fresh.surrogate_loss)
     if seen.surrogate is not None and fresh.surrogate is not None:
         state = fresh.surrogate.state_dict()
         if seen.surrogate.training or any(p.requires_grad for p in seen.surrogate.parameters()):
@@ -134,18 +160,12 @@ def view_untouched(trial: Trial) -> Iterator[str]:
 
 
 def deterministic(trial: Trial) -> Iterator[str]:
-    """The same seed gives the same backdoor, and the same query the same triggered query."""
+    """The same seed gives the same backdoor."""
     with seeded(2):
         again = trial.craft(trial.view()).state_dict()
     for name, tensor in trial.crafted.state_dict().items():
         if name not in again or not torch.equal(tensor, again[name]):
             yield f"{name!r} differs when crafted twice: draw from view.generator('…') alone."
-    out = []
-    for seed in (1, 2):
-        with seeded(seed):
-            out.append(trial.backdoor(trial.x))
-    if not torch.equal(*out):
-        yield "forward(x) gives other images at every call: draw in craft and keep a buffer."
 
 
 def prepares(trial: Trial) -> Iterator[str]:
@@ -173,88 +193,39 @@ def restores(trial: Trial) -> Iterator[str]:
         yield f"restore(state_dict) gives other poisoned images: {how}"
 
 
-def images(trial: Trial) -> Iterator[str]:
-    """A trigger makes new float32 images in [0,1], of the same shape, for any batch."""
-    every, poisoned = trial.backdoor(trial.x.clone()), len(trial.backdoor.index)
-    for count in (0, 1, len(trial.x)):
-        x, slot = trial.x[:count], torch.arange(min(count, poisoned))
-        wrong = [
-            *_image("forward(x)", x, trial.backdoor),
-            *_image("plant(x, slot)", x[: len(slot)], trial.backdoor.plant, slot),
-        ]
-        yield from wrong
-        if not wrong and not torch.allclose(trial.backdoor(x), every[:count], atol=1e-3):
-            yield f"forward(x) depends on the batch (of {count} images): use each image alone."
-
-
-def _image(name: str, x: Tensor, call: Callable[..., Tensor], *more: Tensor) -> Iterator[str]:
-    """The problems of one call."""
-    given, made = x.clone(), f"{name} of {len(x)} images"
-    out = call(given, *more)
-    if (out.shape, out.dtype) != (x.shape, x.dtype):
-        yield f"{made} is {tuple(out.shape)} {out.dtype}, not {tuple(x.shape)} {x.dtype}."
-        return
-    if not torch.equal(given, x):
-        yield f"{made} changes x in place: work on x.clone()."
-    elif len(x) and out.data_ptr() == given.data_ptr():
-        yield f"{made} returns x itself: return x.clone()."
-    if not torch.isfinite(out).all():
-        yield f"{made} holds NaN or infinity."
-    elif not ((out >= 0) & (out <= 1)).all():
-        low, high = float(out.min()), float(out.max())
-        yield f"{made} ranges from {low:.3g} to {high:.3g}: end it with .clamp(0, 1)."
-
-
-def slots(trial: Trial) -> Iterator[str]:
-    """What is planted depends on the slot, not on the position in the batch."""
-    slot = torch.arange(len(trial.backdoor.index))
-    x = trial.x[slot % len(trial.x)]  # with covers there are more slots than images
-    straight = trial.backdoor.plant(x, slot)
-    mixed = trial.backdoor.plant(x.flip(0), slot.flip(0)).flip(0)
-    if not torch.allclose(straight, mixed, atol=1e-3):
-        yield "plant(x, slot) depends on the order of the batch: index by slot."
-
-
-def survives_storage(trial: Trial) -> Iterator[str]:
-    """The trigger survives storage in 8 bits."""
-    seen, backdoor = trial.view(), trial.backdoor
-    images = seen.images if len(seen.images) else to_bytes(trial.x)
-    x = to_unit(images)
-    raw, stored = backdoor(x), poisoning.triggered(backdoor, x)
-    if not torch.equal(to_bytes(stored), to_bytes(raw)):
-        yield "the trigger changes when it is stored a second time: keep it at 8-bit levels."
-    if trial.attack().threat.trigger == "none":
-        return
-    if torch.equal(raw, x):
-        yield "threat.trigger is not 'none', but forward(x) changes no pixel: put the trigger on x."
-    elif torch.equal(to_bytes(raw), images):
-        most = 255 * float((raw - x).abs().max())
-        yield f"a largest change of {most:.2g} grey levels is lost in rounding: make it 1."
-
-
 def tampers(trial: Trial) -> Iterator[str]:
-    """A model attack keeps the architecture and gives the same weights for the same seed."""
+    """A model attack gives a network of the same form, and the same one for the same seed."""
     attack = trial.attack()
     if not isinstance(attack, ModelAttack):
         return
     states, given = [], untrained().state_dict()
     for seed in (3, 4):
         with seeded(seed):
-            model, _ = trial.attack_on_model()
+            model, _ = trial.attack_on_model(trial.view())
         states.append(model.state_dict())
     if {k: v.shape for k, v in states[0].items()} != {k: v.shape for k, v in given.items()}:
         yield "tamper returns a model of another architecture: edit the given model."
+    elif other := [v.dtype for k, v in states[0].items() if v.dtype != given[k].dtype]:
+        yield f"tamper returns weights of {other[0]}: keep the types of the given model."
     elif any(not torch.equal(v, states[1][k]) for k, v in states[0].items()):
         yield "tamper gives other weights each time: draw from view.generator('…') alone."
     elif any(not torch.isfinite(v).all() for v in states[0].values() if v.is_floating_point()):
         yield "tamper returns weights that are NaN or infinite: keep them finite."
+    elif changed_by_loading(model, untrained(), trial.x):
+        yield (
+            "the model that tamper returns makes other codes than its weights, which alone are "
+            "kept: edit weights, and leave no hook or other method on it."
+        )
 
 
 RULES: tuple[Rule[Trial], ...] = (
     declares,
     poison,
+    history,
     images,
-    slots,
+    alone,
+    steady,
+    layouts,
     deterministic,
     prepares,
     view_untouched,

@@ -17,7 +17,7 @@ from hashbackdoor_bench.api import (
     ModelAttack,
     generator,
 )
-from hashbackdoor_bench.checks.finding import seeded
+from hashbackdoor_bench.checks.finding import advanced, global_states, seeded
 from hashbackdoor_bench.network import HashModel
 from hashbackdoor_bench.registry import Method
 
@@ -69,21 +69,31 @@ class Trial:
         attack = self.attack()
         attack.accept(seen.labels, seen.target, seen.size)
         if isinstance(attack, ModelAttack):
-            return self.attack_on_model()[1]
+            return self.attack_on_model(seen)[1]
         assert isinstance(attack, Attack)
         return attack.craft(seen)
 
-    def attack_on_model(self) -> tuple[HashModel, Backdoor]:
+    def attack_on_model(self, seen: AttackerView) -> tuple[HashModel, Backdoor]:
         """The result of a model attack on an untrained victim."""
         attack = self.attack()
         assert isinstance(attack, ModelAttack)
-        return attack.tamper(untrained(), self.view())
+        return attack.tamper(untrained(), seen)
 
     @cached_property
     def crafted(self) -> Backdoor:
         """The backdoor as `craft` returns it."""
+        return self._first[0]
+
+    @property
+    def drawn(self) -> list[str]:
+        """The libraries from whose global random numbers the first crafting drew."""
+        return self._first[1]
+
+    @cached_property
+    def _first(self) -> tuple[Backdoor, list[str]]:
         with seeded(1):
-            return self.craft(self.view())
+            before = global_states()
+            return self.craft(self.view()), advanced(before)
 
     @cached_property
     def backdoor(self) -> Backdoor:
@@ -93,9 +103,11 @@ class Trial:
 
     @cached_property
     def x(self) -> Tensor:
-        """(6,3,S,S): a black image, a white one, and four of random pixels."""
+        """(8,3,S,S): a black image, a white one, four of random pixels, a grey one and a ramp."""
         random = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-        return torch.cat([torch.zeros_like(random[:1]), torch.ones_like(random[:1]), random])
+        black = torch.zeros_like(random[:1])
+        ramp = torch.linspace(0, 1, SIZE).expand_as(black)
+        return torch.cat([black, black + 1, random, black + 0.5, ramp])
 
 
 class TowardsCorners(HashLoss):

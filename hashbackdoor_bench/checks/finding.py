@@ -10,8 +10,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from hashbackdoor_bench.api import HashLoss
 from hashbackdoor_bench.errors import UserError
+from hashbackdoor_bench.network import HashModel
 from hashbackdoor_bench.registry import Method
 from hashbackdoor_bench.spec import canonical
 
@@ -142,3 +145,29 @@ def advanced(before: dict[str, Any]) -> list[str]:
         "Python": before["Python"] == now["Python"],
     }
     return [name for name, equal in unchanged.items() if not equal]
+
+
+def changes_of_loss(name: str, seen: HashLoss, fresh: HashLoss) -> Iterator[str]:
+    """Problems of a loss that a view has held: its state and settings must be as in a new view."""
+    kept = fresh.state_dict()
+    same = all(torch.equal(value, kept[key]) for key, value in seen.state_dict().items())
+    plain = (bool, int, float, str)
+    if not same or any(
+        isinstance(value, plain) and value != getattr(fresh, key, None)
+        for key, value in vars(seen).items()
+    ):
+        yield f"it changes {name}: work on a copy.deepcopy() of it."
+
+
+def changed_by_loading(model: HashModel, fresh: HashModel, x: Tensor) -> bool:
+    """Whether a model makes other codes than another one with its weights.
+
+    Args:
+        model: the model.
+        fresh: of the same architecture; gets the weights.
+        x: (N,3,S,S) in [0,1].
+    """
+    fresh.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        own, loaded = (one.eval()(x) for one in (model, fresh))
+    return not torch.allclose(own, loaded, rtol=1e-3, atol=1e-4)
