@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hashbackdoor_bench.api import HashLoss
 from hashbackdoor_bench.checks.finding import Finding, Rule, apply, seed_torch, settings
+from hashbackdoor_bench.checks.victim_batches import draws, late, odd_batches, unordered
 from hashbackdoor_bench.checks.victim_teaching import teaches
 from hashbackdoor_bench.checks.victim_trial import (
     BATCH,
@@ -107,24 +108,6 @@ def writes_nothing(trial: Trial) -> Iterator[str]:
             f"forward gives {values[0]:.6g} and then {values[1]:.6g} for the same batch: it must "
             "change no state."
         )
-
-
-def odd_batches(trial: Trial) -> Iterator[str]:
-    """Odd batches give a finite loss and a finite gradient."""
-    index = trial.batch()[2]
-    for scale in (1.0, 0.0, 1e4):
-        for name, y in trial.odd().items():
-            z = (scale * trial.batch()[0].detach())[: len(y)].requires_grad_()
-            out = value(trial.loss(), z, y, index[: len(y)], 1000)
-            torch.autograd.backward(out)
-            where = f"on {name}, with z around {scale:g},"
-            if not torch.isfinite(out):
-                yield f"{where} the loss is {out.item()}: use logsumexp, softplus or clamp."
-            elif z.grad is None or not torch.isfinite(z.grad).all():
-                yield (
-                    f"{where} the gradient is not finite: the unused branch of a torch.where must "
-                    "be finite too."
-                )
 
 
 def item_losses(trial: Trial) -> Iterator[str]:
@@ -249,6 +232,14 @@ def relaxes(trial: Trial) -> Iterator[str]:
         most = float(code.detach().abs().max())
         yield f"relax(z) is {tuple(code.shape)}, up to {most:.3g}: it must be (N,K) in [-1,1]."
         return
+    rows = torch.arange(len(z)).flip(0)
+    for some in (rows, rows[-1:]):
+        if not torch.allclose(loss.relax(z[some]), code[some], atol=1e-4):
+            yield (
+                "relax(z) depends on the batch, or draws: use each row alone, and what remember "
+                "has kept."
+            )
+            break
     if not torch.equal(sign(code), sign(z)):
         yield "relax(z) has other signs than z, so attackers would optimise another code."
     if code.grad_fn is not None:
@@ -261,8 +252,11 @@ RULES: tuple[Rule[Trial], ...] = (
     declares,
     untouched,
     scalar,
+    draws,
     writes_nothing,
     odd_batches,
+    unordered,
+    late,
     item_losses,
     state,
     resumes,

@@ -22,6 +22,7 @@ class Trial:
 
     def __init__(self, method: Method[HashLoss], given: Mapping[str, object]) -> None:
         self.method, self.given = method, given
+        self.sizes = BITS, CLASSES, ITEMS
 
     def loss(self, bits: int = BITS, classes: int = CLASSES, items: int = ITEMS) -> HashLoss:
         """A new loss, with the same values at every call."""
