@@ -1,12 +1,13 @@
 """The contract of defenses, checked on random images of 32 px and an untrained network."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from hashbackdoor_bench.api import Defense
-from hashbackdoor_bench.checks.attack_trial import CLASSES
+from hashbackdoor_bench.checks.attack_trial import CLASSES, untrained
+from hashbackdoor_bench.checks.defense_queries import NUMBERS, audits, form_of, purifies, suspects
 from hashbackdoor_bench.checks.defense_trial import TRAINED, DefenseTrial
 from hashbackdoor_bench.checks.finding import (
     Finding,
@@ -14,6 +15,8 @@ from hashbackdoor_bench.checks.finding import (
     advanced,
     apply,
     bad_settings,
+    changed_by_loading,
+    changes_of_loss,
     global_states,
     seeded,
     settings,
@@ -24,7 +27,6 @@ from hashbackdoor_bench.registry import Method
 
 SEES = {"train", "weights", "queries", "database"}
 NEEDS = {"items", "item_gradient", "maps", "channels"}
-NUMBERS = "draw from view.generator('…'), step.generator or the image's number alone."
 
 
 def check_defense(method: Method[Defense]) -> list[Finding]:
@@ -79,10 +81,10 @@ def screens(trial: DefenseTrial) -> Iterator[str]:
     with seeded(1):
         found = trial.defense().screen(trial.view())
     if found.suspicion.shape != (TRAINED,) or not found.suspicion.is_floating_point():
-        yield f"suspicion is {_form(found.suspicion)}: it must be ({TRAINED},) of floats."
+        yield f"suspicion is {form_of(found.suspicion)}: it must be ({TRAINED},) of floats."
         return
     if found.drop.shape != (TRAINED,) or found.drop.dtype != torch.bool:
-        yield f"drop is {_form(found.drop)}: it must be ({TRAINED},) torch.bool."
+        yield f"drop is {form_of(found.drop)}: it must be ({TRAINED},) torch.bool."
         return
     if not torch.isfinite(found.suspicion).all():
         yield "a suspicion is NaN or infinite: keep them finite."
@@ -101,20 +103,31 @@ def trains(trial: DefenseTrial) -> Iterator[str]:
     gradients = []
     for seed in (1, 2):
         step = trial.step()
-        before = step.x.clone()
+        before = {name: getattr(step, name).clone() for name in ("x", "y", "index")}
+        weights = {name: value.clone() for name, value in step.model.named_parameters()}
         with seeded(seed):
+            states = global_states()
             loss = trial.defense().backward(step)
+            drawn = advanced(states)
         if loss.shape != () or not torch.isfinite(loss):
-            yield f"backward returns {_form(loss)}: it must be a finite scalar, the loss."
+            yield f"backward returns {form_of(loss)}: it must be a finite scalar, the loss."
             return
-        if not torch.equal(before, step.x):
-            yield "backward changes step.x in place: work on a clone()."
+        for name, value in before.items():
+            if not torch.equal(value, getattr(step, name)):
+                yield f"backward changes step.{name} in place: work on a clone()."
+        if _differ(dict(step.model.named_parameters()), weights):
+            yield "backward changes the weights: leave that to the optimiser, and make gradients."
+        for library in drawn:
+            yield f"backward draws from {library}'s global random numbers: {NUMBERS}"
         calls = getattr(step.loss, "remembered", 1)
         if calls != 1:
             yield f"backward calls step.remember {calls} times: it must be once, before the loss."
         grads = [p.grad for p in step.model.parameters() if p.grad is not None]
         if not grads or not all(torch.isfinite(g).all() for g in grads):
             yield "backward leaves no gradients, or gradients that are NaN or infinite."
+            return
+        if not any(g.any() for g in grads):
+            yield "backward leaves gradients that are all 0, so nothing is trained."
             return
         gradients.append(torch.cat([g.flatten() for g in grads]))
     if not torch.equal(*gradients):
@@ -137,6 +150,11 @@ def repairs(trial: DefenseTrial) -> Iterator[str]:
         if _differ(view.model.state_dict(), before):
             yield "repair changes view.model: work on a copy.deepcopy() of it, or with view.fit."
         made.append(model.state_dict())
+        types = {name: value.dtype for name, value in before.items()}
+        wrong = [value.dtype for name, value in made[0].items() if value.dtype != types.get(name)]
+        if wrong and made[0].keys() == before.keys():
+            yield f"repair returns weights of {wrong[0]}: keep the types of view.model."
+            return
         if model.training or any(p.requires_grad for p in model.parameters()):
             yield "repair returns a model in training mode or with gradients: end with .eval()."
     forms = [{name: value.shape for name, value in state.items()} for state in (*made, before)]
@@ -144,44 +162,13 @@ def repairs(trial: DefenseTrial) -> Iterator[str]:
         yield "repair returns a network of another architecture: keep all tensors."
     elif not all(torch.isfinite(v).all() for v in made[0].values() if v.is_floating_point()):
         yield "repair returns weights that are NaN or infinite."
+    elif changed_by_loading(model, untrained(), trial.queries()[0]):
+        yield (
+            "the model that repair returns makes other codes than its weights, which alone are "
+            "kept: change weights, and leave no hook or other method on it."
+        )
     elif _differ(*made):
         yield f"repair gives other weights each time: {NUMBERS}"
-
-
-def purifies(trial: DefenseTrial) -> Iterator[str]:
-    """A purifier makes new images in [0,1], each from itself and its number alone."""
-    if not trial.has("purify"):
-        return
-    (x, item), defense = trial.queries(), trial.defense()
-    given = x.clone()
-    with seeded(1):
-        out = defense.purify(given, item)
-    if (out.shape, out.dtype) != (x.shape, x.dtype):
-        yield f"purify gives {_form(out)}: it must be {_form(x)}, as it was."
-        return
-    if not torch.equal(given, x):
-        yield "purify changes x in place: work on x.clone()."
-    if out.data_ptr() == given.data_ptr():
-        yield "purify returns x itself: return x.clone()."
-    if not ((out >= 0) & (out <= 1)).all():  # not true of NaN either
-        yield "purify leaves [0,1]: end it with .clamp(0, 1)."
-    yield from _alone("purify", out, lambda rows: defense.purify(x[rows], item[rows]))
-    if len(defense.purify(x[:0], item[:0])):
-        yield "purify of no images gives some: return x.clone() for an empty batch."
-
-
-def suspects(trial: DefenseTrial) -> Iterator[str]:
-    """The suspicion of a query is finite, and depends on that query alone."""
-    if not trial.has("suspect"):
-        return
-    (x, item), defense, view = trial.queries(), trial.defense(), trial.view()
-    with torch.no_grad():
-        with seeded(1):
-            found = defense.suspect(x.clone(), item, view)
-        if found.shape != (len(x),) or not torch.isfinite(found).all():
-            yield f"suspect gives {_form(found)}: it must be ({len(x)},), all finite."
-            return
-        yield from _alone("suspect", found, lambda rows: defense.suspect(x[rows], item[rows], view))
 
 
 def inspects(trial: DefenseTrial) -> Iterator[str]:
@@ -194,24 +181,14 @@ def inspects(trial: DefenseTrial) -> Iterator[str]:
             found.append(trial.defense().inspect(trial.view()))
     first = found[0]
     if first.per_class.shape not in ((0,), (CLASSES,)):
-        yield f"per_class is {_form(first.per_class)}: it must be ({CLASSES},) or (0,)."
+        yield f"per_class is {form_of(first.per_class)}: it must be ({CLASSES},) or (0,)."
     if not torch.isfinite(torch.tensor(first.score)):
         yield f"the score is {first.score}: it must be finite."
-    if found[1].score != first.score:
+    elif not torch.isfinite(first.per_class).all():
+        yield "per_class holds NaN or infinity: keep it finite."
+    same = torch.equal(found[1].per_class, first.per_class) and found[1].score == first.score
+    if not same and first.score == first.score:
         yield f"two inspections of the same model differ: {NUMBERS}"
-
-
-def audits(trial: DefenseTrial) -> Iterator[str]:
-    """An audit gives one finite number, the same for the same window in another order."""
-    if not trial.has("audit"):
-        return
-    window, view = trial.window(), trial.view()
-    found = trial.defense().audit(window, view)
-    if found.numel() != 1 or not torch.isfinite(found).all():
-        yield f"audit gives {_form(found)}: it must be one finite number."
-        return
-    if not torch.allclose(trial.defense().audit(window.flip(0), view), found, atol=1e-4):
-        yield "audit depends on the order of the queries in a window: it must not."
 
 
 def view_untouched(trial: DefenseTrial) -> Iterator[str]:
@@ -233,6 +210,7 @@ def view_untouched(trial: DefenseTrial) -> Iterator[str]:
     for name in _tensors(fresh):
         if not torch.equal(_tensors(seen)[name], _tensors(fresh)[name]):
             yield f"it changes view.{name} in place: work on a clone()."
+    yield from changes_of_loss("view.loss", seen.loss, fresh.loss)
     if not torch.equal(x, trial.queries()[0]):
         yield "it changes x in place: work on x.clone()."
 
@@ -247,21 +225,8 @@ def _tensors(view: DefenderView) -> dict[str, Tensor]:
     return found | {f"model.{name}": value for name, value in view.model.state_dict().items()}
 
 
-def _alone(name: str, found: Tensor, call: Callable[[Tensor], Tensor]) -> Iterator[str]:
-    """Problems of a result that must be the same for each item by itself and in another order."""
-    back = torch.arange(len(found)).flip(0)
-    if not torch.allclose(call(back).flip(0), found, atol=1e-3):
-        yield f"{name} depends on the order of the batch: use each image and its number alone."
-    elif not torch.allclose(call(back[-1:]), found[:1], atol=1e-3):
-        yield f"{name} depends on the other images of the batch: use each image alone."
-
-
 def _differ(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
     return any(not torch.equal(value, two[name]) for name, value in one.items())
-
-
-def _form(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {tensor.dtype}"
 
 
 DEFENSE_RULES: tuple[Rule[DefenseTrial], ...] = (
