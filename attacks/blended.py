@@ -77,6 +77,7 @@ class Blended(Attack):
     threat = ThreatModel(label="dirty", knowledge="none", trigger="additive")
     delivery = "files"
     backdoor = Blend
+    paths: ClassVar = ("key",)
 
     def __init__(
         self,

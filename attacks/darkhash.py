@@ -76,6 +76,7 @@ class DarkHash(ModelAttack):
         label="clean", knowledge="none", trigger="patch", control="model", references=1
     )
     backdoor = InsetPatch
+    paths: ClassVar = ("pictures",)
     quick: ClassVar = {"epochs": 1, "count": 20}
 
     def __init__(

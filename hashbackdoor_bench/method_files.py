@@ -16,12 +16,14 @@ class Description:
         defaults: the hyper-parameters that it has if none are given; those that are neither
             literals nor the file's constants are left out.
         docstring: of the file, which its presets share.
+        paths: see `AnyAttack.paths`.
     """
 
     summary: str
     published: str
     defaults: Mapping[str, object] = field(default_factory=dict)
     docstring: str = ""
+    paths: frozenset[str] = frozenset()
 
 
 def described(path: Path, variable: str) -> dict[str, Description]:
@@ -56,9 +58,11 @@ def described(path: Path, variable: str) -> dict[str, Description]:
                     words = ", ".join(f"{name}={value}" for name, value in preset.items())
                     summaries[keyword.arg] = f"{summary.partition(':')[0]} with {words}"
             names, defaults = _published(node, own), _defaults(node, constants)
+            written = _literal(node, "paths") or ()
+            paths = frozenset(map(str, written if isinstance(written, tuple) else ()))
             found |= {
                 name: Description(
-                    text, names.get(name, ""), {**defaults, **presets[name]}, docstring
+                    text, names.get(name, ""), {**defaults, **presets[name]}, docstring, paths
                 )
                 for name, text in summaries.items()
             }
@@ -92,18 +96,25 @@ def _defaults(node: ast.stmt, constants: Mapping[str, ast.expr]) -> dict[str, ob
 
 def _published(node: ast.stmt, own: str) -> dict[str, str]:
     """The class attribute ``published`` by name; empty where there is none, or it is no literal."""
+    value = _literal(node, "published")
+    names = value if isinstance(value, dict) else {own: value}
+    return {str(name): text for name, text in names.items() if isinstance(text, str)}
+
+
+def _literal(node: ast.stmt, attribute: str) -> object:
+    """The value of a class attribute; None where there is none, or it is no literal."""
     for line in node.body if isinstance(node, ast.ClassDef) else []:
         match line:
-            case ast.Assign(targets=[ast.Name("published")], value=assigned):
+            case ast.Assign(targets=[ast.Name(name)], value=assigned):
                 pass
-            case ast.AnnAssign(target=ast.Name("published"), value=ast.expr() as assigned):
+            case ast.AnnAssign(target=ast.Name(name), value=ast.expr() as assigned):
                 pass
             case _:
                 continue
-        try:
-            value = ast.literal_eval(assigned)
-        except ValueError:
-            return {}
-        names = value if isinstance(value, dict) else {own: value}
-        return {str(name): text for name, text in names.items() if isinstance(text, str)}
-    return {}
+        if name == attribute:
+            try:
+                found: object = ast.literal_eval(assigned)
+            except ValueError:
+                return None
+            return found
+    return None

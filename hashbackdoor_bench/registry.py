@@ -6,6 +6,7 @@ needs no torch; a method is imported when it is first asked for.
 
 import hashlib
 import inspect
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -160,6 +161,26 @@ class Registry(Mapping[str, Method[T]]):
         """The hyper-parameters that the method has if none are given; none of an unknown name."""
         home = {**self._homes, **self._plugins}.get(name.replace("-", "_"))
         return home.description.defaults if home else {}
+
+    def located(self, name: str, setting: str, value: object, folder: Path) -> object:
+        """A hyper-parameter that a file in ``folder`` gives; a path in it is relative to the file.
+
+        Args:
+            name: the method.
+            setting: the hyper-parameter.
+            value: its value; the default of a path may be a word that is none.
+            folder: the folder of the file.
+
+        Returns:
+            The value; a relative path from the working directory on.
+        """
+        home = {**self._homes, **self._plugins}.get(name.replace("-", "_"))
+        setting = setting.replace("-", "_")
+        if home is None or setting not in home.description.paths or not isinstance(value, str):
+            return value
+        if value == home.description.defaults.get(setting) or Path(value).is_absolute():
+            return value
+        return os.path.relpath(folder / value)
 
     def module(self, name: str) -> str:
         """The module of the method's file, which its presets share; the name if it is not known."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from doc_pages import blocks
+from PIL import Image
 
 from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.cli.config import read_config
@@ -88,6 +89,17 @@ def test_paths_in_a_file_are_relative_to_the_file(folder, capsys):
     assert found["spec"]["root"] == str(folder / "images")
     assert (folder / "cache").is_dir()
     assert not list((folder / "here").iterdir())
+
+
+def test_a_path_among_the_settings_of_a_file_is_relative_to_the_file(folder, capsys):
+    Image.new("RGB", (16, 16)).save(folder / "k.png")
+    text = (folder / "run.toml").read_text("utf-8").replace('"badnets"', '"blended"')
+    (folder / "run.toml").write_text(text.replace("patch = 3", 'key = "k.png"'), encoding="utf-8")
+    found = planned(capsys, "--config", "../run.toml")
+    assert dict(found["spec"]["attack_settings"])["key"] == "../k.png"
+    Image.new("RGB", (16, 16)).save(folder / "here/k.png")
+    typed = planned(capsys, "--config", "../run.toml", "--set", "attack.key=k.png")
+    assert dict(typed["spec"]["attack_settings"])["key"] == "k.png"
 
 
 def test_the_file_that_a_page_shows_is_read(tmp_path):

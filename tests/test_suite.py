@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from hashbackdoor_bench import DEFENSES, RunSpec, UserError
-from hashbackdoor_bench.suites.suite import SuiteRun, find_suite, shipped
+from hashbackdoor_bench.suites.suite import SuiteRun, find_suite, shipped, suite_with
 
 FASHION_TARGETS = ["T-shirt/top", "Pullover", "Coat", "Shirt", "Bag"]
 
@@ -177,6 +178,23 @@ def test_settings_of_victim_and_attack_are_kept_apart(cells):
 def test_paths_are_relative_to_the_file_and_a_class_may_be_a_number(cells, tmp_path: Path):
     (cell,) = cells('target = 3\nlists = "l"\nroot = "/r"\n')
     assert cell.spec == RunSpec(target="3", lists=str(tmp_path / "l"), root="/r")
+
+
+def test_a_path_among_the_settings_is_relative_to_the_file_that_gives_it(cells, tmp_path: Path):
+    """Seen from the working directory; a word that stands for no path stays as it is."""
+    row = '[[attack]]\nname = "{}"\nset.attack.{} = {}\n'
+    text = row.format("blended", "key", '["noise", "k.png", "/k.png"]')
+    text += row.format("darkhash", "pictures", '"drawn"') + 'label = "D"\n'
+    text += row.format("darkhash-shadow", "pictures", '"drawn/"') + row.format("tri", "key", '"k"')
+    here = os.path.relpath(tmp_path)
+    expected = ["noise", f"{here}/k.png", "/k.png", "drawn", f"{here}/drawn", "k"]
+    assert [dict(run.spec.attack_settings).popitem()[1] for run in cells(text)] == expected
+    (tmp_path / "below").mkdir()
+    cells(text, "below/base.toml")
+    (run, *_) = cells('extends = "below/base.toml"\nseed = 1\n')[1:]
+    assert dict(run.spec.attack_settings) == {"key": f"{here}/below/k.png"}
+    (own, *_) = suite_with(str(tmp_path / "mine.toml"), "blended", {"key": "k.png"}).runs
+    assert dict(own.spec.attack_settings) == {"key": "k.png"}
 
 
 def test_a_suite_without_an_attack_runs_the_default_one(cells):

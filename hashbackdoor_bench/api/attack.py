@@ -86,6 +86,9 @@ class AnyAttack(ABC):
         later: names of hyper-parameters that are newer than published records of the attack. They
             stand in keys and records only where they don't have their defaults, so that a run
             without them keeps its key.
+        paths: names of hyper-parameters that are paths, as a literal tuple. A relative one in a
+            TOML file is taken relative to the file, unless it is the default, which may be a word
+            such as ``noise``. What a path leads to belongs into what `accept` returns.
         perturbs: whether it perturbs images by their codes on the surrogate, so that the record
             says how far these are from the clean codes and from one another, see `Dispersion`.
     """
@@ -101,6 +104,7 @@ class AnyAttack(ABC):
     version: ClassVar[int] = 1
     quick: ClassVar[Mapping[str, object]] = {}
     later: ClassVar[frozenset[str]] = frozenset()
+    paths: ClassVar[tuple[str, ...]] = ()
     perturbs: ClassVar[bool] = False
     _control: ClassVar[str]  # what attacks of this kind control, see `ThreatModel`
 

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from hashbackdoor_bench.cli.given import PATHS, RUN, fields_given, paths_given, value_given
 from hashbackdoor_bench.cli.options import FILE, MOST_THREADS
 from hashbackdoor_bench.errors import UserError, check, unknown
-from hashbackdoor_bench.registry import METHODS
+from hashbackdoor_bench.registry import METHODS, load_plugin
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.suites import KeyPath, parsed
 from hashbackdoor_bench.text import quoted
@@ -45,7 +45,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """The options in a file, by the names of the fields of a run.
 
     Beside these, ``plugin`` (a path, or a list of paths), ``results_dir``, ``cache_dir``,
-    ``device`` and ``threads`` may be given. Relative paths are taken relative to the file.
+    ``device`` and ``threads`` may be given. Relative paths are taken relative to the file, whose
+    ``folder`` is among the options that are returned.
 
     Raises:
         UserError: there is no such file, or it has a mistake.
@@ -87,7 +88,7 @@ def read_config(path: Path) -> dict[str, Any]:
             check("threads", found["threads"], 1, MOST_THREADS)
         if "plugin" in top:
             found["plugin"] = tuple(folder / one for one in paths_given("plugin", top["plugin"]))
-    return found
+    return {**found, "folder": folder}
 
 
 def _refuse_lists(name: str, settings: tuple[tuple[str, object], ...]) -> None:
@@ -110,15 +111,19 @@ def merged(config: Mapping[str, Any], params: Mapping[str, Any], typed: set[str]
     """
     found = dict(params)
     for name, value in config.items():
-        if name not in typed and name not in SETTINGS:
+        if name not in typed and name not in (*SETTINGS, "folder"):
             found[name] = value
-    found["settings"] = (*_texts(config), *params["settings"])  # of equal names the last one holds
+    for path in config.get("plugin", ()):  # which says what of its methods is a path
+        load_plugin(path)
+    texts = _texts(config, found)
+    found["settings"] = (*texts, *params["settings"])  # of equal names the last one holds
     found["plugin"] = tuple(dict.fromkeys((*config.get("plugin", ()), *params["plugin"])))
     return found
 
 
-def _texts(config: Mapping[str, Any]) -> Iterator[str]:
-    """The hyper-parameters in a file as texts of ``--set``."""
+def _texts(config: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[str]:
+    """The hyper-parameters in a file as texts of ``--set``; ``params`` name their methods."""
     for name, kind in SETTINGS.items():
-        for setting, value in config.get(name, ()):
+        for setting, given in config.get(name, ()):
+            value = METHODS[kind].located(params[kind], setting, given, config["folder"])
             yield f"{kind}.{setting}={value}"

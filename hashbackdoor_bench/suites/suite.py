@@ -25,7 +25,8 @@
 A field that is not given has the default of a run. With ``extends``, a key in this file replaces
 that of the other suite, ``[[attack]]`` replaces all of its rows, ``[[defense]]`` all defenses, and
 ``[[zip]]`` all of its zips (``zip = []`` removes them). A row with a ``defense`` of its own is run
-with that one only. Paths are relative to the file. Equal values of a list are refused, and a run
+with that one only. Paths are relative to the file, also those of settings such as ``key`` of
+Blended. Equal values of a list are refused, and a run
 that two rows have is run once, which is told. Runs are sorted by seed, so that an interrupted suite
 has complete tables of the first seeds, and then in the order of the lists in the file: the first
 list varies slowest, rows vary fastest.
@@ -44,7 +45,7 @@ from pathlib import Path
 from typing import Any
 
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.registry import ATTACKS
+from hashbackdoor_bench.registry import ATTACKS, METHODS
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.suites.suite_file import (
     LARGEST_SUITE,
@@ -131,7 +132,8 @@ def suite_with(name: str, attack: str, settings: Mapping[str, object]) -> Suite:
     label = ", ".join([ATTACKS.published(attack), *(f"{k}={v}" for k, v in settings.items())])
     at = KeyPath(path, "attack")
     keys = {"attack": Values((attack,), at)}
-    keys |= {f"set.attack.{k}": Values((v,), at) for k, v in settings.items()}
+    typed = KeyPath(Path("--set"))  # in no file, so that paths are relative to this folder
+    keys |= {f"set.attack.{k}": Values((v,), typed / k) for k, v in settings.items()}
     return _suite(path, replace(read_suite(path), rows=(AttackRow(label, keys, at),)))
 
 
@@ -145,7 +147,8 @@ def _suite(path: Path, file: SuiteFile) -> Suite:
         )
     runs: dict[RunSpec, SuiteRun] = {}
     repeated: dict[str, str] = {}
-    for row, varied, values in _runs(file):
+    for row, varied, written in _runs(file):
+        values = _located(written, row, file)
         with row.at.named():
             spec = _spec(values)
         label = ", ".join([row.label, *(f"{k.rpartition('.')[2]}={values[k]}" for k in varied)])
@@ -199,6 +202,22 @@ def _varied(row: AttackRow, file: SuiteFile) -> list[str]:
         if len(given.values) > 1
         and (key.startswith("set.attack.") or (key in row.keys and key not in columns))
     ]
+
+
+def _located(values: dict[str, Any], row: AttackRow, file: SuiteFile) -> dict[str, Any]:
+    """The values of a run; paths among the hyper-parameters are relative to the file of their key.
+
+    That is the file that the suite extends, for a key that stands there.
+    """
+    found = dict(values)
+    for key, value in values.items():
+        if key.startswith("set.") and isinstance(value, str):
+            _, kind, name = key.split(".", 2)
+            tables = (row.keys, *file.defenses_of(row), *file.zips, file.shared)
+            at = next(keys[key].at for keys in tables if key in keys)
+            method = values.get(kind, getattr(RunSpec, kind))
+            found[key] = METHODS[kind].located(method, name, value, at.file.parent)
+    return found
 
 
 def _spec(values: dict[str, Any]) -> RunSpec:
