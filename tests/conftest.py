@@ -10,15 +10,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait take no
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from coarse import resolution
+from defended_runs import CPU, spec
 from listed_images import SIZES, picture
 from PIL import Image
 from warm import WARM
 
-from hashbackdoor_bench.registry import METHODS
+from hashbackdoor_bench import DEFENSES, Defense
+from hashbackdoor_bench.registry import METHODS, Method
+from hashbackdoor_bench.stages import Cache, Run
 from hashbackdoor_bench.suites.executors import local
 
 CLASSES = 3
@@ -52,7 +56,7 @@ def sharp_pictures() -> Iterator[None]:
 
 @pytest.fixture
 def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The workers of a suite are forked from a process that has torch already; see `warm`."""
+    """The workers of a suite are forked from a process that has torch already; see `warm.py`."""
     monkeypatch.setattr(local, "subprocess", WARM)
 
 
@@ -126,3 +130,28 @@ def tree(tmp_path: Path) -> Path:
             number += 1
         (tmp_path / "lists" / f"{name}.txt").write_text("\n".join(rows) + "\n")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def warm(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """A cache with all stages of the run without a defense."""
+    cache = Cache(tmp_path_factory.mktemp("warm"))
+    Run(spec(tiny), cache=cache, device=CPU).record()
+    return cache
+
+
+@pytest.fixture
+def method() -> Iterator[Any]:
+    """Registers a class as a defense for one test."""
+    made = []
+
+    def register(cls: type[Defense]) -> str:
+        name = cls.__name__.lower()
+        DEFENSES._loaded[name] = Method("defense", name, cls)
+        DEFENSES.add(name, "tests", DEFENSES._home("none").description)
+        made.append(name)
+        return name
+
+    yield register
+    for name in made:
+        del DEFENSES._loaded[name]
