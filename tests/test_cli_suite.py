@@ -132,6 +132,22 @@ def test_a_runs_command_asks_for_that_run(changes):
     assert spec_of(values["settings"], fields) == spec
 
 
+def test_the_command_shown_for_a_record_asks_for_the_run_of_its_key(tiny, tmp_path, capsys):
+    where = [*places(tmp_path), "--threads", "2"]
+    few = ["--attack", "identity", "--victim", "csq", "--bits", "12", "--epochs", "1"]
+    data = ["--dataset", "lists", "--lists", str(tiny), "--root", str(tiny), "--size", "16"]
+    assert main(["run", *few, *data, "--backbone", "cnn32", *where]) == 0
+    (path,) = (tmp_path / "results").rglob("*.json")
+    capsys.readouterr()
+    assert main(["show", "record", str(path)]) == 0
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("command ")]
+    words = shlex.split(line)[2:]
+    assert words[-4:] == ["--device", "cpu", "--threads", "2"]
+    assert main([*words, *places(tmp_path), "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found["record"], found["written"]) == (str(path), True)
+
+
 def test_settings_of_a_suite_come_through_a_command_as_the_same_run(tiny, tmp_path):
     """Types are lost on the way, and read again by the method."""
     import torch

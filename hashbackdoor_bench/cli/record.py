@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hashbackdoor_bench.cli.suite_running import command_of
+from hashbackdoor_bench.cli.suite_running import command_of_record
 from hashbackdoor_bench.cli.terminal import console, say
 from hashbackdoor_bench.errors import UserError
 
@@ -38,15 +38,14 @@ def show_record(path: Path, bundle: Path | None) -> None:
     frame = collect([path]).frame
     (record,) = frame["record"]
     console().print(result_table(record))
-    say(f"command   {shlex.join(command_of(record.spec))}")
+    command = shlex.join(command_of_record(record))
+    say(f"command   {command}")
     if bundle is None:
         return
     from hashbackdoor_bench.report.board import write_bundle
 
     try:
-        page = write_bundle(
-            path, record, bundle, lambda spec: shlex.join(command_of(spec)), _draw(frame)
-        )
+        page = write_bundle(path, record, bundle, lambda spec: command, _draw(frame))
     except OSError as error:
         raise UserError(f"--bundle {bundle}: {error.strerror}; give another folder.") from error
     say(f"bundle    {page}")

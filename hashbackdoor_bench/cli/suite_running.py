@@ -17,6 +17,7 @@ WORKER = 9 * 10**9  # bytes of a GPU for each worker; ResNet-50 at 224 px takes 
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.progress import Log
+    from hashbackdoor_bench.records import Record
     from hashbackdoor_bench.stages import Cache
     from hashbackdoor_bench.suites import Failure, Layout
 
@@ -130,6 +131,19 @@ def command_of(spec: RunSpec) -> list[str]:
         else:
             words += [flag, str(value)]
     return words
+
+
+def command_of_record(record: "Record") -> list[str]:
+    """The words of the command that makes a record again, under its key.
+
+    The key depends on the device and, on the CPU, on the number of threads.
+    """
+    words, numerics = command_of(record.spec), record.numerics
+    if numerics is None:  # a record of older code, which doesn't say
+        return words
+    if numerics.threads is None:
+        return [*words, "--device", "cuda"]
+    return [*words, "--device", "cpu", "--threads", str(numerics.threads)]
 
 
 def lay_out_suite(
