@@ -262,7 +262,12 @@ def new_name(registry: Registry[Any], name: str) -> str:
         UserError: a file of that name could not be a method, or the name is taken.
     """
     stem = name.replace("-", "_")
-    if not re.fullmatch("[a-z][a-z0-9_]*", stem) or iskeyword(stem):
+    if iskeyword(stem):
+        raise UserError(
+            f"{registry.kind} {stem!r} is a word of Python, and its class could not be imported: "
+            f"take another name, such as {stem}_{registry.kind}."
+        )
+    if not re.fullmatch("[a-z][a-z0-9_]*", stem):
         raise UserError(
             f"{registry.kind} {quoted(name)}: a name is lower-case letters, digits and _, a letter "
             "first, such as white_square."

@@ -54,10 +54,24 @@ def test_no_file_is_overwritten(standing: str, tmp_path: Path, capsys):
     assert (tmp_path / standing).read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["Bright", "2tall", "a b", "_x", "../x", "class", ""])
+@pytest.mark.parametrize("name", ["Bright", "2tall", "a b", "_x", "../x", ""])
 def test_a_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path):
     with pytest.raises(UserError, match="lower-case letters, digits and _"):
         write_skeleton("attack", name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("class", "attack 'class' is a word of Python, .* such as class_attack"),
+        ("torch", "attack 'torch' is the name of an installed module, .* such as torch_attack"),
+        ("json", "attack 'json' is the name of an installed module"),
+    ],
+)
+def test_a_name_that_python_has_is_refused(name: str, says: str, tmp_path: Path):
+    with pytest.raises(UserError, match=says):
+        write_skeleton("attack", name, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_known_name_is_refused_for_its_kind_only(tmp_path: Path):

@@ -1,5 +1,7 @@
 """The first two files of a new method: a working example to rewrite, and its test."""
 
+import sys
+from importlib.machinery import PathFinder
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -17,9 +19,11 @@ def write_skeleton(kind: str, name: str, folder: Path) -> tuple[Path, Path]:
         folder: folder of both files; made if it doesn't exist.
 
     Raises:
-        UserError: the name is not allowed, a file exists, or the folder can't be written to.
+        UserError: the name is not allowed or that of an installed module, a file exists, or the
+            folder can't be written to.
     """
     name = new_name(METHODS[kind], name)
+    _refuse_module(kind, name, folder)
     words = name.split("_")
     values = {
         "name": name,
@@ -46,3 +50,14 @@ def write_skeleton(kind: str, name: str, folder: Path) -> tuple[Path, Path]:
         ) from error
     method, test = texts
     return method, test
+
+
+def _refuse_module(kind: str, name: str, folder: Path) -> None:
+    """Refuse the name of a module, which ``import`` would find in the new file instead."""
+    elsewhere = [place for place in sys.path if Path(place).resolve() != folder.resolve()]
+    spec = PathFinder.find_spec(name, elsewhere)
+    if name in sys.stdlib_module_names or (spec and spec.loader):  # a plain folder has no loader
+        raise UserError(
+            f"{kind} {name!r} is the name of an installed module, and in the folder of {name}.py "
+            f"an import of it would find this file: take another name, such as {name}_{kind}."
+        )
