@@ -2,18 +2,26 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from hashbackdoor_bench.cli.looking import count_of, in_groups, verdict_on
+from hashbackdoor_bench.cli.looking import (
+    count_of,
+    in_groups,
+    refuse_few_groups,
+    undecidable,
+    verdict_on,
+)
 from hashbackdoor_bench.cli.options import first_of
 from hashbackdoor_bench.cli.suite_running import lay_out_suite, run_missing
 from hashbackdoor_bench.cli.training_log import training_log
 from hashbackdoor_bench.errors import UserError, unknown
-from hashbackdoor_bench.files import writable
+from hashbackdoor_bench.files import unless_refused
 from hashbackdoor_bench.records import OWN
 from hashbackdoor_bench.registry import METHODS, load_plugin
 from hashbackdoor_bench.report import Estimate, choose, collect, for_file_name
@@ -23,12 +31,13 @@ from hashbackdoor_bench.report.board import (
     board_with,
     boards,
     contest,
+    power_text,
     rivals,
     standing,
     standing_text,
 )
 from hashbackdoor_bench.spec import RunSpec
-from hashbackdoor_bench.suites import Failure, suite_with, write_index
+from hashbackdoor_bench.suites import Failure, describe, suite_with, write_index
 from hashbackdoor_bench.text import counted
 
 
@@ -102,6 +111,41 @@ class Comparison:
         names = ["attack", "best", "worst", *_numbers(None)]
         return pd.DataFrame(rows, columns=names).set_index("attack")
 
+    @property
+    def power(self) -> str:
+        """What the runs can tell, and what `goal` needs, as sentences; empty if it isn't known."""
+        return power_text(self.standing, self.goal)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The records of the attack from which all of this follows."""
+        return tuple(sorted({run.path for run in self.standing.entry.runs}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it in plain values, as ``bench compare --json`` prints it."""
+        board = self.standing.board
+        return {
+            "label": self.label,
+            "suite": board.suite,
+            "delivery": board.delivery,
+            "labels": board.labels,
+            "regime": board.regime,
+            "place": self.place,
+            "placed": sum(one.place is not None for one in board.entries),
+            "why": self.why,
+            "gain": _numbers(self.standing.entry.gain),
+            "victims": _rows(self.gains),
+            "rivals": _rows(self.differences),
+            "power": self.power,
+            "verdict": self.verdict,
+            "records": None if self.records is None else str(self.records),
+            "files": list(self.files),
+            "failures": [
+                {"run": describe(one.run), "stage": one.stage, "message": one.message}
+                for one in self.failures
+            ],
+        }
+
     def __str__(self) -> str:
         text = standing_text(self.standing, self.goal)
         return f"{text}\n\n{self.verdict}" if self.verdict else text
@@ -110,6 +154,16 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         return f'<pre style="white-space: pre-wrap">{escape(str(self))}</pre>'
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame in the plain values of JSON, its index among them; no value is None."""
+    rows = frame.reset_index().astype(object).to_dict("records")
+    return [{name: None if pd.isna(x) else _plain(x) for name, x in row.items()} for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
 
 
 def _numbers(estimate: Estimate | None) -> dict[str, float | int | None]:
@@ -178,6 +232,8 @@ def compared(
     if left := len(mine.runs) - len(plain):
         note(f"{counted(left, 'run')} with a defense left out: attacks are compared without.")
     mine = replace(mine, runs=plain)
+    if until is not None:
+        refuse_few_groups(mine)
     places = tuple(against) or (Path(mine.name),)
     known = collect(places)  # before the runs: it raises if there are no records to compare with
     for sentence in first_of(known.left_out):
@@ -189,35 +245,42 @@ def compared(
     goal = GOAL if until is None else until / 100
     began, verdict = time.monotonic(), ""
     with training_log(log_dir, folder) as log:
-        writable(folder, "--results-dir")
         for look, batch in enumerate(batches):
             cache, layout = lay_out_suite(batch, cache_dir, folder, device, threads, mode)
             keys = {one.tasks[-1].key for one in layout.planned}
             layout.done |= keys & there
-            failures = run_missing(
-                layout,
-                cache,
-                results=folder,
-                device=device,
-                plugin=plugin,
-                jobs=jobs,
-                threads=threads,
-                mode=mode,
-                log=log,
-            )
-            tell(failures, folder)
-            own = [one for one in layout.planned if one.path.is_file()]
-            if own:
-                write_index(replace(layout, planned=own), folder)
-            frame = choose(collect([*places, *([folder] if own else [])]).frame, ())
-            if not frame["key"].isin(keys).any():
-                why = f"{failures[0].stage}: {failures[0].message}" if failures else "see above."
-                raise NoRun(f"no run of {name} on the victims of {mine.name} worked: {why}")
+            here = unless_refused(folder, "--results-dir") if layout.missing else nullcontext()
+            with here:
+                failures = run_missing(
+                    layout,
+                    cache,
+                    results=folder,
+                    device=device,
+                    plugin=plugin,
+                    jobs=jobs,
+                    threads=threads,
+                    mode=mode,
+                    log=log,
+                )
+                tell(failures, folder)
+                own = [one for one in layout.planned if one.path.is_file()]
+                if own:
+                    write_index(replace(layout, planned=own), folder)
+                frame = choose(collect([*places, *([folder] if own else [])]).frame, ())
+                if not frame["key"].isin(keys).any():
+                    why = (
+                        f"{failures[0].stage}: {failures[0].message}" if failures else "see above."
+                    )
+                    raise NoRun(f"no run of {name} on the victims of {mine.name} worked: {why}")
             frame, left_out = rivals(frame, mine.name, [one.spec for one in layout.planned], keys)
             label = str(frame["label"][frame["key"].isin(keys)].iloc[0])
             board = board_with(boards(frame, [mine.name]), label)
             found = standing(board, label)
-            if until is None or found.entry.place is None:
+            if until is None:
+                break
+            seen = f"after {len(batch.runs)} of {counted(len(mine.runs), 'run')}"
+            if why := undecidable(found, mine, last=batch is batches[-1]):
+                verdict = f"Nothing can be decided {seen}: {why}."
                 break
             result = contest(board, label, [count_of(one) for one in batches], look, goal)
             spent = (time.monotonic() - began) / 60

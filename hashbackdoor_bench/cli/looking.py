@@ -3,10 +3,12 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.suites import Suite
+from hashbackdoor_bench.text import counted
 
 if TYPE_CHECKING:
-    from hashbackdoor_bench.report.board import Contest
+    from hashbackdoor_bench.report.board import Contest, Standing
 
 
 def _groups(suite: Suite) -> list[str]:
@@ -35,6 +37,50 @@ def in_groups(suite: Suite) -> list[Suite]:
 def count_of(suite: Suite) -> int:
     """How many groups its runs are of."""
     return len(set(_groups(suite)))
+
+
+def refuse_few_groups(suite: Suite) -> None:
+    """Refuse a suite with which no look can decide anything.
+
+    Raises:
+        UserError: it has fewer targets, or seeds of its one target, than an interval needs.
+    """
+    from hashbackdoor_bench.report import LEAST_GROUPS
+
+    count = count_of(suite)
+    if count >= LEAST_GROUPS:
+        return
+    targets = len({str(run.spec.target) for run in suite.runs})
+    has = f"{targets} targets" if targets > 1 else f"one target and {counted(count, 'seed')}"
+    raise UserError(
+        f"--until can decide nothing: suite {suite.name} has {has}, and two attacks are told apart "
+        f"over {LEAST_GROUPS} targets or more, or as many seeds of one target. Leave --until out, "
+        "or give a --suite with more."
+    )
+
+
+def undecidable(found: "Standing", suite: Suite, *, last: bool) -> str:
+    """Why no look can decide anything, and what to do, as a clause; empty if one can.
+
+    Args:
+        found: the attack among those whose records are there.
+        suite: the suite, for the message.
+        last: whether all of its runs were seen.
+    """
+    if found.entry.place is None:
+        return f"{found.entry.label} has no place ({found.entry.why})"
+    leads = [lead for other, lead in found.leads if other.place is not None]
+    if not leads:
+        return (
+            f"no other attack has a place there: run those of the suite with `bench suite run "
+            f"{suite.name}`, or give their records with --against"
+        )
+    if last and all(lead is None or lead.low is None for lead in leads):
+        return (
+            "a victim, or a budget of one, has the runs of a single target (or seed, if there is "
+            "one target), so no difference has an interval: give a --suite with more"
+        )
+    return ""
 
 
 def verdict_on(

@@ -19,7 +19,9 @@ from .selection import DEFENDED as DEFENDED
 from .selection import choose as choose
 from .selection import undefended as undefended
 from .selection import values_wanted as values_wanted
+from .selection import without_repeats as without_repeats
 from .selection import without_surrogate as without_surrogate
+from .statistics import LEAST_GROUPS as LEAST_GROUPS
 from .statistics import Estimate as Estimate
 from .suite_index import IndexLine as IndexLine
 from .suite_index import read_index as read_index

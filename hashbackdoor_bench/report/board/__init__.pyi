@@ -14,5 +14,6 @@ from .rivals import rivals as rivals
 from .standing import GOAL as GOAL
 from .standing import Standing as Standing
 from .standing import board_with as board_with
+from .standing import power_text as power_text
 from .standing import standing as standing
 from .standing import standing_text as standing_text
