@@ -1,6 +1,7 @@
 """``bench compare``: a stranger's attack among those of a suite."""
 
 import csv
+import json
 from dataclasses import replace
 from html import escape
 from importlib.util import find_spec
@@ -352,14 +353,120 @@ def test_rivals_of_a_suite_of_another_name_are_compared_with(
     assert "left out" not in err
 
 
-def test_until_stops_as_soon_as_the_place_is_decided(stranger, tmp_path, capsys, monkeypatch):
+def test_until_is_refused_where_no_look_can_decide(stranger, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(stranger)
     where = ["--results-dir", str(tmp_path / "r")]
-    assert compare(stranger, "foreign_blend", "--until", "99", *where, plugin=True) == 0
-    out = capsys.readouterr().out
-    assert "ecided after 2 of 2 runs" in out or "no place" in out
+    assert compare(stranger, "foreign_blend", "--until", "99", *where, plugin=True) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "bench: --until can decide nothing: suite small has one target and 2 seeds, and two "
+        "attacks are told apart over 3 targets or more, or as many seeds of one target. Leave "
+        "--until out, or give a --suite with more."
+    )
+    assert not (tmp_path / "r").exists()
     assert compare(stranger, "foreign_blend", "--minutes", "5") == 2
     assert "--minutes 5 limits --until" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def three_seeds(stranger: Path) -> list[str]:
+    """The end of a command that compares an attack in three seeds with the stranger's records."""
+    (stranger / "three").mkdir()
+    path, text = stranger / "three" / "small.toml", (stranger / "small.toml").read_text("utf-8")
+    path.write_text(text.replace("[0, 1]", "[0, 1, 2]"), "utf-8")
+    return ["--plugin", "foreign_blend.py", "--suite", str(path), "--cache-dir", "cache", "-q",
+            "--jobs", "1", "--results-dir", "three/r"]  # fmt: skip
+
+
+def test_until_stops_as_soon_as_the_place_is_decided(stranger, three_seeds, capsys, monkeypatch):
+    monkeypatch.chdir(stranger)
+    suite, cache = find_suite(three_seeds[3]), Cache(stranger / "cache")
+    rivals = stranger / "three" / "rivals"
+    for cell in suite.runs:
+        run(cell.spec, cache=cache, results=rivals, device="cpu")
+    write_index(
+        lay_out(suite.runs, cache=cache, results=rivals, device=torch.device("cpu")), rivals
+    )
+    command = ["compare", "foreign_blend", "--against", str(rivals), *three_seeds]
+    assert main([*command, "--until", "99"]) == 0
+    out = capsys.readouterr().out
+    assert "ecided after 3 of 3 runs" in out
+
+
+def test_where_no_other_attack_has_a_place_nothing_is_decided(
+    stranger, three_seeds, capsys, monkeypatch
+):
+    monkeypatch.chdir(stranger)
+    command = ["compare", "foreign_blend", "--against", "results/small", *three_seeds]
+    assert main([*command, "--until", "5"]) == 0
+    out = capsys.readouterr().out
+    assert "Decided" not in out
+    assert (
+        "Nothing can be decided after 3 of 3 runs: no other attack has a place there: run those of "
+        "the suite with `bench suite run small`, or give their records with --against."
+    ) in out
+
+
+def test_the_result_is_one_object_with_quiet_and_json(stranger, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(stranger)
+    assert compare(stranger, "foreign_blend", "--json", plugin=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["event"], found["attack"], found["label"]) == (
+        "result", "foreign_blend", "Foreign blend"
+    )  # fmt: skip
+    assert (found["place"], found["placed"], found["suite"]) == ([1, 2], 2, "small")
+    assert found["gain"]["n"] == 2
+    assert found["gain"]["low"] is None
+    (victim,) = found["victims"]
+    assert (victim["victim"], victim["bits"], victim["n"]) == ("csq", 12, 2)
+    (rival,) = found["rivals"]
+    assert (rival["attack"], rival["best"], rival["worst"], rival["n"]) == ("BadNets", 1, 2, 2)
+    assert found["power"] == ""  # two seeds have no interval
+    assert (found["records"], len(found["files"])) == ("runs/small-foreign_blend", 2)
+    assert all(Path(path).is_file() for path in found["files"])
+    assert (found["verdict"], found["failures"]) == ("", [])
+
+
+def test_what_failed_stands_in_the_object_and_a_refusal_leaves_no_folder(
+    stranger, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(stranger)
+    write_skeleton("attack", "failing_blend", tmp_path)
+    path = tmp_path / "failing_blend.py"
+    head, craft, tail = path.read_text(encoding="utf-8").partition("    def craft(")
+    signature, _, rest = tail.partition('"""')
+    fault = '        if view.seed == 1:\n            raise RuntimeError("no luck")\n'
+    doc, _, body = rest.partition('"""\n')
+    path.write_text(f'{head}{craft}{signature}"""{doc}"""\n{fault}{body}', encoding="utf-8")
+    made = tmp_path / "deep" / "r"
+    more = ["--plugin", str(path), "--results-dir", str(made)]
+    assert compare(stranger, "failing_blend", "--json", *more) == 1
+    found = json.loads(capsys.readouterr().out)
+    (failure,) = found["failures"]
+    assert "no luck" in failure["message"]
+    assert found["place"] is None
+    assert found["why"] == "1 of 2 runs missing"
+    everything = tmp_path / "failing_more.py"
+    everything.write_text(path.read_text("utf-8").replace("if view.seed == 1:", "if True:"))
+    gone = tmp_path / "gone" / "r"
+    more = ["--plugin", str(everything), "--results-dir", str(gone)]
+    assert compare(stranger, "failing_more", "--json", *more) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "no run of failing_more on the victims of small worked" in err
+    assert not gone.parent.exists()
+
+
+def test_a_comparison_that_is_refused_or_runs_nothing_leaves_no_folder(
+    stranger, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(stranger)
+    made = tmp_path / "deep" / "r"
+    where = ["--results-dir", str(made)]
+    assert compare(stranger, "badnets_clean", "--set", "attack.patch=99", *where) in (1, 2)
+    assert compare(stranger, "badnets_clean", "--device", "tpu", *where) == 2
+    assert compare(stranger, "badnets_clean", *where) == 0
+    assert not made.parent.exists()
 
 
 def test_a_suite_is_looked_at_target_by_target_and_one_target_seed_by_seed(tmp_path):

@@ -1,8 +1,10 @@
 """``bench compare``: rank one attack among those of a suite."""
 
+import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +26,9 @@ from hashbackdoor_bench.cli.run import settings_of
 from hashbackdoor_bench.cli.suite_running import tell_failures
 from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from hashbackdoor_bench.suites import Failure
 
 
 @bench.command("compare")
@@ -93,7 +98,8 @@ def compare_command(
     """Run an attack on the victims and seeds of a suite, and rank it among the suite's attacks.
 
     Runs that have a record are not repeated. The records and their index are written to a folder of
-    their own; `bench leaderboard results THAT_FOLDER` lists the attack too.
+    their own; `bench leaderboard results THAT_FOLDER` lists the attack too. With --json, the last
+    object holds place, gains, rivals and files; with --quiet --json it is the only one.
     """
     given = settings_of(settings)
     if given["victim"]:
@@ -103,7 +109,9 @@ def compare_command(
     from hashbackdoor_bench.cli.comparing import NoRun, compared
 
     where: dict[str, Any] = {"device": device, "plugin": plugin, "threads": threads}
-    where["mode"] = mode_of(quiet, as_json)
+    one_object = quiet and as_json  # the result, which names the failures too
+    where["mode"] = "quiet" if one_object else mode_of(quiet, as_json)
+    tell = partial(tell_failures, cache=cache_dir, **where)
     try:
         found = compared(
             name,
@@ -117,12 +125,20 @@ def compare_command(
             minutes=minutes,
             log_dir=log_dir,
             note=lambda sentence: say(f"note: {sentence}", err=True),
-            tell=partial(tell_failures, cache=cache_dir, **where),
+            tell=_tell_nothing if one_object else tell,
             **where,
         )
-    except NoRun:
+    except NoRun as error:
+        say(f"bench: {error}", err=True)
         return 1
-    say(*str(found).split("\n"), err=as_json)
-    if found.records:
-        say("", f"records  {found.records}", err=as_json)
+    if as_json:
+        say(json.dumps({"event": "result", "attack": name, **found.to_dict()}, allow_nan=False))
+    else:
+        say(*str(found).split("\n"))
+        if found.records:
+            say("", f"records  {found.records}")
     return 1 if found.failures else 0
+
+
+def _tell_nothing(failures: Sequence["Failure"], folder: Path) -> None:
+    """In the place of `tell_failures`, where the result names the failures."""
