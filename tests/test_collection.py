@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 from made_records import MINI, indexed, made, stored
-from msgspec.structs import replace
 
 from hashbackdoor_bench import UserError
 from hashbackdoor_bench.records import CONVENTION_FIELDS, CONVENTIONS
@@ -74,21 +73,6 @@ def test_labels_outside_a_suite_tell_deliveries_and_settings_apart(tmp_path: Pat
     assert sorted(collect([tmp_path]).frame["label"]) == [
         "CIBA, epsilon=2", "CIBA, epsilon=4", "Tri, files", "Tri, stamped",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize("first", ["suite", "copy"])
-@pytest.mark.parametrize("count", [None, 180])  # the same poison as a share and as a number
-def test_a_copy_outside_a_suite_is_the_suites_run_whatever_comes_first(tmp_path, first, count):
-    record = made()
-    path = stored(tmp_path / "suite", record)
-    indexed(tmp_path / "suite", {path: "CIBA"})
-    words = made(poison_count=count)
-    copy = stored(tmp_path / "copy", replace(words, retrieval=record.retrieval))
-    places = sorted([tmp_path / "suite", tmp_path / "copy"], key=lambda one: one.name != first)
-    read = collect(places)
-    assert list(read.frame["path"]) == [path.as_posix()]
-    (told,) = read.left_out
-    assert told.startswith(f"{copy.as_posix()} is left out: it ")
 
 
 def test_a_run_found_twice_counts_once(tmp_path: Path):

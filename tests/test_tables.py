@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from made_records import made, rounded, stored
+from made_records import indexed, made, rounded, stored
 from msgspec.structs import replace
 from scipy.stats import ttest_rel
 from test_statistics import holm_by_its_definition
 
 from hashbackdoor_bench import VICTIMS, UserError
+from hashbackdoor_bench.cli import main
 from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.selection import (
@@ -408,6 +409,21 @@ def test_where_keeps_the_runs_with_a_value(tmp_path: Path):
     assert len(choose(data, ["attack=tri", "attack=ciba"])) == len(data)
     assert len(choose(data, ["attack=ciba", "bits=16", "seed=0"])) == 1
     assert len(choose(data, ["epochs=none", "pretrained=false", "budget=0.6"])) == len(data)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_copy_outside_a_suite_is_no_second_run_of_its_draw(tmp_path, capsys, order):
+    path = stored(tmp_path / "suite", made())
+    indexed(tmp_path / "suite", {path: "CIBA"})
+    copy = stored(tmp_path / "copy", made())
+    stored(tmp_path / "copy", made(seed=1))
+    places = [str(tmp_path / name) for name in ("suite", "copy")][::order]
+    assert main(["table", *places, "--format", "csv", "--layout", "pairs"]) == 0
+    out, err = capsys.readouterr()
+    assert f"note: {copy.as_posix()} is left out: it is the run of {path.as_posix()} again" in err
+    assert ",2," in out
+    assert main(["table", *places, "--where", "suite=none"]) == 0
+    assert "left out" not in capsys.readouterr().err
 
 
 def test_a_condition_on_the_surrogate_names_the_runs_that_take_none(tmp_path: Path):

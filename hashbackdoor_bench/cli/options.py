@@ -233,6 +233,7 @@ def records_read(
         choose,
         collect,
         values_wanted,
+        without_repeats,
         without_surrogate,
     )
 
@@ -247,6 +248,9 @@ def records_read(
         left = len(choose(read.frame, conditions, defended=True)) - len(chosen)
         if left:
             say(f"note: {counted(left, 'run')} with a defense left out: {DEFENDED}.", err=True)
+    chosen, repeats = without_repeats(chosen)
+    for sentence in first_of(repeats):
+        say(f"note: {sentence}", err=True)
     refused = tuple(one for one in read.refused if not asked or one.defense in asked)
     return replace(read, frame=chosen, refused=refused)
 

@@ -88,22 +88,18 @@ def with_checked_labels(
 def without_copies(found: Iterable[Found]) -> tuple[list[Found], list[str]]:
     """The records of which none is a copy of another, and a sentence for each that is left out.
 
-    A run that is there twice counts once, the first time, or as that of a suite if it stands
-    outside one too; but two suites may share a run. Of two runs with the same artifacts, or the
-    same scores to the last bit, one is the other again if they are of one attack, victim, class,
-    seed and data set, such as with a budget that was given as a number of images; but two rows of a
-    suite may be equal, if what they differ in changes nothing. If they are not of one attack and so
-    on, one was made of the other. Which one can't be told, so both are left out.
+    A run that is there twice counts once, the first time; but two suites may share a run. Of two
+    runs with the same artifacts, or the same scores to the last bit, one is the other again if they
+    are of one attack, victim, class, seed and data set, such as with a budget that was given as a
+    number of images; but two rows of a suite may be equal, if what they differ in changes nothing.
+    If they are not of one attack and so on, one was made of the other. Which one can't be told, so
+    both are left out.
     """
     kept: list[Found] = []
     told: list[str] = []
-    found = list(found)
     first: dict[tuple[str | None, str], Found] = {}
-    of_suites = {one.record.key: one for one in reversed(found) if one.suite is not None}
     for one in found:
         known = first.setdefault((one.suite, one.record.key), one)
-        if one.suite is None:
-            known = of_suites.get(one.record.key, known)
         if known is one:
             kept.append(one)
         else:
@@ -130,13 +126,11 @@ def without_copies(found: Iterable[Found]) -> tuple[list[Found], list[str]]:
 
 def _copies(group: list[Found]) -> Iterator[tuple[Found, Found]]:
     """Those of a group with equal results that are left out, each with one that it repeats."""
-    group = sorted(group, key=lambda one: one.suite is None)  # which are the copies
     for number, one in enumerate(group):
         others = [o for o in group if _what(o.record) != _what(one.record)]
         earlier = [
             o for o in group[:number]
-            if one.suite in (o.suite, None)
-            and o.record.threat.delivery == one.record.threat.delivery
+            if o.suite == one.suite and o.record.threat.delivery == one.record.threat.delivery
             and o.record.key != one.record.key and _defense(o.record) == _defense(one.record)
             and not _of_two_rows(o, one)
         ]  # fmt: skip

@@ -11,7 +11,7 @@ from hashbackdoor_bench.records import Record
 from hashbackdoor_bench.registry import VICTIMS
 from hashbackdoor_bench.report.mixing import RECORDED, refuse_mixed_protocols, texts_of
 from hashbackdoor_bench.spec import RunSpec
-from hashbackdoor_bench.text import counted, listed, shortened
+from hashbackdoor_bench.text import counted, listed, shortened, visible
 
 DEFENDED = (
     "`bench table --layout defense` and the figures of defenses show them, --where defense=NAME "
@@ -112,6 +112,24 @@ def without_surrogate(
                 f"--where {name}={own} to keep them."
             )
     return found
+
+
+def without_repeats(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Without the runs outside a suite that are in one too, and a sentence for each of them.
+
+    Two suites may share a run, and each has its row of a table; a run in no suite would be a second
+    record of the same draw.
+
+    Args:
+        frame: of a `Collection`, or a part of it.
+    """
+    outside = frame["suite"].isna()
+    of_suites = dict(zip(frame["key"][~outside], frame["path"][~outside], strict=True))
+    again = outside & frame["key"].isin(of_suites)
+    return frame[~again], [
+        visible(f"{path} is left out: it is the run of {of_suites[key]} again, outside a suite.")
+        for path, key in zip(frame["path"][again], frame["key"][again], strict=True)
+    ]
 
 
 def values_wanted(conditions: Iterable[str]) -> dict[str, list[str]]:
