@@ -1,4 +1,6 @@
-"""Time that memory costs: freed blocks stay with the process, and no garbage is looked for in vain.
+"""Memory: what it costs in time, and the errors of an allocation that finds too little of it.
+
+Freed blocks stay with the process, and no garbage is looked for in vain.
 
 glibc returns large blocks to the kernel as soon as they are freed. A training step frees its
 activations and asks for the same number of bytes a moment later, so the kernel clears thousands of
@@ -30,6 +32,18 @@ def keep_freed_memory() -> bool:
     wanted = {M_MMAP_THRESHOLD: LARGEST, M_TRIM_THRESHOLD: -1, M_TOP_PAD: 2 * LARGEST}
     done = [mallopt(name, value) == 1 for name, value in wanted.items()]
     return all(done)
+
+
+def scarce(error: BaseException) -> str | None:
+    """The memory that was too small for an allocation, ``GPU's`` or ``machine's``.
+
+    None: the error is another one. On the CPU torch raises a `RuntimeError`, which has many causes
+    and is told by its text alone.
+    """
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; this file is read before torch is
+        return "GPU's"
+    cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error)
+    return "machine's" if cpu or isinstance(error, MemoryError) else None
 
 
 @contextmanager

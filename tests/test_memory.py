@@ -1,7 +1,18 @@
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from test_cli import run_arguments
+
+from hashbackdoor_bench.cli import main
+from hashbackdoor_bench.memory import scarce
+from hashbackdoor_bench.stages import Cache
+
+LARGEST = 10**15  # numbers; no machine has so much memory
 
 WORK = """
 import torch
@@ -28,3 +39,28 @@ def heap(keep: bool) -> int:
 def test_freed_blocks_stay_in_the_heap_of_the_process() -> None:
     assert heap(keep=True) >= 128
     assert heap(keep=False) < 128
+
+
+@pytest.mark.parametrize("allocate", [torch.empty, np.empty])
+def test_a_stage_that_memory_is_too_small_for_is_named_with_what_to_lower(
+    tiny: Path, tmp_path: Path, capsys, monkeypatch, allocate: Callable[[int], object]
+) -> None:
+    monkeypatch.setattr(Cache, "make", lambda *a: allocate(LARGEST))
+    assert main([*run_arguments(tiny, tmp_path), "--quiet", "--batch-size", "8"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("bench: stage 'train surrogate' doesn't fit the machine's memory at ")
+    assert "--batch-size 8: go on with --batch-size 4, or a smaller --backbone" in line
+
+
+def test_memory_that_is_too_small_outside_of_a_stage_is_one_sentence(
+    tiny: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr("hashbackdoor_bench.stages.plan.load_data", lambda *a: np.empty(LARGEST))
+    assert main(run_arguments(tiny, tmp_path)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("bench: the machine's memory is too small (MemoryError: Unable to")
+
+
+def test_only_errors_of_allocations_are_of_memory() -> None:
+    assert scarce(torch.OutOfMemoryError("CUDA out of memory")) == "GPU's"
+    assert scarce(RuntimeError("shapes can't be multiplied")) is None

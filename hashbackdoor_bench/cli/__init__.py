@@ -29,8 +29,8 @@ from hashbackdoor_bench.cli.methods import argument_texts
 from hashbackdoor_bench.cli.options import bench
 from hashbackdoor_bench.cli.terminal import in_utf8, readable_streams, say, silence
 from hashbackdoor_bench.errors import Diverged, UserError
-from hashbackdoor_bench.memory import keep_freed_memory
-from hashbackdoor_bench.plugin_faults import plugin_fault
+from hashbackdoor_bench.memory import keep_freed_memory, scarce
+from hashbackdoor_bench.plugin_faults import plugin_fault, spelt
 from hashbackdoor_bench.text import sentence
 
 __all__ = [
@@ -102,6 +102,11 @@ def _message(error: BaseException) -> str | None:
         return _sentence(error)
     if isinstance(error, Diverged):
         return f"{error} ({' '.join(getattr(error, '__notes__', ()))})"
+    if memory := scarce(error):
+        return (
+            f"the {memory} memory is too small ({spelt(error)}): end other programs, or give fewer "
+            "--jobs, a smaller --size or --batch-size, or less data"
+        )
     fault = plugin_fault(error)
     if fault is not None:
         return f"{fault}; {DEBUG}=1 shows the traceback."

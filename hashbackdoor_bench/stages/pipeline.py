@@ -11,6 +11,7 @@ from torch import Tensor
 from hashbackdoor_bench.api import Backdoor, to_bytes, to_unit
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import room, writable
+from hashbackdoor_bench.memory import scarce
 from hashbackdoor_bench.metrics import Codes
 from hashbackdoor_bench.network import FrozenHead, HashModel
 from hashbackdoor_bench.progress import Log, Progress, logged, silent
@@ -100,13 +101,15 @@ class Run:
 
         try:
             return self.cache.make(stage.kind, stage.inputs, build, self.progress)
-        except torch.OutOfMemoryError as error:
-            batch = self.plan.victim.recipe.batch_size
-            raise UserError(
-                f"stage '{stage.title}' doesn't fit the GPU's memory at --batch-size {batch}: "
-                f"go on with --batch-size {max(1, batch // 2)}."
-            ) from error
         except Exception as error:
+            if memory := scarce(error):
+                batch = self.plan.victim.recipe.batch_size
+                less = f"--batch-size {batch // 2}, or " if batch > 1 else ""
+                raise UserError(
+                    f"stage '{stage.title}' doesn't fit the {memory} memory at --batch-size "
+                    f"{batch}: go on with {less}a smaller --backbone or --size, or with fewer "
+                    "processes beside it (--jobs of a suite); what was finished is kept."
+                ) from error
             error.add_note(f"in the stage '{stage.title}'; what was finished before it is kept")
             raise
 
