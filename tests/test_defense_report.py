@@ -270,6 +270,33 @@ def test_a_defense_that_lacks_runs_has_no_place(tmp_path: Path):
     assert clp.why == "1 of 2 runs missing or n/a: defense dpsgd needs a gradient for each image"
 
 
+def test_a_run_of_an_attacker_who_expects_a_defense_is_no_cell_of_the_others(tmp_path: Path):
+    run: dict[str, Any] = {"attack": "ciba", "t_map": 0.7, "map_after": 0.79}
+    lines = [("CIBA", defended("clp", settings=U, t_map_after=0.3, **run))]
+    lines += [("CIBA", defended("blur", ("purify",), t_map_after=0.2, **run))]
+    lines += [
+        (
+            f"CIBA, aware of {name}",
+            defended(name, hooks, settings=more, t_map_after=0.6, aware=name, **run),
+        )
+        for name, hooks, more in (("clp", ("repair",), U), ("blur", ("purify",), {}))
+    ]
+    read = suite(tmp_path, lines)
+    (board,) = defense_boards(read.frame, ["mine"])
+    assert (board.cells, board.attacks) == (1, ("CIBA 60 %",))
+    assert {one.name: one.why for one in board.entries} == {
+        "CLP": "",
+        "Blur": "",
+        "CLP, attacker expects CLP": "apart: its attacker expects CLP",
+        "Blur, attacker expects Blur": "apart: its attacker expects Blur",
+    }
+    removal = {one.name: one.removal.mean for one in board.entries if one.removal}
+    assert removal["Blur"] > removal["Blur, attacker expects Blur"]
+    found = defense_coverage(board)
+    assert found.missing == ()
+    assert found.runs == (4, 4)
+
+
 def test_a_suite_without_defenses_has_no_such_board_and_the_text_it_had(tmp_path: Path):
     read = suite(tmp_path, some()[:1])
     assert defense_boards(read.frame, ["mine"]) == []

@@ -1,8 +1,8 @@
 """Which runs a board has, and which it lacks.
 
 The cells of a board are all that any of its methods was run in, see `boards` and `defenses`; what a
-suite plans beyond them is not known from records. What stands apart on a board over budgets, such
-as the control without a trigger, has cells of its own.
+suite plans beyond them is not known from records. What stands apart has cells of its own: the
+control without a trigger on a board over budgets, and runs whose attacker expects a defense.
 """
 
 import re
@@ -111,7 +111,8 @@ def defense_coverage(board: DefenseBoard, refused: Iterable[Refusal] = ()) -> Co
         for column, (attack, *victim_and_bits) in columns.items()
         if _is_of(attack, one.label) and victim_and_bits == [one.victim, one.bits]
     }
-    return _coverage(done, sorted(columns), never)
+    apart = {entry.name for entry in board.entries if entry.expected}
+    return _coverage(done, sorted(columns), never, apart)
 
 
 def _is_of(attack: str, label: str) -> bool:

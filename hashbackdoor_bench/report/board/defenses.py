@@ -2,7 +2,8 @@
 
 A board is one suite under one delivery. Its cells are every (attack, poisoned share, victim, bits,
 target, seed) with a backdoor to remove: t-MAP of at least ``LEAST_ABOVE`` over the floor. A defense
-has a place only if it has all of them.
+has a place only if it has all of them. An attack that expects a defense is made for that one alone,
+so its runs are no cells of others: they stand in rows of their own, which have no place.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,6 +42,7 @@ from hashbackdoor_bench.report.statistics import (
     places,
     rows_of,
 )
+from hashbackdoor_bench.spec import RunSpec
 
 CELL = ["attack_share", "victim", "bits", "target", "seed"]
 Cell = tuple[str, str, int, str, int]  # attack with its share, victim, bits, target and seed
@@ -51,7 +53,7 @@ class DefenseEntry:
     """One defense of a board.
 
     Attributes:
-        name: in tables, with the settings that vary.
+        name: in tables, with the settings that vary, and which defense its attacker expects.
         stage: see `defended.STAGES`.
         place: first and last place that it may have; None if it has none.
         why: a clause why it has no place, empty if it has one.
@@ -67,6 +69,7 @@ class DefenseEntry:
         trainings: that time in units of the training of the victim.
         runs: number of records.
         cells: attack with its share, victim, bits, target and seed of each of them.
+        expected: how papers write the defense that its attacker expects; empty if none.
     """
 
     name: str
@@ -84,6 +87,7 @@ class DefenseEntry:
     trainings: float | None = None
     runs: int = 0
     cells: tuple[Cell, ...] = ()
+    expected: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ class DefenseBoard:
         suite: its name.
         delivery: ``stamped`` or ``files``.
         protocol: see `boards.Board`.
-        attacks: labels of the attacks, with their poisoned shares.
+        attacks: labels of the attacks that expect no defense, with their poisoned shares.
+        aware: of those that expect one.
         victims: how papers write them.
         targets: class names.
         seeds: of the runs.
@@ -107,6 +112,7 @@ class DefenseBoard:
     delivery: str
     protocol: DataFacts
     attacks: tuple[str, ...]
+    aware: tuple[str, ...]
     victims: tuple[str, ...]
     targets: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -150,31 +156,41 @@ def _board(
     rows = rows.assign(
         attack_share=[" ".join(pair) for pair in zip(rows["attacker"], rows["share"], strict=True)],
         above=rows["t_map.before"] - rows["control_t_map.before"],
+        expected=[_expected(record) for record in rows["record"]],
     )
     attacked = rows[rows["above"] >= LEAST_ABOVE]
-    cells = set(_cells(attacked))
-    entries = [
-        _entry(str(head), part, name, cells, refused)
-        for head, part in rows.groupby("defense", sort=False)
-    ]
+    unaware = attacked[attacked["expected"] == ""]
+    cells = set(_cells(unaware))
+    entries = []
+    for (head, expected), part in rows.groupby(["defense", "expected"], sort=False):
+        due = set(_cells(part[part["above"] >= LEAST_ABOVE])) if expected else cells
+        entries.append(_entry(str(head), part, name, due, refused))
     named = {DEFENSES.published(record.spec.defense) for record in rows["record"]}
     for defense in dict.fromkeys(one.defense for one in refused):
         if (published := DEFENSES.published(defense)) not in named:
             reason = next(iter(_reasons(defense, refused)), "")
             entries.append(DefenseEntry(published, "", None, f"n/a: {reason}", None, {}))
     heads = dict.fromkeys(rows["victim"])
+    expecting = rows["expected"] != ""
     return DefenseBoard(
         suite=suite,
         delivery=delivery,
         protocol=rows["record"].iloc[0].protocol,
-        attacks=tuple(dict.fromkeys(rows["attack_share"])),
+        attacks=tuple(dict.fromkeys(rows["attack_share"][~expecting])),
+        aware=tuple(dict.fromkeys(rows["attack_share"][expecting])),
         victims=tuple(published_victims(heads)[victim] for victim in heads),
         targets=tuple(sorted(set(map(str, rows["target"])))),
         seeds=tuple(sorted(set(map(int, rows["seed"])))),
         cells=len(cells),
-        t_map=_mean(attacked.drop_duplicates(CELL), "t_map.before"),
+        t_map=_mean(unaware.drop_duplicates(CELL), "t_map.before"),
         entries=_placed(entries),
     )
+
+
+def _expected(record: Record) -> str:
+    """How papers write the defense that the attacker of a run expects; empty if none."""
+    aware = record.spec.aware
+    return "" if aware == RunSpec.aware else DEFENSES.published(aware)
 
 
 def _cells(frame: pd.DataFrame) -> list[Cell]:
@@ -200,7 +216,7 @@ def _entry(
     records: list[Record] = list(frame["record"])
     first = records[0]
     assert first.defense is not None
-    own = tuple(_cells(frame))
+    own, expected = tuple(_cells(frame)), _expected(first)
     here = frame[[cell in cells for cell in own]]
     removal: dict[Column, Mapping[Draw, float]] = {}
     for (attack, victim, bits), part in here.groupby(["attack_share", "victim", "bits"]):
@@ -215,7 +231,7 @@ def _entry(
     ]
     trainings = [value for value in map(trainings_of, records) if value == value]  # no NaN
     return DefenseEntry(
-        name=head,
+        name=f"{head}, attacker expects {expected}" if expected else head,
         stage=stage_of(first.defense),
         place=None,
         why=_why(first, cells, len(here), costs, _reasons(first.spec.defense, refused)),
@@ -230,6 +246,7 @@ def _entry(
         trainings=fmean(trainings) if trainings else None,
         runs=len(records),
         cells=own,
+        expected=expected,
     )
 
 
@@ -260,6 +277,8 @@ def _why(
         return "a control"
     if record.defense.outcome is None:
         return "n/a: it changes no code, see what it detects"
+    if expected := _expected(record):
+        return f"apart: its attacker expects {expected}"
     missing = len(cells) - run
     if not cells:
         return "no attack of this board leaves a backdoor to remove"

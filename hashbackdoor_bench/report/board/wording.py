@@ -165,14 +165,17 @@ def _design(board: Board) -> str:
 
 
 def defenses_caption(board: DefenseBoard) -> str:
-    """What all numbers of a board of defenses share, in two sentences."""
+    """What all numbers of a board of defenses share, in two or three sentences."""
+    apart = ""
+    if board.aware:
+        apart = f" Attackers who expect a defense stand apart: {'; '.join(board.aware)}."
     return (
         f"{board.protocol.name}, R = {board.protocol.top_k} "
         f"(lists {board.protocol.sha256[:10]}), delivery {board.delivery}, "
         f"{_several('target', board.targets)}, {_several('seed', board.seeds)}, on "
         f"{', '.join(board.victims)}. Attacks, and their poisoned share of the target class: "
         f"{'; '.join(board.attacks)}; {board.cells} runs have a backdoor to remove, with a mean "
-        f"t-MAP of {percent(board.t_map)} without a defense."
+        f"t-MAP of {percent(board.t_map)} without a defense.{apart}"
     )
 
 
