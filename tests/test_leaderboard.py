@@ -21,7 +21,11 @@ from hashbackdoor_bench.report.board.boards import Board, boards
 from hashbackdoor_bench.report.board.entries import Entry
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.statistics import LEVEL
-from hashbackdoor_bench.report.tables.leaderboard import leaderboard_tables, leaderboard_text
+from hashbackdoor_bench.report.tables.leaderboard import (
+    board_table,
+    leaderboard_tables,
+    leaderboard_text,
+)
 from hashbackdoor_bench.report.tables.parts import Cell, Table
 
 RULES = Path(__file__).parents[1] / "results" / "RULES.md"
@@ -258,6 +262,18 @@ def test_attacks_with_one_budget_of_their_own_are_compared_as_they_are(tmp_path)
     board = board_of(tmp_path, rows)
     assert board.budgets == ()
     assert [row.place for row in board.entries] == [(1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize("other", ["B", "A"])
+def test_a_row_says_its_budget_once_unless_two_rows_differ_in_it_alone(tmp_path, other):
+    rows = {"A, budget=0.3": runs("a", 0.5, budget=0.3)}
+    rows |= {f"{other}, budget=0.6": runs(other.lower(), 0.2, budget=0.6)}
+    board = board_of(tmp_path, rows)
+    names = ["A", "B"] if other == "B" else list(rows)
+    assert [board.name(one) for one in board.entries] == names
+    (block,) = board_table(board).blocks
+    assert [line.head for line in block.lines] == names
+    assert [line.cells[-1].text for line in block.lines] == ["30 %", "60 %"]
 
 
 @pytest.mark.parametrize(("delta", "stands"), [(0.05, True), (-0.0199, True), (-0.0201, False)])

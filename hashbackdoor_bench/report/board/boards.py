@@ -15,6 +15,7 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import DataFacts
 from hashbackdoor_bench.report.board.entries import Entry, Victim, entry
 from hashbackdoor_bench.report.board.rules import CONVENTION, attacks_nothing, why_apart
+from hashbackdoor_bench.report.defended import attacker_of
 from hashbackdoor_bench.report.mixing import (
     SAME_ATTACK,
     refuse_mixed,
@@ -59,6 +60,15 @@ class Board:
     def title(self) -> str:
         """What it has in common, without the suite."""
         return f"delivery {self.delivery}, {self.labels} labels, {self.regime}"
+
+    def name(self, entry: Entry) -> str:
+        """How a row is headed: as labelled, but for a budget that its poison says too.
+
+        Args:
+            entry: of the board. Where rows would then have one name, all keep their labels.
+        """
+        names = [attacker_of(one.label) for one in self.entries]
+        return attacker_of(entry.label) if len({*names}) == len(names) else entry.label
 
 
 def boards(frame: pd.DataFrame, suites: Sequence[str]) -> list[Board]:

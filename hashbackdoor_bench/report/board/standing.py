@@ -8,7 +8,14 @@ from hashbackdoor_bench.report.board import wording
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.entries import Entry, Victim
 from hashbackdoor_bench.report.power import Power, power, seconds_of
-from hashbackdoor_bench.report.statistics import LEVEL, Estimate, difference, estimate
+from hashbackdoor_bench.report.statistics import (
+    LEAST_GROUPS,
+    LEVEL,
+    Estimate,
+    difference,
+    estimate,
+)
+from hashbackdoor_bench.spec import SEVERAL
 from hashbackdoor_bench.text import visible
 
 GOAL = 0.05  # a difference that a reader would want to be told
@@ -70,12 +77,15 @@ def power_text(found: Standing, goal: float = GOAL) -> str:
         goal: the difference, as a share.
     """
     if found.power is None:
-        return ""
+        return _why_unknown(found)
     can, points = found.power, f"{100 * goal:g} points"
     several_targets = len(found.board.targets) > 1
     unit = "targets" if several_targets else "seeds"
+    difference = f"can tell {wording.percent(can.tells)} points"
+    if can.tells > 1:  # more than two gains can differ by
+        difference = "can't tell 100 points"
     told = (
-        f"These {can.runs} runs can tell {wording.percent(can.tells)} points from another attack "
+        f"These {can.runs} runs {difference} from another attack "
         f"(in 80 % of cases, tested at {100 * LEVEL:g} % over {can.comparisons} "
         f"pair{'s' if can.comparisons > 1 else ''}, estimated from {can.groups} {unit})"
     )
@@ -85,13 +95,39 @@ def power_text(found: Standing, goal: float = GOAL) -> str:
     if needed is None:
         return f"{told}; {points} need more runs than anyone will make."
     targets = ceil(needed * can.groups / can.runs)
-    minutes = needed * found.seconds / 60
-    cost = f"{needed} runs, about {minutes:.0f} minutes of one core as measured in the records"
-    if several_targets and targets > classes:
+    cost = f"{needed} runs, {_spelled(needed * found.seconds)} as measured in the records"
+    sets = any(SEVERAL in target for target in found.board.targets)  # there are more than classes
+    if several_targets and targets > classes and not sets:
         return (
             f"{told}; {points} need {targets} targets, that is {cost}, and this data has {classes}."
         )
     return f"{told}; {points} need {cost}."
+
+
+def _why_unknown(found: Standing) -> str:
+    """Why nothing is said of power, as a sentence; empty where the reason stands elsewhere."""
+    leads = [lead for other, lead in found.leads if other.place is not None]
+    if found.entry.place is None or not leads:
+        return ""
+    if all(lead is None or lead.error is None for lead in leads):
+        return (
+            "What these runs can tell is not known: a difference has an interval from "
+            f"{LEAST_GROUPS} targets on, or from {LEAST_GROUPS} seeds of one target."
+        )
+    return (
+        "What these runs can tell is not known: the difference from each other attack is the same "
+        "in all of them, so it has no spread."
+    )
+
+
+def _spelled(seconds: float) -> str:
+    """How long runs take one after another, in words."""
+    minutes = seconds / 60
+    if minutes < 1:
+        return "less than a minute one after another,"
+    if minutes < 100:
+        return f"about {minutes:.0f} minutes one after another,"
+    return f"about {minutes / 60:.0f} hours one after another,"
 
 
 def standing_text(found: Standing, goal: float = GOAL) -> str:

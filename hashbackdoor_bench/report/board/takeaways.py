@@ -143,7 +143,11 @@ def _and(names: Sequence[str]) -> str:
 def of_attacks(board: Board) -> str:
     """What a board of attacks says."""
     return takeaway(
-        [Contender(one.label, one.counted_draws, one.gain) for one in board.entries if one.place],
+        [
+            Contender(board.name(one), one.counted_draws, one.gain)
+            for one in board.entries
+            if one.place
+        ],
         ATTACKS,
     )
 

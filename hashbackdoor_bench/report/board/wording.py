@@ -1,6 +1,6 @@
 """The words of the leaderboard: places, columns, and which victims don't count."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.defenses import DefenseBoard, DefenseEntry
@@ -186,9 +186,9 @@ def _several(name: str, values: Sequence[object]) -> str:
     return f"{name}{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}"
 
 
-def without_places(entries: Sequence[Entry]) -> str:
+def without_places(entries: Sequence[Entry], name: Callable[[Entry], str]) -> str:
     """Which of these have no place, each with the reason, as one sentence; empty if all have."""
-    reasons = [f"{entry.label} ({entry.why})" for entry in entries if entry.why]
+    reasons = [f"{name(entry)} ({entry.why})" for entry in entries if entry.why]
     return f"Without a place: {'; '.join(reasons)}." if reasons else ""
 
 

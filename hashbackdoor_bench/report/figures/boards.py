@@ -5,6 +5,7 @@ Every board is a panel, so that what is never compared stands side by side and a
 
 from collections.abc import Callable, Mapping, Sequence
 from math import nan
+from operator import attrgetter
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -156,7 +157,13 @@ def _shared(frame: pd.DataFrame, found: Sequence[Board]) -> list[str]:
     paths = {run.path for board in found for entry in board.entries for run in entry.runs}
     about = [
         " ".join(
-            filter(None, (f"{board.suite}: {caption(board)}", without_places(_attacks(board))))
+            filter(
+                None,
+                (
+                    f"{board.suite}: {caption(board)}",
+                    without_places(_attacks(board), attrgetter("label")),
+                ),
+            )
         )
         for board in found
     ]

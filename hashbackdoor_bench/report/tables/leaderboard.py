@@ -85,7 +85,7 @@ def board_table(board: Board) -> Table:
         *EXPLANATION,
         wording.caption(board),
         wording.left_out_victims(board),
-        wording.without_places(board.entries),
+        wording.without_places(board.entries, board.name),
     ]
     return Table(
         f"Leaderboard of {board.suite}, {board.title}",
@@ -120,7 +120,7 @@ def _line(entry: Entry, board: Board) -> Line:
         "convention": CONVENTION,
         "delivery": board.delivery,
     }
-    return Line(entry.label, tuple(cells), facts)
+    return Line(board.name(entry), tuple(cells), facts)
 
 
 def _gain_cell(gain: Spread | None) -> Cell:
@@ -212,7 +212,7 @@ def _section(board: Board) -> str:
         *(row(line.head, [cell.text for cell in line.cells]) for line in block.lines),
     ]
     reasons = [
-        f"- {for_markdown(entry.label)}: {for_markdown(entry.why)}"
+        f"- {for_markdown(board.name(entry))}: {for_markdown(entry.why)}"
         for entry in board.entries
         if entry.why
     ]
