@@ -21,7 +21,7 @@ from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.report.board.boards import Board, boards
 from hashbackdoor_bench.report.board.contest import Contest, contest
 from hashbackdoor_bench.report.board.entries import Entry, ScoredRun, Victim
-from hashbackdoor_bench.report.board.standing import standing, standing_text
+from hashbackdoor_bench.report.board.standing import power_text, standing, standing_text
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.statistics import Estimate
 from hashbackdoor_bench.stages.cache import Cache
@@ -129,10 +129,27 @@ def test_the_text_says_what_the_runs_can_tell_and_what_five_points_need():
     assert line == (
         f"These 6 runs can tell {100 * found.power.tells:.1f} points from another attack (in 80 % "
         "of cases, tested at 5 % over 1 pair, estimated from 3 seeds); 5 points need 32 runs, "
-        "about 16 minutes of one core as measured in the records."
+        "about 16 minutes one after another, as measured in the records."
     )
     (line,) = [one for one in standing_text(found, 0.9).splitlines() if "can tell" in one]
     assert line.endswith("over 1 pair, estimated from 3 seeds).")
+
+
+def test_the_text_says_why_it_is_not_known_what_the_runs_can_tell():
+    def said(*entries: Entry, **changes: Any) -> str:
+        found = replace(board(*entries), **changes)
+        return power_text(standing(found, "mine"))
+
+    few = [entry(name, {A: [0.5, 0.6], B: [0.3, 0.1]}) for name in ("mine", "few")]
+    assert said(*few).endswith("an interval from 3 targets on, or from 3 seeds of one target.")
+    above = entry("above", {A: [0.6, 0.7, 0.65], B: [0.4, 0.45, 0.3], WEAK: [0.0, 0.0, 0.0]})
+    assert said(MINE, above).endswith("is the same in all of them, so it has no spread.")
+    assert said(MINE) == ""  # the lines before it say that there is no other attack
+    wide = entry("wide", {A: [-0.9, 1.0, 0.0], B: [-1.0, 0.9, -1.0], WEAK: [0.0, 0.0, 0.0]})
+    assert said(MINE, wide).startswith("These 6 runs can't tell 100 points from another attack")
+    single, several = ("coat", "bag"), ("coat + bag", "bag + shirt")
+    assert "and this data has 10" in said(MINE, OTHER, targets=single)
+    assert "and this data has 10" not in said(MINE, OTHER, targets=several)
 
 
 def test_a_contest_is_decided_by_a_difference_or_by_nearness():
@@ -421,7 +438,7 @@ def test_the_result_is_one_object_with_quiet_and_json(stranger, tmp_path, capsys
     assert (victim["victim"], victim["bits"], victim["n"]) == ("csq", 12, 2)
     (rival,) = found["rivals"]
     assert (rival["attack"], rival["best"], rival["worst"], rival["n"]) == ("BadNets", 1, 2, 2)
-    assert found["power"] == ""  # two seeds have no interval
+    assert "an interval from 3 targets on" in found["power"]
     assert (found["records"], len(found["files"])) == ("runs/small-foreign_blend", 2)
     assert all(Path(path).is_file() for path in found["files"])
     assert (found["verdict"], found["failures"]) == ("", [])

@@ -32,7 +32,7 @@ class Standing:
         leads: the other entries with a trigger, and by how much the attack's gain is above theirs,
             paired over the draws of the victims that count; None where they share none.
         power: what its runs can tell; None without a place or another attack that has one.
-        seconds: of one core, for one of its runs.
+        seconds: for one of its runs; what several share is counted once.
     """
 
     board: Board
