@@ -99,6 +99,7 @@ def tell_failures(
     mode: str,
 ) -> None:
     """Print each run that failed, with the command that repeats it alone; see `run_missing`."""
+    from hashbackdoor_bench.stages import without_idle
     from hashbackdoor_bench.suites import describe
 
     here = {"--cache-dir": cache, "--results-dir": results, "--device": device}
@@ -106,7 +107,10 @@ def tell_failures(
     alone = [word for flag, value in here.items() for word in (flag, str(value))]
     alone += [word for path in plugin for word in ("--plugin", str(path))]
     for failure in failures:
-        command = shlex.join([*command_of(failure.run.spec), *alone])
+        spec = failure.run.spec
+        if failure.spec is not None:  # a suite may give to all rows what changes nothing in some
+            spec = without_idle(spec, failure.spec)
+        command = shlex.join([*command_of(spec), *alone])
         if mode == "json":
             parts = {"stage": failure.stage, "message": failure.message, "command": command}
             say(json.dumps({"event": "failure", "run": describe(failure.run), **parts}))

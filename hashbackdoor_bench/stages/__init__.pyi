@@ -15,6 +15,9 @@ from .codes import VICTIM as VICTIM
 from .codes import code_stages as code_stages
 from .codes import codes_of as codes_of
 from .dispersing import DISPERSION as DISPERSION
+from .idle import idle_surrogate as idle_surrogate
+from .idle import refuse_idle as refuse_idle
+from .idle import without_idle as without_idle
 from .loading import Loaded as Loaded
 from .loading import LoadedSets as LoadedSets
 from .loading import load_data as load_data

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hashbackdoor_bench.api import Backdoor, to_bytes, to_unit
 from hashbackdoor_bench.errors import UserError
-from hashbackdoor_bench.files import room, writable
+from hashbackdoor_bench.files import room, unless_refused
 from hashbackdoor_bench.memory import scarce
 from hashbackdoor_bench.metrics import Codes
 from hashbackdoor_bench.network import FrozenHead, HashModel
@@ -22,6 +22,7 @@ from hashbackdoor_bench.stages.building import TRIGGER
 from hashbackdoor_bench.stages.cache import Cache
 from hashbackdoor_bench.stages.cache_users import in_use
 from hashbackdoor_bench.stages.codes import code_stages, codes_of, served
+from hashbackdoor_bench.stages.idle import idle_surrogate, refuse_idle
 from hashbackdoor_bench.stages.loading import Loaded
 from hashbackdoor_bench.stages.numerics import threads_set, unchanged
 from hashbackdoor_bench.stages.pictures import Draw, shown
@@ -185,11 +186,15 @@ def run(
         draw: draws the run's pictures before its record is written; None: there are none.
 
     Raises:
-        UserError: a mistake in the spec, a folder that can't be written, or memory too small.
+        UserError: a mistake in the spec, an option that changes nothing, a folder that can't be
+            written, or memory too small.
     """
-    writable(results, "--results-dir")
     with threads_set(threads):
-        stages = Run(spec, cache=cache, device=device_of(device), progress=progress)
+        with unless_refused(results, "--results-dir"):
+            stages = Run(spec, cache=cache, device=device_of(device), progress=progress)
+            refuse_idle(spec, stages.plan.spec)
+        for told in idle_surrogate(stages.plan.spec):
+            warnings.warn(told)
         if log is not None:
             path = record_path(results, stages.plan.spec, stages.plan.record_key)
             stages.progress = logged(progress, partial(log, path))

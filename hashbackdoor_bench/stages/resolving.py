@@ -74,13 +74,19 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
     same = surrogate.name == victim.name
     attackers_settings = victim_settings if same else surrogate.resolve({})
     own = _own_recipe(victim, victim_settings, spec.bits, classes, splits.recipe)
-    recipe = spec.training(own)
-    if recipe.precision == "auto":
-        recipe = replace(recipe, precision=best_precision(device))
     attackers_bits = spec.surrogate_bits or spec.bits
     attackers_recipe = spec.surrogate_recipe or (
         asked or _own_recipe(surrogate, attackers_settings, attackers_bits, classes, splits.recipe)
     )
+    crafts = attack.threat.knowledge == "surrogate"
+    shares = crafts and surrogate.cls.trained and attackers_recipe == (asked or own)
+    if not victim.cls.trained and not shares:  # what changes nothing is in no key, see `idle`
+        spec = replace(spec, epochs=None, lr=None)
+    recipe = spec.training(own)
+    if recipe.precision == "auto":
+        recipe = replace(recipe, precision=best_precision(device))
+    if spec.weights_by_order and spec.weights is None:
+        raise UserError("--weights-by-order needs a file: add --weights FILE, or leave it out.")
     wanted = spec.target if spec.target is not None else data.protocol(spec.dataset).target
     backbone = spec.backbone or splits.backbone
     other = spec.surrogate_backbone or backbone
@@ -106,7 +112,7 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         defense_settings=tuple(sorted(defense.settings.items())),
         clean_share=spec.clean_share if defense.count else RunSpec.clean_share,
         aware=DEFENSES[spec.aware].name,
-        surrogate_pretrained=start if attack.threat.knowledge == "surrogate" else None,
+        surrogate_pretrained=start if crafts else None,
     )
     network = Blueprint(
         method=victim.name,
@@ -139,7 +145,7 @@ def resolve(spec: RunSpec, splits: Splits, device: torch.device) -> Resolved:
         its = replace(recipe_of(full.surrogate_recipe), precision=recipe.precision)
         attackers = replace(attackers, recipe=its)
     network.check()
-    if attack.threat.knowledge == "surrogate":
+    if crafts:
         attackers.check(
             option="--surrogate-recipe",
             start="--surrogate-pretrained",

@@ -107,7 +107,9 @@ def execute(
                 elif report.state == "failed":
                     for one in schedule.fail(task):
                         if one.run.spec not in failures:
-                            failures[one.run.spec] = Failure(one.run, task.title, report.text)
+                            failures[one.run.spec] = Failure(
+                                one.run, task.title, report.text, one.spec
+                            )
                             keep_failure(cache, failures[one.run.spec])
                     tell("failed", task, report.worker, message=report.text)
                 elif report.state == "progress":

@@ -18,11 +18,13 @@ class Failure:
         run: the run of the suite.
         stage: title of the stage that failed.
         message: the reason.
+        spec: the run with all defaults filled in; None if it could not be planned.
     """
 
     run: SuiteRun
     stage: str
     message: str
+    spec: RunSpec | None = None
 
 
 def keep_failure(cache: Cache, failure: Failure) -> None:

@@ -4,6 +4,7 @@ Runs share stages, so each stage is one task for all runs that have it. No stage
 the plans give the keys of all stages, and the cache shows which of them are done.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,15 @@ from hashbackdoor_bench.progress import Progress, silent
 from hashbackdoor_bench.records import read_record, record_path
 from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.spec import RunSpec
-from hashbackdoor_bench.stages import Cache, LoadedSets, Plan, attacker_of, keys_of
+from hashbackdoor_bench.stages import (
+    Cache,
+    LoadedSets,
+    Plan,
+    attacker_of,
+    idle_surrogate,
+    keys_of,
+    refuse_idle,
+)
 from hashbackdoor_bench.suites.failures import Failure
 from hashbackdoor_bench.suites.suite import SuiteRun
 
@@ -188,10 +197,13 @@ def lay_out_run(
     """The layout of one run that is of no suite, see `lay_out`.
 
     Raises:
-        UserError: it can't be planned.
+        UserError: it can't be planned, or has an option that changes nothing.
     """
     layout, run = Layout(), SuiteRun("", ATTACKS.published(spec.attack), spec, "")
     plan = Plan(spec, cache=cache, device=device, progress=progress, threads=threads)
+    refuse_idle(spec, plan.spec)
+    for told in idle_surrogate(plan.spec):
+        warnings.warn(told)
     layout.planned.append(_planned(layout.tasks, run, plan, results))
     _find_done(layout, cache)
     return layout
