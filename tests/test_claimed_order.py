@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from test_leaderboard import board_of, runs, suite
 
-from hashbackdoor_bench.report.board.claimed_order import claimed_order, order_tables
+from hashbackdoor_bench.report.board.claimed_order import _page, claimed_order, order_tables
 from hashbackdoor_bench.report.collection import collect
 from hashbackdoor_bench.report.tables.beside_papers import beside_papers
 from hashbackdoor_bench.report.tables.leaderboard import leaderboard_text
@@ -53,6 +53,13 @@ def test_the_claimed_order_is_tested_by_pages_test_over_seeds_of_one_target(tmp_
     )
     assert table.columns == ("budget", *LABELS.values(), "seeds", "p")
     assert table.rows == (("all", "23.3", "26.7", "40.0", "50.0", "3", f"{known.pvalue:.3f}"),)
+
+
+@pytest.mark.parametrize("blocks", range(2, 11))
+@pytest.mark.parametrize("digits", [0, 9])  # with ties and without
+def test_pages_p_is_that_of_scipy(blocks, digits):
+    values = np.random.default_rng(blocks).normal(np.arange(4) / 2, size=(blocks, 4)).round(digits)
+    assert _page(values) == pytest.approx(stats.page_trend_test(values).pvalue)
 
 
 def test_a_falling_order_is_not_confirmed_and_a_board_says_so_at_each_budget(tmp_path):

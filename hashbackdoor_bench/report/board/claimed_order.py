@@ -9,8 +9,11 @@ over them too, and then at each budget, with Holm's correction over the budgets.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import reduce
+from itertools import permutations
 from statistics import fmean
+
+import numpy as np
 
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.entries import Entry
@@ -121,16 +124,27 @@ def _tested(entries: Sequence[Entry], budget: float | None) -> ClaimedOrder | No
     means = tuple(found.mean for found in map(estimate, gains) if found)
     unit = ("targets", "seeds")[group_of(gains[0])]
     labels = tuple(one.label for one in entries)
-    p = _page(tuple(blocks))
+    p = _page(blocks)
     return ClaimedOrder(labels, budget, 0, means, len(blocks), unit, p)
 
 
-@cache
-def _page(blocks: tuple[tuple[float, ...], ...]) -> float:
-    """The p of Page's test; kept, since a test takes 30 ms and a table and a page ask for it."""
-    from scipy.stats import page_trend_test  # here because scipy.stats takes a second to import
+def _page(blocks: Sequence[Sequence[float]]) -> float:
+    """The p of Page's test: the share of all ways to rank the blocks with so large an L, or larger.
 
-    return float(page_trend_test(blocks).pvalue)
+    scipy.stats has this test, and takes longer to import than a leaderboard to rank. Where gains
+    tie, their ranks are averaged and L is rounded down, as there.
+
+    Args:
+        blocks: the values of each, in the order that is tested.
+    """
+    rows = np.array(blocks)
+    one, other = rows[:, :, None], rows[:, None, :]
+    above, equal = (one > other).sum(2), (one == other).sum(2)
+    order = np.arange(1, rows.shape[1] + 1)
+    found = (order * (above + (equal + 1) / 2)).sum()
+    ways = np.bincount([order @ ranks for ranks in permutations(order)])  # by L, of one block
+    shares = reduce(np.convolve, [ways / ways.sum()] * len(rows))
+    return float(shares[int(found) :].sum())
 
 
 def _entry(board: Board, attack: str) -> Entry | None:
