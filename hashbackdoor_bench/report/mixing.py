@@ -101,8 +101,10 @@ def values_of(frame: pd.DataFrame, name: str) -> list[object]:
     """A column; where there is none, see `value_of`."""
     # the budget of the column is what rounding to whole images left of the spec's
     if name in frame and name != "budget":
-        return [None if pd.isna(value) else value for value in frame[name]]
-    return [value_of(record, name) for record in frame["record"]]
+        return list(frame[name].astype(object).where(frame[name].notna(), None))
+    if name in RECORDED:
+        return list(map(RECORDED[name], frame["record"]))
+    return [getattr(record.spec, name, None) for record in frame["record"]]
 
 
 def texts_of(frame: pd.DataFrame, name: str) -> list[str]:
