@@ -68,6 +68,8 @@ class Corner(Backdoor):
     def plant(self, x: Tensor, slot: Tensor) -> Tensor:
         out = x.clone()
         out[..., :3, :3] = 0.5
+        if self.how == "numpy":
+            return out.numpy()
         if self.how == "view":
             out = out.view(len(x), 3 * 32 * 32).view(x.shape)
         if self.how == "plant draws":
@@ -134,6 +136,7 @@ def test_the_sound_ones_have_no_finding():
         ("draws and ignores", "torch's global random numbers"),
         ("bright when grey", "ranges from"),
         ("view", "channels_last"),
+        ("numpy", "plant(x, slot) returns ndarray: it must return Tensor"),
         ("whole patch", "threat.trigger is 'patch'"),
         ("gradient", "inference"),
         ("plant draws", "plant(x, slot) gives other images"),
@@ -195,6 +198,8 @@ class Edit(ModelAttack):
             view.references.zero_()
         if self.how == "double":
             model.double()
+        if self.how == "model alone":
+            return model
         if self.how == "hook":
             model.head.register_forward_hook(lambda module, given, out: -out)
         return model, self.backdoor(**view.poison)
@@ -210,9 +215,16 @@ def model_attack(how: str) -> str:
         ("draws", "torch's global random numbers"),
         ("references", "changes view.references in place"),
         ("double", "torch.float64"),
+        ("model alone", "tamper returns HashModel: it must return tuple"),
         ("hook", "other codes than its weights"),
     ],
 )
 def test_a_tampering_that_breaks_a_promise_is_told(how, words):
     found = model_attack(how)
     assert words in found, found
+
+
+def test_covers_or_a_threat_that_are_none_are_told():
+    assert "covers is 'many': write a number" in attack(covers="many")
+    assert "covers is -1: write a number" in attack(covers=-1)
+    assert "threat is {'label': 'clean'}: write ThreatModel" in attack(threat={"label": "clean"})

@@ -77,12 +77,16 @@ class Sound(Defense):
         found = x.mean((1, 2, 3))
         if self.how == "large suspicion" and len(x) > 6:
             found = found + 1
+        if self.how == "list":
+            return found.tolist()
         if self.how == "whole numbers":
             return (255 * found).long()
         return found
 
     def inspect(self, view):
         per_class = torch.zeros(3)
+        if self.how == "score alone":
+            return 1.0
         if self.how == "nan class":
             per_class[0] = torch.nan
         if self.how == "random classes":
@@ -118,6 +122,8 @@ def test_the_sound_one_has_no_finding():
         ("large batches", "other images of the batch"),
         ("every tenth call", "at every call"),
         ("large suspicion", "other images of the batch"),
+        ("list", "suspect returns list: it must return Tensor"),
+        ("score alone", "inspect returns float: it must return Inspection"),
         ("whole numbers", "of floats"),
         ("nan class", "per_class"),
         ("random classes", "inspections of the same model differ"),

@@ -43,6 +43,8 @@ class Pairs(HashLoss):
         similar = (y @ y.T > 0).float()
         theta = 0.3 * z @ z.T
         loss = F.binary_cross_entropy_with_logits(theta, similar, reduction="none")
+        if self.how == "number":
+            return loss.mean().item()
         if self.how == "order" and len(z) > 1:
             weight = torch.linspace(1, 2, len(z))
             return (loss * weight[:, None]).mean()
@@ -86,6 +88,7 @@ def test_the_sound_one_has_no_finding():
 @pytest.mark.parametrize(
     ("how", "words"),
     [
+        ("number", "forward returns float: it must return Tensor"),
         ("order", "order of the batch"),
         ("one class", "on a batch of one class"),
         ("late steps", "step"),

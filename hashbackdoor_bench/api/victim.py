@@ -28,7 +28,8 @@ class HashLoss(nn.Module):
 
     State (memory banks, centres, beta, trained parameters) must be in buffers and parameters: these
     are saved in the checkpoint, and the parameters are trained. Only `remember` and `on_epoch`
-    change the state, so a defense may call `forward` and `items` any number of times.
+    change the state, so a defense may call `forward` and `items` any number of times. What is drawn
+    is drawn from torch, which the run seeds.
 
     Args:
         bits: K.
@@ -51,7 +52,7 @@ class HashLoss(nn.Module):
         self._banks: list[str] = []
 
     def forward(self, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
-        """The loss of one batch; changes no state.
+        """The loss of one batch, whatever its order; changes no state.
 
         Args:
             z: (N,K) float32, raw outputs of the network.
@@ -113,7 +114,7 @@ class HashLoss(nn.Module):
         return new
 
     def relax(self, z: Tensor) -> Tensor:
-        """The smooth code in [-1,1] that attackers optimise: (N,K) -> (N,K)."""
+        """The smooth code in [-1,1] that attackers optimise, row by row: (N,K) -> (N,K)."""
         return torch.tanh(z)
 
     def on_epoch(self, epoch: int) -> None:

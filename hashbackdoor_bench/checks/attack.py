@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import isfinite
+from math import inf, isfinite
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
@@ -69,6 +69,12 @@ def declares(trial: Trial) -> Iterator[str]:
     if not (cls.__doc__ or "").strip():
         yield "the class has no docstring: say what it does and, under Args:, each setting."
     made = trial.attack()
+    if not isinstance(made.threat, ThreatModel):
+        yield f"threat is {made.threat!r}: write ThreatModel(…)."
+        return
+    share = getattr(made, "covers", 0.0)
+    if not isinstance(share, float | int) or not 0 <= share < inf:
+        yield f"covers is {share!r}: write a number, covers for each poisoned image, 0 or more."
     try:
         made.refuse_control()
     except UserError as error:

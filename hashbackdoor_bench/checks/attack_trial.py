@@ -17,7 +17,13 @@ from hashbackdoor_bench.api import (
     ModelAttack,
     generator,
 )
-from hashbackdoor_bench.checks.finding import advanced, global_states, seeded
+from hashbackdoor_bench.checks.finding import (
+    WrongType,
+    advanced,
+    global_states,
+    returned,
+    seeded,
+)
 from hashbackdoor_bench.network import HashModel
 from hashbackdoor_bench.registry import Method
 
@@ -77,7 +83,12 @@ class Trial:
         """The result of a model attack on an untrained victim."""
         attack = self.attack()
         assert isinstance(attack, ModelAttack)
-        return attack.tamper(untrained(), seen)
+        made = returned(attack.tamper(untrained(), seen), tuple, "tamper")
+        if len(made) != 2:
+            raise WrongType(
+                f"tamper returns {len(made)} values: return the model and the backdoor."
+            )
+        return returned(made[0], HashModel, "tamper"), returned(made[1], Backdoor, "tamper")
 
     @cached_property
     def crafted(self) -> Backdoor:

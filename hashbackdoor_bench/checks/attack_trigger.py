@@ -9,7 +9,7 @@ from torch import Tensor
 from hashbackdoor_bench import poisoning
 from hashbackdoor_bench.api import to_bytes, to_unit
 from hashbackdoor_bench.checks.attack_trial import Trial
-from hashbackdoor_bench.checks.finding import advanced, global_states, seeded
+from hashbackdoor_bench.checks.finding import advanced, global_states, returned, seeded
 
 CALLS = 12  # of `steady`
 MANY = 70  # images; 64 are planted at once, and 250 hashed
@@ -34,7 +34,7 @@ class _Call:
 
     def of(self, rows: Tensor) -> Tensor:
         """The images of these rows (n,) with the trigger."""
-        return self.trigger(self.x[rows], self.slot[rows])
+        return returned(self.trigger(self.x[rows], self.slot[rows]), Tensor, self.name)
 
 
 def _calls(trial: Trial) -> list[_Call]:
@@ -57,7 +57,7 @@ def _image(call: _Call, rows: Tensor) -> Iterator[str]:
     x, slot = call.x[rows], call.slot[rows]
     made = f"{call.name} of {len(x)} images"
     given, given_slot = x.clone(), slot.clone()
-    out = call.trigger(given, given_slot)
+    out = returned(call.trigger(given, given_slot), Tensor, call.name)
     if (out.shape, out.dtype) != (x.shape, x.dtype):
         yield f"{made} is {tuple(out.shape)} {out.dtype}, not {tuple(x.shape)} {x.dtype}."
         return

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from hashbackdoor_bench.api import Defense
+from hashbackdoor_bench.api import Defense, Inspection, Screening
 from hashbackdoor_bench.checks.attack_trial import CLASSES, untrained
 from hashbackdoor_bench.checks.defense_queries import NUMBERS, audits, form_of, purifies, suspects
 from hashbackdoor_bench.checks.defense_trial import TRAINED, DefenseTrial
@@ -18,6 +18,7 @@ from hashbackdoor_bench.checks.finding import (
     changed_by_loading,
     changes_of_loss,
     global_states,
+    returned,
     seeded,
     settings,
 )
@@ -79,7 +80,7 @@ def screens(trial: DefenseTrial) -> Iterator[str]:
     if not trial.has("screen"):
         return
     with seeded(1):
-        found = trial.defense().screen(trial.view())
+        found = returned(trial.defense().screen(trial.view()), Screening, "screen")
     if found.suspicion.shape != (TRAINED,) or not found.suspicion.is_floating_point():
         yield f"suspicion is {form_of(found.suspicion)}: it must be ({TRAINED},) of floats."
         return
@@ -107,7 +108,7 @@ def trains(trial: DefenseTrial) -> Iterator[str]:
         weights = {name: value.clone() for name, value in step.model.named_parameters()}
         with seeded(seed):
             states = global_states()
-            loss = trial.defense().backward(step)
+            loss = returned(trial.defense().backward(step), Tensor, "backward")
             drawn = advanced(states)
         if loss.shape != () or not torch.isfinite(loss):
             yield f"backward returns {form_of(loss)}: it must be a finite scalar, the loss."
@@ -178,7 +179,7 @@ def inspects(trial: DefenseTrial) -> Iterator[str]:
     found = []
     for seed in (1, 2):
         with seeded(seed):
-            found.append(trial.defense().inspect(trial.view()))
+            found.append(returned(trial.defense().inspect(trial.view()), Inspection, "inspect"))
     first = found[0]
     if first.per_class.shape not in ((0,), (CLASSES,)):
         yield f"per_class is {form_of(first.per_class)}: it must be ({CLASSES},) or (0,)."

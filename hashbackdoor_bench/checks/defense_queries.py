@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hashbackdoor_bench.checks.attack_trigger import CALLS
 from hashbackdoor_bench.checks.defense_trial import DefenseTrial
-from hashbackdoor_bench.checks.finding import seeded
+from hashbackdoor_bench.checks.finding import returned, seeded
 
 MANY = 16  # images of a batch that is larger than the trial's
 NUMBERS = "draw from view.generator('…'), step.generator or the image's number alone."
@@ -20,7 +20,7 @@ def purifies(trial: DefenseTrial) -> Iterator[str]:
     (x, item), defense = trial.queries(), trial.defense()
     given, number = x.clone(), item.clone()
     with seeded(1):
-        out = defense.purify(given, number)
+        out = returned(defense.purify(given, number), Tensor, "purify")
     if (out.shape, out.dtype) != (x.shape, x.dtype):
         yield f"purify gives {form_of(out)}: it must be {form_of(x)}, as it was."
         return
@@ -44,7 +44,7 @@ def suspects(trial: DefenseTrial) -> Iterator[str]:
     (x, item), defense, view = trial.queries(), trial.defense(), trial.view()
     with torch.no_grad():
         with seeded(1):
-            found = defense.suspect(x.clone(), item, view)
+            found = returned(defense.suspect(x.clone(), item, view), Tensor, "suspect")
         floats = found.is_floating_point()
         if found.shape != (len(x),) or not floats or not torch.isfinite(found).all():
             yield f"suspect gives {form_of(found)}: it must be ({len(x)},) of floats, all finite."
@@ -58,7 +58,7 @@ def audits(trial: DefenseTrial) -> Iterator[str]:
         return
     window, view = trial.window(), trial.view()
     with seeded(1):
-        found = trial.defense().audit(window, view)
+        found = returned(trial.defense().audit(window, view), Tensor, "audit")
     if not torch.equal(window, trial.window()):
         yield "audit changes window in place: work on window.clone()."
         return

@@ -35,6 +35,22 @@ class Finding:
     text: str
 
 
+class WrongType(Exception):
+    """A method returns something of a type with which no rule can be looked at."""
+
+
+def returned(value: Any, kind: type[T], what: str) -> T:
+    """What a method has returned, which must be of a type.
+
+    Raises:
+        WrongType: it isn't.
+    """
+    if not isinstance(value, kind):
+        found, wanted = type(value).__name__, kind.__name__
+        raise WrongType(f"{what} returns {found}: it must return {wanted}.")
+    return value
+
+
 def apply(rules: Iterable[Rule[T]], trial: T, method: Method[Any]) -> list[Finding]:
     """All findings, in order; a rule that raises ends the check, since others would raise too.
 
@@ -48,6 +64,8 @@ def apply(rules: Iterable[Rule[T]], trial: T, method: Method[Any]) -> list[Findi
         title = (rule.__doc__ or "").partition("\n")[0].rstrip(".")
         try:
             findings += [Finding(title, text) for text in rule(trial)]
+        except WrongType as error:
+            return [*findings, Finding(title, f"{error} Rules after this one were not looked at.")]
         except (Exception, SystemExit) as error:  # whatever a stranger's class raises
             text = f"it raises {type(error).__name__}: {error} ({_where(error, method)})."
             return [*findings, Finding(title, f"{text} Rules after this one were not looked at.")]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench.api import HashLoss
-from hashbackdoor_bench.checks.finding import Finding, Rule, apply, seed_torch, settings
+from hashbackdoor_bench.checks.finding import Finding, Rule, apply, returned, seed_torch, settings
 from hashbackdoor_bench.checks.victim_batches import draws, late, odd_batches, unordered
 from hashbackdoor_bench.checks.victim_teaching import teaches
 from hashbackdoor_bench.checks.victim_trial import (
@@ -119,6 +119,7 @@ def item_losses(trial: Trial) -> Iterator[str]:
         items = loss.items(z, y, index[: len(y)], 300)
         if items is None:
             return
+        returned(items, Tensor, "items")
         if items.shape != (len(y),):
             yield f"on {name} items are {tuple(items.shape)}, not ({len(y)},): give each image one."
             return
@@ -227,7 +228,7 @@ def relaxes(trial: Trial) -> Iterator[str]:
     """Relax gives a smooth code in [-1,1] with the signs of z."""
     loss, z = trial.loss(), trial.batch()[0].detach()
     z = torch.cat([z, torch.full((1, BITS), 1e4), torch.full((1, BITS), -1e4)]).requires_grad_()
-    code = loss.relax(z)
+    code = returned(loss.relax(z), Tensor, "relax")
     if code.shape != z.shape or not (code.abs() <= 1).all():
         most = float(code.detach().abs().max())
         yield f"relax(z) is {tuple(code.shape)}, up to {most:.3g}: it must be (N,K) in [-1,1]."

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hashbackdoor_bench.api import HashLoss
-from hashbackdoor_bench.checks.finding import seed_torch
+from hashbackdoor_bench.checks.finding import returned, seed_torch
 from hashbackdoor_bench.registry import Method
 
 BITS, CLASSES, ITEMS, BATCH = 8, 6, 12, 6
@@ -63,8 +63,7 @@ class Trial:
 def value(loss: HashLoss, z: Tensor, y: Tensor, index: Tensor, step: int) -> Tensor:
     """The loss of a batch as the training loop computes it."""
     loss.remember(z.detach(), y, index, step)
-    out: Tensor = loss(z, y, index, step)
-    return out
+    return returned(loss(z, y, index, step), Tensor, "forward")
 
 
 def saved(loss: HashLoss) -> dict[str, Tensor]:
