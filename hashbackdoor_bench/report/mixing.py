@@ -101,7 +101,7 @@ def values_of(frame: pd.DataFrame, name: str) -> list[object]:
     """A column; where there is none, see `value_of`."""
     # the budget of the column is what rounding to whole images left of the spec's
     if name in frame and name != "budget":
-        return list(frame[name].astype(object).where(frame[name].notna(), None))
+        return [value if value == value else None for value in frame[name].tolist()]  # no NaN
     if name in RECORDED:
         return list(map(RECORDED[name], frame["record"]))
     return [getattr(record.spec, name, None) for record in frame["record"]]
