@@ -141,26 +141,39 @@ def test_the_text_says_why_it_is_not_known_what_the_runs_can_tell():
         return power_text(standing(found, "mine"))
 
     few = [entry(name, {A: [0.5, 0.6], B: [0.3, 0.1]}) for name in ("mine", "few")]
-    assert said(*few).endswith("an interval from 3 targets on, or from 3 seeds of one target.")
+    assert said(*few).endswith(
+        "an interval from 3 targets on, or from 3 seeds that all targets share."
+    )
     above = entry("above", {A: [0.6, 0.7, 0.65], B: [0.4, 0.45, 0.3], WEAK: [0.0, 0.0, 0.0]})
     assert said(MINE, above).endswith("is the same in all of them, so it has no spread.")
     assert said(MINE) == ""  # the lines before it say that there is no other attack
     wide = entry("wide", {A: [-0.9, 1.0, 0.0], B: [-1.0, 0.9, -1.0], WEAK: [0.0, 0.0, 0.0]})
     assert said(MINE, wide).startswith("These 6 runs can't tell 100 points from another attack")
+    spread = [_of_targets(one) for one in (MINE, OTHER)]
     single, several = ("coat", "bag"), ("coat + bag", "bag + shirt")
-    assert "and this data has 10" in said(MINE, OTHER, targets=single)
-    assert "and this data has 10" not in said(MINE, OTHER, targets=several)
+    assert "and this data has 10" in said(*spread, targets=single)
+    assert "and this data has 10" not in said(*spread, targets=several)
+    assert "and this data has 10" not in said(MINE, OTHER)
+
+
+def _of_targets(one: Entry) -> Entry:
+    """The same gains, each seed's on a target of its own."""
+    draws = {
+        column: {(f"class{seed}", seed): gain for (_, seed), gain in some.items()}
+        for column, some in one.draws.items()
+    }
+    return replace(one, draws=draws)
 
 
 def test_a_contest_is_decided_by_a_difference_or_by_nearness():
     same = entry("same", {A: [0.5, 0.6, 0.55], B: [0.3, 0.35, 0.2]})
     low = entry("low", {A: [0.1, 0.2, 0.15], B: [0.0, 0.05, -0.1]})
     control = entry("clean", {A: [0.0, 0.0, 0.0]}, None, "a control: it has no trigger", "none")
-    found = contest(board(MINE, same, low, OTHER, control), "mine", [3], 0, 0.05)
+    found = contest(board(MINE, same, low, OTHER, control), "mine", [3], 0, 0.05, "seed")
     assert found.rivals == {"same": "near", "low": "above", "other": ""}
     assert (found.place, found.open) == ((1, 3), ["other"])
     assert found.text() == ("place 1-3 of 4; too near to tell from same; open against other")
-    earlier = contest(board(MINE, low), "mine", [3, 4], 0, 0.05)
+    earlier = contest(board(MINE, low), "mine", [3, 4], 0, 0.05, "seed")
     assert earlier.rivals == {"low": "above"}  # the same lead in each seed
 
 
@@ -376,8 +389,8 @@ def test_until_is_refused_where_no_look_can_decide(stranger, tmp_path, capsys, m
     assert compare(stranger, "foreign_blend", "--until", "99", *where, plugin=True) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        "bench: --until can decide nothing: suite small has one target and 2 seeds, and two "
-        "attacks are told apart over 3 targets or more, or as many seeds of one target. Leave "
+        "bench: --until can decide nothing: suite small has 1 target and 2 seeds, and two attacks "
+        "are told apart over 3 targets or more, or as many seeds that all targets share. Leave "
         "--until out, or give a --suite with more."
     )
     assert not (tmp_path / "r").exists()
@@ -491,10 +504,10 @@ def test_a_suite_is_looked_at_target_by_target_and_one_target_seed_by_seed(tmp_p
     path = tmp_path / "s.toml"
     path.write_text(text.replace("TARGETS", '"Coat", "Bag", "Shirt", "Dress"'))
     parts = in_groups(find_suite(str(path)))
-    assert [count_of(part) for part in parts] == [3, 4]
+    assert [count_of(part, "target") for part in parts] == [3, 4]
     assert [len(part.runs) for part in parts] == [12, 16]
     path.write_text(text.replace("TARGETS", '"Coat"'))
-    assert [count_of(part) for part in in_groups(find_suite(str(path)))] == [2]
+    assert [count_of(part, "seed") for part in in_groups(find_suite(str(path)))] == [2]
 
 
 def test_a_verdict_says_why_to_stop():

@@ -20,6 +20,8 @@ class Made:
     Attributes:
         target: of a target, the same for all its runs.
         seed: of a target and seed, the same for all victims and budgets.
+        shared: of a seed, the same for all targets too.
+        these: whether attacks are equal on average over these targets, not over all there may be.
         victim: of a victim and target.
         rest: of a run.
         misses: share of the targets on which no attack gains, so that none differs there.
@@ -30,6 +32,8 @@ class Made:
     victim: float
     rest: float
     misses: float = 0.0
+    shared: float = 0.0
+    these: bool = False
 
     def gains(
         self, cells: list[tuple[int, int, int, int]], means: list[float], rng: np.random.Generator
@@ -42,7 +46,11 @@ class Made:
             shape = (count[0], count[1])
             of_target = self.target * rng.normal(size=count[1])
             of_seed = self.seed * rng.normal(size=(count[1], count[2]))
+            of_seed += self.shared * rng.normal(size=count[2])
             of_victim = self.victim * rng.normal(size=shape)
+            if self.these:
+                of_target -= of_target.mean()
+                of_victim -= of_victim.mean()
             draws: dict[tuple[str, int, float], dict[tuple[str, int], float]] = {}
             for v, t, s, b in cells:
                 effect = of_target[t] + of_seed[t, s] + of_victim[v, t]
@@ -73,6 +81,10 @@ DESIGNS = {
     ),
     "scratch, incomplete": (SCRATCH, incomplete()),
     "scratch, four targets": (SCRATCH, whole(4, 2)),
+    "four targets, four seeds": (
+        Made(target=0.1, seed=0.05, victim=0.05, rest=0.05, shared=0.05, these=True),
+        whole(4, 4),
+    ),
     "one target, three seeds": (
         Made(target=0.0, seed=0.07, victim=0.0, rest=0.05), whole(1, 3)
     ),
@@ -98,7 +110,10 @@ def most_by_chance(share: float, times: int) -> float:
     return share + 3 * float(np.sqrt(share * (1 - share) / times))
 
 
-@pytest.mark.parametrize("design", ["frozen", "scratch, incomplete", "one target, three seeds"])
+@pytest.mark.parametrize(
+    "design",
+    ["frozen", "scratch, incomplete", "four targets, four seeds", "one target, three seeds"],
+)
 def test_two_equal_attacks_are_told_apart_in_five_percent_of_boards(design):
     times = 300
     assert false_places(design, 2, times) <= most_by_chance(0.05, times)

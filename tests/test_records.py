@@ -184,7 +184,10 @@ def test_a_number_of_the_run_is_read_as_it_is_written_since_its_key_follows_from
         (lambda v: v["imperceptibility"]["poison"].update(ssim="x"), "poison.ssim: expected"),
         (lambda v: v.update(device="x" * 5000), "device: expected `str` of length <= 4096"),
         (lambda v: v["spec"].update(target="x" * 5000), "spec.target is a text of 5000 char"),
-        (lambda v: v["spec"].update(epochs=10**12), "--epochs is 1000000000000: it must be at most"),
+        (
+            lambda v: v["spec"].update(epochs=10**12),
+            "--epochs is 1000000000000: it must be at",
+        ),
         (lambda v: v["spec"].update(attack_settings=[["a", 2**60]]), "more than 53 bits"),
         (lambda v: v["spec"].update(attack_settings=[["a", [1] * 20_000]]), "more than 10000 v"),
         (lambda v: v["spec"].update(attack_settings=[["b", 1], ["a", 1]]), "not in the order"),

@@ -22,6 +22,7 @@ from hashbackdoor_bench.report.statistics import (
     holm,
     places,
     spread,
+    unit_of,
 )
 
 NOISE = (-0.01, 0.0, 0.01)
@@ -140,6 +141,35 @@ def test_all_runs_of_one_target_are_one_number_if_there_are_several_targets():
     assert (found.low, found.high) == pytest.approx(known.confidence_interval(0.95))
     assert (found.p, found.n, found.groups) == (pytest.approx(known.pvalue), 60, 5)
     assert found.error == pytest.approx(stats.sem(gains.mean((0, 2))))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "unit"),
+    [
+        ({"a": [0]}, "seed"),
+        ({"a": [0, 1, 2], "b": [2, 0, 1]}, "seed"),
+        ({"a": [0, 1], "b": [0, 1]}, "seed"),
+        ({"a": [0, 1], "b": [0, 1], "c": [0, 1]}, "target"),  # fewer seeds than targets
+        ({"a": [0, 1, 2], "b": [0, 1, 3]}, "target"),
+        ({"a": [0], "b": [1]}, "target"),
+    ],
+)
+def test_groups_are_seeds_where_all_targets_share_no_fewer_than_there_are_targets(seeds, unit):
+    assert unit_of((target, seed) for target, some in seeds.items() for seed in some) == unit
+
+
+def test_an_interval_over_seeds_is_that_of_the_means_of_the_seeds():
+    gains = np.random.default_rng(2).normal(size=(2, 2, 4))  # victims, targets, seeds
+    values = {
+        (f"victim{v}", 48): {(f"class{t}", s): float(gains[v, t, s]) for t, s in pairs}
+        for v, pairs in enumerate([list(product(range(2), range(4)))] * 2)
+    }
+    known = stats.ttest_1samp(gains.mean((0, 1)), 0)
+    found, of_targets = estimate(values), estimate(values, unit="target")
+    assert found is not None
+    assert of_targets is not None
+    assert (found.low, found.high) == pytest.approx(known.confidence_interval(0.95))
+    assert (found.groups, of_targets.groups, of_targets.low) == (4, 2, None)
 
 
 def test_the_spread_of_an_incomplete_design_is_that_of_leaving_each_target_out():

@@ -63,9 +63,9 @@ if TYPE_CHECKING:
     "--until",
     type=NumberRange(0, 100, min_open=True),
     metavar="POINTS",
-    help="Run the suite target by target (seed by seed if it has one target), and stop as soon as "
-    "every attack with a place is told apart, or differs by less than POINTS of percent. All looks "
-    "together err in 5 % of comparisons.",
+    help="Run the suite target by target (seed by seed if all targets share as many seeds as there "
+    "are targets), and stop as soon as every attack with a place is told apart, or differs by less "
+    "than POINTS of percent. All looks together err in 5 % of comparisons.",
 )
 @click.option(
     "--minutes",

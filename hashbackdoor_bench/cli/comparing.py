@@ -15,6 +15,7 @@ from hashbackdoor_bench.cli.looking import (
     in_groups,
     refuse_few_groups,
     undecidable,
+    unit_of_suite,
     verdict_on,
 )
 from hashbackdoor_bench.cli.options import first_of
@@ -282,7 +283,9 @@ def compared(
             if why := undecidable(found, mine, last=batch is batches[-1]):
                 verdict = f"Nothing can be decided {seen}: {why}."
                 break
-            result = contest(board, label, [count_of(one) for one in batches], look, goal)
+            unit = unit_of_suite(mine)
+            seen_groups = [count_of(one, unit) for one in batches]
+            result = contest(board, label, seen_groups, look, goal, unit)
             spent = (time.monotonic() - began) / 60
             verdict = verdict_on(result, batches, look, spent, minutes)
             if verdict:

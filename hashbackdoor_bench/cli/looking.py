@@ -8,20 +8,28 @@ from hashbackdoor_bench.suites import Suite
 from hashbackdoor_bench.text import counted
 
 if TYPE_CHECKING:
+    from hashbackdoor_bench.report import Unit
     from hashbackdoor_bench.report.board import Contest, Standing
 
 
-def _groups(suite: Suite) -> list[str]:
-    """For each run the group that `report.statistics` puts it in: its target, else its seed."""
-    targets = [str(run.spec.target) for run in suite.runs]
-    return targets if len(set(targets)) > 1 else [str(run.spec.seed) for run in suite.runs]
+def unit_of_suite(suite: Suite) -> "Unit":
+    """Over which groups `report.statistics` finds the spread once all runs are there."""
+    from hashbackdoor_bench.report import unit_of
+
+    return unit_of((str(run.spec.target), run.spec.seed) for run in suite.runs)
+
+
+def _groups(suite: Suite, unit: "Unit") -> list[str]:
+    """For each run the group that it is in."""
+    by_seed = unit == "seed"
+    return [str(run.spec.seed if by_seed else run.spec.target) for run in suite.runs]
 
 
 def in_groups(suite: Suite) -> list[Suite]:
     """The suite's runs after each look: the first groups, then more of them, at last all."""
     from hashbackdoor_bench.report.board import looks
 
-    of_run = _groups(suite)
+    of_run = _groups(suite, unit_of_suite(suite))
     order = list(dict.fromkeys(of_run))
     return [
         replace(
@@ -34,28 +42,29 @@ def in_groups(suite: Suite) -> list[Suite]:
     ]
 
 
-def count_of(suite: Suite) -> int:
-    """How many groups its runs are of."""
-    return len(set(_groups(suite)))
+def count_of(part: Suite, unit: "Unit") -> int:
+    """How many groups the runs of a part of a suite are of."""
+    return len(set(_groups(part, unit)))
 
 
 def refuse_few_groups(suite: Suite) -> None:
     """Refuse a suite with which no look can decide anything.
 
     Raises:
-        UserError: it has fewer targets, or seeds of its one target, than an interval needs.
+        UserError: it has fewer targets, or seeds that all targets share, than an interval needs.
     """
     from hashbackdoor_bench.report import LEAST_GROUPS
 
-    count = count_of(suite)
+    unit = unit_of_suite(suite)
+    count = count_of(suite, unit)
     if count >= LEAST_GROUPS:
         return
-    targets = len({str(run.spec.target) for run in suite.runs})
-    has = f"{targets} targets" if targets > 1 else f"one target and {counted(count, 'seed')}"
+    targets = counted(count_of(suite, "target"), "target")
+    has = targets if unit == "target" else f"{targets} and {counted(count, 'seed')}"
     raise UserError(
         f"--until can decide nothing: suite {suite.name} has {has}, and two attacks are told apart "
-        f"over {LEAST_GROUPS} targets or more, or as many seeds of one target. Leave --until out, "
-        "or give a --suite with more."
+        f"over {LEAST_GROUPS} targets or more, or as many seeds that all targets share. Leave "
+        "--until out, or give a --suite with more."
     )
 
 
@@ -77,8 +86,8 @@ def undecidable(found: "Standing", suite: Suite, *, last: bool) -> str:
         )
     if last and all(lead is None or lead.low is None for lead in leads):
         return (
-            "a victim, or a budget of one, has the runs of a single target (or seed, if there is "
-            "one target), so no difference has an interval: give a --suite with more"
+            "a victim, or a budget of one, has the runs of a single target (or seed), so no "
+            "difference has an interval: give a --suite with more"
         )
     return ""
 

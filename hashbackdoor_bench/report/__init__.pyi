@@ -23,6 +23,8 @@ from .selection import without_repeats as without_repeats
 from .selection import without_surrogate as without_surrogate
 from .statistics import LEAST_GROUPS as LEAST_GROUPS
 from .statistics import Estimate as Estimate
+from .statistics import Unit as Unit
+from .statistics import unit_of as unit_of
 from .suite_index import IndexLine as IndexLine
 from .suite_index import read_index as read_index
 from .suite_index import refuse_kept as refuse_kept

@@ -61,7 +61,7 @@ class Power:
 
     Attributes:
         runs: of the attack that count.
-        groups: of these runs: targets, or seeds where there is one target.
+        groups: number of targets, or of seeds, see `statistics.unit_of`.
         error: of its difference from another attack, the root of the mean square over the others.
         comparisons: over which Holm corrects.
         tells: the difference that is found at 80 %, as a share.

@@ -6,8 +6,9 @@ target and a seed. All columns weigh the same:
     mean = 1/K sum_k mean_i x[k,i]
 
 Scores of one target rise and fall together, whatever the victim, the budget and the seed, so a
-group g is everything of one target; where there is one target only, it is everything of one seed,
-and the interval is about that target alone. The spread is found by leaving one of the G groups out:
+group g is everything of one target. Where all targets were run with the same seeds, at least as
+many as there are targets, a group is everything of one seed; the interval is then about these
+targets alone, as it is where there is one. The spread is found by leaving one of the G groups out:
 
     se²  = (G-1)/G sum_g (mean without g - mean of these)²
     95 % interval: mean ± t(G-1) se
@@ -20,12 +21,12 @@ On made-up boards this tells two equal attacks apart in about 5 % of cases, and 
 all runs as independent in more than 30 % (tests/test_places.py), because there are few targets.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import sqrt
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,7 @@ VictimKey = tuple[str, int]  # name and bits
 Column = VictimKey | tuple[str, int, float]  # of a victim, or of a victim at a budget
 Draw = tuple[str, int]  # target and seed
 Draws = Mapping[Column, Mapping[Draw, float]]
+Unit = Literal["target", "seed"]  # what a group is all of
 
 
 def draws(frame: pd.DataFrame, what: str, column: str, *, by_budget: bool = False) -> Draws:
@@ -117,7 +119,7 @@ class Estimate:
         p: two-sided, that the mean is zero; 1 where there is no interval.
         n: number of values.
         error: standard error of the mean; None where there is no interval.
-        groups: number of targets; of seeds where there is one target.
+        groups: number of targets, or of seeds.
     """
 
     mean: float
@@ -129,23 +131,33 @@ class Estimate:
     groups: int = 1
 
 
-def group_of(values: Draws) -> int:
-    """Which part of a draw is its group: 0, the target, if there are several; else 1, the seed."""
-    return int(len({target for column in values.values() for target, _ in column}) == 1)
+def unit_of(draws: Iterable[Draw]) -> Unit:
+    """What the groups of such draws are: seeds if all targets have the same, and no fewer."""
+    seeds: dict[str, set[int]] = {}
+    for target, seed in draws:
+        seeds.setdefault(target, set()).add(seed)
+    shared = next(iter(seeds.values()), set())
+    same = all(some == shared for some in seeds.values())
+    return "seed" if same and len(shared) >= len(seeds) else "target"
 
 
-def estimate(values: Draws, *, of_seeds: bool = False) -> Estimate | None:
+def unit_of_values(values: Draws) -> Unit:
+    """`unit_of` all draws of some columns."""
+    return unit_of(draw for column in values.values() for draw in column)
+
+
+def estimate(values: Draws, *, unit: Unit | None = None) -> Estimate | None:
     """The mean over columns and draws with its interval; None if there is no value.
 
     Args:
         values: of each column.
-        of_seeds: the groups are the seeds, whatever the number of targets, for which alone the
-            interval then holds.
+        unit: what the groups are; None: as `unit_of` says. An interval over seeds holds for these
+            targets alone.
     """
     columns = [column for column in values.values() if column]
     if not columns:
         return None
-    part, n = 1 if of_seeds else group_of(values), sum(map(len, columns))
+    part, n = int((unit or unit_of_values(values)) == "seed"), sum(map(len, columns))
     mean = fmean(fmean(column.values()) for column in columns)
     groups = sorted({draw[part] for column in columns for draw in column}, key=str)
     count = len(groups)
@@ -177,7 +189,7 @@ def _means_without(
     return [float(one) for one in left.mean(0)]
 
 
-def difference(one: Draws, other: Draws, *, of_seeds: bool = False) -> Estimate | None:
+def difference(one: Draws, other: Draws, *, unit: Unit | None = None) -> Estimate | None:
     """How much higher one is than the other, paired over the draws of both; None if none is.
 
     The groups are those of `estimate`.
@@ -191,7 +203,7 @@ def difference(one: Draws, other: Draws, *, of_seeds: bool = False) -> Estimate 
         for column, values in one.items()
         if column in other
     }
-    return estimate(pairs, of_seeds=of_seeds)
+    return estimate(pairs, unit=unit)
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -23,7 +23,7 @@ from hashbackdoor_bench.report.mixing import (
     refuse_mixed_victims,
 )
 from hashbackdoor_bench.report.selection import regime_of
-from hashbackdoor_bench.report.statistics import places
+from hashbackdoor_bench.report.statistics import Unit, places, unit_of
 from hashbackdoor_bench.text import quoted
 
 
@@ -55,6 +55,11 @@ class Board:
     regime: str
     labels: str
     budgets: tuple[float, ...] = ()
+
+    @property
+    def unit(self) -> Unit:
+        """Over what the intervals are."""
+        return unit_of((run.target, run.seed) for entry in self.entries for run in entry.runs)
 
     @property
     def title(self) -> str:

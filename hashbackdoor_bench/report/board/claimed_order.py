@@ -2,9 +2,9 @@
 
 The test is Page's, for ordered alternatives (Journal of the American Statistical Association 1963):
 in every block the four gains are ranked, and L = sum_k k (sum of the ranks of attack k) is large if
-the ranks rise in the order. A block is all of one target, averaged over its seeds and victims; on a
-board with one target it is all of one seed. A board over budgets is tested as a whole, averaged
-over them too, and then at each budget, with Holm's correction over the budgets.
+the ranks rise in the order. A block is all of one group (`statistics.unit_of`), averaged: of one
+target, or of one seed. A board over budgets is tested as a whole, averaged over them too, and then
+at each budget, with Holm's correction over the budgets.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ from hashbackdoor_bench.report.statistics import (
     LEVEL,
     Draws,
     estimate,
-    group_of,
     holm,
+    unit_of_values,
 )
 from hashbackdoor_bench.text import listed
 
@@ -122,7 +122,7 @@ def _tested(entries: Sequence[Entry], budget: float | None) -> ClaimedOrder | No
     if len(blocks) < LEAST_GROUPS:
         return None
     means = tuple(found.mean for found in map(estimate, gains) if found)
-    unit = ("targets", "seeds")[group_of(gains[0])]
+    unit = f"{unit_of_values(gains[0])}s"
     labels = tuple(one.label for one in entries)
     p = _page(blocks)
     return ClaimedOrder(labels, budget, 0, means, len(blocks), unit, p)
@@ -170,7 +170,7 @@ def _shared(gains: Sequence[Draws]) -> list[Draws]:
 
 def _blocks(gains: Sequence[Draws]) -> list[tuple[float, ...]]:
     """For every group the mean gain of each attack over its cells, which all of them have."""
-    part = group_of(gains[0])
+    part = int(unit_of_values(gains[0]) == "seed")
     cells: dict[str, list[list[float]]] = {}
     for column, draws in gains[0].items():
         for draw in draws:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.power import closed
 from hashbackdoor_bench.report.sequential import bounds, looks
-from hashbackdoor_bench.report.statistics import LEVEL, difference
+from hashbackdoor_bench.report.statistics import LEVEL, Unit, difference
 from hashbackdoor_bench.text import listed
 
 __all__ = ["Contest", "contest", "looks"]
@@ -45,7 +45,9 @@ class Contest:
         return "; ".join(words)
 
 
-def contest(board: Board, label: str, seen: Sequence[int], look: int, goal: float) -> Contest:
+def contest(
+    board: Board, label: str, seen: Sequence[int], look: int, goal: float, unit: Unit
+) -> Contest:
     """What is decided at a look.
 
     Args:
@@ -54,6 +56,7 @@ def contest(board: Board, label: str, seen: Sequence[int], look: int, goal: floa
         seen: number of groups after which there are looks, see `looks`.
         look: number of this look, from 0.
         goal: difference below which attacks are near, as a share.
+        unit: what the groups are.
     """
     (mine,) = (one for one in board.entries if one.label == label)
     rivals = [one for one in board.entries if one is not mine and one.place]
@@ -61,7 +64,7 @@ def contest(board: Board, label: str, seen: Sequence[int], look: int, goal: floa
     p = bounds([count / seen[-1] for count in seen], LEVEL / max(1, len(rivals)))[look]
     return Contest(
         {
-            one.label: closed(difference(mine.counted_draws, one.counted_draws), goal, p)
+            one.label: closed(difference(mine.counted_draws, one.counted_draws, unit=unit), goal, p)
             for one in rivals
         }
     )

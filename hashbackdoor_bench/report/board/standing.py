@@ -14,6 +14,7 @@ from hashbackdoor_bench.report.statistics import (
     Estimate,
     difference,
     estimate,
+    unit_of_values,
 )
 from hashbackdoor_bench.spec import SEVERAL
 from hashbackdoor_bench.text import visible
@@ -79,15 +80,14 @@ def power_text(found: Standing, goal: float = GOAL) -> str:
     if found.power is None:
         return _why_unknown(found)
     can, points = found.power, f"{100 * goal:g} points"
-    several_targets = len(found.board.targets) > 1
-    unit = "targets" if several_targets else "seeds"
+    unit = unit_of_values(found.entry.counted_draws)
     difference = f"can tell {wording.percent(can.tells)} points"
     if can.tells > 1:  # more than two gains can differ by
         difference = "can't tell 100 points"
     told = (
         f"These {can.runs} runs {difference} from another attack "
         f"(in 80 % of cases, tested at {100 * LEVEL:g} % over {can.comparisons} "
-        f"pair{'s' if can.comparisons > 1 else ''}, estimated from {can.groups} {unit})"
+        f"pair{'s' if can.comparisons > 1 else ''}, estimated from {can.groups} {unit}s)"
     )
     if can.tells <= goal:
         return f"{told}."
@@ -97,7 +97,7 @@ def power_text(found: Standing, goal: float = GOAL) -> str:
     targets = ceil(needed * can.groups / can.runs)
     cost = f"{needed} runs, {_spelled(needed * found.seconds)} as measured in the records"
     sets = any(SEVERAL in target for target in found.board.targets)  # there are more than classes
-    if several_targets and targets > classes and not sets:
+    if unit == "target" and targets > classes and not sets:
         return (
             f"{told}; {points} need {targets} targets, that is {cost}, and this data has {classes}."
         )
@@ -112,7 +112,7 @@ def _why_unknown(found: Standing) -> str:
     if all(lead is None or lead.error is None for lead in leads):
         return (
             "What these runs can tell is not known: a difference has an interval from "
-            f"{LEAST_GROUPS} targets on, or from {LEAST_GROUPS} seeds of one target."
+            f"{LEAST_GROUPS} targets on, or from {LEAST_GROUPS} seeds that all targets share."
         )
     return (
         "What these runs can tell is not known: the difference from each other attack is the same "

@@ -1,7 +1,8 @@
 """What a board says in plain words, and no more than its tests say.
 
-A sentence names only pairs that `statistics.wins` tells apart: paired by run, with each target left
-out in turn, two-sided at 5 %, after Holm's correction over all pairs of the board.
+A sentence names only pairs that `statistics.wins` tells apart: paired by run, with each group
+(`statistics.unit_of`) left out in turn, two-sided at 5 %, after Holm's correction over all pairs of
+the board.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ from hashbackdoor_bench.report.board import wording
 from hashbackdoor_bench.report.board.boards import Board
 from hashbackdoor_bench.report.board.defenses import DefenseBoard
 from hashbackdoor_bench.report.board.victims import VictimBoard
-from hashbackdoor_bench.report.statistics import Draws, Estimate, difference, wins
+from hashbackdoor_bench.report.statistics import Draws, Estimate, difference, unit_of, wins
+from hashbackdoor_bench.text import listed
 
 MOST_GROUPS = 3  # sentences on who is above whom
 
@@ -82,9 +84,10 @@ def takeaway(contenders: Sequence[Contender], words: Words) -> str:
             if n == 1
             else f"The 95 % interval of every {words.score} contains 0."
         )
-    targets = {draw[0] for one in contenders for values in one.draws.values() for draw in values}
-    if len(targets) == 1:
-        sentences.append(f"This is about target {targets.pop()} alone.")
+    found = {draw for one in contenders for values in one.draws.values() for draw in values}
+    targets = sorted({target for target, _ in found})
+    if unit_of(found) == "seed" and len(targets) <= wording.MOST_NAMED:
+        sentences.append(f"This is about target{'s' * (len(targets) > 1)} {listed(targets)} alone.")
     return " ".join(sentences)
 
 

@@ -44,7 +44,8 @@ def _test(kind: str, equal: str) -> str:
     """How two of a ``kind`` are compared, up to the correction; ``equal`` in a pair of runs."""
     return (
         f"Two {kind}s are compared run by run (equal {equal}); all runs of one target are one "
-        "draw, and on a board with one target all runs of one seed. Student's t over the means "
+        "draw, or all runs of one seed where all targets have the same seeds and no fewer of them "
+        "than there are targets. Student's t over the means "
         f"with each draw left out, two-sided at {100 * LEVEL:g} %, with"
     )
 
@@ -135,8 +136,15 @@ def caption(board: Board) -> str:
         f"{board.protocol.name}, R = {board.protocol.top_k} "
         f"(lists {board.protocol.sha256[:10]}), {bits} bits, {board.title}, "
         f"{_several('target', board.targets)}, {_several('seed', board.seeds)}{budgets}."
-        f"{_design(board)}{made}"
+        f"{_design(board)}{_reach(board)}{made}"
     )
+
+
+def _reach(board: Board) -> str:
+    """For which targets the intervals hold where they are over seeds, as a sentence."""
+    if board.unit == "target" or len(board.targets) == 1:
+        return ""
+    return " Intervals and places are over seeds, so they hold for these targets."
 
 
 def _design(board: Board) -> str:

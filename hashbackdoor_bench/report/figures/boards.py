@@ -55,9 +55,9 @@ def places(frame: pd.DataFrame) -> list[FinishedFigure]:
     found = _boards(frame)
     few = any(one.gain and one.gain.low is None for board in found for one in _attacks(board))
     sentences = (
-        "Backdoor gain of every attack with its 95 % interval over targets, or over the seeds of "
-        "one target, and its place on the right; brackets join attacks that the tests can't tell "
-        "apart.",
+        "Backdoor gain of every attack with its 95 % interval over targets, or over seeds that all "
+        "targets share, and its place on the right; brackets join attacks that the tests can't "
+        "tell apart.",
         *([NO_INTERVAL] if few else []),
         f"A hollow mark has no place. {PLACES}",
     )

@@ -93,8 +93,8 @@ def _overview(
     legend_of_marks(figure, shared)
     beyond = "; one that goes on beyond the edge ends in an arrow" if any(cut) else ""
     lines = (
-        ", each mark a mean, and each line its 95 % interval (over targets, or over seeds if there "
-        f"is one target){beyond}"
+        ", each mark a mean, and each line its 95 % interval (over targets, or over seeds that "
+        f"all targets share){beyond}"
         if ends
         else " and each mark a mean"
     )

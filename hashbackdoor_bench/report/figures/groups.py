@@ -18,7 +18,7 @@ from hashbackdoor_bench.report.style import GRID, LEAST, SMALL, TEXT, TICKS
 
 NO_INTERVAL = (
     f"No interval is drawn where it would follow from fewer than {LEAST_GROUPS} targets, or seeds "
-    "of one target."
+    "that all targets share."
 )
 LOG = " (log scale)"  # at the end of an axis' label
 LETTER, HANDLE = 0.056, 0.4  # inches: an average letter in small type, a legend's line

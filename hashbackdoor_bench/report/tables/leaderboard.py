@@ -36,10 +36,10 @@ target class's images.
 """
 EXPLANATION = (
     f"Gain: backdoor gain in percent, convention {CONVENTION}, the mean over the victims that "
-    "count and the budgets (each weighs the same) with its 95 % interval over targets, or over the "
-    "seeds of one target. By victim: mean ± "
-    "standard deviation. ΔMAP: of the victim that changed most. PSNR in dB, of poisoned images and "
-    "of triggered queries. Poison: in percent of the target class's images.",
+    "count and the budgets (each weighs the same) with its 95 % interval over targets, or over "
+    "seeds that all targets share. By victim: mean ± standard deviation. ΔMAP: of the victim that "
+    "changed most. PSNR in dB, of poisoned images and of triggered queries. Poison: in percent of "
+    "the target class's images.",
     f"{wording.PLACES} Bold: significantly above all others that have a place. {wording.TEST} "
     "Holm's correction over all pairs of attacks that have a place.",
 )

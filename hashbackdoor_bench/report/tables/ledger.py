@@ -176,7 +176,7 @@ def _changes(row: LedgerRow, frame: pd.DataFrame, convention: str) -> Changes:
             _values(frame, label, effect, rule)
             for label, rule in ((row.changed, after), (row.base, before))
         ]
-        found.append(difference(*sides, of_seeds=True))
+        found.append(difference(*sides, unit="seed"))
     return found
 
 
