@@ -497,7 +497,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path):
 def test_listing_the_suites_gives_their_titles():
     assert list(shipped()) == [
         "aware", "badhash", "baselines", "baselines_frozen", "bistable", "ciba-table",
-        "ciba-table-fashion", "defenses", "delivery", "finetuned", "frontier", "frozen", "ledger",
+        "ciba-table-fashion", "defenses", "faint", "finetuned", "frontier", "frozen", "ledger",
         "quick", "sensitivity", "standard", "standard_frozen", "takes", "takes96", "transfer",
         "transfer-mini", "transfer-regimes", "victims",
     ]  # fmt: skip
@@ -521,7 +521,7 @@ SIZES = {
     "aware": (4 + 3 * 2) * 2 * 3,
     "baselines": (3 + 23 * 2) * 2 * 2 * 3 + 2 * 3,
     "baselines_frozen": (3 + 23 * 2) * 2 * 4 * 4 + 2 * 4,
-    "delivery": 6 * 2 * 2 * 3,
+    "faint": 6 * 3 * 2 * 3,
     "sensitivity": (4 + 4 + 3 + 2 + 2 + 3 + 3) * 2,
     "ledger": 25 * 2 * 5,
     "bistable": 2 * 10,
