@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from html import escape
 from importlib.util import find_spec
@@ -485,6 +486,20 @@ def test_what_failed_stands_in_the_object_and_a_refusal_leaves_no_folder(
     assert out == ""
     assert "no run of failing_more on the victims of small worked" in err
     assert not gone.parent.exists()
+
+
+def test_a_comparison_into_a_suite_s_folder_keeps_the_labels_of_the_suite(
+    stranger, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(stranger)
+    folder = tmp_path / "small"
+    shutil.copytree("results/small", folder)
+    before = set((folder / "index.csv").read_text().splitlines())
+    where = ["--results-dir", str(folder)]
+    assert compare(stranger, "foreign_blend", *where, plugin=True) == 0
+    after = set((folder / "index.csv").read_text().splitlines())
+    assert before < after
+    assert all("Foreign blend" in line for line in after - before)
 
 
 def test_a_comparison_that_is_refused_or_runs_nothing_leaves_no_folder(

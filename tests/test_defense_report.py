@@ -315,7 +315,7 @@ def test_the_board_stands_in_the_leaderboard_and_escaped_on_the_page(tmp_path: P
     assert "| 1-2 | Spectral signatures | filters of the training set |" in text
     assert "<script>" not in text
     assert "a&#124;b" in text
-    write_site(found, read, tmp_path / "site", lambda spec: "", defenses)
+    write_site(found, read, tmp_path / "site", lambda record: "", defenses)
     for name in ("defenses.html", "coverage.html"):
         page = (tmp_path / "site" / name).read_text()
         assert "suite mine, delivery files" in page
@@ -327,7 +327,7 @@ def test_the_board_stands_in_the_leaderboard_and_escaped_on_the_page(tmp_path: P
 def test_the_page_of_defenses_says_how_defenses_are_compared(tmp_path: Path):
     read = suite(tmp_path, some())
     defenses = defense_boards(read.frame, ["mine"])
-    write_site([], read, tmp_path / "site", lambda spec: "", defenses)
+    write_site([], read, tmp_path / "site", lambda record: "", defenses)
     page = (tmp_path / "site" / "defenses.html").read_text()
     assert "at least one defense is better than this one" in page
     assert "Two defenses are compared run by run (equal attack, poisoned share, victim" in page

@@ -173,7 +173,7 @@ def test_its_page_has_every_row_with_its_sentence_and_escapes_words(tmp_path: Pa
     assert shown["carriers augmented"].cells[0] == "CIBA"
     assert not any(sentence.startswith("Carriers augmented:") for sentence in page.caption)
     odd = replace(page, title="<b>")
-    write_site([], collect([tmp_path / "in"]), tmp_path / "site", lambda spec: "", ledger=odd)
+    write_site([], collect([tmp_path / "in"]), tmp_path / "site", lambda record: "", ledger=odd)
     text = (tmp_path / "site" / "ledger.html").read_text("utf-8")
     assert "<h1>&lt;b&gt;</h1>" in text
     assert shown["carriers augmented"].sentence in text

@@ -175,7 +175,7 @@ def test_the_command_shown_is_given_by_the_caller(tmp_path):
     found = boards(collection.frame, ["quick"])
     folder = tmp_path / "site"
     write_site(
-        found, collection, folder, lambda spec: f"make '{spec.seed}' <i>", notes=["<b>left</b>"]
+        found, collection, folder, lambda record: f"make '{record.spec.seed}' <i>", notes=["<b>left</b>"]
     )
     for page, seed in (("runs/quick-files-a.html", 2), ("attacks/a.html", 0)):
         text = (folder / page).read_text()
@@ -484,7 +484,7 @@ def test_pictures_are_pngs_inside_of_the_folder_of_the_run(tmp_path: Path, monke
     for name, content in {"poison": PNG, "html": b"<script>", "long": PNG + b"0"}.items():
         (folder / f"{name}.png").write_bytes(content)
     found = collect([place])
-    write_site(boards(found.frame, ["quick"]), found, tmp_path / "site", lambda spec: "")
+    write_site(boards(found.frame, ["quick"]), found, tmp_path / "site", lambda record: "")
     assert [path.read_bytes() for path in (tmp_path / "site").rglob("*.png")] == [PNG]
     text = unescape((tmp_path / "site/coverage.html").read_text())
     for words in (

@@ -38,7 +38,7 @@ from hashbackdoor_bench.report.board import (
     standing_text,
 )
 from hashbackdoor_bench.spec import RunSpec
-from hashbackdoor_bench.suites import Failure, describe, suite_with, write_index
+from hashbackdoor_bench.suites import Failure, describe, refuse_shared, suite_with, write_index
 from hashbackdoor_bench.text import counted
 
 
@@ -250,6 +250,7 @@ def compared(
             cache, layout = lay_out_suite(batch, cache_dir, folder, device, threads, mode)
             keys = {one.tasks[-1].key for one in layout.planned}
             layout.done |= keys & there
+            refuse_shared(layout, folder)
             here = unless_refused(folder, "--results-dir") if layout.missing else nullcontext()
             with here:
                 failures = run_missing(
@@ -266,7 +267,7 @@ def compared(
                 tell(failures, folder)
                 own = [one for one in layout.planned if one.path.is_file()]
                 if own:
-                    write_index(replace(layout, planned=own), folder)
+                    write_index(replace(layout, planned=own), folder, part=True)
                 frame = choose(collect([*places, *([folder] if own else [])]).frame, ())
                 if not frame["key"].isin(keys).any():
                     why = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from hashbackdoor_bench.cli.options import FILE, FOLDER, bench, first_of, published_or_own
-from hashbackdoor_bench.cli.suite_running import command_of
+from hashbackdoor_bench.cli.suite_running import command_of_record
 from hashbackdoor_bench.cli.terminal import say
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import real, whole
@@ -93,7 +93,7 @@ def leaderboard_command(
                 found,
                 collection,
                 site,
-                lambda spec: shlex.join(command_of(spec)),
+                lambda record: shlex.join(command_of_record(record)),
                 defenses,
                 notes,
                 ledger,

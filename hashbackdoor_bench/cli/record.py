@@ -45,7 +45,7 @@ def show_record(path: Path, bundle: Path | None) -> None:
     from hashbackdoor_bench.report.board import write_bundle
 
     try:
-        page = write_bundle(path, record, bundle, lambda spec: command, _draw(frame))
+        page = write_bundle(path, record, bundle, lambda record: command, _draw(frame))
     except OSError as error:
         raise UserError(f"--bundle {bundle}: {error.strerror}; give another folder.") from error
     say(f"bundle    {page}")

@@ -5,6 +5,7 @@ from .failures import kept_failure as kept_failure
 from .index import check_labels as check_labels
 from .index import outside as outside
 from .index import refuse_index as refuse_index
+from .index import refuse_shared as refuse_shared
 from .index import write_index as write_index
 from .layout import RECORD as RECORD
 from .layout import Layout as Layout

@@ -13,8 +13,7 @@ from hashbackdoor_bench import report
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import INDEX, REFUSED, read_record
 from hashbackdoor_bench.registry import ATTACKS
-from hashbackdoor_bench.report import IndexLine
-from hashbackdoor_bench.report.suite_index import LONGEST, attack_of_label
+from hashbackdoor_bench.report import LONGEST, IndexLine, attack_of_label
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.suites.failures import Failure
 from hashbackdoor_bench.suites.layout import Layout, PlannedRun
@@ -22,6 +21,8 @@ from hashbackdoor_bench.text import counted, listed, quoted
 
 if TYPE_CHECKING:
     from hashbackdoor_bench.records import Record
+
+AWAY = "or move that file away, after which tables list its records under no label"
 
 
 def check_labels(layout: Layout, results: Path) -> None:
@@ -58,17 +59,8 @@ def refuse_index(layout: Layout, results: Path) -> None:
         UserError: what the index names, and how to go on.
     """
     path, found = results / INDEX, report.read_index(results / INDEX)
-    away = "or move that file away, after which tables list its records under no label"
-    if found.problems and not found.lines:
-        what = found.problems[0].removesuffix(": labels are made up.")
-        raise UserError(f"{what}: give another --results-dir, {away}.")
+    refuse_shared(layout, results)
     mine = _records(layout, results)
-    others = {line.suite for name, line in found.lines.items() if name in mine} - _suites(layout)
-    if others:
-        raise UserError(
-            f"{path} names records of suite {listed(sorted(others))} that are runs of this suite "
-            f"too, and a record has one label: give another --results-dir, {away}."
-        )
     apart = _outside(layout, results)
     runs = {_words(one.spec) for one in layout.planned}
     again = next((line.record for line in apart if _words_of(results / line.record) in runs), None)
@@ -81,7 +73,26 @@ def refuse_index(layout: Layout, results: Path) -> None:
     if apart and not mine & found.lines.keys():
         raise UserError(
             f"{path} names {counted(len(apart), 'record')} of another suite {apart[0].suite} (rows "
-            f"{_rows(apart)}): give your file another name, or give another --results-dir, {away}."
+            f"{_rows(apart)}): give your file another name, or give another --results-dir, {AWAY}."
+        )
+
+
+def refuse_shared(layout: Layout, results: Path) -> None:
+    """Refuse to write lines into an index that can't be read, or that has them for another suite.
+
+    Raises:
+        UserError: what the index names, and how to go on.
+    """
+    path, found = results / INDEX, report.read_index(results / INDEX)
+    if found.problems and not found.lines:
+        what = found.problems[0].removesuffix(": labels are made up.")
+        raise UserError(f"{what}: give another --results-dir, {AWAY}.")
+    mine = _records(layout, results)
+    others = {line.suite for name, line in found.lines.items() if name in mine} - _suites(layout)
+    if others:
+        raise UserError(
+            f"{path} names records of suite {listed(sorted(others))} that are runs of this suite "
+            f"too, and a record has one label: give another --results-dir, {AWAY}."
         )
 
 
@@ -96,12 +107,17 @@ def outside(layout: Layout, results: Path) -> Iterator[str]:
         )
 
 
-def write_index(layout: Layout, results: Path) -> Path:
+def write_index(layout: Layout, results: Path, *, part: bool = False) -> Path:
     """Write ``index.csv`` beside a suite's records: one row per finished run, with its label.
 
     A run that several rows of the suite have is there once, with the first one's label. Lines of
     other suites stay. Runs whose defense doesn't fit are in ``refused.csv``, which exists only if
     there are any.
+
+    Args:
+        layout: of the suite.
+        results: the folder.
+        part: whether the layout is of a part of the suite, so that other lines of it stay too.
     """
     path = results / INDEX
     lines: dict[str, IndexLine] = {}
@@ -111,10 +127,11 @@ def write_index(layout: Layout, results: Path) -> Path:
             lines.setdefault(line.record, line)
     suites = _suites(layout)
     for line in report.read_index(path).lines.values():
-        if line.suite not in suites:
+        if part or line.suite not in suites:
             lines.setdefault(line.record, line)
     report.write_index(path, lines.values())
-    kept = [one for one in report.read_refusals(results / REFUSED)[0] if one.suite not in suites]
+    before, _ = report.read_refusals(results / REFUSED)
+    kept = [one for one in before if part or one.suite not in suites]
     refusals = [_refusal(failure) for failure in layout.unfit]
     report.write_refusals(results / REFUSED, [*refusals, *kept])
     return path

@@ -70,14 +70,14 @@ def write_bundle(
         path: of the record's file, beside which its pictures are.
         record: what the file holds.
         folder: new, empty, or a bundle made before.
-        command_of: the text of the command that makes a run.
+        command_of: the text of the command that makes a record again.
         draw: draws the figures into a folder.
 
     Raises:
         UserError: the folder holds something else.
     """
     clear(folder, "--bundle", GENERATOR, PARTS)
-    files = copy_run(path, record.spec, folder, command_of)
+    files = copy_run(path, record, folder, command_of)
     figures = draw(folder / FIGURES)
     environment = templates(wording=wording, generator=GENERATOR, sections=[])
     page = folder / "index.html"

@@ -67,7 +67,7 @@ def write_site(
         collection: what they are made from; its pictures, refusals and files that were left out
             are shown too.
         folder: of the site; new, empty, or a site made before.
-        command_of: the text of the command that makes a run.
+        command_of: the text of the command that makes a record again.
         defenses: the boards of defenses.
         notes: more sentences that stand with those on files left out.
         ledger: what the deviations of released code are worth; None: no page shows it.
@@ -81,12 +81,10 @@ def write_site(
     files: dict[str, Files] = {}
     for run in _runs(found):
         if run.path not in files:  # controls stand on several boards
-            files[run.path] = copy_run(Path(run.path), run.record.spec, folder, command_of)
+            files[run.path] = copy_run(Path(run.path), run.record, folder, command_of)
     for page in attacks:
         if (shown := page.pictures) and shown.path.as_posix() not in files:
-            files[shown.path.as_posix()] = copy_run(
-                shown.path, shown.record.spec, folder, command_of
-            )
+            files[shown.path.as_posix()] = copy_run(shown.path, shown.record, folder, command_of)
     _keep_only(folder / "records", {Path(one.record).name for one in files.values()})
     run_pages = _run_pages(found)
     pages = {page.attack: page for page in attacks}

@@ -17,8 +17,7 @@ from markupsafe import Markup
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.files import open_regular
 from hashbackdoor_bench.png import read_png
-from hashbackdoor_bench.records import LARGEST
-from hashbackdoor_bench.spec import RunSpec
+from hashbackdoor_bench.records import LARGEST, Record
 from hashbackdoor_bench.text import visible
 
 SOURCES = Path(__file__).parent / "site"
@@ -36,7 +35,7 @@ SHOWN = {
     "curves": "How the trigger was crafted, step by step.",
 }
 
-CommandOf = Callable[[RunSpec], str]
+CommandOf = Callable[[Record], str]
 
 
 @dataclass(frozen=True)
@@ -157,16 +156,16 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
 
 
-def copy_run(path: Path, spec: RunSpec, folder: Path, command_of: CommandOf) -> Files:
+def copy_run(path: Path, record: Record, folder: Path, command_of: CommandOf) -> Files:
     """Copy a record and the pictures in the folder of its name into a site."""
     with open_regular(path) as file:
         content = file.read(LARGEST)
     name = hashlib.sha256(content).hexdigest()[:16]
-    record = folder / "records" / f"{name}.json"
-    record.parent.mkdir(exist_ok=True)
-    if record.is_symlink() or not record.is_file() or record.read_bytes() != content:
-        record.unlink(missing_ok=True)
-        record.write_bytes(content)
+    copied = folder / "records" / f"{name}.json"
+    copied.parent.mkdir(exist_ok=True)
+    if copied.is_symlink() or not copied.is_file() or copied.read_bytes() != content:
+        copied.unlink(missing_ok=True)
+        copied.write_bytes(content)
     images, left_out = [], []
     for picture in pictures_of(path):
         try:
@@ -183,7 +182,7 @@ def copy_run(path: Path, spec: RunSpec, folder: Path, command_of: CommandOf) -> 
         images.append(Picture(copy, picture.stem, SHOWN.get(picture.stem, picture.stem)))
     order = [*SHOWN]
     images.sort(key=lambda one: order.index(one.name) if one.name in order else len(order))
-    return Files(f"records/{name}.json", tuple(images), tuple(left_out), command_of(spec))
+    return Files(f"records/{name}.json", tuple(images), tuple(left_out), command_of(record))
 
 
 def pictures_of(record: Path) -> list[Path]:
