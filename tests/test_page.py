@@ -175,7 +175,11 @@ def test_the_command_shown_is_given_by_the_caller(tmp_path):
     found = boards(collection.frame, ["quick"])
     folder = tmp_path / "site"
     write_site(
-        found, collection, folder, lambda record: f"make '{record.spec.seed}' <i>", notes=["<b>left</b>"]
+        found,
+        collection,
+        folder,
+        lambda record: f"make '{record.spec.seed}' <i>",
+        notes=["<b>left</b>"],
     )
     for page, seed in (("runs/quick-files-a.html", 2), ("attacks/a.html", 0)):
         text = (folder / page).read_text()

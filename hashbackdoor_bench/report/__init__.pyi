@@ -25,7 +25,7 @@ from .statistics import LEAST_GROUPS as LEAST_GROUPS
 from .statistics import Estimate as Estimate
 from .statistics import Unit as Unit
 from .statistics import unit_of as unit_of
-from .suite_index import LONGEST as LONGEST
+from .suite_index import LONGEST_LABEL as LONGEST_LABEL
 from .suite_index import IndexLine as IndexLine
 from .suite_index import attack_of_label as attack_of_label
 from .suite_index import read_index as read_index

@@ -17,7 +17,7 @@ from hashbackdoor_bench.registry import ATTACKS
 from hashbackdoor_bench.text import visible
 
 LARGEST = 10_000_000  # bytes of an index; a line has about 100
-LONGEST = 200  # characters of a label
+LONGEST_LABEL = 200  # characters of a label
 NAMED = ("suite", "label", "record")  # columns that every line must fill
 FACTS = ("victim", "bits", "target", "seed")  # columns that say what the record says
 
@@ -173,7 +173,9 @@ def _lines(text: str) -> Iterator[IndexLine]:
     for row in rows:
         if None in row or None in row.values():
             raise ValueError(f"line {rows.line_num} has not as many cells as the head")
-        if len(row["label"]) > LONGEST:
-            raise ValueError(f"line {rows.line_num} has a label of more than {LONGEST} characters")
+        if len(row["label"]) > LONGEST_LABEL:
+            raise ValueError(
+                f"line {rows.line_num} has a label of more than {LONGEST_LABEL} characters"
+            )
         facts = {name: row[name] for name in FACTS if name in row}
         yield IndexLine(rows.line_num, row["suite"], row["label"], row["record"], facts)

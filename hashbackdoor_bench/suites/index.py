@@ -13,7 +13,7 @@ from hashbackdoor_bench import report
 from hashbackdoor_bench.errors import UserError
 from hashbackdoor_bench.records import INDEX, REFUSED, read_record
 from hashbackdoor_bench.registry import ATTACKS
-from hashbackdoor_bench.report import LONGEST, IndexLine, attack_of_label
+from hashbackdoor_bench.report import LONGEST_LABEL, IndexLine, attack_of_label
 from hashbackdoor_bench.spec import RunSpec
 from hashbackdoor_bench.suites.failures import Failure
 from hashbackdoor_bench.suites.layout import Layout, PlannedRun
@@ -39,8 +39,8 @@ def check_labels(layout: Layout, results: Path) -> None:
         try:
             # a planned run has what the check reads of its record, the spec
             line.check(cast("Record", one), begins[label], others)
-            if len(label) > LONGEST:
-                raise UserError(f"its label has more than {LONGEST} characters")
+            if len(label) > LONGEST_LABEL:
+                raise UserError(f"its label has more than {LONGEST_LABEL} characters")
             if attacks.setdefault(label, attack) != attack:
                 raise UserError(f"it labels {attack} {label!r}, as another labels {attacks[label]}")
         except UserError as error:
