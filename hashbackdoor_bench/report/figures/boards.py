@@ -126,8 +126,8 @@ def over_budgets(frame: pd.DataFrame) -> list[FinishedFigure]:
                   ncols=columns, handlelength=2.2, columnspacing=1.2)  # fmt: skip
     sentences = (
         "Backdoor gain over the share of the target class that is poisoned: mean over the victims "
-        "that count, with a band of its 95 % interval over targets, or over the seeds of one "
-        "target. The headline of the leaderboard is the mean of a curve over its budgets.",
+        "that count, with a band of its 95 % interval over targets, or over seeds that all "
+        "targets share. The headline of the leaderboard is the mean of a curve over its budgets.",
         *([NO_INTERVAL] if few else []),
         *([NO_PLACE] if not all(one.place for board in found for one in _attacks(board)) else []),
     )
@@ -218,12 +218,14 @@ def _forest(axes: Axes, board: Board) -> None:
         )  # fmt: skip
         axes.text(1.04, row, place(one), transform=axes.get_yaxis_transform(), va="center",
                   ha="center", fontsize=LEAST)  # fmt: skip
+    longest = max((len(place(one)) for one in entries), default=0)
+    beside = max(1.1, 1.055 + 0.0125 * longest)  # right of the places
     ends: list[int] = []  # the last row of the brackets of each lane
     for first, last in _ties(entries):
         number = next((n for n, end in enumerate(ends) if end < first), len(ends))
         ends[number : number + 1] = [last]
         axes.plot(
-            [1.1 + TIED * number] * 2, [first - 0.3, last + 0.3], color="0.3", linewidth=1,
+            [beside + TIED * number] * 2, [first - 0.3, last + 0.3], color="0.3", linewidth=1,
             transform=axes.get_yaxis_transform(), clip_on=False, solid_capstyle="butt",
         )  # fmt: skip
 
