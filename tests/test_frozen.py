@@ -1,5 +1,6 @@
 """The frozen regime: features computed once, and a hash layer trained on them."""
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -98,10 +99,11 @@ def test_codes_of_features_are_those_of_the_whole_network(spec, tmp_path, delive
             assert (codes == z.sign())[clear].all()
 
 
-def test_the_record_of_a_method_without_training_is_sound(spec, tmp_path):
+def test_the_record_of_a_method_without_training_is_sound(spec, tmp_path, weights):
     record = run_of(spec, tmp_path, victim="itq").record()
     assert not record.training.victim
     check_record(record)
+    assert record.params.weights == hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("delivery", ["stamped", "files"])

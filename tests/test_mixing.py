@@ -111,6 +111,17 @@ def test_a_file_of_weights_is_known_by_the_key_of_the_clean_victim(tmp_path):
     refuse_mixed_victims(same, "x")
 
 
+def test_a_file_of_weights_is_known_by_its_hash_where_no_seed_is_common(tmp_path):
+    def of(weights: str, seed: int) -> Record:
+        record = on_cpu(f"{weights}{seed}", seed=seed)
+        return with_checksum(replace(record, params=replace(record.params, weights=weights)))
+
+    data = frame(tmp_path, of("aa", 0), of("bb", 1))
+    with pytest.raises(UserError, match="weights_hash=aa and with weights_hash=bb"):
+        refuse_mixed_victims(data, "x")
+    refuse_mixed_victims(frame(tmp_path / "same", of("aa", 0), of("aa", 1)), "x")
+
+
 def test_two_precisions_on_one_device_were_chosen_and_are_refused(tmp_path):
     data = frame(tmp_path, on_cpu("aa"), on_cpu("bb", seed=1, precision="bfloat16"))
     with pytest.raises(UserError, match="x, cpu AVX512: there are runs with precision="):

@@ -220,12 +220,22 @@ class Imperceptibility(Part, frozen=True):
 
 
 class Parameters(Part, frozen=True):
-    """Hyper-parameters by name, all resolved; those of the recipe are `Recipe`'s."""
+    """What a run depends on beside the values of its spec, all resolved.
+
+    Attributes:
+        attack: hyper-parameters by name, and what else the backdoor depends on.
+        victim: hyper-parameters by name.
+        recipe: the fields of `Recipe`.
+        surrogate: hyper-parameters by name.
+        weights: SHA-256 of the victim's file of weights; None where it starts from no file, and in
+            records of older code.
+    """
 
     attack: dict[Text, Any]
     victim: dict[Text, Any]
     recipe: dict[Text, Any]
     surrogate: dict[Text, Any]
+    weights: Hash | None = None
 
 
 class Losses(Part, frozen=True, kw_only=True):

@@ -50,6 +50,7 @@ SAME_VICTIM = (
         if field.name not in {*SAME_ATTACK, *SAME_DEFENSE, *FREE}
     ),
     "recipe_settings",
+    "weights_hash",
 )
 
 
@@ -88,6 +89,7 @@ RECORDED: dict[str, Callable[[Record], object]] = {
     "surrogate_settings": _surrogate_settings,
     "recipe_settings": _recipe_settings,
     "defense_version": _defense_version,
+    "weights_hash": lambda record: record.params.weights,
     "size": lambda record: size_of(record.spec),
 }
 
@@ -183,8 +185,8 @@ def refuse_mixed(frame: pd.DataFrame, what: str, names: Sequence[str]) -> None:
 def clean_victim_of(record: Record) -> tuple[tuple[object, ...], str] | None:
     """All that the clean victim depends on beside its settings, and its key; None: not known.
 
-    A record has the name of a file of weights, but not its hash; the key has. Two records that
-    agree in the settings of the victim and in the first part must agree in the key.
+    A record of older code has the name of a file of weights, but not its hash; the key has. Two
+    records that agree in the settings of the victim and in the first part must agree in the key.
     """
     spec, key = record.spec, record.artifacts.get(CLEAN_VICTIM)
     if record.numerics is None or key is None:

@@ -54,6 +54,7 @@ def record_of(run: "Run") -> Record:
             victim=dict(plan.spec.victim_settings),
             recipe=plan.victim.recipe.to_dict(),
             surrogate=dict(plan.surrogate.settings),
+            weights=plan.victim.inputs["weights"],
         ),
         training=Losses(
             surrogate=_losses(artifacts["surrogate"]) if "surrogate" in artifacts else None,
