@@ -7,6 +7,7 @@ import torch
 
 from hashbackdoor_bench import RunSpec
 from hashbackdoor_bench.stages import Cache, Plan
+from hashbackdoor_bench.stages.idle import without_idle
 
 CPU = torch.device("cpu")
 
@@ -18,6 +19,12 @@ def spec(tiny: Path, **changes: Any) -> RunSpec:
         "clean_share": 0.5,
     }  # fmt: skip
     return RunSpec(**{**base, **changes})
+
+
+def asked(tiny: Path, cache: Cache, **changes: Any) -> RunSpec:
+    """`spec` without a share of clean images where the defense takes none, which is refused."""
+    given = spec(tiny, **changes)
+    return without_idle(given, Plan(given, cache=cache, device=CPU).spec)
 
 
 def plan(tiny: Path, cache: Path, **changes: Any) -> Plan:

@@ -197,4 +197,4 @@ def test_a_cover_whose_trigger_goes_by_the_place_in_the_batch_is_told(
     assert check_attack(ATTACKS["adap_patch"]) == []
     monkeypatch.setattr(FourPatches, "plant", misplaced)
     (found,) = check_attack(ATTACKS["adap_patch"])
-    assert "index by slot" in found.text
+    assert "Use each image, and its slot in plant, alone" in found.text

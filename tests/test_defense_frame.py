@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 import torch
-from defended_runs import CPU, plan, spec
+from defended_runs import CPU, asked, plan, spec
 
 from hashbackdoor_bench import DEFENSES, Assumes, Defense, RunSpec, UserError, to_bytes, to_unit
 from hashbackdoor_bench.records import load_record, read_record
@@ -91,7 +91,7 @@ def test_a_run_with_a_defense_has_a_record_that_can_be_read_and_agrees_with_itse
     tiny, warm, tmp_path, name
 ):
     cls = DEFENSES[name].cls
-    wanted = spec(tiny, defense=name, defense_settings=tuple(cls.quick.items()))
+    wanted = asked(tiny, warm, defense=name, defense_settings=tuple(cls.quick.items()))
     record, path, made = run(wanted, cache=warm, results=tmp_path, device="cpu")
     assert read_record(path) == record
     check_record(record)
@@ -105,7 +105,7 @@ def test_a_run_with_a_defense_has_a_record_that_can_be_read_and_agrees_with_itse
     assert set(defended.detection) == {
         unit for unit, hook in (("train", "screen"), ("query", "suspect")) if hook in cls.hooks()
     }
-    undefended, _, _ = run(spec(tiny), cache=warm, results=tmp_path, device="cpu")
+    undefended, _, _ = run(asked(tiny, warm), cache=warm, results=tmp_path, device="cpu")
     assert undefended.scores == record.scores
     assert undefended.defense is None
     assert "defense" not in undefended.values
@@ -114,7 +114,8 @@ def test_a_run_with_a_defense_has_a_record_that_can_be_read_and_agrees_with_itse
 
 
 def test_a_record_whose_defense_was_taken_out_is_refused(tiny, warm, tmp_path):
-    record, _, _ = run(spec(tiny, defense="clp"), cache=warm, results=tmp_path, device="cpu")
+    wanted = asked(tiny, warm, defense="clp")
+    record, _, _ = run(wanted, cache=warm, results=tmp_path, device="cpu")
     edited = msgspec.structs.replace(record, defense=None, checksum=None, numerics=None)
     with pytest.raises(UserError, match="results don't fit"):
         check_record(edited)
