@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -433,6 +433,18 @@ def test_transfer_writes_mean_and_deviation_and_frames_the_white_box(crossed: Pa
     assert panel.get_title("left") == "CIBA"
     assert bar.get_ylabel() == "backdoor gain (points)"
     assert panel.images[0].get_clim() == (30, 60)  # the tens around what is shown
+
+
+def test_long_names_of_surrogates_leave_room_for_the_numbers(tmp_path: Path):
+    for attack, backbone in product(("tri", "ciba"), ("cnn32", "tf_efficientnet_lite0")):
+        run(tmp_path, attack=attack, surrogate="csq", victim="csq", surrogate_backbone=backbone)
+        run(tmp_path, attack=attack, surrogate="csq", victim="dpsh", surrogate_backbone=backbone)
+    figure = draw("transfer", tmp_path).figure
+    figure.draw_without_rendering()
+    for axes in figure.axes[:2]:
+        assert axes.get_position().width * figure.get_figwidth() / 2 > 0.33  # inches of a cell
+    heads = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert any("tf_efficientnet_lite0" in head for head in heads)  # no word is broken
 
 
 def test_a_plane_may_have_the_classes_of_a_target_that_is_a_set(tmp_path: Path):

@@ -59,7 +59,7 @@ def heatmap(
                 continue
             level[y, x] = one.mean
             spread = "n = 1" if one.deviation is None else f"±{one.deviation:.1f}"
-            text = f"{one.mean:.1f}".replace("-", "−")
+            text = f"{one.mean:z.1f}".replace("-", "−")
             axes.text(x, y - 0.03, text, ha="center", va="bottom", fontsize=SMALL)
             axes.text(x, y + 0.03, spread, ha="center", va="top", fontsize=LEAST)
     picture = axes.imshow(level, cmap=COLOURS, vmin=limits[0], vmax=limits[1], aspect="auto")

@@ -1,5 +1,7 @@
 """How triggers made on one network do on another: one heatmap per attack."""
 
+from itertools import product
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -7,6 +9,7 @@ from matplotlib.patches import Rectangle
 from hashbackdoor_bench.report.captions import conditions, provenance
 from hashbackdoor_bench.report.figures.finished import FinishedFigure, Unfilled
 from hashbackdoor_bench.report.figures.groups import (
+    LETTER,
     distinct,
     run_count,
     runs_by_head,
@@ -16,6 +19,9 @@ from hashbackdoor_bench.report.figures.groups import (
 from hashbackdoor_bench.report.figures.heatmap import heatmap, limits_of, scale
 from hashbackdoor_bench.report.selection import surrogate_difference, surrogate_heads, victim_heads
 from hashbackdoor_bench.report.style import COLUMN, SMALL, TEXT
+
+WIDEST = 1.1  # inches: a line of a row's head, unless a word is longer
+LEAST_SIDE = 0.33  # inches: a cell's numbers
 
 
 def transfer(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
@@ -36,10 +42,16 @@ def transfer(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
         )
     found = runs_by_head(taken, ("name", "other", "head"))
     names, rows, columns = (distinct(taken[column]) for column in ("name", "other", "head"))
+    longest = max(len(word) for row in rows for word in row.split())
+    heads = {row: wrapped(row, max(WIDEST, LETTER * (longest + 1))) for row in rows}
+    letters = max(len(line) for head in heads.values() for line in head.split("\n"))
+    beside = max(1.2, 0.9 + LETTER * letters)  # inches: heads of rows, scale of the colours
     width = COLUMN if len(columns) <= 4 and len(names) <= 2 else TEXT
+    if (width - beside) / min(len(names), 2) / len(columns) < LEAST_SIDE:
+        width = TEXT
     across = min(len(names), 2 if width == COLUMN else 3)
     down = -(-len(names) // across)
-    side = (width - 1.2) / across / len(columns)
+    side = (width - beside) / across / len(columns)
     titles = {name: wrapped(name, side * len(columns)) for name in names}
     lines = max(title.count("\n") for title in titles.values())
     figure = Figure(
@@ -55,11 +67,15 @@ def transfer(frame: pd.DataFrame, convention: str) -> list[FinishedFigure]:
     limits = limits_of(levels.values())
     for axes, name in zip(panels.flat, names, strict=False):
         cells = {
-            (row, column): levels.get((name, row, column)) for row in rows for column in columns
+            (heads[row], column): levels.get((name, row, column))
+            for row in rows
+            for column in columns
         }
-        picture = heatmap(axes, cells, (rows, columns), limits, side)
-        for (row, column), one in cells.items():
-            if one and not surrogate_difference(found[name, row, column].iloc[0].to_dict()):
+        picture = heatmap(axes, cells, ([*heads.values()], columns), limits, side)
+        for row, column in product(rows, columns):
+            if levels.get((name, row, column)) and not surrogate_difference(
+                found[name, row, column].iloc[0].to_dict()
+            ):
                 place = columns.index(column) - 0.46, rows.index(row) - 0.46
                 axes.add_patch(
                     Rectangle(place, 0.92, 0.92, fill=False, edgecolor="black", linewidth=0.9)
