@@ -119,7 +119,8 @@ def test_a_file_of_weights_is_known_by_its_hash_where_no_seed_is_common(tmp_path
     data = frame(tmp_path, of("aa", 0), of("bb", 1))
     with pytest.raises(UserError, match="weights_hash=aa and with weights_hash=bb"):
         refuse_mixed_victims(data, "x")
-    refuse_mixed_victims(frame(tmp_path / "same", of("aa", 0), of("aa", 1)), "x")
+    older = on_cpu("cc", seed=2)  # holds no hash
+    refuse_mixed_victims(frame(tmp_path / "same", of("aa", 0), of("aa", 1), older), "x")
 
 
 def test_two_precisions_on_one_device_were_chosen_and_are_refused(tmp_path):

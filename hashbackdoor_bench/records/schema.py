@@ -227,8 +227,8 @@ class Parameters(Part, frozen=True):
         victim: hyper-parameters by name.
         recipe: the fields of `Recipe`.
         surrogate: hyper-parameters by name.
-        weights: SHA-256 of the victim's file of weights; None where it starts from no file, and in
-            records of older code.
+        weights: SHA-256 of the file that ``--weights`` names; None without one, and in records of
+            older code.
     """
 
     attack: dict[Text, Any]

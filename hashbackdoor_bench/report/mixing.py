@@ -50,7 +50,6 @@ SAME_VICTIM = (
         if field.name not in {*SAME_ATTACK, *SAME_DEFENSE, *FREE}
     ),
     "recipe_settings",
-    "weights_hash",
 )
 
 
@@ -205,6 +204,8 @@ def refuse_mixed_victims(frame: pd.DataFrame, what: str) -> None:
         UserError: in what they differ.
     """
     refuse_mixed(frame, what, SAME_VICTIM)
+    hashed = [record.params.weights is not None for record in frame["record"]]
+    refuse_mixed(frame[hashed], what, ["weights_hash"])  # records of older code hold none
     devices = [record.numerics and record.numerics.device for record in frame["record"]]
     for device in dict.fromkeys(filter(None, devices)):
         refuse_mixed(frame[[one == device for one in devices]], f"{what}, {device}", ["precision"])

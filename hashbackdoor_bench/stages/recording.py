@@ -54,7 +54,7 @@ def record_of(run: "Run") -> Record:
             victim=dict(plan.spec.victim_settings),
             recipe=plan.victim.recipe.to_dict(),
             surrogate=dict(plan.surrogate.settings),
-            weights=plan.victim.inputs["weights"],
+            weights=plan.victim.inputs["weights"] if plan.spec.weights else None,
         ),
         training=Losses(
             surrogate=_losses(artifacts["surrogate"]) if "surrogate" in artifacts else None,
