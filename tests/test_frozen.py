@@ -310,12 +310,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Path) -> P
 
 
 def test_pretrained_takes_the_file_of_a_package_without_importing_it(spec, tmp_path, package):
-    plan = run_of(spec, tmp_path, weights=None, pretrained=True).plan
+    made = run_of(spec, tmp_path, weights=None, pretrained=True)
+    plan = made.plan
     assert plan.victim.weights == package
     assert plan.victim.weights_by_order
     assert not plan.victim.pretrained
     assert plan.spec.pretrained
     assert "weights_of_cnn32" not in sys.modules
+    assert made.record().params.weights is None  # as in older records, with which it is averaged
 
 
 def test_a_package_with_another_file_is_refused(spec, tmp_path, package):
